@@ -1,0 +1,66 @@
+/**
+ * The closed table of what can go wrong: HTTP status, OpenAI error type, and whether trying elsewhere could help.
+ * `docs/errors.md` explains each to operators; a test holds the two together.
+ */
+export const errorCodes = {
+  invalid_body: { status: 400, type: 'invalid_request_error', retryable: false },
+  invalid_request: { status: 400, type: 'invalid_request_error', retryable: false },
+  not_found: { status: 404, type: 'invalid_request_error', retryable: false },
+  model_not_found: { status: 404, type: 'invalid_request_error', retryable: true },
+  method_not_allowed: { status: 405, type: 'invalid_request_error', retryable: false },
+  request_timeout: { status: 408, type: 'invalid_request_error', retryable: false },
+  body_too_large: { status: 413, type: 'invalid_request_error', retryable: false },
+  headers_too_large: { status: 431, type: 'invalid_request_error', retryable: false },
+  rate_limited: { status: 429, type: 'rate_limit_error', retryable: true },
+  internal: { status: 500, type: 'server_error', retryable: false },
+  upstream_failed: { status: 502, type: 'server_error', retryable: true },
+  no_instance: { status: 503, type: 'server_error', retryable: true },
+  overloaded: { status: 503, type: 'server_error', retryable: false },
+  draining: { status: 503, type: 'server_error', retryable: false },
+  upstream_timeout: { status: 504, type: 'server_error', retryable: true },
+  /** The client left: nobody reads the status. 499 is nginx's for the same. */
+  client_closed: { status: 499, type: 'server_error', retryable: false },
+
+  // Between our own processes; they never reach a client under these codes.
+  bus_unavailable: { status: 503, type: 'server_error', retryable: true },
+  bus_no_responders: { status: 503, type: 'server_error', retryable: true },
+  bus_timeout: { status: 504, type: 'server_error', retryable: true },
+  invalid_message: { status: 500, type: 'server_error', retryable: false },
+  store_unavailable: { status: 503, type: 'server_error', retryable: true },
+  invalid_record: { status: 500, type: 'server_error', retryable: false },
+  invalid_config: { status: 500, type: 'server_error', retryable: false },
+} as const;
+
+export type ErrorCode = keyof typeof errorCodes;
+
+/** The one error class. Foreign errors are translated into it once, at the edge of `bus`, `registry` and `upstream`. */
+export class GatewayError extends Error {
+  override readonly name = 'GatewayError';
+  readonly code: ErrorCode;
+  /** For logs, never for clients. */
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { cause?: unknown; details?: Readonly<Record<string, unknown>> } = {},
+  ) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    this.code = code;
+    this.details = options.details ?? {};
+  }
+}
+
+/** The OpenAI error shape: `{"error": {message, type, param, code}}`. */
+export interface ErrorBody {
+  readonly error: {
+    readonly message: string;
+    readonly type: string;
+    readonly param: string | null;
+    readonly code: string;
+  };
+}
+
+export function errorBody(code: ErrorCode, message: string, param: string | null = null): ErrorBody {
+  return { error: { message, type: errorCodes[code].type, param, code } };
+}

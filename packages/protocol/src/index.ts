@@ -1,0 +1,25 @@
+export { type ErrorBody, type ErrorCode, errorBody, errorCodes, GatewayError } from './errors.ts';
+export { Instance, InstanceAddress, type Role, roles } from './instance.ts';
+export {
+  type Codec,
+  defineEvent,
+  defineJob,
+  defineRequest,
+  type EventMessage,
+  type JobMessage,
+  type RequestMessage,
+} from './message.ts';
+export {
+  Ask,
+  Decision,
+  instancesChanged,
+  instancesList,
+  loadReport,
+  mirrorPrimary,
+  mirrorSend,
+  outcomeReport,
+  retryOffer,
+  routeDecide,
+  stages,
+} from './messages.ts';
+export { ownedSubject, subjects } from './subjects.ts';

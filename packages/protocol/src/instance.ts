@@ -1,0 +1,35 @@
+import { type Static, Type } from 'typebox';
+
+/** What an instance can do: whole requests, or one half of a disaggregated one. */
+export const roles = ['neutral', 'prefill', 'decode'] as const;
+export type Role = (typeof roles)[number];
+
+const Port = Type.Integer({ minimum: 0, maximum: 65535 });
+
+/** One engine process (one data-parallel rank) as discovery knows it. */
+export const Instance = Type.Object({
+  /** `<pod_name>_dp<rank>`; for a static endpoint `host:port_dp0`. */
+  id: Type.String({ minLength: 1 }),
+  /** A static endpoint has all roles; a record in a store has one. */
+  roles: Type.Array(Type.Enum(roles)),
+  host: Type.String({ minLength: 1 }),
+  port: Port,
+  /** Where a decode engine fetches the KV cache of a prefill; empty and 0 when the record has none. */
+  kvHost: Type.String(),
+  kvPort: Port,
+  dpRank: Type.Integer(),
+  dpSize: Type.Integer(),
+  /** The only model it serves; empty: any. */
+  model: Type.String(),
+});
+export type Instance = Static<typeof Instance>;
+
+/** The part of an instance that a caller needs to reach it. */
+export const InstanceAddress = Type.Object({
+  id: Type.String(),
+  host: Type.String(),
+  port: Port,
+  kvHost: Type.String(),
+  kvPort: Port,
+});
+export type InstanceAddress = Static<typeof InstanceAddress>;

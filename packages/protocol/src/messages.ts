@@ -1,0 +1,188 @@
+import { type Static, Type } from 'typebox';
+import { Instance, InstanceAddress } from './instance.ts';
+import { defineEvent, defineJob, defineRequest } from './message.ts';
+import { subjects } from './subjects.ts';
+
+/**
+ * The catalogue of the bus. Changes are additive only; readers ignore unknown fields.
+ * `fixtures/` holds one golden encoding of each, which a test decodes for ever.
+ */
+
+const Count = Type.Integer({ minimum: 0 });
+const Milliseconds = Type.Number({ minimum: 0 });
+
+/** Which choice is asked for. */
+export const stages = ['route', 'internal', 'decode'] as const;
+
+/** One question of a batch. */
+export const Ask = Type.Object({
+  /** Null when the request names none. */
+  model: Type.Union([Type.String(), Type.Null()]),
+  /**
+   * `route`: apply the routing policy, and choose instances when it says internal.
+   * `internal`: the policy already said internal; choose instances (again).
+   * `decode`: the prefill of a staged request ended; choose its decode instance.
+   */
+  stage: Type.Enum(stages),
+  /** Instances this request already failed on; chosen again only when nothing else is left. */
+  excluded: Type.Array(Type.String()),
+});
+export type Ask = Static<typeof Ask>;
+
+const Internal = Type.Object({ route: Type.Literal('internal'), instance: InstanceAddress });
+/** `decode` is null in staged scheduling, where it is asked for after the prefill ended. */
+const InternalPair = Type.Object({
+  route: Type.Literal('pair'),
+  prefill: InstanceAddress,
+  decode: Type.Union([InstanceAddress, Type.Null()]),
+});
+/** `endpoint` is an index into the route config of the reply's generation. */
+const External = Type.Object({ route: Type.Literal('external'), endpoint: Count });
+const Unknown = Type.Object({ route: Type.Literal('unknown') });
+/** Internal, but no live instance can serve it. */
+const NoInstance = Type.Object({ route: Type.Literal('none') });
+/** This one question failed; the others of the batch did not. */
+const Failed = Type.Object({ route: Type.Literal('failed') });
+
+export const Decision = Type.Union([Internal, InternalPair, External, Unknown, NoInstance, Failed]);
+export type Decision = Static<typeof Decision>;
+
+/** A batch of questions; answers come in the same order. A generation that differs from the router's own is answered with no decisions. */
+export const routeDecide = defineRequest(
+  subjects.routeDecide,
+  Type.Object({
+    ingress: Type.String(),
+    /** Fingerprint of the route config and policy: endpoints are named by index, so both sides must hold the same. */
+    generation: Type.String(),
+    asks: Type.Array(Ask),
+  }),
+  Type.Object({
+    router: Type.String(),
+    /** Counts this router's replies to this ingress; echoed in its load reports, see `loadReport`. */
+    sequence: Count,
+    generation: Type.String(),
+    decisions: Type.Array(Decision),
+  }),
+);
+
+/** One page of a replica's instances, sorted by id. A further page is asked of the same replica, with the last id seen. */
+export const instancesList = defineRequest(
+  subjects.instancesList,
+  Type.Object({ after: Type.Optional(Type.String()) }),
+  Type.Object({
+    replica: Type.String(),
+    /** A page of another revision than the first means: begin again. */
+    revision: Count,
+    storeUp: Type.Boolean(),
+    instances: Type.Array(Instance),
+    more: Type.Boolean(),
+  }),
+);
+
+/** A change of the set, or with none a heartbeat (each second). `previous` ≠ the revision a follower holds means it missed one. */
+export const instancesChanged = defineEvent(
+  subjects.instancesChanged,
+  Type.Object({
+    replica: Type.String(),
+    revision: Count,
+    previous: Count,
+    storeUp: Type.Boolean(),
+    upserts: Type.Array(Instance),
+    removals: Type.Array(Type.String()),
+  }),
+);
+
+/**
+ * What one ingress holds in flight: a gauge, so nothing can leak; instances with none are left out.
+ * `seen` is, per router, the sequence of the last reply this ingress took: choices up to it are counted in `inFlight`, later ones are not yet.
+ */
+export const loadReport = defineEvent(
+  subjects.loadReport,
+  Type.Object({
+    ingress: Type.String(),
+    seen: Type.Record(Type.String(), Count),
+    inFlight: Type.Record(Type.String(), Count),
+  }),
+);
+
+/** What happened at instances since the last report of this ingress; instances where nothing failed and nothing had failed are left out. */
+export const outcomeReport = defineEvent(
+  subjects.outcomeReport,
+  Type.Object({
+    ingress: Type.String(),
+    outcomes: Type.Array(
+      Type.Object({
+        instance: Type.String(),
+        /** Consecutive failures (connection, 5xx) at the end of the period; 0 after a success. */
+        failures: Count,
+        /** Whether any call succeeded in the period. */
+        succeeded: Type.Boolean(),
+        /** 429 or 503: alive, but it wants less. */
+        busy: Count,
+      }),
+    ),
+  }),
+);
+
+/** A 429 of a fallback endpoint looks for a worker that waits and calls again. */
+export const retryOffer = defineRequest(
+  subjects.retryOffer,
+  Type.Object({
+    requestId: Type.String(),
+    generation: Type.String(),
+    endpoint: Count,
+    /** What the endpoint's 429 asked for; null when it asked for nothing. */
+    retryAfterMs: Type.Union([Milliseconds, Type.Null()]),
+    /** Time left for the whole job, waits and calls. */
+    deadlineMs: Milliseconds,
+  }),
+  Type.Union([
+    Type.Object({
+      accepted: Type.Literal(true),
+      worker: Type.String(),
+      /** Where to stream the request, e.g. `http://10.0.0.7:8100/jobs/<id>`. */
+      url: Type.String(),
+      /** One-time; the slot is given back when it is not used within seconds. */
+      token: Type.String(),
+    }),
+    Type.Object({
+      accepted: Type.Literal(false),
+      worker: Type.String(),
+      reason: Type.Enum(['full', 'draining', 'disabled', 'generation']),
+    }),
+  ]),
+);
+
+const HeaderPairs = Type.Array(Type.Tuple([Type.String(), Type.String()]));
+
+/** One mirror copy; its body follows the fields as raw bytes, or waits at `claim`. */
+export const mirrorSend = defineJob(
+  subjects.mirrorSend,
+  Type.Object({
+    requestId: Type.String(),
+    ingress: Type.String(),
+    method: Type.String(),
+    /** The whole URL at the target. */
+    url: Type.String(),
+    headers: HeaderPairs,
+    /** 0: no limit of its own. */
+    timeoutMs: Milliseconds,
+    log: Type.Boolean(),
+    compare: Type.Boolean(),
+    /** Set when the body is too large for the bus: GET it once, with the token. */
+    claim: Type.Optional(Type.Object({ url: Type.String(), token: Type.String(), bytes: Count })),
+  }),
+);
+
+/** How the primary of a compared copy ended. */
+export const mirrorPrimary = defineEvent(
+  subjects.mirrorPrimary,
+  Type.Object({
+    requestId: Type.String(),
+    status: Count,
+    timeToFirstByteMs: Type.Union([Milliseconds, Type.Null()]),
+    durationMs: Milliseconds,
+    bytes: Count,
+    finishReason: Type.Union([Type.String(), Type.Null()]),
+  }),
+);

@@ -1,0 +1,22 @@
+/**
+ * Every subject on the bus, `gw.v1.<noun>.<verb>`. No other file spells one.
+ *
+ * A subject with an owner (`….list.<replica>`) reaches one process of a queue group; the plain one reaches any of them.
+ */
+const prefix = 'gw.v1';
+
+export const subjects = {
+  routeDecide: `${prefix}.route.decide`,
+  instancesList: `${prefix}.instances.list`,
+  instancesChanged: `${prefix}.instances.changed`,
+  loadReport: `${prefix}.load.report`,
+  outcomeReport: `${prefix}.outcome.report`,
+  retryOffer: `${prefix}.retry.offer`,
+  mirrorSend: `${prefix}.mirror.send`,
+  mirrorPrimary: `${prefix}.mirror.primary`,
+} as const;
+
+/** The subject that only `owner` answers. Owners are ids made by this gateway: letters, digits and `-`. */
+export function ownedSubject(subject: string, owner: string): string {
+  return `${subject}.${owner}`;
+}
