@@ -1,0 +1,62 @@
+import { type ErrorCode, GatewayError } from '@llm-gateway/protocol';
+
+/** How a call ended without a whole answer. */
+export type FailureCause =
+  /** No connection: refused, unreachable, unknown host, TLS. */
+  | 'connect'
+  | 'connect_timeout'
+  /** The connection died before the response head. */
+  | 'reset'
+  | 'headers_timeout'
+  /** Silence within the response. */
+  | 'idle_timeout'
+  /** The response ended early. */
+  | 'truncated'
+  /** Not HTTP, or not the HTTP that was promised. */
+  | 'protocol';
+
+export interface UpstreamFailure {
+  readonly cause: FailureCause;
+  /** `upstream_failed` or `upstream_timeout`; its message names no address, `details` and `cause` do. */
+  readonly error: GatewayError;
+}
+
+const messages: Record<FailureCause, string> = {
+  connect: 'no connection to the upstream could be made',
+  connect_timeout: 'connecting to the upstream took too long',
+  reset: 'the upstream closed the connection before answering',
+  headers_timeout: 'the upstream did not answer in time',
+  idle_timeout: 'the upstream fell silent within its answer',
+  truncated: "the upstream's answer ended early",
+  protocol: "the upstream's answer is not valid HTTP",
+};
+
+/** The one place where undici's and Node's errors become ours. */
+export function classifyFailure(error: unknown, progress: { connected: boolean; headSeen: boolean }): UpstreamFailure {
+  return failureOf(causeOf(error, progress), error);
+}
+
+export function failureOf(cause: FailureCause, error?: unknown): UpstreamFailure {
+  const code: ErrorCode = cause.endsWith('timeout') ? 'upstream_timeout' : 'upstream_failed';
+  return { cause, error: new GatewayError(code, messages[cause], { cause: error, details: { cause } }) };
+}
+
+function causeOf(error: unknown, progress: { connected: boolean; headSeen: boolean }): FailureCause {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  switch (code) {
+    case 'UND_ERR_CONNECT_TIMEOUT':
+      return 'connect_timeout';
+    case 'UND_ERR_HEADERS_TIMEOUT':
+      return 'headers_timeout';
+    case 'UND_ERR_BODY_TIMEOUT':
+      return 'idle_timeout';
+    case 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH':
+      return 'truncated';
+    case 'UND_ERR_HEADERS_OVERFLOW':
+      return 'protocol';
+  }
+  // A parser error after the head is a broken chunk or a body cut in its middle: either way less than was promised.
+  if (code.startsWith('HPE_')) return progress.headSeen ? 'truncated' : 'protocol';
+  if (!progress.connected) return 'connect';
+  return progress.headSeen ? 'truncated' : 'reset';
+}

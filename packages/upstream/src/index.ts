@@ -1,0 +1,13 @@
+export { classifyFailure, type FailureCause, type UpstreamFailure } from './failure.ts';
+export { endToEndHeaders, type FlatHeaders, headerValue } from './headers.ts';
+export { upstreamOptions } from './options.ts';
+export { retryAfterMs } from './retry-after.ts';
+export {
+  type ResponseHead,
+  type ResponseSink,
+  Upstream,
+  type UpstreamCall,
+  type UpstreamRequest,
+  type UpstreamTimeouts,
+} from './upstream.ts';
+export { readWhole, type WholeResponse } from './whole.ts';

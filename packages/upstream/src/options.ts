@@ -1,0 +1,27 @@
+/** Flags of every process that calls engines or endpoints. */
+export const upstreamOptions = {
+  'upstream-connect-timeout-ms': {
+    type: 'integer',
+    default: 3000,
+    min: 1,
+    description: 'Longest wait for a TCP or TLS connection to an upstream',
+  },
+  'upstream-headers-timeout-ms': {
+    type: 'integer',
+    default: 900_000,
+    min: 1,
+    description: "Longest wait for an upstream's response headers",
+  },
+  'upstream-idle-timeout-ms': {
+    type: 'integer',
+    default: 300_000,
+    min: 1,
+    description: 'Longest silence of an upstream within a response; there is no limit on the whole',
+  },
+  'upstream-keep-alive-ms': {
+    type: 'integer',
+    default: 4000,
+    min: 1,
+    description: 'How long an idle connection is kept; shorter than the 5 s after which engines close theirs',
+  },
+} as const;
