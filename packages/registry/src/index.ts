@@ -1,0 +1,2 @@
+export { readStaticEndpoints } from './endpoints.ts';
+export { discoveryOptions, storeOptions } from './options.ts';

@@ -1,0 +1,93 @@
+import { readEtcdEndpoints, readStaticEndpoints } from './endpoints.ts';
+
+/** How to reach the store of discovery records: flags of everyone who reads or writes it. */
+export const storeOptions = {
+  'llm-backend-discovery': {
+    type: 'string',
+    default: 'redis',
+    choices: ['redis', 'etcd', 'endpoints'],
+    description: 'Where LLM instances are discovered: redis, etcd, or a static list of endpoints',
+  },
+  'discovery-redis-host': { type: 'string', default: 'redis', description: 'Redis host' },
+  'discovery-redis-port': { type: 'integer', default: 6379, min: 1, max: 65535, description: 'Redis port' },
+  'discovery-redis-username': { type: 'string', default: '', description: 'Redis ACL user; sent only when set' },
+  'discovery-redis-password': {
+    type: 'string',
+    default: '',
+    secret: true,
+    description: 'Redis password; sent only when set',
+  },
+  'discovery-redis-socket-timeout': {
+    type: 'number',
+    default: 1.0,
+    min: 0.001,
+    unit: 'seconds',
+    description: 'Longest wait for a Redis connection, read or write; fractions allowed',
+  },
+  'discovery-redis-retry-times': {
+    type: 'integer',
+    default: 1,
+    min: 0,
+    description: 'How often one Redis command is tried again after a failure',
+  },
+  'discovery-redis-status-ttl-ms': {
+    type: 'integer',
+    default: 60_000,
+    min: 1,
+    description: 'A record in Redis that is older than this is expired',
+  },
+  'discovery-redis-refresh-interval-ms': {
+    type: 'integer',
+    default: 1000,
+    min: 1,
+    description: 'How often the instance list is read from Redis',
+  },
+  'discovery-etcd-endpoints': {
+    type: 'string',
+    default: 'etcd:2379',
+    description: 'etcd endpoints, comma-separated; any live one will do',
+    validate: (value: string) => mistakeOf(readEtcdEndpoints(value)),
+  },
+  'discovery-etcd-username': {
+    type: 'string',
+    default: '',
+    description: 'etcd user; sent only when user and password are both set',
+  },
+  'discovery-etcd-password': { type: 'string', default: '', secret: true, description: 'etcd password' },
+  'discovery-etcd-dial-timeout': {
+    type: 'number',
+    default: 5.0,
+    min: 0.001,
+    unit: 'seconds',
+    description: 'Longest wait for an etcd connection or answer; fractions allowed',
+  },
+  'discovery-etcd-lease-ttl': {
+    type: 'integer',
+    default: 60,
+    min: 1,
+    unit: 'seconds',
+    description: 'Lease of a record in etcd; a record whose timestamp is older is stale',
+  },
+  'discovery-etcd-refresh-interval-sec': {
+    type: 'number',
+    default: 3600,
+    min: 0.001,
+    unit: 'seconds',
+    description: 'How often everything is read from etcd again, beside the watch',
+  },
+} as const;
+
+/** Flags of discovery: the store, or a list in its place. */
+export const discoveryOptions = {
+  ...storeOptions,
+  'llm-backend-endpoints': {
+    type: 'string',
+    default: '',
+    description: 'Static endpoints, host:port,host:port; port 80 when none is given; IPv6 as [::1]:8090',
+    validate: (value: string) => (value === '' ? undefined : mistakeOf(readStaticEndpoints(value))),
+  },
+} as const;
+
+function mistakeOf(result: { readonly mistake: string } | object): string | undefined {
+  return 'mistake' in result ? result.mistake : undefined;
+}

@@ -1,0 +1,27 @@
+import { busOptions } from '@llm-gateway/bus';
+import { discoveryOptions, readStaticEndpoints } from '@llm-gateway/registry';
+import { pdOptions } from '@llm-gateway/routing';
+import { defineService, type OptionsOf, runtimeOptions } from '@llm-gateway/runtime';
+
+export const options = defineService({
+  name: 'discovery',
+  description: 'Knows the live instances, from Redis, etcd or a static list, and announces them',
+  groups: [discoveryOptions, pdOptions, busOptions, runtimeOptions],
+  check: staticEndpointMistakes,
+});
+
+export type Options = OptionsOf<typeof options>;
+
+/** What a static list must satisfy only when it is used, and only together with other flags. For every service that runs discovery. */
+export function staticEndpointMistakes(values: {
+  readonly llmBackendDiscovery: string;
+  readonly llmBackendEndpoints: string;
+  readonly pdDisaggProtocol: string;
+}): string[] {
+  if (values.llmBackendDiscovery !== 'endpoints') return [];
+  if (values.llmBackendEndpoints === '') {
+    return ['--llm-backend-endpoints: empty; --llm-backend-discovery endpoints needs host:port,host:port'];
+  }
+  const read = readStaticEndpoints(values.llmBackendEndpoints, { kvPorts: values.pdDisaggProtocol !== '' });
+  return 'mistake' in read ? [`--llm-backend-endpoints: ${read.mistake}`] : [];
+}

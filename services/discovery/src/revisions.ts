@@ -1,0 +1,100 @@
+import type { EventMessage, Instance, instancesChanged, instancesList, RequestMessage } from '@llm-gateway/protocol';
+
+type Changed = typeof instancesChanged extends EventMessage<infer Payload> ? Payload : never;
+type Page = typeof instancesList extends RequestMessage<infer _Query, infer Reply> ? Reply : never;
+
+/** Far enough under NATS's 1 MB that one message never holds up the others on a connection. */
+const defaultMaxBytes = 192 * 1024;
+
+/**
+ * What one replica announces: its instances, and a revision that grows by one with every message that changes them.
+ * A follower that sees `previous` ≠ the revision it holds has missed a message.
+ */
+export class Revisions {
+  readonly replica: string;
+  #revision = 0;
+  readonly #maxBytes: number;
+  readonly #held = new Map<string, { readonly instance: Instance; readonly bytes: number }>();
+  /** Ids in order; null after a change that added or removed one, until somebody asks for a page. */
+  #sorted: string[] | null = null;
+
+  constructor(replica: string, maxBytes: number = defaultMaxBytes) {
+    this.replica = replica;
+    this.#maxBytes = maxBytes;
+  }
+
+  get size(): number {
+    return this.#held.size;
+  }
+
+  /** The messages that announce a change, in order; a large one takes several, each a revision of its own. None for no change. */
+  change(upserts: readonly Instance[], removals: readonly string[], storeUp: boolean): Changed[] {
+    const messages: Changed[] = [];
+    let open: { upserts: Instance[]; removals: string[]; bytes: number } = { upserts: [], removals: [], bytes: 0 };
+    const room = (bytes: number): typeof open => {
+      if (open.bytes > 0 && open.bytes + bytes > this.#maxBytes) {
+        messages.push(this.#next(open.upserts, open.removals, storeUp));
+        open = { upserts: [], removals: [], bytes: 0 };
+      }
+      open.bytes += bytes;
+      return open;
+    };
+    // Upserts first: a follower that is between two parts of a change has too many instances rather than too few.
+    for (const instance of upserts) {
+      const bytes = jsonBytes(instance);
+      if (!this.#held.has(instance.id)) this.#sorted = null;
+      this.#held.set(instance.id, { instance, bytes });
+      room(bytes).upserts.push(instance);
+    }
+    for (const id of removals) {
+      if (!this.#held.delete(id)) continue;
+      this.#sorted = null;
+      room(jsonBytes(id)).removals.push(id);
+    }
+    if (open.bytes > 0) messages.push(this.#next(open.upserts, open.removals, storeUp));
+    return messages;
+  }
+
+  heartbeat(storeUp: boolean): Changed {
+    const revision = this.#revision;
+    return { replica: this.replica, revision, previous: revision, storeUp, upserts: [], removals: [] };
+  }
+
+  /** The instances after id `after` (all of them without it), as many as fit into one message. */
+  page(after: string | undefined, storeUp: boolean): Page {
+    this.#sorted ??= [...this.#held.keys()].sort();
+    const instances: Instance[] = [];
+    let bytes = 0;
+    let at = after === undefined ? 0 : indexAfter(this.#sorted, after);
+    for (; at < this.#sorted.length; at++) {
+      const entry = this.#held.get(this.#sorted[at] ?? '');
+      if (!entry) continue;
+      if (instances.length > 0 && bytes + entry.bytes > this.#maxBytes) break;
+      bytes += entry.bytes;
+      instances.push(entry.instance);
+    }
+    return { replica: this.replica, revision: this.#revision, storeUp, instances, more: at < this.#sorted.length };
+  }
+
+  #next(upserts: Instance[], removals: string[], storeUp: boolean): Changed {
+    const previous = this.#revision++;
+    return { replica: this.replica, revision: this.#revision, previous, storeUp, upserts, removals };
+  }
+}
+
+/** With the comma that separates it from the next. */
+function jsonBytes(value: unknown): number {
+  return Buffer.byteLength(JSON.stringify(value)) + 1;
+}
+
+/** The first index whose id sorts after `id`. */
+function indexAfter(sorted: readonly string[], id: string): number {
+  let low = 0;
+  let high = sorted.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((sorted[middle] ?? '') <= id) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
