@@ -1,0 +1,110 @@
+import { type Bus, batched } from '@llm-gateway/bus';
+import { type Ask, type Decision, GatewayError, routeDecide } from '@llm-gateway/protocol';
+import type { Fleet, RouteTable } from '@llm-gateway/routing';
+import type { Load } from './load.ts';
+
+/** Why a decision was made here instead of by a router. */
+export type DegradedReason = 'unreachable' | 'timeout' | 'generation' | 'failed';
+
+export interface DeciderObserver {
+  batch(size: number, durationMs: number): void;
+  degraded(reason: DegradedReason): void;
+}
+
+interface DeciderParts {
+  readonly ingress: string;
+  readonly bus: Bus;
+  readonly table: RouteTable;
+  /** This process's own view of the instances, for when no router answers. */
+  readonly fleet: Fleet;
+  readonly load: Load;
+  readonly timeoutMs: number;
+  readonly observer: DeciderObserver;
+}
+
+/** So many batches in a row without an answer, and the routers are left alone until a probe is answered. */
+const missesBeforeBreak = 3;
+const probeIntervalMs = 250;
+const maxBatch = 512;
+
+/**
+ * Asks the routers, and decides itself with the same code when they do not answer: a request never fails for the want of a router.
+ * Questions of one turn of the event loop travel as one message.
+ */
+export class Decider implements Disposable {
+  readonly #parts: DeciderParts;
+  readonly #ask: (ask: Ask) => Promise<Decision>;
+  #misses = 0;
+  #probe: NodeJS.Timeout | undefined;
+
+  constructor(parts: DeciderParts) {
+    this.#parts = parts;
+    this.#ask = batched((asks) => this.#askRouter(asks), { maxBatch });
+  }
+
+  /** Whether decisions are made here at the moment. */
+  get degraded(): boolean {
+    return this.#misses > 0;
+  }
+
+  async decide(ask: Ask): Promise<Decision> {
+    if (this.#probe !== undefined || !this.#parts.bus.connected) return this.#decideHere(ask, 'unreachable');
+    try {
+      const decision = await this.#ask(ask);
+      return decision.route === 'failed' ? this.#decideHere(ask, 'failed') : decision;
+    } catch (error) {
+      return this.#decideHere(ask, degradedReason(error));
+    }
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#probe);
+  }
+
+  async #askRouter(asks: Ask[]): Promise<Decision[]> {
+    const { ingress, bus, table, load, timeoutMs, observer } = this.#parts;
+    const startedAtMs = performance.now();
+    try {
+      const reply = await bus.request(routeDecide, { ingress, generation: table.generation, asks }, { timeoutMs });
+      load.saw(reply.router, reply.sequence);
+      if (reply.generation !== table.generation || reply.decisions.length !== asks.length) throw new OtherGeneration();
+      this.#misses = 0;
+      observer.batch(asks.length, performance.now() - startedAtMs);
+      return reply.decisions;
+    } catch (error) {
+      this.#missed();
+      throw error;
+    }
+  }
+
+  #missed(): void {
+    this.#misses++;
+    if (this.#misses >= missesBeforeBreak && this.#probe === undefined) this.#scheduleProbe();
+  }
+
+  #scheduleProbe(): void {
+    this.#probe = setTimeout(() => {
+      // An empty batch: answered like any other, and no request waits for it.
+      this.#askRouter([]).then(
+        () => {
+          this.#probe = undefined;
+        },
+        () => this.#scheduleProbe(),
+      );
+    }, probeIntervalMs).unref();
+  }
+
+  #decideHere(ask: Ask, reason: DegradedReason): Decision {
+    const { ingress, table, fleet, observer } = this.#parts;
+    observer.degraded(reason);
+    return fleet.decide(table, ask, { ingress, sequence: 0, random: Math.random, now: performance.now() });
+  }
+}
+
+/** The router holds another route config: its endpoints are not ours. */
+class OtherGeneration extends Error {}
+
+function degradedReason(error: unknown): DegradedReason {
+  if (error instanceof OtherGeneration) return 'generation';
+  return error instanceof GatewayError && error.code === 'bus_timeout' ? 'timeout' : 'unreachable';
+}

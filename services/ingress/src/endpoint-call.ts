@@ -1,0 +1,43 @@
+import { type Endpoint, joinUrl } from '@llm-gateway/routing';
+import type { FlatHeaders } from '@llm-gateway/upstream';
+import { attempt, outcomeOf } from './attempt.ts';
+import type { Exchange } from './exchange.ts';
+import type { Outcome } from './failover.ts';
+import type { Gateway } from './request.ts';
+
+/** One attempt at an endpoint of the route config: the client's own request at the joined URL. Null when nothing is left to do. */
+export async function callEndpoint(index: number, exchange: Exchange, gateway: Gateway): Promise<Outcome | null> {
+  const endpoint = gateway.table.endpoints[index];
+  if (endpoint === undefined) throw new Error(`no endpoint ${index} in the route config`);
+  const url = splitUrl(joinUrl(endpoint.baseUrl, exchange.target));
+  exchange.endpoint = url.host;
+  const end = await attempt(
+    {
+      origin: url.origin,
+      path: url.path,
+      method: exchange.request.method ?? 'POST',
+      headers: endpointHeaders(exchange.forwardHeaders(), endpoint),
+      body: exchange.body,
+    },
+    { exchange, gateway, ourKey: endpoint.apiKey !== '' },
+  );
+  return outcomeOf(end, []);
+}
+
+/** Cut, not parsed: the URL parser would rewrite a path that the client meant as it is. */
+function splitUrl(url: string): { origin: string; host: string; path: string } {
+  const hostStart = url.indexOf('//') + 2;
+  const pathStart = url.indexOf('/', hostStart);
+  return { origin: url.slice(0, pathStart), host: url.slice(hostStart, pathStart), path: url.slice(pathStart) };
+}
+
+/** Our key replaces the client's; without one the client's own is not shown to a third party unless the route says so. */
+function endpointHeaders(headers: FlatHeaders, endpoint: Endpoint): FlatHeaders {
+  if (endpoint.apiKey === '' && endpoint.forwardAuth) return headers;
+  const kept: FlatHeaders = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    if (headers[i]?.toLowerCase() !== 'authorization') kept.push(headers[i] as string, headers[i + 1] as string);
+  }
+  if (endpoint.apiKey !== '') kept.push('authorization', `Bearer ${endpoint.apiKey}`);
+  return kept;
+}

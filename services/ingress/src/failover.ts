@@ -1,0 +1,143 @@
+import type { ErrorCode } from '@llm-gateway/protocol';
+
+/**
+ * What happens next after each outcome of a request, as a pure state machine: internal retries, then the fallback chain, then a truthful answer.
+ * It knows nothing of sockets; `request.ts` carries its steps out. `docs/failover.md` is its table.
+ *
+ * A request makes at most 1 + retryMaxCount internal attempts and one call per fallback endpoint (plus what the retry queue's own flags allow):
+ * retries and fallbacks add up, they never multiply.
+ */
+
+/** An upstream's own answer, kept in case nothing better comes. */
+export interface StoredAnswer {
+  readonly status: number;
+  readonly headers: readonly string[];
+  readonly body: Buffer;
+}
+
+export interface FailoverRules {
+  readonly retryMaxCount: number;
+  /** Indices into the route config, in order, the primary's URL left out. */
+  readonly fallbacks: readonly number[];
+  readonly queueEnabled: boolean;
+}
+
+/** How one attempt ended when it gave the client nothing. */
+export type Outcome =
+  | { readonly kind: 'unknown-route' }
+  | { readonly kind: 'no-instance' }
+  /** The upstream answered, with a status that counts as failed. */
+  | { readonly kind: 'refused'; readonly answer: StoredAnswer; readonly instances: readonly string[] }
+  /** No whole answer: connection, timeout, cut. */
+  | { readonly kind: 'failed'; readonly code: ErrorCode; readonly instances: readonly string[] }
+  /** No retry worker took the job. */
+  | { readonly kind: 'queue-refused' }
+  /** The worker that held the job is gone, or handed it back. */
+  | { readonly kind: 'queue-lost'; readonly calls: number };
+
+export type Step =
+  | { readonly do: 'internal'; readonly excluded: readonly string[]; readonly waitMs: number }
+  | { readonly do: 'endpoint'; readonly endpoint: number; readonly fallback: boolean; readonly waitMs: number }
+  | { readonly do: 'queue'; readonly endpoint: number; readonly answer: StoredAnswer; readonly calls: number }
+  | { readonly do: 'answer'; readonly answer: StoredAnswer }
+  | { readonly do: 'error'; readonly code: ErrorCode };
+
+export interface FailoverState {
+  readonly step: Step;
+  readonly attempts: number;
+  readonly internalAttempts: number;
+  readonly nextFallback: number;
+  readonly lost: number;
+  readonly lastAnswer: StoredAnswer | null;
+}
+
+export type Primary = { readonly route: 'internal' } | { readonly route: 'external'; readonly endpoint: number };
+
+/** A job whose worker died is offered again this often; each time costs the endpoint calls that nobody counted. */
+const maxLostWorkers = 3;
+
+const fresh = { attempts: 0, internalAttempts: 0, nextFallback: 0, lost: 0, lastAnswer: null };
+
+/** The state before the first attempt. */
+export function begin(primary: Primary): FailoverState {
+  if (primary.route === 'internal') return { ...fresh, step: { do: 'internal', excluded: [], waitMs: 0 } };
+  return { ...fresh, step: { do: 'endpoint', endpoint: primary.endpoint, fallback: false, waitMs: 0 } };
+}
+
+/**
+ * The state after `outcome` of the step that `state` names.
+ * @param takeRetry whether the retry budget allows one more internal retry or queue job; asked only when one is due
+ */
+export function advance(
+  state: FailoverState,
+  outcome: Outcome,
+  { rules, takeRetry }: { rules: FailoverRules; takeRetry: () => boolean },
+): FailoverState {
+  const { step } = state;
+  const answer = outcome.kind === 'refused' ? outcome.answer : null;
+  const called = outcome.kind === 'refused' || outcome.kind === 'failed';
+  const now: FailoverState = {
+    ...state,
+    attempts: state.attempts + (called ? 1 : 0),
+    internalAttempts: state.internalAttempts + (called && step.do === 'internal' ? 1 : 0),
+    lastAnswer: answer ?? state.lastAnswer,
+  };
+
+  if (step.do === 'internal' && isRetryable(outcome) && now.internalAttempts <= rules.retryMaxCount && takeRetry()) {
+    const excluded = [...new Set([...step.excluded, ...outcome.instances])];
+    return { ...now, step: { do: 'internal', excluded, waitMs: backoffMs(now.attempts) } };
+  }
+  if (step.do === 'endpoint' && step.fallback && rules.queueEnabled && answer?.status === 429 && takeRetry()) {
+    return { ...now, step: { do: 'queue', endpoint: step.endpoint, answer, calls: 0 } };
+  }
+  if (step.do === 'queue' && outcome.kind === 'queue-lost' && now.lost < maxLostWorkers) {
+    return { ...now, lost: now.lost + 1, step: { ...step, calls: step.calls + outcome.calls } };
+  }
+  return nextInChain(now, outcome, rules);
+}
+
+function nextInChain(state: FailoverState, outcome: Outcome, rules: FailoverRules): FailoverState {
+  const endpoint = rules.fallbacks[state.nextFallback];
+  if (endpoint !== undefined) {
+    const afterCall = state.attempts > 0 && state.step.do !== 'queue';
+    const step: Step = { do: 'endpoint', endpoint, fallback: true, waitMs: afterCall ? backoffMs(state.attempts) : 0 };
+    return { ...state, nextFallback: state.nextFallback + 1, step };
+  }
+  if (state.lastAnswer !== null) return { ...state, step: { do: 'answer', answer: state.lastAnswer } };
+  return { ...state, step: { do: 'error', code: errorCode(outcome) } };
+}
+
+/** Rule 26: connection failures, timeouts and cuts before commit, and 5xx; never the engine's 4xx. */
+function isRetryable(outcome: Outcome): outcome is Extract<Outcome, { instances: readonly string[] }> {
+  return outcome.kind === 'failed' || (outcome.kind === 'refused' && outcome.answer.status >= 500);
+}
+
+/** The wait before the attempt that follows `attempts` others: 10, 20, 40, 80, 100, 100, … ms. */
+function backoffMs(attempts: number): number {
+  return Math.min(10 * 2 ** (attempts - 1), 100);
+}
+
+function errorCode(outcome: Outcome): ErrorCode {
+  switch (outcome.kind) {
+    case 'unknown-route':
+      return 'model_not_found';
+    case 'no-instance':
+      return 'no_instance';
+    case 'failed':
+      return outcome.code;
+    case 'refused':
+    case 'queue-refused':
+    case 'queue-lost':
+      // An answer precedes each of these, so the chain ends with that answer.
+      return 'upstream_failed';
+  }
+}
+
+/**
+ * Whether an answer's head counts as failed, so that something else is tried (rule 23). Anything else goes to the client as it is.
+ * @param ourKey whether the endpoint was called with a key of the route config: then 401, 403 and 404 are our mistake, not the client's
+ */
+export function countsAsFailed(status: number, ourKey: boolean): boolean {
+  if (status >= 500 || status === 429 || status === 408) return true;
+  return ourKey && (status === 401 || status === 403 || status === 404);
+}

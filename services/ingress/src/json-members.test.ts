@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { scanMembers } from './json-members.ts';
+
+function read(text: string): [string, unknown][] | null {
+  const bytes = Buffer.from(text);
+  const members = scanMembers(bytes);
+  return members === null
+    ? null
+    : members.map(({ key, valueStart, valueEnd }) => [key, JSON.parse(bytes.toString('utf8', valueStart, valueEnd))]);
+}
+
+describe('scanMembers', () => {
+  it('finds what JSON.parse finds, in the same order', () => {
+    const space = fc.constantFrom(0, 1, '\t', '\r\n', ' \n ');
+    fc.assert(
+      fc.property(
+        fc.dictionary(fc.string({ unit: 'grapheme' }), fc.jsonValue(), { noNullPrototype: true }),
+        space,
+        (object, indent) => {
+          const text = JSON.stringify(object, null, indent);
+          const expected = Object.entries(JSON.parse(text) as Record<string, unknown>);
+          // Integer-like keys come first in a JavaScript object; the text's own order is kept by the scan.
+          const sorted = (entries: [string, unknown][]) => [...entries].sort(([a], [b]) => (a < b ? -1 : 1));
+          assert.deepEqual(sorted(read(text) ?? []), sorted(expected));
+        },
+      ),
+    );
+  });
+
+  it('reads keys by their meaning and keeps repeated ones', () => {
+    assert.deepEqual(read('{"mod\\u0065l":"a" , "model" :\t"b"}'), [
+      ['model', 'a'],
+      ['model', 'b'],
+    ]);
+  });
+
+  it('is not misled by escapes, braces within strings, or long strings', () => {
+    const long = `${'x'.repeat(100)}\\"}]{[`;
+    assert.deepEqual(read(`{"a":"\\\\","b":"${long}","c":[{"d":"]}"}],"e":-1.5E+3}`), [
+      ['a', '\\'],
+      ['b', JSON.parse(`"${long}"`)],
+      ['c', [{ d: ']}' }]],
+      ['e', -1500],
+    ]);
+  });
+
+  it('refuses what is no whole object', () => {
+    for (const text of [
+      '',
+      ' ',
+      '[]',
+      '"a"',
+      '{',
+      '{"a"',
+      '{"a":',
+      '{"a":1',
+      '{"a":1,',
+      '{"a":1,}',
+      '{"a":1}x',
+      '{a:1}',
+      '{"a" 1}',
+      '{"a":"x}',
+      '{"a":[1}',
+      '{,}',
+    ]) {
+      assert.equal(scanMembers(Buffer.from(text)), null, text);
+    }
+  });
+
+  it('never reads past the end or hangs, whatever the bytes', () => {
+    fc.assert(
+      fc.property(fc.array(fc.constantFrom(...'{}[]",:\\ 1ta'), { maxLength: 40 }), (characters) => {
+        const bytes = Buffer.from(characters.join(''));
+        for (const member of scanMembers(bytes) ?? []) assert.ok(member.valueEnd <= bytes.length);
+      }),
+    );
+  });
+});

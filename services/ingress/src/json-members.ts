@@ -1,0 +1,133 @@
+/**
+ * Where the members of a JSON object lie in its bytes, without building the object.
+ * Only the outline is checked (strings, brackets, commas at the top level): what lies inside the values is the engine's to judge.
+ */
+export interface Member {
+  readonly key: string;
+  /** The opening quote of the key. */
+  readonly keyStart: number;
+  readonly valueStart: number;
+  /** Behind the last byte of the value. */
+  readonly valueEnd: number;
+}
+
+const QUOTE = 0x22;
+const COMMA = 0x2c;
+const COLON = 0x3a;
+const BACKSLASH = 0x5c;
+const OPEN_BRACKET = 0x5b;
+const CLOSE_BRACKET = 0x5d;
+const OPEN_BRACE = 0x7b;
+const CLOSE_BRACE = 0x7d;
+
+/** Strings longer than this are searched by native code, shorter ones are not worth the call. */
+const shortString = 24;
+
+/** The members of the object that `bytes` hold, in their order, repeated keys included; null when it is no object. */
+export function scanMembers(bytes: Buffer): Member[] | null {
+  let at = skipSpace(bytes, 0);
+  if (bytes[at] !== OPEN_BRACE) return null;
+  const members: Member[] = [];
+  at = skipSpace(bytes, at + 1);
+  if (bytes[at] === CLOSE_BRACE) return skipSpace(bytes, at + 1) === bytes.length ? members : null;
+  for (;;) {
+    if (bytes[at] !== QUOTE) return null;
+    const keyStart = at;
+    const keyEnd = skipString(bytes, at);
+    at = skipSpace(bytes, keyEnd);
+    if (keyEnd < 0 || bytes[at] !== COLON) return null;
+    const valueStart = skipSpace(bytes, at + 1);
+    const valueEnd = skipValue(bytes, valueStart);
+    if (valueEnd < 0) return null;
+    members.push({ key: readKey(bytes, keyStart, keyEnd), keyStart, valueStart, valueEnd });
+    at = skipSpace(bytes, valueEnd);
+    if (bytes[at] === CLOSE_BRACE) return skipSpace(bytes, at + 1) === bytes.length ? members : null;
+    if (bytes[at] !== COMMA) return null;
+    at = skipSpace(bytes, at + 1);
+  }
+}
+
+/** A key is compared by meaning, so that `"mod\u0065l"` is `model`. */
+function readKey(bytes: Buffer, start: number, end: number): string {
+  const text = bytes.toString('utf8', start + 1, end - 1);
+  if (!text.includes('\\')) return text;
+  try {
+    return JSON.parse(`"${text}"`) as string;
+  } catch {
+    return text;
+  }
+}
+
+function skipSpace(bytes: Buffer, from: number): number {
+  let at = from;
+  for (;;) {
+    const byte = bytes[at];
+    if (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09) return at;
+    at++;
+  }
+}
+
+/** Behind the closing quote of the string that begins at `from`; -1 when it never closes. */
+function skipString(bytes: Buffer, from: number): number {
+  const near = Math.min(bytes.length, from + 1 + shortString);
+  let at = from + 1;
+  while (at < near) {
+    const byte = bytes[at];
+    if (byte === QUOTE) return at + 1;
+    at += byte === BACKSLASH ? 2 : 1;
+  }
+  for (;;) {
+    const quote = bytes.indexOf(QUOTE, at);
+    if (quote < 0) return -1;
+    let escapes = quote;
+    while (escapes > at && bytes[escapes - 1] === BACKSLASH) escapes--;
+    if ((quote - escapes) % 2 === 0) return quote + 1;
+    at = quote + 1;
+  }
+}
+
+/** Behind the value that begins at `from`; -1 when there is none or it never ends. */
+function skipValue(bytes: Buffer, from: number): number {
+  const first = bytes[from];
+  if (first === QUOTE) return skipString(bytes, from);
+  if (first === OPEN_BRACE || first === OPEN_BRACKET) return skipNested(bytes, from);
+  let at = from;
+  while (at < bytes.length && isScalarByte(bytes[at] as number)) at++;
+  return at > from ? at : -1;
+}
+
+function skipNested(bytes: Buffer, from: number): number {
+  let depth = 0;
+  let at = from;
+  while (at < bytes.length) {
+    switch (bytes[at]) {
+      case QUOTE:
+        at = skipString(bytes, at);
+        if (at < 0) return -1;
+        continue;
+      case OPEN_BRACE:
+      case OPEN_BRACKET:
+        depth++;
+        break;
+      case CLOSE_BRACE:
+      case CLOSE_BRACKET:
+        depth--;
+        if (depth === 0) return at + 1;
+        break;
+    }
+    at++;
+  }
+  return -1;
+}
+
+/** Bytes of numbers, `true`, `false` and `null`. */
+function isScalarByte(byte: number): boolean {
+  return (
+    (byte >= 0x30 && byte <= 0x39) ||
+    (byte >= 0x61 && byte <= 0x7a) ||
+    byte === 0x2d ||
+    byte === 0x2b ||
+    byte === 0x2e ||
+    byte === 0x45
+  );
+}

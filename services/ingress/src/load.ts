@@ -1,0 +1,82 @@
+import type { Bus } from '@llm-gateway/bus';
+import { type LoadReport, loadReport, type OutcomeReport, outcomeReport } from '@llm-gateway/protocol';
+import { type Outcome, OutcomeTally } from '@llm-gateway/routing';
+
+/**
+ * What this ingress holds in flight at each instance, and what happened there.
+ * Reported to the routers as gauges and periods: a lost report is mended by the next one.
+ */
+export class Load implements Disposable {
+  readonly #ingress: string;
+  readonly #bus: Bus;
+  readonly #inFlight = new Map<string, number>();
+  readonly #seen = new Map<string, number>();
+  readonly #tally: OutcomeTally;
+  readonly #timer: NodeJS.Timeout;
+  readonly #onReport: (load: LoadReport, outcomes: OutcomeReport | null) => void;
+  #changed = true;
+  #lastReportMs = 0;
+
+  /** @param onReport hears every report as well, for decisions made in this process */
+  constructor(options: {
+    ingress: string;
+    bus: Bus;
+    onReport: (load: LoadReport, outcomes: OutcomeReport | null) => void;
+  }) {
+    this.#ingress = options.ingress;
+    this.#tally = new OutcomeTally(options.ingress);
+    this.#bus = options.bus;
+    this.#onReport = options.onReport;
+    this.#timer = setInterval(() => this.#tick(), reportIntervalMs).unref();
+  }
+
+  get total(): number {
+    let total = 0;
+    for (const count of this.#inFlight.values()) total += count;
+    return total;
+  }
+
+  acquire(instance: string): void {
+    this.#inFlight.set(instance, (this.#inFlight.get(instance) ?? 0) + 1);
+    this.#changed = true;
+  }
+
+  /** @param outcome undefined when the call tells nothing, as when the client left */
+  release(instance: string, outcome: Outcome | undefined): void {
+    const left = (this.#inFlight.get(instance) ?? 1) - 1;
+    if (left > 0) this.#inFlight.set(instance, left);
+    else this.#inFlight.delete(instance);
+    this.#changed = true;
+    if (outcome !== undefined) this.#tally.record(instance, outcome);
+  }
+
+  /** A reply of `router` was taken: from now on its choices are in our numbers. */
+  saw(router: string, sequence: number): void {
+    this.#seen.set(router, sequence);
+    this.#changed = true;
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+
+  #tick(): void {
+    const now = performance.now();
+    const outcomes = this.#tally.take();
+    if (!this.#changed && outcomes === null && now - this.#lastReportMs < keepAliveMs) return;
+    this.#changed = false;
+    this.#lastReportMs = now;
+    const load: LoadReport = {
+      ingress: this.#ingress,
+      seen: Object.fromEntries(this.#seen),
+      inFlight: Object.fromEntries(this.#inFlight),
+    };
+    this.#onReport(load, outcomes);
+    this.#bus.publish(loadReport, load);
+    if (outcomes !== null) this.#bus.publish(outcomeReport, outcomes);
+  }
+}
+
+const reportIntervalMs = 50;
+/** An unchanged load is repeated this often, so that routers do not take this ingress for dead. */
+const keepAliveMs = 1000;

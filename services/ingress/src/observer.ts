@@ -1,0 +1,161 @@
+import { errorCodes } from '@llm-gateway/protocol';
+import type { Logger, Metrics } from '@llm-gateway/runtime';
+import type { DegradedReason } from './decider.ts';
+import type { Exchange } from './exchange.ts';
+
+const seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
+const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
+
+/** Everything the ingress tells about its requests: metrics, and one log line per finished request. Never a prompt, an answer or a key. */
+export class Observer {
+  readonly #log: Logger;
+  readonly #model: (model: string) => string;
+  readonly #requests;
+  readonly #duration;
+  readonly #firstByte;
+  readonly #chunkGap;
+  readonly #cancelled;
+  readonly #broken;
+  readonly #retries;
+  readonly #fallbacks;
+  readonly #batchSize;
+  readonly #decisionLatency;
+  readonly #degradedDecisions;
+
+  constructor(log: Logger, metrics: Metrics) {
+    this.#log = log;
+    this.#model = metrics.boundedLabel();
+    this.#requests = metrics.counter({
+      name: 'requests_total',
+      help: 'Finished requests',
+      labels: ['model', 'route', 'status'],
+    });
+    this.#duration = metrics.histogram({
+      name: 'request_duration_seconds',
+      help: 'From the head of a request to the end of its answer',
+      labels: ['route'],
+      buckets: seconds,
+    });
+    this.#firstByte = metrics.histogram({
+      name: 'time_to_first_byte_seconds',
+      help: 'From the head of a request to the first byte of its answer',
+      labels: ['route'],
+      buckets: seconds,
+    });
+    this.#chunkGap = metrics.histogram({
+      name: 'inter_chunk_gap_seconds',
+      help: 'Between two chunks of a streamed answer',
+      labels: [],
+      buckets: gapSeconds,
+    });
+    this.#cancelled = metrics.counter({
+      name: 'cancellations_total',
+      help: 'Requests whose client left, by the phase they were in',
+      labels: ['phase'],
+    });
+    this.#broken = metrics.counter({
+      name: 'broken_answers_total',
+      help: 'Answers cut after the client had part of them',
+      labels: ['cause'],
+    });
+    this.#retries = metrics.counter({ name: 'retries_total', help: 'Internal retries, by cause', labels: ['cause'] });
+    this.#fallbacks = metrics.counter({
+      name: 'fallbacks_total',
+      help: 'Calls of fallback endpoints',
+      labels: ['endpoint', 'outcome'],
+    });
+    this.#batchSize = metrics.histogram({
+      name: 'decision_batch_size',
+      help: 'Decisions asked for in one message',
+      labels: [],
+      buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
+    });
+    this.#decisionLatency = metrics.histogram({
+      name: 'decision_duration_seconds',
+      help: 'From asking the router to its answer, per batch',
+      labels: [],
+      buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1],
+    });
+    this.#degradedDecisions = metrics.counter({
+      name: 'degraded_decisions_total',
+      help: 'Decisions the ingress made itself because no router answered, by reason',
+      labels: ['reason'],
+    });
+  }
+
+  /** One chunk of an answer is about to be relayed. */
+  chunk(exchange: Exchange): void {
+    if (!exchange.stream) return;
+    const now = performance.now();
+    if (exchange.lastChunkAtMs > 0) this.#chunkGap.observe((now - exchange.lastChunkAtMs) / 1000);
+    exchange.lastChunkAtMs = now;
+  }
+
+  retry(cause: string): void {
+    this.#retries.inc({ cause });
+  }
+
+  fallback(endpoint: string, outcome: 'answered' | 'failed'): void {
+    this.#fallbacks.inc({ endpoint, outcome });
+  }
+
+  batch(size: number, durationMs: number): void {
+    this.#batchSize.observe(size);
+    this.#decisionLatency.observe(durationMs / 1000);
+  }
+
+  degraded(reason: DegradedReason): void {
+    this.#degradedDecisions.inc({ reason });
+  }
+
+  /** Something that should never happen: a defect of the gateway itself. */
+  defect(error: unknown, requestId: string): void {
+    this.#log.error({ err: error, requestId }, 'a request failed inside the gateway');
+  }
+
+  finished(exchange: Exchange): void {
+    const { client, route } = exchange;
+    const now = performance.now();
+    const durationMs = now - exchange.startedAtMs;
+    const firstByteMs = client.committed ? client.committedAtMs - exchange.startedAtMs : null;
+    const outcome = outcomeOf(exchange);
+    const status = outcome === 'cancelled' && !client.committed ? errorCodes.client_closed.status : client.status;
+
+    this.#requests.inc({ model: this.#model(exchange.model ?? ''), route, status: String(status) });
+    this.#duration.observe({ route }, durationMs / 1000);
+    if (firstByteMs !== null) this.#firstByte.observe({ route }, firstByteMs / 1000);
+    if (outcome === 'cancelled') this.#cancelled.inc({ phase: client.committed ? 'streaming' : exchange.phase });
+    if (exchange.brokenBy !== undefined) this.#broken.inc({ cause: exchange.brokenBy });
+
+    this.#log.info(
+      {
+        requestId: exchange.id,
+        method: exchange.request.method,
+        path: exchange.target.split('?', 1)[0],
+        model: exchange.model,
+        stream: exchange.stream,
+        route,
+        endpoint: exchange.endpoint,
+        attempts: exchange.attempts,
+        status,
+        outcome,
+        brokenBy: exchange.brokenBy,
+        requestBytes: exchange.body.length,
+        responseBytes: client.bodyBytes,
+        firstByteMs: rounded(firstByteMs),
+        durationMs: rounded(durationMs),
+      },
+      'request',
+    );
+  }
+}
+
+function outcomeOf(exchange: Exchange): 'completed' | 'failed' | 'cancelled' {
+  if (exchange.brokenBy !== undefined) return 'failed';
+  if (exchange.signal.aborted) return 'cancelled';
+  return exchange.client.status >= 500 ? 'failed' : 'completed';
+}
+
+function rounded(milliseconds: number | null): number | null {
+  return milliseconds === null ? null : Math.round(milliseconds * 100) / 100;
+}

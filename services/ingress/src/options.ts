@@ -1,0 +1,97 @@
+import { busOptions } from '@llm-gateway/bus';
+import { pdOptions, readRouteTable, routeOptions } from '@llm-gateway/routing';
+import { defineService, type OptionsOf, runtimeOptions } from '@llm-gateway/runtime';
+import { upstreamOptions } from '@llm-gateway/upstream';
+
+export const ingressOptions = {
+  host: { type: 'string', default: '0.0.0.0', description: 'Address to listen on for clients' },
+  port: {
+    type: 'integer',
+    default: 8089,
+    min: 0,
+    max: 65535,
+    description: 'Port to listen on for clients; 0: any free one',
+  },
+  'internal-port': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: 65535,
+    description: 'Port for other services of the gateway (claims of large mirror bodies); 0: any free one',
+  },
+  'max-body-bytes': { type: 'integer', default: 67_108_864, min: 1, description: 'Largest request body' },
+  'max-held-body-bytes': {
+    type: 'integer',
+    default: 1_073_741_824,
+    min: 1,
+    description: 'Request bodies held at once over all requests; beyond it requests are answered 503',
+  },
+  'max-concurrent-requests': {
+    type: 'integer',
+    default: 20_000,
+    min: 1,
+    description: 'Requests served at once; beyond it requests are answered 503',
+  },
+  'max-header-bytes': { type: 'integer', default: 32_768, min: 1024, description: 'Largest head of a request' },
+  'client-headers-timeout-ms': {
+    type: 'integer',
+    default: 15_000,
+    min: 1,
+    description: "Longest wait for a client's request head",
+  },
+  'client-request-timeout-ms': {
+    type: 'integer',
+    default: 300_000,
+    min: 1,
+    description: "Longest wait for a client's whole request, head and body",
+  },
+  'client-stall-timeout-ms': {
+    type: 'integer',
+    default: 300_000,
+    min: 1,
+    description: 'Longest wait for a client that does not take the answer it is sent',
+  },
+  'client-keep-alive-ms': {
+    type: 'integer',
+    default: 75_000,
+    min: 0,
+    description: "How long a client's idle connection is kept",
+  },
+  'decision-timeout-ms': {
+    type: 'integer',
+    default: 100,
+    min: 1,
+    description: 'Longest wait for the router; then the ingress decides itself',
+  },
+  'retry-max-count': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    description: 'Max retries for internal routing on retryable errors before triggering fallback',
+  },
+  'retry-budget-percent': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: 100,
+    description: 'Internal retries and queue jobs of this ingress, as a share of its recent requests; 0: no budget',
+  },
+  'fallback-retry-queue-enabled': {
+    type: 'boolean',
+    default: false,
+    description: 'Enable retry queue for 429 responses from fallback endpoints',
+  },
+  'expose-route-headers': {
+    type: 'boolean',
+    default: false,
+    description: 'Answer with x-gateway-route, x-gateway-endpoint and x-gateway-attempts',
+  },
+} as const;
+
+export const options = defineService({
+  name: 'ingress',
+  description: "Holds the clients' connections, asks for decisions and forwards bytes",
+  groups: [ingressOptions, routeOptions, pdOptions, upstreamOptions, busOptions, runtimeOptions],
+});
+
+export type Options = OptionsOf<typeof options>;

@@ -1,0 +1,143 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
+import { fallbacksAfter, type RouteTable } from '@llm-gateway/routing';
+import type { Upstream } from '@llm-gateway/upstream';
+import { withOwnHeaders } from './attempt.ts';
+import type { Decider } from './decider.ts';
+import { callEndpoint } from './endpoint-call.ts';
+import { Exchange } from './exchange.ts';
+import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
+import { callInstances } from './instance-call.ts';
+import type { Load } from './load.ts';
+import type { Observer } from './observer.ts';
+import { type BodyBudget, readBody, readFields } from './request-body.ts';
+
+/** What serving a request needs; made once by `service.ts`. */
+export interface Gateway {
+  readonly table: RouteTable;
+  readonly decider: Decider;
+  readonly load: Load;
+  readonly upstream: Upstream;
+  readonly bodies: BodyBudget;
+  readonly observer: Observer;
+  readonly maxBodyBytes: number;
+  readonly retryMaxCount: number;
+  readonly queueEnabled: boolean;
+  readonly exposeRouteHeaders: boolean;
+}
+
+/** One request from its head to its end. Never throws: every way out ends in an answer, a closed connection, or a client that left. */
+export async function serve(request: IncomingMessage, response: ServerResponse, gateway: Gateway): Promise<void> {
+  const exchange = new Exchange(request, response);
+  let release: (() => void) | undefined;
+  try {
+    const body = await readBody(request, { maxBytes: gateway.maxBodyBytes, budget: gateway.bodies });
+    release = body.release;
+    exchange.body = body.bytes;
+    const fields = readFields(body.bytes);
+    exchange.model = fields.model;
+    exchange.stream = fields.stream;
+    await forward(exchange, gateway);
+  } catch (error) {
+    refuse(exchange, error, gateway);
+  } finally {
+    release?.();
+    gateway.observer.finished(exchange);
+  }
+}
+
+/** Decides, and carries out what the failover machine says until the client has an answer or is gone. */
+async function forward(exchange: Exchange, gateway: Gateway): Promise<void> {
+  exchange.phase = 'deciding';
+  const decision = await gateway.decider.decide({ model: exchange.model, stage: 'route', excluded: [] });
+  const primary = decision.route === 'external' ? decision.endpoint : null;
+  const rules: FailoverRules = {
+    retryMaxCount: gateway.retryMaxCount,
+    fallbacks: fallbacksAfter(gateway.table, primary),
+    queueEnabled: gateway.queueEnabled,
+  };
+  let state = begin(primary === null ? { route: 'internal' } : { route: 'external', endpoint: primary });
+  let given: Decision | undefined = decision;
+  while (!exchange.signal.aborted) {
+    const outcome = await carryOut(state.step, given, exchange, gateway);
+    given = undefined;
+    if (outcome === null) return;
+    state = advance(state, outcome, { rules, takeRetry: () => true });
+  }
+}
+
+/** Null: nothing is left to do. */
+async function carryOut(
+  step: Step,
+  given: Decision | undefined,
+  exchange: Exchange,
+  gateway: Gateway,
+): Promise<Outcome | null> {
+  switch (step.do) {
+    case 'internal': {
+      await pause(step.waitMs, exchange);
+      const decision =
+        given ??
+        (await gateway.decider.decide({ model: exchange.model, stage: 'internal', excluded: [...step.excluded] }));
+      return await callInstances(decision, exchange, gateway);
+    }
+    case 'endpoint':
+      await pause(step.waitMs, exchange);
+      exchange.route = step.fallback ? 'fallback' : 'external';
+      return await callEndpoint(step.endpoint, exchange, gateway);
+    case 'queue':
+      return { kind: 'queue-refused' };
+    case 'answer':
+      giveAnswer(step.answer, exchange, gateway);
+      return null;
+    case 'error':
+      throw new GatewayError(step.code, clientMessage(step.code, exchange));
+  }
+}
+
+/** Throws `client_closed` when the client leaves meanwhile. */
+async function pause(waitMs: number, exchange: Exchange): Promise<void> {
+  if (waitMs === 0) return;
+  exchange.phase = 'waiting';
+  try {
+    await delay(waitMs, undefined, { signal: exchange.signal });
+  } catch (cause) {
+    throw new GatewayError('client_closed', 'the client left', { cause });
+  }
+}
+
+function giveAnswer(answer: StoredAnswer, exchange: Exchange, gateway: Gateway): void {
+  const headers = withOwnHeaders(exchange.ownHeaders(gateway.exposeRouteHeaders), answer.headers);
+  exchange.client.answer(answer.status, headers, answer.body);
+}
+
+/** Turns whatever stopped a request into its answer; the one place where that happens. */
+function refuse(exchange: Exchange, error: unknown, gateway: Gateway): void {
+  const known = error instanceof GatewayError ? error : undefined;
+  if (known?.code === 'client_closed' || exchange.signal.aborted) return;
+  if (known === undefined) gateway.observer.defect(error, exchange.id);
+  const code = known?.code ?? 'internal';
+  if (exchange.client.committed) {
+    exchange.brokenBy = code;
+    exchange.client.breakOff(code, 'the gateway failed');
+    return;
+  }
+  const headers = exchange.ownHeaders(gateway.exposeRouteHeaders);
+  if (code === 'no_instance' || code === 'overloaded') headers.push('retry-after', '1');
+  const param = typeof known?.details.param === 'string' ? known.details.param : null;
+  exchange.client.refuse(code, known?.message ?? 'the gateway failed', { param, headers });
+}
+
+function clientMessage(code: ErrorCode, exchange: Exchange): string {
+  switch (code) {
+    case 'model_not_found':
+      return `The model \`${exchange.model ?? ''}\` does not exist`;
+    case 'no_instance':
+      return 'no live instance can serve this request';
+    case 'upstream_timeout':
+      return 'the upstream did not answer in time';
+    default:
+      return 'the upstream failed';
+  }
+}

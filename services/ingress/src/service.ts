@@ -1,0 +1,161 @@
+import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Bus, followInstances } from '@llm-gateway/bus';
+import type { ErrorCode } from '@llm-gateway/protocol';
+import { Fleet, type RouteTable, readRouteTable } from '@llm-gateway/routing';
+import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
+import { Upstream } from '@llm-gateway/upstream';
+import { ClientResponse } from './client-response.ts';
+import { Decider } from './decider.ts';
+import { httpSurface } from './http-surface.ts';
+import { Load } from './load.ts';
+import { Models } from './models.ts';
+import { Observer } from './observer.ts';
+import type { Options } from './options.ts';
+import { type Gateway, serve } from './request.ts';
+import { BodyBudget } from './request-body.ts';
+
+/** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
+export async function start(options: Options, { log, metrics, bus }: Parts & { bus: Bus }): Promise<Running> {
+  const table = routeTableOf(options);
+  const ingress = `ingress-${randomUUID().slice(0, 8)}`;
+  await using parts = new AsyncDisposableStack();
+
+  const observer = new Observer(log, metrics);
+  const fleet = new Fleet({ mode: modeOf(options), policy: 'round-robin' });
+  const instances = parts.use(
+    followInstances(bus, {
+      onReset: (all) => fleet.reset(all),
+      onChange: (upserts, removals) => fleet.change(upserts, removals),
+    }),
+  );
+  const load = parts.use(
+    new Load({
+      ingress,
+      bus,
+      onReport(report, outcomes) {
+        const now = performance.now();
+        fleet.report(report, now);
+        if (outcomes !== null) fleet.outcomes(outcomes, { now, random: Math.random });
+      },
+    }),
+  );
+  const upstream = parts.use(new Upstream(options));
+  const decider = parts.use(
+    new Decider({ ingress, bus, table, fleet, load, timeoutMs: options.decisionTimeoutMs, observer }),
+  );
+  const bodies = new BodyBudget(options.maxHeldBodyBytes);
+  const models = new Models({ upstream, table, instances: () => fleet.instances() });
+  const gateway: Gateway = {
+    table,
+    decider,
+    load,
+    upstream,
+    bodies,
+    observer,
+    maxBodyBytes: options.maxBodyBytes,
+    retryMaxCount: options.retryMaxCount,
+    queueEnabled: options.fallbackRetryQueueEnabled,
+    exposeRouteHeaders: options.exposeRouteHeaders,
+  };
+
+  const gate = new Gate(options.maxConcurrentRequests);
+  const app = httpSurface(options, {
+    serve: (request, response) => gate.pass(response, () => serve(request, response, gateway)),
+    models: (request, response) => gate.pass(response, () => models.answer(request, response)),
+  });
+  parts.defer(() => app.close());
+  await app.listen({ host: options.host, port: options.port });
+  // Last in, first out: connections are cut before what their requests use goes away.
+  parts.defer(() => app.server.closeAllConnections());
+
+  declareGauges(metrics, { gate, decider, bodies });
+  const kept = parts.move();
+  return {
+    addresses: { http: addressOf(app.server) },
+    ready: () => !gate.closed && (instances.state().synced || table.endpoints.some((endpoint) => !endpoint.local)),
+    drain: (signal) => gate.drain(app.server, signal),
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
+}
+
+/** Counts the requests inside, and lets no more in than it may: at its limit, and once it drains. */
+class Gate {
+  readonly #limit: number;
+  inside = 0;
+  closed = false;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  pass(response: ServerResponse, work: () => Promise<void>): void {
+    if (this.closed) {
+      turnAway(response, 'draining', 'this gateway is shutting down');
+      return;
+    }
+    if (this.inside >= this.#limit) {
+      turnAway(response, 'overloaded', 'the gateway serves as many requests as it may');
+      return;
+    }
+    this.inside++;
+    void work().finally(() => this.inside--);
+  }
+
+  /** Lets nobody in, and waits until the last one is out. */
+  async drain(server: Server, signal: AbortSignal): Promise<void> {
+    this.closed = true;
+    server.close();
+    while (this.inside > 0 && !signal.aborted) {
+      await delay(drainPollMs);
+      server.closeIdleConnections();
+    }
+  }
+}
+
+const drainPollMs = 50;
+
+function turnAway(response: ServerResponse, code: ErrorCode, message: string): void {
+  response.req.resume();
+  new ClientResponse(response).refuse(code, message, { headers: ['retry-after', '1', 'connection', 'close'] });
+}
+
+function routeTableOf(options: Options): RouteTable {
+  const reading = readRouteTable(options.routePolicy, options.routeConfig, (path) => readFileSync(path, 'utf8'));
+  if ('mistakes' in reading) throw new Error(reading.mistakes.join('\n'));
+  return reading.table;
+}
+
+function modeOf({ pdDisaggProtocol, separatePdScheduling }: Options): 'neutral' | 'batched' | 'staged' {
+  if (pdDisaggProtocol === '') return 'neutral';
+  return separatePdScheduling ? 'staged' : 'batched';
+}
+
+function addressOf(server: Server): string {
+  const { address, port, family } = server.address() as AddressInfo;
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
+}
+
+function declareGauges(
+  metrics: Metrics,
+  { gate, decider, bodies }: { gate: Gate; decider: Decider; bodies: BodyBudget },
+): void {
+  metrics.gauge({
+    name: 'requests_in_flight',
+    help: 'Requests being served',
+    collect: () => gate.inside,
+  });
+  metrics.gauge({
+    name: 'degraded',
+    help: '1 while this ingress decides itself because no router answers',
+    collect: () => (decider.degraded ? 1 : 0),
+  });
+  metrics.gauge({
+    name: 'held_body_bytes',
+    help: 'Bytes of request bodies held',
+    collect: () => bodies.heldBytes,
+  });
+}
