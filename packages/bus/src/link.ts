@@ -1,0 +1,256 @@
+import { type ErrorCode, errorCodes, GatewayError } from '@llm-gateway/protocol';
+import {
+  createInbox,
+  headers as emptyHeaders,
+  type Msg,
+  type MsgHdrs,
+  type NatsConnection,
+  type Subscription as NatsSubscription,
+  PermissionViolationError,
+} from '@nats-io/transport-node';
+import type { BusObserver, DropReason, RequestOptions } from './bus.ts';
+import { askerLeft, noResponders, timedOut, unavailable } from './failure.ts';
+
+const traceHeader = 'traceparent';
+/** The NATS services protocol (ADR-32) marks an answer that is an error with these two. */
+const errorHeader = 'Nats-Service-Error';
+const errorStatusHeader = 'Nats-Service-Error-Code';
+/** Our code of the same error. */
+const errorCodeHeader = 'Gateway-Error-Code';
+
+/**
+ * Sent and not yet seen to have arrived at the server. The client's own buffer has no limit, and a server that stopped reading is found
+ * only by its missing pongs, seconds later.
+ */
+const maxUnconfirmedBytes = 16 * 1024 * 1024;
+const confirmAfterBytes = 256 * 1024;
+const defaultMaxPayload = 1024 * 1024;
+
+interface Pending {
+  readonly subject: string;
+  resolve(message: Msg): void;
+  reject(error: GatewayError): void;
+}
+
+/**
+ * One connection, from the handshake to its end; requests in flight end with it.
+ *
+ * Requests do not use the client's own `request`: that one can be neither aborted nor ended by a disconnection (it waits out its timeout),
+ * and makes five promises for each. Its idea is the same: one subscription for all replies, told apart by the last token of the subject.
+ */
+export class Link {
+  readonly #connection: NatsConnection;
+  readonly #observer: BusObserver;
+  readonly #inbox: string;
+  readonly #pending = new Map<string, Pending>();
+  readonly #lost = new AbortController();
+  #requests = 0;
+  #unconfirmedBytes = 0;
+  #confirming = false;
+
+  constructor(connection: NatsConnection, name: string, observer: BusObserver) {
+    this.#connection = connection;
+    this.#observer = observer;
+    // An inbox per service, so that permissions can keep services out of each other's replies.
+    this.#inbox = `${createInbox(`_INBOX.${name}`)}.`;
+    this.subscribe(`${this.#inbox}*`, undefined, (message) => this.#settle(message));
+  }
+
+  /** Aborts when the connection is gone. */
+  get lost(): AbortSignal {
+    return this.#lost.signal;
+  }
+
+  get server(): string {
+    return this.#connection.getServer();
+  }
+
+  get maxBytes(): number {
+    return this.#connection.info?.max_payload ?? defaultMaxPayload;
+  }
+
+  /** `receive` must not throw. */
+  subscribe(subject: string, queue: string | undefined, receive: (message: Msg) => void): NatsSubscription {
+    return this.#connection.subscribe(subject, {
+      ...(queue !== undefined && { queue }),
+      callback: (error, message) => {
+        if (error === null) receive(message);
+      },
+    });
+  }
+
+  /** Undefined when it was sent. */
+  publish(
+    subject: string,
+    bytes: Uint8Array,
+    options: { reply?: string; headers?: MsgHdrs } = {},
+  ): DropReason | undefined {
+    if (this.#lost.signal.aborted || this.#connection.isClosed()) return 'disconnected';
+    const headerBytes = options.headers === undefined ? 0 : options.headers.toString().length;
+    if (bytes.length + headerBytes > this.maxBytes) return 'too_large';
+    if (this.#unconfirmedBytes + bytes.length > maxUnconfirmedBytes) return 'backlog';
+    this.#connection.publish(subject, bytes, options);
+    this.#unconfirmedBytes += bytes.length;
+    if (this.#unconfirmedBytes >= confirmAfterBytes) this.#confirm();
+    return undefined;
+  }
+
+  #confirm(): void {
+    if (this.#confirming) return;
+    this.#confirming = true;
+    const confirmedBytes = this.#unconfirmedBytes;
+    this.#connection.flush().then(
+      () => {
+        this.#confirming = false;
+        this.#unconfirmedBytes -= confirmedBytes;
+        if (this.#unconfirmedBytes >= confirmAfterBytes) this.#confirm();
+      },
+      // The connection is gone, and this object with it.
+      () => undefined,
+    );
+  }
+
+  request(subject: string, bytes: Uint8Array, options: RequestOptions): Promise<Msg> {
+    return new Promise((resolve, reject) => {
+      const { signal, timeoutMs, trace } = options;
+      this.#requests += 1;
+      const token = this.#requests.toString(36);
+      const dropped = this.publish(subject, bytes, {
+        reply: this.#inbox + token,
+        ...(trace !== undefined && { headers: traceHeaders(trace) }),
+      });
+      if (dropped !== undefined) {
+        reject(dropFailure(subject, dropped, { bytes: bytes.length, maxBytes: this.maxBytes }));
+        return;
+      }
+      const end = () => {
+        this.#pending.delete(token);
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', onAbort);
+      };
+      const fail = (error: GatewayError) => {
+        end();
+        reject(error);
+      };
+      const onAbort = () => fail(askerLeft(subject, signal?.reason));
+      const timer = setTimeout(() => fail(timedOut(subject, timeoutMs)), timeoutMs);
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#pending.set(token, {
+        subject,
+        reject: fail,
+        resolve(message) {
+          end();
+          resolve(message);
+        },
+      });
+    });
+  }
+
+  #settle(message: Msg): void {
+    const pending = this.#pending.get(message.subject.slice(this.#inbox.length));
+    // Too late: the asker gave up.
+    if (pending === undefined) return;
+    const failure = message.headers && replyFailure(pending.subject, message, message.headers);
+    if (failure === undefined) pending.resolve(message);
+    else pending.reject(failure);
+  }
+
+  reply(to: Msg, bytes: Uint8Array): DropReason | undefined {
+    if (!to.reply) return undefined;
+    return this.publish(to.reply, bytes);
+  }
+
+  replyFailure(to: Msg, failure: GatewayError): void {
+    if (!to.reply) return;
+    const headers = emptyHeaders();
+    headers.set(errorHeader, failure.message.replaceAll(/\s+/g, ' '));
+    headers.set(errorStatusHeader, String(errorCodes[failure.code].status));
+    headers.set(errorCodeHeader, failure.code);
+    this.publish(to.reply, new Uint8Array(0), { headers });
+  }
+
+  /** Ends when the connection does. Hears what the server refuses meanwhile, and whether it stopped answering. */
+  async ended(): Promise<'lost' | 'stale'> {
+    let stale = false;
+    for await (const status of this.#connection.status()) {
+      if (status.type === 'error') this.#refuse(status.error);
+      if (status.type !== 'staleConnection') continue;
+      stale = true;
+      // The client closes a stale socket only after it wrote what is buffered, which is never when the server does not read.
+      await this.#connection.close();
+    }
+    await this.#connection.closed();
+    return stale ? 'stale' : 'lost';
+  }
+
+  #refuse(cause: Error): void {
+    this.#observer.refused?.(
+      new GatewayError('bus_unavailable', `the NATS server refused: ${cause.message}`, { cause }),
+    );
+    if (!(cause instanceof PermissionViolationError) || cause.operation !== 'publish') return;
+    // The server does not say which message it was; it would refuse the others as well.
+    for (const pending of [...this.#pending.values()]) {
+      if (pending.subject !== cause.subject) continue;
+      pending.reject(unavailable(pending.subject, `the NATS server does not allow ${pending.subject}`));
+    }
+  }
+
+  flush(): Promise<void> {
+    return this.#connection.flush();
+  }
+
+  async close(): Promise<void> {
+    this.drop();
+    await this.#connection.close();
+  }
+
+  /** Nothing is sent any more, and what waits for an answer fails. */
+  drop(): void {
+    this.#lost.abort();
+    for (const pending of [...this.#pending.values()]) {
+      pending.reject(unavailable(pending.subject, 'the connection was lost before the answer'));
+    }
+  }
+}
+
+/** The `traceparent` of a message, if it has one. */
+export function traceOf(message: Msg): string | undefined {
+  return message.headers?.get(traceHeader) || undefined;
+}
+
+export function traceHeaders(trace: string): MsgHdrs {
+  const headers = emptyHeaders();
+  headers.set(traceHeader, trace);
+  return headers;
+}
+
+export function dropFailure(
+  subject: string,
+  reason: DropReason,
+  size: { readonly bytes: number; readonly maxBytes: number },
+): GatewayError {
+  switch (reason) {
+    case 'disconnected':
+      return unavailable(subject);
+    case 'backlog':
+      return unavailable(subject, 'the NATS server does not read fast enough');
+    case 'too_large':
+      return new GatewayError(
+        'invalid_message',
+        `a message of ${size.bytes} bytes on ${subject} is over the ${size.maxBytes} bytes that the NATS server takes`,
+        { details: { subject, ...size } },
+      );
+  }
+}
+
+function replyFailure(subject: string, message: Msg, headers: MsgHdrs): GatewayError | undefined {
+  if (headers.code === 503 && message.data.length === 0) return noResponders(subject);
+  const text = headers.get(errorHeader);
+  if (text === '') return undefined;
+  const code = headers.get(errorCodeHeader);
+  return new GatewayError(isErrorCode(code) ? code : 'internal', text, { details: { subject } });
+}
+
+function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(errorCodes, code);
+}

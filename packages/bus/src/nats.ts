@@ -1,0 +1,339 @@
+import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  type EventMessage,
+  GatewayError,
+  type JobMessage,
+  ownedSubject,
+  type RequestMessage,
+} from '@llm-gateway/protocol';
+import {
+  type Authenticator,
+  connect,
+  credsAuthenticator,
+  type Msg,
+  type NatsConnection,
+  type Subscription as NatsSubscription,
+  type NodeConnectionOptions,
+} from '@nats-io/transport-node';
+import type { Bus, BusObserver, RequestOptions, RespondContext, Subscription } from './bus.ts';
+import { askerLeft, responderFailure, unavailable } from './failure.ts';
+import { InFlight } from './in-flight.ts';
+import { decodeJob, encodeJob } from './job-frame.ts';
+import { dropFailure, Link, traceOf } from './link.ts';
+import { type BusSettings, serverList } from './options.ts';
+import { Endpoint, ServiceCard } from './service-card.ts';
+import { subscription } from './subscription.ts';
+
+const queueGroup = 'gw';
+const connectTimeoutMs = 5_000;
+const firstReconnectMs = 250;
+const reconnectMs = 250;
+const reconnectJitterMs = 750;
+/** A server that froze or vanished without a word is left after the third unanswered ping. */
+const pingIntervalMs = 5_000;
+const maxPingsOut = 2;
+const defaultDrainTimeoutMs = 5_000;
+const noBytes = new Uint8Array(0);
+
+export interface NatsOptions {
+  /** The name in `nats micro ls` and in the server's list of connections: letters, digits, `-` and `_`. */
+  readonly name: string;
+  /** A semantic version. */
+  readonly version?: string;
+  readonly observer?: BusObserver;
+  /** How long a disposal waits for handlers that are still at work. */
+  readonly drainTimeoutMs?: number;
+}
+
+/**
+ * A bus over NATS. Returns at once; it connects in the background and reconnects for ever, with jitter.
+ * While it is not connected requests fail at once and events and jobs are dropped: nothing is kept for later.
+ */
+export function connectNats(settings: BusSettings, options: NatsOptions): Bus {
+  return new NatsBus(settings, options);
+}
+
+/** Something to be subscribed to on each connection. */
+interface Registration {
+  readonly subject: string;
+  readonly queue: string | undefined;
+  receive(message: Msg, link: Link): void;
+  current: NatsSubscription | undefined;
+}
+
+class NatsBus implements Bus {
+  readonly #settings: BusSettings;
+  readonly #name: string;
+  readonly #observer: BusObserver;
+  readonly #drainTimeoutMs: number;
+  readonly #card: ServiceCard;
+  readonly #registrations = new Set<Registration>();
+  readonly #draining = new Set<Promise<void>>();
+  readonly #inFlight = new InFlight();
+  readonly #listeners = new Set<(connected: boolean) => void>();
+  readonly #stopped = new AbortController();
+  #link: Link | undefined;
+  #disposal: Promise<void> | undefined;
+
+  constructor(settings: BusSettings, options: NatsOptions) {
+    this.#settings = settings;
+    this.#name = options.name;
+    this.#observer = options.observer ?? {};
+    this.#drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
+    this.#card = new ServiceCard(options.name, options.version ?? '0.0.0');
+    for (const [subject, answer] of this.#card.answers()) {
+      this.#register(subject, undefined, (message, link) => link.reply(message, Buffer.from(answer())));
+    }
+    void this.#stayConnected();
+  }
+
+  get connected(): boolean {
+    return this.#link !== undefined;
+  }
+
+  async request<Q, R>(message: RequestMessage<Q, R>, query: Q, options: RequestOptions): Promise<R> {
+    const subject = subjectOf(message, options.owner);
+    if (options.signal?.aborted) throw askerLeft(subject, options.signal.reason);
+    if (this.#link === undefined) throw unavailable(subject);
+    const reply = await this.#link.request(subject, message.query.encode(query), options);
+    return message.reply.decode(reply.data);
+  }
+
+  respond<Q, R>(
+    message: RequestMessage<Q, R>,
+    handler: (query: Q, context: RespondContext) => R | Promise<R>,
+    options: { readonly owner?: string | undefined } = {},
+  ): Subscription {
+    const endpoint = new Endpoint(subjectOf(message, options.owner), queueGroup);
+    this.#card.add(endpoint);
+    const registered = this.#register(endpoint.subject, queueGroup, (request, link) => {
+      const answering = new Answering(request, link, endpoint);
+      try {
+        const answer = handler(message.query.decode(request.data), answering);
+        if (!(answer instanceof Promise)) {
+          answering.answer(message.reply.encode(answer));
+          return;
+        }
+        this.#inFlight.begin();
+        answer
+          .then((value) => answering.answer(message.reply.encode(value)))
+          .catch((error) => this.#failed(answering, error))
+          .finally(() => this.#inFlight.end());
+      } catch (error) {
+        this.#failed(answering, error);
+      }
+    });
+    return subscription(() => {
+      this.#card.remove(endpoint);
+      registered.close();
+    });
+  }
+
+  #failed(answering: Answering, error: unknown): void {
+    this.#observer.handlerFailed?.(answering.subject, error);
+    answering.fail(responderFailure(answering.subject, error));
+  }
+
+  publish<P>(message: EventMessage<P>, payload: P): boolean {
+    return this.#send(message.subject, () => message.payload.encode(payload));
+  }
+
+  subscribe<P>(message: EventMessage<P>, handler: (payload: P) => void): Subscription {
+    let open = true;
+    const registered = this.#register(message.subject, undefined, (event) => {
+      if (open) handler(message.payload.decode(event.data));
+    });
+    return subscription(() => {
+      open = false;
+      registered.close();
+    });
+  }
+
+  send<P>(message: JobMessage<P>, payload: P, body: Uint8Array = noBytes): boolean {
+    return this.#send(message.subject, () => encodeJob(message.payload, payload, body));
+  }
+
+  consume<P>(message: JobMessage<P>, handler: (payload: P, body: Uint8Array) => void): Subscription {
+    return this.#register(message.subject, queueGroup, (job) => {
+      const { payload, body } = decodeJob(message.payload, job.data);
+      handler(payload, body);
+    });
+  }
+
+  onStatus(listener: (connected: boolean) => void): Subscription {
+    this.#listeners.add(listener);
+    return subscription(() => this.#listeners.delete(listener));
+  }
+
+  #send(subject: string, encode: () => Uint8Array): boolean {
+    const dropped = this.#link === undefined ? 'disconnected' : this.#link.publish(subject, encode());
+    if (dropped === undefined) return true;
+    this.#observer.dropped?.(subject, dropped);
+    return false;
+  }
+
+  #register(subject: string, queue: string | undefined, receive: (message: Msg, link: Link) => void): Subscription {
+    const registration: Registration = { subject, queue, receive, current: undefined };
+    this.#registrations.add(registration);
+    if (this.#link !== undefined) this.#attach(registration, this.#link);
+    return subscription(() => {
+      this.#registrations.delete(registration);
+      this.#leave(registration);
+    });
+  }
+
+  #attach(registration: Registration, link: Link): void {
+    const { subject, queue } = registration;
+    registration.current = link.subscribe(subject, queue, (message) => {
+      try {
+        registration.receive(message, link);
+      } catch (error) {
+        this.#observer.handlerFailed?.(subject, error);
+      }
+    });
+  }
+
+  #leave({ current }: Registration): void {
+    if (current === undefined || current.isClosed() || this.#link === undefined) return;
+    // Writes UNSUB now, and goes on delivering until the server has seen it: what it had sent before would be lost otherwise.
+    const drained = current.drain().finally(() => this.#draining.delete(drained));
+    this.#draining.add(drained);
+  }
+
+  async #stayConnected(): Promise<void> {
+    let waitMs = 0;
+    while (!this.#stopped.signal.aborted) {
+      // Aborted: the loop's condition sees it.
+      await delay(waitMs, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
+      const connection = await this.#connect();
+      if (connection !== undefined) await this.#serve(connection);
+      // All processes lose a server at the same moment; they must not come back at the same moment.
+      waitMs = connection ? Math.random() * firstReconnectMs : reconnectMs + Math.random() * reconnectJitterMs;
+    }
+  }
+
+  async #connect(): Promise<NatsConnection | undefined> {
+    if (this.#stopped.signal.aborted) return undefined;
+    try {
+      return await connect({ ...(await connectionOptions(this.#settings)), name: this.#name });
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      this.#observer.connectFailed?.(new GatewayError('bus_unavailable', `cannot connect to NATS: ${why}`, { cause }));
+      return undefined;
+    }
+  }
+
+  /** Uses a connection until it ends. */
+  async #serve(connection: NatsConnection): Promise<void> {
+    if (this.#stopped.signal.aborted) {
+      await connection.close();
+      return;
+    }
+    const link = new Link(connection, this.#name, this.#observer);
+    for (const registration of this.#registrations) this.#attach(registration, link);
+    this.#link = link;
+    this.#observer.connected?.(link.server);
+    this.#tell(true);
+    const reason = await link.ended();
+    this.#link = undefined;
+    link.drop();
+    this.#observer.disconnected?.(this.#stopped.signal.aborted ? 'closed' : reason);
+    this.#tell(false);
+  }
+
+  #tell(connected: boolean): void {
+    for (const listener of this.#listeners) listener(connected);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#disposal ??= this.#dispose();
+    return this.#disposal;
+  }
+
+  async #dispose(): Promise<void> {
+    const bound = new AbortController();
+    await Promise.race([
+      this.#drain(),
+      delay(this.#drainTimeoutMs, undefined, { signal: bound.signal }).catch(() => undefined),
+    ]);
+    bound.abort();
+    this.#stopped.abort();
+    await this.#link?.close();
+  }
+
+  async #drain(): Promise<void> {
+    for (const registration of this.#registrations) this.#leave(registration);
+    this.#registrations.clear();
+    await Promise.allSettled(this.#draining);
+    await this.#inFlight.drained(this.#drainTimeoutMs);
+    await this.#link?.flush().catch(() => undefined);
+  }
+}
+
+/** One request in a responder's hands. */
+class Answering implements RespondContext {
+  readonly subject: string;
+  readonly #message: Msg;
+  readonly #link: Link;
+  readonly #endpoint: Endpoint;
+  readonly #startedMs = performance.now();
+
+  constructor(message: Msg, link: Link, endpoint: Endpoint) {
+    this.subject = endpoint.subject;
+    this.#message = message;
+    this.#link = link;
+    this.#endpoint = endpoint;
+  }
+
+  get trace(): string | undefined {
+    return traceOf(this.#message);
+  }
+
+  get signal(): AbortSignal {
+    return this.#link.lost;
+  }
+
+  answer(bytes: Uint8Array): void {
+    const dropped = this.#link.reply(this.#message, bytes);
+    // An answer that does not fit must not look like a silent responder.
+    if (dropped === 'too_large')
+      throw dropFailure(this.subject, dropped, { bytes: bytes.length, maxBytes: this.#link.maxBytes });
+    this.#endpoint.count(performance.now() - this.#startedMs);
+  }
+
+  fail(failure: GatewayError): void {
+    this.#endpoint.count(performance.now() - this.#startedMs, failure.message);
+    this.#link.replyFailure(this.#message, failure);
+  }
+}
+
+/** Reads the files anew, so that a rotated certificate or credential is used at the next connection. */
+async function connectionOptions(settings: BusSettings): Promise<NodeConnectionOptions> {
+  const servers = serverList(settings.natsServers);
+  const { natsTlsCaFile: caFile, natsTlsCertFile: certFile, natsTlsKeyFile: keyFile } = settings;
+  const tls = Boolean(caFile || certFile) || servers.some((server) => server.startsWith('tls://'));
+  return {
+    servers,
+    timeout: connectTimeoutMs,
+    // The client would go on answering requests by waiting, and buffer events; a connection is one `Link` here, and `NatsBus` makes the next.
+    reconnect: false,
+    noAsyncTraces: true,
+    pingInterval: pingIntervalMs,
+    maxPingOut: maxPingsOut,
+    ...(settings.natsUser && { user: settings.natsUser, pass: settings.natsPassword ?? '' }),
+    ...(settings.natsToken && { token: settings.natsToken }),
+    ...(settings.natsCredsFile && { authenticator: await credentials(settings.natsCredsFile) }),
+    ...(tls && {
+      tls: { ...(caFile && { caFile }), ...(certFile && { certFile }), ...(keyFile && { keyFile }) },
+    }),
+  };
+}
+
+async function credentials(file: string): Promise<Authenticator> {
+  return credsAuthenticator(await readFile(file));
+}
+
+function subjectOf(message: { readonly subject: string }, owner: string | undefined): string {
+  return owner === undefined ? message.subject : ownedSubject(message.subject, owner);
+}
