@@ -1,0 +1,51 @@
+import type { GatewayError, Instance } from '@llm-gateway/protocol';
+import type { PodRecord, SkipReason } from './record.ts';
+
+/** Records by pod name. */
+export type Records = ReadonlyMap<string, PodRecord>;
+
+/** What a reader sees of its store. */
+export type StoreEvent =
+  /** Everything the store holds. */
+  | {
+      readonly kind: 'loaded';
+      readonly records: Records;
+      /** The store was away, or lost data, since the last event: a record that is missing was perhaps not deleted. */
+      readonly doubtful: boolean;
+      /** The store's own wall clock, Unix milliseconds; null when it tells none. */
+      readonly storeWallMs: number | null;
+    }
+  /** What changed since the last event; nothing did when both are empty, which says that the store is there. */
+  | { readonly kind: 'changed'; readonly puts: Records; readonly deletes: readonly string[] }
+  /** The store does not answer. Said once; the next event of another kind ends it. */
+  | { readonly kind: 'lost' };
+
+/** Where a reader reports. None of these may throw. */
+export interface ReaderSink {
+  onEvent(event: StoreEvent): void;
+  /** Something in the store does not count. Said once for each value, not at each reading. */
+  onSkipped(reason: SkipReason, podName: string): void;
+  /** Why the store is away, at each failed try. */
+  onFailure(error: GatewayError): void;
+}
+
+/** Reads until disposed; never gives up. While all is well it makes an event at least every `intervalMs`. */
+export interface StoreReader extends AsyncDisposable {
+  readonly intervalMs: number;
+  /** A record lives this long after its timestamp. */
+  readonly ttlMs: number;
+}
+
+/** One pod's record in a store, kept there as told. */
+export interface RecordKeeper extends AsyncDisposable {
+  /**
+   * The instances the record shall hold from now on; none: there shall be no record. Returns at once; it is written, and
+   * after a failure or a loss of the store written again, in the background. Each call writes, with a fresh timestamp.
+   */
+  set(instances: readonly Instance[]): void;
+  /** The store holds the record, as far as can be known: written less than a TTL ago and not removed since. */
+  readonly written: boolean;
+  readonly storeUp: boolean;
+  /** Removes the record; resolves when it is gone, or false after `timeoutMs`. */
+  remove(timeoutMs: number): Promise<boolean>;
+}

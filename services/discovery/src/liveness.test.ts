@@ -1,0 +1,314 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Instance } from '@llm-gateway/protocol';
+import type { PodRecord, StoreEvent } from '@llm-gateway/registry';
+import fc from 'fast-check';
+import { type Liveness, step, unread } from './liveness.ts';
+
+const pace = { ttlMs: 60_000, intervalMs: 1000 };
+const noonMs = 1_700_000_000_000;
+
+function record(name: string, timestampMs: number, change: Partial<Instance> & { leased?: boolean } = {}): PodRecord {
+  const { leased = false, ...fields } = change;
+  const instance: Instance = {
+    id: `${name}_dp0`,
+    roles: ['neutral'],
+    host: '10.0.0.1',
+    port: 8000,
+    kvHost: '',
+    kvPort: 0,
+    dpRank: 0,
+    dpSize: 1,
+    model: '',
+    ...fields,
+  };
+  return { timestampMs, instances: [instance], leased };
+}
+
+/** A reader and its clocks, and the list as a follower has it. */
+class Replay {
+  state: Liveness = unread;
+  readonly listed = new Map<string, Instance>();
+  /** Seconds that passed. */
+  seconds = 0;
+  /** How far our wall clock is off. */
+  readonly skewMs: number;
+  readonly storeClock: boolean;
+  changes = 0;
+
+  constructor(options: { skewMs?: number; storeClock?: boolean } = {}) {
+    this.skewMs = options.skewMs ?? 0;
+    this.storeClock = options.storeClock ?? true;
+  }
+
+  /** The writers' and the store's wall clock. */
+  get wallMs(): number {
+    return noonMs + this.seconds * 1000;
+  }
+
+  event(event: StoreEvent): this {
+    const now = { monotonicMs: 5_000 + this.seconds * 1000, wallMs: this.wallMs + this.skewMs };
+    const { state, upserts, removals } = step(this.state, event, { now, pace });
+    this.state = state;
+    for (const instance of upserts) this.listed.set(instance.id, instance);
+    for (const id of removals) assert.ok(this.listed.delete(id), `${id} was removed but not listed`);
+    this.changes += upserts.length + removals.length;
+    return this;
+  }
+
+  loaded(records: Record<string, PodRecord>, options: { doubtful?: boolean } = {}): this {
+    const { doubtful = false } = options;
+    const storeWallMs = this.storeClock ? this.wallMs : null;
+    return this.event({ kind: 'loaded', records: new Map(Object.entries(records)), doubtful, storeWallMs });
+  }
+
+  put(records: Record<string, PodRecord>): this {
+    return this.event({ kind: 'changed', puts: new Map(Object.entries(records)), deletes: [] });
+  }
+
+  deleted(...deletes: string[]): this {
+    return this.event({ kind: 'changed', puts: new Map(), deletes });
+  }
+
+  lost(): this {
+    return this.event({ kind: 'lost' });
+  }
+
+  /** Each second the store is read; it says what `records` returns then. */
+  pass(seconds: number, records: (second: number) => Record<string, PodRecord>): this {
+    for (let second = 0; second < seconds; second++) {
+      this.seconds++;
+      this.loaded(records(this.seconds));
+    }
+    return this;
+  }
+
+  /** Time in which nothing is read. */
+  silence(seconds: number): this {
+    this.seconds += seconds;
+    return this;
+  }
+
+  names(): string[] {
+    return [...this.listed.keys()].sort();
+  }
+}
+
+test('pods join and leave with their keys', () => {
+  const replay = new Replay();
+  const [a, b] = [record('a', noonMs), record('b', noonMs)];
+  assert.deepEqual(replay.loaded({ a }).names(), ['a_dp0']);
+  assert.deepEqual(replay.pass(1, () => ({ a, b })).names(), ['a_dp0', 'b_dp0']);
+  assert.deepEqual(replay.pass(1, () => ({ b })).names(), ['b_dp0']);
+  assert.deepEqual(replay.pass(1, () => ({})).names(), [], 'a single pod that leaves is no emptied store');
+});
+
+test('a heartbeat changes nothing in the list', () => {
+  const replay = new Replay().loaded({ a: record('a', noonMs) });
+  replay.pass(30, (second) => ({ a: record('a', noonMs + second * 1000) }));
+  assert.equal(replay.changes, 1);
+});
+
+test('a pod with a new address under its old name replaces it', () => {
+  const replay = new Replay().loaded({ a: record('a', noonMs) });
+  replay.pass(1, () => ({ a: record('a', noonMs + 500, { host: '10.0.0.2' }) }));
+  assert.equal(replay.listed.get('a_dp0')?.host, '10.0.0.2');
+  replay.pass(1, () => ({ a: record('a', noonMs + 500, { host: '10.0.0.3' }) }));
+  assert.equal(replay.listed.get('a_dp0')?.host, '10.0.0.3', 'also within one millisecond');
+  replay.pass(1, () => ({ a: record('a', noonMs - 5000, { host: '10.0.0.4' }) }));
+  assert.equal(replay.listed.get('a_dp0')?.host, '10.0.0.4', 'also with an older timestamp');
+});
+
+test('a record whose timestamp stands still expires one TTL after it', () => {
+  const replay = new Replay();
+  const a = record('a', noonMs - 20_000);
+  replay.loaded({ a }).pass(39, () => ({ a }));
+  assert.deepEqual(replay.names(), ['a_dp0']);
+  replay.pass(1, () => ({ a }));
+  assert.deepEqual(replay.names(), []);
+  replay.pass(1, () => ({ a: record('a', replay.wallMs) }));
+  assert.deepEqual(replay.names(), ['a_dp0'], 'and is back with its next heartbeat');
+});
+
+test('an expired record is not listed at first sight, and hides nothing', () => {
+  const replay = new Replay().loaded({ a: record('a', noonMs - 61_000), b: record('b', noonMs) });
+  assert.deepEqual(replay.names(), ['b_dp0']);
+  assert.deepEqual(new Replay().loaded({ a: record('a', noonMs - 61_000) }).names(), [], 'also when it is alone');
+});
+
+for (const skewMs of [600_000, -600_000]) {
+  const kind = skewMs > 0 ? 'fast' : 'slow';
+
+  test(`a reader whose clock is 10 minutes ${kind} neither empties nor resurrects the fleet`, () => {
+    const dead = record('dead', noonMs - 61_000);
+    const replay = new Replay({ skewMs }).loaded({ a: record('a', noonMs - 9000), dead });
+    assert.deepEqual(replay.names(), ['a_dp0']);
+    // A heartbeat every 10 seconds.
+    replay.pass(300, (second) => ({ a: record('a', noonMs + Math.floor(second / 10) * 10_000), dead }));
+    assert.deepEqual(replay.names(), ['a_dp0']);
+    assert.equal(replay.changes, 1);
+    const last = record('a', noonMs + 300_000);
+    replay.pass(61, () => ({ a: last, dead }));
+    assert.deepEqual(replay.names(), []);
+  });
+
+  test(`a reader whose clock is 10 minutes ${kind} lists a pod at its second heartbeat, and drops it after a TTL, when the store tells no time`, () => {
+    const replay = new Replay({ skewMs, storeClock: false }).loaded({ a: record('a', noonMs) });
+    replay.pass(1, () => ({ a: record('a', noonMs + 1000) }));
+    assert.deepEqual(replay.names(), ['a_dp0']);
+    replay.pass(59, () => ({ a: record('a', noonMs + 1000) }));
+    assert.deepEqual(replay.names(), ['a_dp0']);
+    replay.pass(1, () => ({ a: record('a', noonMs + 1000) }));
+    assert.deepEqual(replay.names(), []);
+  });
+}
+
+test('a lease vouches for a pod whatever its timestamp says, for one TTL', () => {
+  const a = record('a', noonMs - 600_000, { leased: true });
+  const replay = new Replay({ storeClock: false }).loaded({ a });
+  assert.deepEqual(replay.names(), ['a_dp0']);
+  replay.pass(60, () => ({ a }));
+  assert.deepEqual(replay.names(), []);
+});
+
+test('nothing expires while the store is away, however long, nor when it is back', () => {
+  const a = record('a', noonMs);
+  const replay = new Replay().loaded({ a }).pass(10, () => ({ a }));
+  replay.lost().silence(3600).loaded({ a }, { doubtful: true });
+  assert.deepEqual(replay.names(), ['a_dp0']);
+  replay.pass(49, () => ({ a }));
+  assert.deepEqual(replay.names(), ['a_dp0']);
+  replay.pass(1, () => ({ a }));
+  assert.deepEqual(replay.names(), [], 'time goes on where it stood still');
+});
+
+test('nothing expires because this process did not run for a while', () => {
+  const a = record('a', noonMs);
+  const replay = new Replay().loaded({ a }).silence(3600).loaded({ a });
+  assert.deepEqual(replay.names(), ['a_dp0']);
+});
+
+test('a store that is back empty loses nobody for a TTL; who registers again stays', () => {
+  const [a, b] = [record('a', noonMs), record('b', noonMs)];
+  const replay = new Replay().loaded({ a, b }).pass(10, () => ({ a, b }));
+  replay.lost().silence(3600).loaded({}, { doubtful: true });
+  assert.deepEqual(replay.names(), ['a_dp0', 'b_dp0']);
+  const before = replay.changes;
+  replay.pass(59, () => ({ a: record('a', replay.wallMs) }));
+  assert.deepEqual(replay.names(), ['a_dp0', 'b_dp0']);
+  assert.equal(replay.changes, before);
+  replay.pass(1, () => ({ a: record('a', replay.wallMs) }));
+  assert.deepEqual(replay.names(), ['a_dp0']);
+});
+
+test('a store that comes and goes does not keep the dead for ever', () => {
+  const a = record('a', noonMs);
+  const b = record('b', noonMs);
+  const replay = new Replay().loaded({ a, b });
+  for (let flap = 0; flap < 100; flap++) {
+    replay
+      .lost()
+      .silence(5)
+      .loaded({ a: record('a', replay.wallMs) }, { doubtful: true });
+    replay.silence(1).loaded({ a: record('a', replay.wallMs) });
+  }
+  assert.deepEqual(replay.names(), ['a_dp0']);
+});
+
+test('several pods that vanish all at once are held until one TTL after their last heartbeat', () => {
+  const [a, b] = [record('a', noonMs), record('b', noonMs + 5000)];
+  const replay = new Replay().loaded({ a, b: record('b', noonMs) }).pass(10, () => ({ a, b }));
+  replay.pass(1, () => ({}));
+  assert.deepEqual(replay.names(), ['a_dp0', 'b_dp0']);
+  replay.pass(49, () => ({}));
+  assert.deepEqual(replay.names(), ['b_dp0']);
+  replay.pass(1, () => ({}));
+  assert.deepEqual(replay.names(), []);
+});
+
+test('pods that vanish while others stay leave at once', () => {
+  const [a, b, c] = [record('a', noonMs), record('b', noonMs), record('c', noonMs)];
+  const replay = new Replay().loaded({ a, b, c }).pass(1, () => ({ c }));
+  assert.deepEqual(replay.names(), ['c_dp0']);
+});
+
+test('a put and a delete touch one pod', () => {
+  const replay = new Replay().loaded({ a: record('a', noonMs), b: record('b', noonMs) });
+  replay.put({ c: record('c', noonMs) }).deleted('a');
+  assert.deepEqual(replay.names(), ['b_dp0', 'c_dp0']);
+  assert.equal(replay.changes, 4);
+  replay.deleted('unknown');
+  assert.equal(replay.changes, 4);
+});
+
+test('a prefix that is deleted as a whole is held, one after the other leaves', () => {
+  const [a, b] = [record('a', noonMs), record('b', noonMs)];
+  assert.deepEqual(new Replay().loaded({ a, b }).deleted('a', 'b').names(), ['a_dp0', 'b_dp0']);
+  assert.deepEqual(new Replay().loaded({ a, b }).deleted('a').deleted('b').names(), []);
+});
+
+test('staleness is judged whenever the store is heard of', () => {
+  const replay = new Replay().loaded({ a: record('a', noonMs) });
+  for (let second = 0; second < 59; second++) replay.silence(1).deleted();
+  assert.deepEqual(replay.names(), ['a_dp0']);
+  replay.silence(1).deleted();
+  assert.deepEqual(replay.names(), []);
+});
+
+test('a rank that leaves a record leaves the list, the others stay as they were', () => {
+  const ranks = (...numbers: number[]) => ({
+    ...record('a', noonMs + numbers.length),
+    instances: numbers.flatMap((rank) => record('a', 0, { id: `a_dp${rank}`, dpRank: rank }).instances),
+  });
+  const replay = new Replay().loaded({ a: ranks(0, 1, 2, 3) });
+  const kept = replay.listed.get('a_dp3');
+  replay.put({ a: ranks(0, 1, 3) });
+  assert.deepEqual(replay.names(), ['a_dp0', 'a_dp1', 'a_dp3']);
+  assert.equal(replay.listed.get('a_dp3'), kept);
+  assert.equal(replay.changes, 5);
+});
+
+test('the store is up from the first event until it is lost', () => {
+  const replay = new Replay();
+  assert.equal(replay.state.storeUp, false);
+  assert.equal(replay.loaded({}).state.storeUp, true);
+  assert.equal(replay.lost().state.storeUp, false);
+  assert.equal(replay.deleted().state.storeUp, true);
+});
+
+test('whatever happens, the changes add up to the pods that are listed, and nothing stays for ever', () => {
+  const names = ['a', 'b', 'c'];
+  const events = fc.array(
+    fc.record({
+      silenceS: fc.nat(90),
+      kind: fc.constantFrom('loaded', 'doubtful', 'put', 'deleted', 'lost'),
+      names: fc.subarray(names),
+      ageMs: fc.integer({ min: -100_000, max: 100_000 }),
+      host: fc.constantFrom('h1', 'h2'),
+    }),
+    { maxLength: 40 },
+  );
+  fc.assert(
+    fc.property(events, fc.constantFrom(0, 600_000, -600_000), (all, skewMs) => {
+      const replay = new Replay({ skewMs });
+      for (const event of all) {
+        replay.silence(event.silenceS);
+        const { host } = event;
+        const records = Object.fromEntries(
+          event.names.map((name) => [name, record(name, replay.wallMs - event.ageMs, { host })]),
+        );
+        if (event.kind === 'lost') replay.lost();
+        else if (event.kind === 'put') replay.put(records);
+        else if (event.kind === 'deleted') replay.deleted(...event.names);
+        else replay.loaded(records, { doubtful: event.kind === 'doubtful' });
+        const listed = [...replay.state.pods]
+          .filter(([, pod]) => pod.state !== 'expired')
+          .map(([name]) => `${name}_dp0`);
+        assert.deepEqual(listed.sort(), replay.names());
+      }
+      replay.deleted();
+      for (let second = 0; second < 125; second++) replay.silence(1).deleted();
+      assert.deepEqual(replay.names(), []);
+    }),
+  );
+});
