@@ -1,0 +1,24 @@
+export { type Breakpoint, completion, cut, event, raw, refuse, respond, stall, stream } from './answer.ts';
+export { type Binary, findBinary, findExecutable } from './binary.ts';
+export { type BlackHole, startBlackHole } from './black-hole.ts';
+export { type Certificates, createCertificates, type KeyPair } from './certificate.ts';
+export {
+  type Answer,
+  Engine,
+  type EngineOptions,
+  type EngineRequest,
+  type Exchange,
+  type Script,
+  startEngine,
+} from './engine.ts';
+export { type EtcdCluster, type EtcdOptions, type EtcdServer, startEtcd, startEtcdCluster } from './etcd.ts';
+export { type MetricSample, type MetricsReading, parseMetrics, readMetrics } from './metrics.ts';
+export { type NatsOptions, type NatsServer, type NatsUser, startNats } from './nats.ts';
+export { freePort } from './port.ts';
+export { type Exit, Process, startProcess } from './process.ts';
+export { type RedisOptions, type RedisServer, startRedis } from './redis.ts';
+export { Server } from './server.ts';
+export { nodePath, type Service, type ServiceOptions, startService } from './service.ts';
+export { type OpenSocket, openSockets } from './socket.ts';
+export { temporaryFolder } from './temporary.ts';
+export { until } from './until.ts';
