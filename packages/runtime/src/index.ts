@@ -1,0 +1,28 @@
+export type { Logger } from 'pino';
+export { advertisedHost } from './advertised-host.ts';
+export {
+  boundedLabel,
+  type CollectSeries,
+  type Counter,
+  type Gauge,
+  type Histogram,
+  type Labelled,
+  type LabelledSpec,
+  type MetricSpec,
+  Metrics,
+} from './metrics.ts';
+export {
+  allowedValues,
+  defineService,
+  environmentName,
+  flagTable,
+  type OptionGroup,
+  type OptionSpec,
+  type OptionsOf,
+  type OptionValues,
+  runtimeOptions,
+  type ServiceFlags,
+  type ServiceOptions,
+} from './option-table.ts';
+export { type Environment, type Parsed, parseOptions } from './parse-options.ts';
+export { type Parts, type Running, run, type Start } from './run.ts';

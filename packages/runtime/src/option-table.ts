@@ -1,0 +1,220 @@
+/**
+ * The option table. A flag is declared once, as plain data in the group of the package or service that understands it; parsing, `--help`,
+ * the start-up log and `docs/configuration.md` are made from that.
+ */
+interface Described {
+  readonly description: string;
+  /** Shown beside the default where the flag's name does not say it. */
+  readonly unit?: string;
+  /** Its value appears in no log, mistake, help or document. */
+  readonly secret?: boolean;
+}
+
+export interface StringOption extends Described {
+  readonly type: 'string';
+  readonly default: string;
+  /** The values allowed besides the default; all when absent. */
+  readonly choices?: readonly string[];
+  /** Says what is wrong with a value, e.g. `must be host:port`. It must not repeat the value. */
+  validate?(value: string): string | undefined;
+}
+
+export interface NumericOption extends Described {
+  /** Both are plain decimal: no exponent, no hexadecimal, no sign but a minus. */
+  readonly type: 'integer' | 'number';
+  readonly default: number;
+  readonly min?: number;
+  readonly max?: number;
+  validate?(value: number): string | undefined;
+}
+
+export interface BooleanOption extends Described {
+  readonly type: 'boolean';
+  readonly default: boolean;
+}
+
+export type OptionSpec = StringOption | NumericOption | BooleanOption;
+export type OptionValue = string | number | boolean;
+
+/** Flags by name (kebab-case, without `--`). Declare it `as const`: the types of the values come from it. */
+export type OptionGroup = Readonly<Record<string, OptionSpec>>;
+
+type CamelCase<S extends string> = S extends `${infer Head}-${infer Tail}`
+  ? `${Head}${Capitalize<CamelCase<Tail>>}`
+  : S;
+
+type ValueOf<Spec> = Spec extends { readonly type: 'boolean' }
+  ? boolean
+  : Spec extends { readonly type: 'integer' | 'number' }
+    ? number
+    : Spec extends { readonly choices: readonly (infer Choice)[]; readonly default: infer Default }
+      ? Choice | Default
+      : string;
+
+type GroupValues<Group> = Group extends OptionGroup
+  ? { readonly [Flag in keyof Group & string as CamelCase<Flag>]: ValueOf<Group[Flag]> }
+  : never;
+type Intersection<Union> = (Union extends unknown ? (member: Union) => void : never) extends (all: infer All) => void
+  ? All
+  : never;
+type Flat<Type> = { readonly [Key in keyof Type]: Type[Key] };
+
+/** The values of some groups, e.g. `{ natsServers: string; adminPort: number }`. */
+export type OptionValues<Groups extends readonly OptionGroup[]> = Flat<Intersection<GroupValues<Groups[number]>>>;
+
+/** The flags that every process has. `defineService` adds them. */
+export const runtimeOptions = {
+  'admin-host': {
+    type: 'string',
+    default: '0.0.0.0',
+    description: 'Address of the admin server: /healthz, /readyz and /metrics',
+  },
+  'admin-port': {
+    type: 'integer',
+    default: 9090,
+    min: 0,
+    max: 65535,
+    description: 'Port of the admin server; 0 = any free port, named in the log',
+  },
+  'advertise-host': {
+    type: 'string',
+    default: '',
+    description:
+      'Host name or address by which other processes reach this one; empty = its first address that is not loopback',
+  },
+  'log-level': {
+    type: 'string',
+    default: 'info',
+    choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
+    description: 'Least severe level that is logged',
+  },
+  'drain-delay-ms': {
+    type: 'integer',
+    default: 2000,
+    min: 0,
+    max: 86_400_000,
+    description:
+      'After SIGTERM: how long a service that drains still takes new work while it already says it is not ready, so that load balancers notice first',
+  },
+  'drain-timeout-ms': {
+    type: 'integer',
+    default: 300_000,
+    min: 0,
+    max: 86_400_000,
+    description: 'After the drain delay: how long work in flight may take to finish before it is cut',
+  },
+} as const satisfies OptionGroup;
+
+export type RuntimeValues = OptionValues<readonly [typeof runtimeOptions]>;
+
+/** The values of a service: those of its groups and of `runtimeOptions`. */
+export type ServiceValues<Groups extends readonly OptionGroup[]> = OptionValues<
+  readonly [...Groups, typeof runtimeOptions]
+>;
+
+/** What help and documents need to know of a service. */
+export interface ServiceFlags {
+  readonly name: string;
+  readonly description: string;
+  readonly groups: readonly OptionGroup[];
+}
+
+export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends ServiceFlags {
+  readonly groups: Groups;
+  /** What is wrong between flags that are right one by one: whole sentences that name the flags and repeat no secret. */
+  check?(values: ServiceValues<Groups>): string[];
+}
+
+/** The values' type of what `defineService` returned. */
+export type OptionsOf<Service> = Service extends ServiceOptions<infer Groups> ? ServiceValues<Groups> : never;
+
+/**
+ * Declares a service's flags. The same group may be listed more than once (`standalone` unites those of others).
+ * Throws when the table itself is wrong: a flag declared twice, a default that is not allowed, a secret with a default.
+ */
+export function defineService<const Groups extends readonly OptionGroup[]>(
+  definition: ServiceOptions<Groups>,
+): ServiceOptions<Groups> {
+  for (const [flag, spec] of flagTable(definition)) {
+    const wrong = wrongSpec(flag, spec);
+    if (wrong) throw new Error(`--${flag} of ${definition.name} ${wrong}`);
+  }
+  return definition;
+}
+
+/** Every flag of a service once, its own groups first. */
+export function flagTable(service: ServiceFlags): Map<string, OptionSpec> {
+  const table = new Map<string, OptionSpec>();
+  for (const group of [...service.groups, runtimeOptions]) {
+    for (const [flag, spec] of Object.entries<OptionSpec>(group)) {
+      const known = table.get(flag);
+      if (known && known !== spec) throw new Error(`--${flag} of ${service.name} is declared twice`);
+      table.set(flag, spec);
+    }
+  }
+  return table;
+}
+
+function wrongSpec(flag: string, spec: OptionSpec): string | undefined {
+  if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(flag)) return 'is not in kebab-case';
+  if (flag === 'help' || flag === 'version' || flag.startsWith('no-')) return 'has a reserved name';
+  if (spec.secret && spec.default !== '') return 'is secret and has a default';
+  const wrongDefault = wrongValue(spec, spec.default);
+  return wrongDefault && `has a default that is refused: ${wrongDefault}`;
+}
+
+/** Why a value of the right type is not allowed, or undefined. */
+export function wrongValue(spec: OptionSpec, value: OptionValue): string | undefined {
+  switch (spec.type) {
+    case 'boolean':
+      return undefined;
+    case 'string': {
+      const text = String(value);
+      if (text === spec.default && spec.choices) return undefined;
+      if (spec.choices && !spec.choices.includes(text)) return `must be ${allowedValues(spec)}`;
+      return spec.validate?.(text);
+    }
+    case 'integer':
+    case 'number': {
+      const number = Number(value);
+      const inRange =
+        number >= (spec.min ?? Number.NEGATIVE_INFINITY) && number <= (spec.max ?? Number.POSITIVE_INFINITY);
+      const exact = spec.type === 'number' || Number.isSafeInteger(number);
+      return inRange && exact ? spec.validate?.(number) : `must be ${allowedValues(spec)}`;
+    }
+  }
+}
+
+/** What may be given, in words: `an integer from 0 to 65535`, `redis, etcd or endpoints`. */
+export function allowedValues(spec: OptionSpec): string {
+  switch (spec.type) {
+    case 'boolean':
+      return 'true or false';
+    case 'string': {
+      if (!spec.choices) return 'a string';
+      const words = [...new Set([...spec.choices, spec.default])].map((choice) => choice || 'empty');
+      return words.length < 2 ? words.join('') : `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`;
+    }
+    case 'integer':
+    case 'number': {
+      const range =
+        (spec.min === undefined ? '' : ` from ${spec.min}`) + (spec.max === undefined ? '' : ` to ${spec.max}`);
+      return `${spec.type === 'integer' ? 'an integer' : 'a number'}${range}${spec.unit ? ` (${spec.unit})` : ''}`;
+    }
+  }
+}
+
+export function environmentName(flag: string): string {
+  return `LLM_GATEWAY_${flag.toUpperCase().replaceAll('-', '_')}`;
+}
+
+export function camelCase(flag: string): string {
+  return flag.replace(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+/** A value as logs and mistakes may show it: nothing of a secret, and no `user:password@` of a URL. */
+export function shownValue(spec: OptionSpec, value: OptionValue): OptionValue {
+  if (typeof value !== 'string') return value;
+  if (spec.secret) return value === '' ? '' : '[redacted]';
+  return value.replace(/(?<=\/\/)[^/\s]*@|[^\s/,@:]+:[^\s/,@]*@/g, '[redacted]@');
+}

@@ -1,0 +1,180 @@
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import manifest from '../package.json' with { type: 'json' };
+import { type Readiness, startAdmin } from './admin.ts';
+import { createLog, type Log } from './logger.ts';
+import { Metrics } from './metrics.ts';
+import {
+  camelCase,
+  flagTable,
+  type OptionGroup,
+  type OptionValue,
+  type RuntimeValues,
+  type ServiceFlags,
+  type ServiceOptions,
+  type ServiceValues,
+  shownValue,
+} from './option-table.ts';
+import { parseOptions } from './parse-options.ts';
+
+/** A service that has started. Disposing it cuts whatever is still in flight and frees all it holds. */
+export interface Running extends AsyncDisposable {
+  /** What it listens on, by name: `{ http: 'http://10.0.0.7:8089' }`. */
+  readonly addresses: Readonly<Record<string, string>>;
+  /** Whether new work should be sent here. Asked for at each `/readyz`. */
+  ready(): boolean;
+  /**
+   * Takes no new work and resolves when that in flight has finished. `signal` aborts when the time for it is over.
+   * A service without it has nothing to finish, and is not kept waiting for load balancers either.
+   */
+  drain?(signal: AbortSignal): Promise<void>;
+}
+
+export interface Parts {
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** Aborts when the process has been told to end: give up starting, poll no more. Work in flight goes on, that is for `drain`. */
+  readonly shutdown: AbortSignal;
+}
+
+export type Start<Groups extends readonly OptionGroup[]> = (
+  values: ServiceValues<Groups>,
+  parts: Parts,
+) => Promise<Running>;
+
+const exitUsage = 64; // EX_USAGE of sysexits.h
+const exitFailure = 1;
+const signalNumbers = { SIGINT: 2, SIGTERM: 15 } as const;
+/** Beyond the drain's own limits: what closing sockets and the admin server may take before the process ends anyway. */
+const disposeTimeoutMs = 10_000;
+
+/**
+ * The life of a process, from its flags to its exit code: 0 after `--help`, `--version` or an orderly end, 64 for wrong flags (a line each on
+ * stderr), 1 when it could not start, crashed or could not end, 130 or 143 on a second signal.
+ *
+ * The admin server answers before `start` is called and until the service is disposed. On SIGTERM or SIGINT: not ready, the drain delay, `drain`,
+ * dispose.
+ */
+export async function run<const Groups extends readonly OptionGroup[]>(
+  service: ServiceOptions<Groups>,
+  start: Start<Groups>,
+): Promise<void> {
+  // biome-ignore lint/style/noProcessEnv: the one place where the environment is read
+  const parsed = parseOptions(service, process.argv.slice(2), process.env);
+  if ('help' in parsed) process.stdout.write(parsed.help);
+  else if ('version' in parsed) process.stdout.write(`${service.name} ${manifest.version}\n`);
+  else if ('mistakes' in parsed) {
+    for (const mistake of parsed.mistakes) process.stderr.write(`${service.name}: ${mistake}\n`);
+    process.exitCode = exitUsage;
+  } else {
+    const { values } = parsed;
+    // Every service has the flags of `runtimeOptions`; the compiler cannot see it while the groups are unknown.
+    const runtime = values as RuntimeValues;
+    const log = createLog(service.name, { level: runtime.logLevel, secrets: secretValues(service, values) });
+    exitOnCrash(log);
+    log.logger.info({ version: manifest.version, options: shownOptions(service, values) }, 'starting');
+    const code = await live(service, (parts) => start(values, parts), { log, runtime });
+    await log.close();
+    process.exit(code);
+  }
+}
+
+async function live(
+  service: ServiceFlags,
+  start: (parts: Parts) => Promise<Running>,
+  { log, runtime }: { log: Log; runtime: RuntimeValues },
+): Promise<number> {
+  const { logger } = log;
+  const shutdown = shutdownOnSignal(log, runtime.drainDelayMs + runtime.drainTimeoutMs + disposeTimeoutMs);
+  let running: Running | undefined;
+  const readiness = (): Readiness => {
+    if (shutdown.aborted) return 'draining';
+    if (!running) return 'starting';
+    return running.ready() ? 'ready' : 'not_ready';
+  };
+  try {
+    const metrics = new Metrics();
+    metrics.collectNode();
+    metrics
+      .gauge({ name: 'build_info', help: 'Which service and version this is', labels: ['service', 'version'] })
+      .labels({ service: service.name, version: manifest.version })
+      .set(1);
+    metrics.gauge({ name: 'ready', help: '1 when ready', collect: () => Number(readiness() === 'ready') });
+    metrics.gauge({ name: 'draining', help: '1 while draining', collect: () => Number(shutdown.aborted) });
+    await using admin = await startAdmin({ host: runtime.adminHost, port: runtime.adminPort, metrics, readiness });
+    logger.info({ name: 'admin', address: admin.address }, 'listening');
+
+    await using started = await start({ log: logger, metrics, shutdown });
+    running = started;
+    for (const [name, address] of Object.entries(started.addresses)) logger.info({ name, address }, 'listening');
+    if (!shutdown.aborted) {
+      await once(shutdown, 'abort');
+      await drain(started, logger, runtime);
+    }
+  } catch (error) {
+    logger.fatal({ err: error }, running ? 'could not end in order' : 'could not start');
+    return exitFailure;
+  }
+  logger.info('stopped');
+  return 0;
+}
+
+async function drain(running: Running, logger: Logger, runtime: RuntimeValues): Promise<void> {
+  if (!running.drain) return;
+  logger.info({ delayMs: runtime.drainDelayMs, timeoutMs: runtime.drainTimeoutMs }, 'draining');
+  await sleep(runtime.drainDelayMs);
+  const limit = new AbortController();
+  const timer = setTimeout(() => limit.abort(), runtime.drainTimeoutMs);
+  const drained = running.drain(limit.signal).then(() => 'drained');
+  const late = once(limit.signal, 'abort').then(() => 'late');
+  if ((await Promise.race([drained, late])) === 'late') logger.warn('work in flight did not finish in time and is cut');
+  clearTimeout(timer);
+}
+
+/** The first signal aborts the returned signal; a second one, or `deadlineMs` without an end, ends the process at once. */
+function shutdownOnSignal(log: Log, deadlineMs: number): AbortSignal {
+  const shutdown = new AbortController();
+  for (const name of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(name, () => {
+      if (shutdown.signal.aborted) {
+        log.logger.warn({ signal: name }, 'second signal: ending at once');
+        log.flush();
+        process.exit(128 + signalNumbers[name]);
+      }
+      log.logger.info({ signal: name }, 'shutting down');
+      setTimeout(() => {
+        log.logger.fatal('did not end in time');
+        log.flush();
+        process.exit(exitFailure);
+      }, deadlineMs).unref();
+      shutdown.abort();
+    });
+  }
+  return shutdown.signal;
+}
+
+/** After an error that nobody handled the state is unknown: say what happened and let the supervisor start afresh. */
+function exitOnCrash(log: Log): void {
+  const crash = (err: unknown, origin: string) => {
+    log.logger.fatal({ err, origin }, 'crashed');
+    log.flush();
+    process.exit(exitFailure);
+  };
+  process.on('uncaughtException', crash);
+  process.on('unhandledRejection', (reason) => crash(reason, 'unhandledRejection'));
+}
+
+function secretValues(service: ServiceFlags, values: object): string[] {
+  const read = new Map<string, OptionValue>(Object.entries(values));
+  return [...flagTable(service)].flatMap(([flag, spec]) =>
+    spec.secret ? String(read.get(camelCase(flag)) ?? '') : [],
+  );
+}
+
+function shownOptions(service: ServiceFlags, values: object): Record<string, OptionValue> {
+  const read = new Map<string, OptionValue>(Object.entries(values));
+  return Object.fromEntries(
+    [...flagTable(service)].map(([flag, spec]) => [flag, shownValue(spec, read.get(camelCase(flag)) ?? spec.default)]),
+  );
+}
