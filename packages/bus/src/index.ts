@@ -8,6 +8,14 @@ export type {
   RespondContext,
   Subscription,
 } from './bus.ts';
+export {
+  type FollowedState,
+  type Follower,
+  type FollowObserver,
+  type FollowOptions,
+  followInstances,
+} from './follow.ts';
+export type { ListCause } from './follower.ts';
 export { inProcessBus } from './in-process.ts';
 export { connectNats, type NatsOptions } from './nats.ts';
 export { type BusSettings, busMistakes, busOptions } from './options.ts';

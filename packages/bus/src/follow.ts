@@ -1,0 +1,108 @@
+import { type Instance, instancesChanged, instancesList } from '@llm-gateway/protocol';
+import type { Bus } from './bus.ts';
+import { type FollowerEffect, type FollowerEvent, initialFollower, type ListCause, step } from './follower.ts';
+
+export interface FollowOptions {
+  /** Changes of the set, in order. */
+  onChange(upserts: readonly Instance[], removals: readonly string[]): void;
+  /** The whole set, instead of all that was said before. */
+  onReset(all: readonly Instance[]): void;
+  readonly observer?: FollowObserver;
+  /** How often a replica is heard at least; three missed make it silent. */
+  readonly heartbeatMs?: number;
+}
+
+export interface FollowObserver {
+  /** A list is asked for, and why. */
+  listing?(why: ListCause): void;
+  /** It did not come; another try follows. */
+  listFailed?(error: unknown): void;
+}
+
+export interface FollowedState {
+  /** The replica of discovery that is followed; null before the first list. */
+  readonly replica: string | null;
+  readonly revision: number;
+  /** Whether that replica has its store. */
+  readonly storeUp: boolean;
+  /** How long ago it was heard; before the first list, how long this has been waiting. */
+  readonly ageMs: number;
+  /** Whether a list is held, however old. Once true it stays true. */
+  readonly synced: boolean;
+}
+
+export interface Follower extends Disposable {
+  state(): FollowedState;
+}
+
+const defaultHeartbeatMs = 1_000;
+const listTimeoutMs = 2_000;
+
+/**
+ * Keeps a copy of the live instances by following one replica of discovery at a time: its changes as they come, and its list after a gap,
+ * after three missed heartbeats, or when it lost its store while another replica has it. Tries for ever, and never empties the copy because
+ * something failed. Callbacks run outside this call. Dispose it before the bus.
+ */
+export function followInstances(bus: Bus, options: FollowOptions): Follower {
+  const { onChange, onReset, observer = {}, heartbeatMs = defaultHeartbeatMs } = options;
+  const stopped = new AbortController();
+  let state = initialFollower(performance.now());
+
+  function advance(event: FollowerEvent): void {
+    if (stopped.signal.aborted) return;
+    const next = step(state, event, { nowMs: performance.now(), random: Math.random(), heartbeatMs });
+    state = next.state;
+    for (const effect of next.effects) perform(effect);
+  }
+
+  function perform(effect: FollowerEffect): void {
+    switch (effect.type) {
+      case 'list':
+        if (effect.why !== 'page') observer.listing?.(effect.why);
+        void list(effect.owner ?? undefined, effect.after);
+        return;
+      case 'reset':
+        onReset(effect.instances);
+        return;
+      case 'change':
+        onChange(effect.upserts, effect.removals);
+        return;
+    }
+  }
+
+  async function list(owner: string | undefined, after: string | undefined): Promise<void> {
+    try {
+      const query = after === undefined ? {} : { after };
+      const page = await bus.request(instancesList, query, {
+        owner,
+        timeoutMs: listTimeoutMs,
+        signal: stopped.signal,
+      });
+      advance({ type: 'page', page });
+    } catch (error) {
+      if (stopped.signal.aborted) return;
+      observer.listFailed?.(error);
+      advance({ type: 'failed' });
+    }
+  }
+
+  const changes = bus.subscribe(instancesChanged, (message) => advance({ type: 'changed', message }));
+  const status = bus.onStatus((connected) => connected && advance({ type: 'connected' }));
+  // Ten looks a heartbeat: silence and due retries are noticed well within one.
+  const ticks = setInterval(() => advance({ type: 'tick' }), heartbeatMs / 10);
+  return {
+    state: () => ({
+      replica: state.replica,
+      revision: state.revision,
+      storeUp: state.storeUp,
+      ageMs: performance.now() - state.heardMs,
+      synced: state.synced,
+    }),
+    [Symbol.dispose]() {
+      stopped.abort();
+      clearInterval(ticks);
+      changes.close();
+      status.close();
+    },
+  };
+}
