@@ -181,6 +181,8 @@ export class Engine implements AsyncDisposable {
     };
     if (socket.destroyed) closed();
     else socket.once('close', closed);
+    // A write that the client's leaving cancels is seen as the close, too.
+    response.on('error', () => {});
     response.once('finish', () => {
       recorded.answeredAt = performance.now();
     });
@@ -192,7 +194,8 @@ export class Engine implements AsyncDisposable {
       }
       await answer(exchangeOf(recorded, response, { socket, signal: gone.signal }));
     } catch (error) {
-      if (gone.signal.aborted) return;
+      // A write fails a moment before the close that it is told of.
+      if (gone.signal.aborted || socket.destroyed) return;
       this.errors.push(error);
       socket.destroy();
     }

@@ -1,4 +1,5 @@
 import { type ErrorCode, GatewayError } from '@llm-gateway/protocol';
+import { errors } from 'undici';
 
 /** How a call ended without a whole answer. */
 export type FailureCause =
@@ -56,7 +57,7 @@ function causeOf(error: unknown, progress: { connected: boolean; headSeen: boole
       return 'protocol';
   }
   // A parser error after the head is a broken chunk or a body cut in its middle: either way less than was promised.
-  if (code.startsWith('HPE_')) return progress.headSeen ? 'truncated' : 'protocol';
+  if (error instanceof errors.HTTPParserError) return progress.headSeen ? 'truncated' : 'protocol';
   if (!progress.connected) return 'connect';
   return progress.headSeen ? 'truncated' : 'reset';
 }
