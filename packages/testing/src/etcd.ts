@@ -81,7 +81,12 @@ export async function startEtcdCluster(size = 3, options: EtcdOptions = {}): Pro
       async args(folder) {
         const data = join(folder, 'data');
         const replaces = !existsSync(data) && others().length > size / 2;
-        if (replaces) await replace(member, (args) => etcdctl(others()[0]?.url ?? '', args));
+        const [other] = others();
+        if (replaces && other) {
+          // If it was the leader, the others must have noticed and elected a new one.
+          await untilHealthy(other.url);
+          await replace(member, (args) => etcdctl(other.url, args));
+        }
         return [
           ...flags(member, members),
           '--data-dir',
@@ -92,7 +97,7 @@ export async function startEtcdCluster(size = 3, options: EtcdOptions = {}): Pro
         ];
       },
       async ready(process) {
-        await until(() => process.ended || healthy(member), { timeoutMs: 60_000, what: 'etcd is healthy' });
+        await untilHealthy(member.clientUrl, () => process.ended);
         if (process.ended) throw new Error(`etcd ended\n${process.output()}`);
       },
     });
@@ -153,14 +158,13 @@ function flags(member: Member, members: readonly Member[]): string[] {
   ];
 }
 
-/** Healthy means it has a leader and serves reads. */
-async function healthy(member: Member): Promise<boolean> {
-  try {
-    const response = await fetch(`${member.clientUrl}/health`, { signal: AbortSignal.timeout(2000) });
+/** Healthy means that it has a leader and that a quorum confirms a read. Gives up when `ended` says so. */
+async function untilHealthy(url: string, ended = () => false): Promise<void> {
+  const healthy = async () => {
+    const response = await fetch(`${url}/health`, { signal: AbortSignal.timeout(2000) });
     return ((await response.json()) as { health?: unknown }).health === 'true';
-  } catch {
-    return false;
-  }
+  };
+  await until(() => ended() || healthy(), { timeoutMs: 60_000, intervalMs: 20, what: `etcd at ${url} is healthy` });
 }
 
 async function replace(member: Member, etcdctl: (args: string[]) => Promise<string>): Promise<void> {
