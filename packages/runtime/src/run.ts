@@ -36,6 +36,8 @@ export interface Parts {
   readonly metrics: Metrics;
   /** Aborts when the process has been told to end: give up starting, poll no more. Work in flight goes on, that is for `drain`. */
   readonly shutdown: AbortSignal;
+  /** Keeps what the service only uses, such as its bus: disposed after the service, last kept first. */
+  own<Resource extends AsyncDisposable>(resource: Resource): Resource;
 }
 
 export type Start<Groups extends readonly OptionGroup[]> = (
@@ -105,7 +107,9 @@ async function live(
     await using admin = await startAdmin({ host: runtime.adminHost, port: runtime.adminPort, metrics, readiness });
     logger.info({ name: 'admin', address: admin.address }, 'listening');
 
-    await using started = await start({ log: logger, metrics, shutdown });
+    await using owned = new AsyncDisposableStack();
+    const own = <Resource extends AsyncDisposable>(resource: Resource) => owned.use(resource);
+    await using started = await start({ log: logger, metrics, shutdown, own });
     running = started;
     for (const [name, address] of Object.entries(started.addresses)) logger.info({ name, address }, 'listening');
     if (!shutdown.aborted) {

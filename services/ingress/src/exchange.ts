@@ -42,6 +42,8 @@ export class Exchange {
     const given = request.headers['x-request-id'];
     this.id = typeof given === 'string' && /^[\x21-\x7e]{1,200}$/.test(given) ? given : randomUUID();
     // `res`, not `req`: a request closes as soon as its body is read.
+    // A write that the client's leaving cancels is told here too; the close says all there is to know.
+    response.on('error', () => {});
     response.on('close', () => {
       if (!response.writableFinished) this.#abort.abort();
     });

@@ -1,9 +1,8 @@
 import { errorCodes } from '@llm-gateway/protocol';
-import type { Logger, Metrics } from '@llm-gateway/runtime';
+import { boundedLabel, type Logger, type Metrics } from '@llm-gateway/runtime';
 import type { DegradedReason } from './decider.ts';
 import type { Exchange } from './exchange.ts';
 
-const seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
 const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
 /** Everything the ingress tells about its requests: metrics, and one log line per finished request. Never a prompt, an answer or a key. */
@@ -24,7 +23,7 @@ export class Observer {
 
   constructor(log: Logger, metrics: Metrics) {
     this.#log = log;
-    this.#model = metrics.boundedLabel();
+    this.#model = boundedLabel();
     this.#requests = metrics.counter({
       name: 'requests_total',
       help: 'Finished requests',
@@ -34,18 +33,15 @@ export class Observer {
       name: 'request_duration_seconds',
       help: 'From the head of a request to the end of its answer',
       labels: ['route'],
-      buckets: seconds,
     });
     this.#firstByte = metrics.histogram({
       name: 'time_to_first_byte_seconds',
       help: 'From the head of a request to the first byte of its answer',
       labels: ['route'],
-      buckets: seconds,
     });
     this.#chunkGap = metrics.histogram({
       name: 'inter_chunk_gap_seconds',
       help: 'Between two chunks of a streamed answer',
-      labels: [],
       buckets: gapSeconds,
     });
     this.#cancelled = metrics.counter({
@@ -67,13 +63,11 @@ export class Observer {
     this.#batchSize = metrics.histogram({
       name: 'decision_batch_size',
       help: 'Decisions asked for in one message',
-      labels: [],
       buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
     });
     this.#decisionLatency = metrics.histogram({
       name: 'decision_duration_seconds',
       help: 'From asking the router to its answer, per batch',
-      labels: [],
       buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1],
     });
     this.#degradedDecisions = metrics.counter({
@@ -92,11 +86,11 @@ export class Observer {
   }
 
   retry(cause: string): void {
-    this.#retries.inc({ cause });
+    this.#retries.labels({ cause }).inc();
   }
 
   fallback(endpoint: string, outcome: 'answered' | 'failed'): void {
-    this.#fallbacks.inc({ endpoint, outcome });
+    this.#fallbacks.labels({ endpoint, outcome }).inc();
   }
 
   batch(size: number, durationMs: number): void {
@@ -105,7 +99,7 @@ export class Observer {
   }
 
   degraded(reason: DegradedReason): void {
-    this.#degradedDecisions.inc({ reason });
+    this.#degradedDecisions.labels({ reason }).inc();
   }
 
   /** Something that should never happen: a defect of the gateway itself. */
@@ -121,11 +115,12 @@ export class Observer {
     const outcome = outcomeOf(exchange);
     const status = outcome === 'cancelled' && !client.committed ? errorCodes.client_closed.status : client.status;
 
-    this.#requests.inc({ model: this.#model(exchange.model ?? ''), route, status: String(status) });
-    this.#duration.observe({ route }, durationMs / 1000);
-    if (firstByteMs !== null) this.#firstByte.observe({ route }, firstByteMs / 1000);
-    if (outcome === 'cancelled') this.#cancelled.inc({ phase: client.committed ? 'streaming' : exchange.phase });
-    if (exchange.brokenBy !== undefined) this.#broken.inc({ cause: exchange.brokenBy });
+    this.#requests.labels({ model: this.#model(exchange.model ?? ''), route, status: String(status) }).inc();
+    this.#duration.labels({ route }).observe(durationMs / 1000);
+    if (firstByteMs !== null) this.#firstByte.labels({ route }).observe(firstByteMs / 1000);
+    if (outcome === 'cancelled')
+      this.#cancelled.labels({ phase: client.committed ? 'streaming' : exchange.phase }).inc();
+    if (exchange.brokenBy !== undefined) this.#broken.labels({ cause: exchange.brokenBy }).inc();
 
     this.#log.info(
       {

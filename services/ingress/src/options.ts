@@ -1,5 +1,5 @@
 import { busOptions } from '@llm-gateway/bus';
-import { pdOptions, readRouteTable, routeOptions } from '@llm-gateway/routing';
+import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf, runtimeOptions } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
 
