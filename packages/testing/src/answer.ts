@@ -132,17 +132,17 @@ function answerUntil(at: Breakpoint, { status = 200, headers = {}, body = '' }: 
 /** Exactly these bytes, each piece written by itself `gapMs` apart. Afterwards the connection is closed, kept for the next request, or left open. */
 export function raw(
   pieces: string | Uint8Array | readonly (string | Uint8Array)[],
-  options: { gapMs?: number; then?: 'close' | 'keep' | 'stall' } = {},
+  options: { gapMs?: number; ending?: 'close' | 'keep' | 'stall' } = {},
 ): Answer {
-  const { gapMs = 0, then = 'close' } = options;
+  const { gapMs = 0, ending = 'close' } = options;
   const list = typeof pieces === 'string' || pieces instanceof Uint8Array ? [pieces] : pieces;
   return async (exchange) => {
     for (const [index, piece] of list.entries()) {
       if (index > 0 && gapMs > 0) await exchange.delay(gapMs);
       await exchange.raw(piece);
     }
-    if (then === 'close') exchange.close();
-    else if (then === 'keep') exchange.endRaw();
+    if (ending === 'close') exchange.close();
+    else if (ending === 'keep') exchange.endRaw();
     else await exchange.stall();
   };
 }

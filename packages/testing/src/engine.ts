@@ -89,11 +89,15 @@ export class Engine implements AsyncDisposable {
   readonly requests: readonly EngineRequest[];
   /** May be replaced between requests. */
   script: Script;
+  /** What was received that is not HTTP: the connection was closed on it. */
+  readonly malformed: Error[] = [];
   /** What scripts threw, other than by their connection's end; disposing throws the first. */
   readonly errors: unknown[] = [];
   readonly #requests: Recorded[] = [];
   readonly #options: EngineOptions;
   readonly #connections = new Map<Socket, number>();
+  /** Connections that the script or the test ended, not the client. */
+  readonly #ended = new WeakSet<Socket>();
   #server: Server | undefined;
   #connectionCount = 0;
 
@@ -140,6 +144,10 @@ export class Engine implements AsyncDisposable {
     server.requestTimeout = 0;
     server.headersTimeout = 0;
     server.on('connection', (socket) => this.#connected(socket));
+    server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+      if (error.code?.startsWith('HPE_')) this.malformed.push(error);
+      socket.destroy();
+    });
     server.on('request', (request, response) => void this.#answer(request, response));
     server.listen(this.port, this.host);
     await once(server, 'listening');
@@ -153,7 +161,10 @@ export class Engine implements AsyncDisposable {
     this.#server = undefined;
     const closed = once(server, 'close');
     server.close();
-    for (const socket of this.#connections.keys()) socket.resetAndDestroy();
+    for (const socket of this.#connections.keys()) {
+      this.#ended.add(socket);
+      socket.resetAndDestroy();
+    }
     await closed;
   }
 
@@ -176,7 +187,7 @@ export class Engine implements AsyncDisposable {
     const gone = new AbortController();
     const closed = () => {
       recorded.closedAt = performance.now();
-      recorded.abandoned = recorded.answeredAt === null;
+      recorded.abandoned = recorded.answeredAt === null && !this.#ended.has(socket);
       gone.abort();
     };
     if (socket.destroyed) closed();
@@ -192,7 +203,12 @@ export class Engine implements AsyncDisposable {
         recorded.body = await readBody(message);
         answer = this.script(recorded);
       }
-      await answer(exchangeOf(recorded, response, { socket, signal: gone.signal }));
+      const exchange = exchangeOf(recorded, response, { socket, signal: gone.signal });
+      const ending = (end: () => void) => () => {
+        this.#ended.add(socket);
+        end();
+      };
+      await answer({ ...exchange, close: ending(exchange.close), reset: ending(exchange.reset) });
     } catch (error) {
       // A write fails a moment before the close that it is told of.
       if (gone.signal.aborted || socket.destroyed) return;
