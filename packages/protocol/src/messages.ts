@@ -1,4 +1,5 @@
 import { type Static, Type } from 'typebox';
+import { Compile, type Validator } from 'typebox/compile';
 import { Instance, InstanceAddress } from './instance.ts';
 import { defineEvent, defineJob, defineRequest } from './message.ts';
 import { subjects } from './subjects.ts';
@@ -29,6 +30,14 @@ export const Ask = Type.Object({
 });
 export type Ask = Static<typeof Ask>;
 
+let askCheck: Validator | undefined;
+
+/** Whether one entry of a batch is an ask that this process understands. */
+export function isAsk(value: unknown): value is Ask {
+  askCheck ??= Compile(Ask);
+  return askCheck.Check(value);
+}
+
 const Internal = Type.Object({ route: Type.Literal('internal'), instance: InstanceAddress });
 /** `decode` is null in staged scheduling, where it is asked for after the prefill ended. */
 const InternalPair = Type.Object({
@@ -54,7 +63,8 @@ export const routeDecide = defineRequest(
     ingress: Type.String(),
     /** Fingerprint of the route config and policy: endpoints are named by index, so both sides must hold the same. */
     generation: Type.String(),
-    asks: Type.Array(Ask),
+    /** Not checked here, so that one ask that does not fit fails alone: the router asks `isAsk` of each. */
+    asks: Type.Array(Type.Unsafe<Ask>({})),
   }),
   Type.Object({
     router: Type.String(),
@@ -96,33 +106,31 @@ export const instancesChanged = defineEvent(
  * What one ingress holds in flight: a gauge, so nothing can leak; instances with none are left out.
  * `seen` is, per router, the sequence of the last reply this ingress took: choices up to it are counted in `inFlight`, later ones are not yet.
  */
-export const loadReport = defineEvent(
-  subjects.loadReport,
-  Type.Object({
-    ingress: Type.String(),
-    seen: Type.Record(Type.String(), Count),
-    inFlight: Type.Record(Type.String(), Count),
-  }),
-);
+export const LoadReport = Type.Object({
+  ingress: Type.String(),
+  seen: Type.Record(Type.String(), Count),
+  inFlight: Type.Record(Type.String(), Count),
+});
+export type LoadReport = Static<typeof LoadReport>;
+export const loadReport = defineEvent(subjects.loadReport, LoadReport);
 
 /** What happened at instances since the last report of this ingress; instances where nothing failed and nothing had failed are left out. */
-export const outcomeReport = defineEvent(
-  subjects.outcomeReport,
-  Type.Object({
-    ingress: Type.String(),
-    outcomes: Type.Array(
-      Type.Object({
-        instance: Type.String(),
-        /** Consecutive failures (connection, 5xx) at the end of the period; 0 after a success. */
-        failures: Count,
-        /** Whether any call succeeded in the period. */
-        succeeded: Type.Boolean(),
-        /** 429 or 503: alive, but it wants less. */
-        busy: Count,
-      }),
-    ),
-  }),
-);
+export const OutcomeReport = Type.Object({
+  ingress: Type.String(),
+  outcomes: Type.Array(
+    Type.Object({
+      instance: Type.String(),
+      /** Failures (connection, 5xx) of the period since its last success. */
+      failures: Count,
+      /** Whether any call succeeded in the period. */
+      succeeded: Type.Boolean(),
+      /** 429 or 503: alive, but it wants less. */
+      busy: Count,
+    }),
+  ),
+});
+export type OutcomeReport = Static<typeof OutcomeReport>;
+export const outcomeReport = defineEvent(subjects.outcomeReport, OutcomeReport);
 
 /** A 429 of a fallback endpoint looks for a worker that waits and calls again. */
 export const retryOffer = defineRequest(

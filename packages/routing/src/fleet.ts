@@ -1,0 +1,337 @@
+import type { Ask, Decision, Instance, InstanceAddress, LoadReport, OutcomeReport, Role } from '@llm-gateway/protocol';
+import { Health } from './health.ts';
+import { LoadLedger } from './load-ledger.ts';
+import { Pool } from './pool.ts';
+import type { RouteTable } from './route-table.ts';
+
+/** What a request needs: one instance, a prefill/decode pair at once, or a prefill first and a decode when it has ended. */
+export type FleetMode = 'neutral' | 'batched' | 'staged';
+export type SchedulingPolicy = 'round-robin' | 'load-balance';
+
+/** The mode that the flags of `pdOptions` ask for. */
+export function fleetMode(options: { pdDisaggProtocol: string; separatePdScheduling: boolean }): FleetMode {
+  if (options.pdDisaggProtocol === '') return 'neutral';
+  return options.separatePdScheduling ? 'staged' : 'batched';
+}
+
+export interface FleetOptions {
+  readonly mode: FleetMode;
+  readonly policy: SchedulingPolicy;
+  /** The router id in its replies; empty in an ingress that decides for itself. */
+  readonly self?: string;
+  readonly onEject?: (instance: string, durationMs: number) => void;
+}
+
+export interface DecideContext {
+  /** Monotonic milliseconds. */
+  readonly now: number;
+  /** Numbers in [0, 1). */
+  readonly random: () => number;
+  /** Whom the reply goes to and its sequence, see `loadReport.seen`; left out when the caller keeps its own counts. */
+  readonly reply?: { readonly ingress: string; readonly sequence: number };
+}
+
+/** Instances of one role that this fleet's mode needs; `ejected` includes those that are being probed. */
+export interface RoleCount {
+  readonly role: Role;
+  readonly live: number;
+  readonly ejected: number;
+}
+
+interface Member {
+  readonly instance: Instance;
+  readonly address: InstanceAddress;
+  /** The answer that names it alone; the same object each time. */
+  readonly decision: Decision;
+  readonly health: Health;
+  /** Its place in `#sorted` and `#scores`. */
+  slot: number;
+}
+
+/**
+ * A score is the number of requests in flight (0 under round-robin) plus these, so that one scan for the lowest score
+ * prefers in this order: live, busy, ejected, and what the request has already failed on.
+ */
+const busyScore = 2 ** 32;
+const ejectedScore = 2 ** 33;
+const excludedScore = 2 ** 34;
+
+const none: Decision = { route: 'none' };
+
+const rolesOf: Readonly<Record<FleetMode, readonly Role[]>> = {
+  neutral: ['neutral'],
+  batched: ['prefill', 'decode'],
+  staged: ['prefill', 'decode'],
+};
+
+/** The live set of instances, their load and their health; decides which of them takes a request. */
+export class Fleet {
+  readonly #mode: FleetMode;
+  readonly #balanced: boolean;
+  readonly #onEject: (instance: string, durationMs: number) => void;
+  readonly #ledger: LoadLedger;
+  readonly #members = new Map<string, Member>();
+  /** Rebuilt on the first use after a change, with `#scores`, `#models` and what `#pools` hold. */
+  #sorted: Member[] = [];
+  #scores = new Float64Array(0);
+  #models = new Set<string>();
+  #stale = false;
+  /** Per role, by `Pool.model`; made when first asked for, so at most one for each declared model and two more. */
+  readonly #pools: Readonly<Record<Role, Map<string | null, Pool>>> = {
+    neutral: new Map(),
+    prefill: new Map(),
+    decode: new Map(),
+  };
+  /** Members that are not live. */
+  readonly #ejected = new Set<Member>();
+  /** Members that time alone will change, and a lower bound of when. */
+  readonly #unsettled = new Set<Member>();
+  #changeDue = Number.POSITIVE_INFINITY;
+
+  constructor(options: FleetOptions) {
+    this.#mode = options.mode;
+    this.#balanced = options.policy === 'load-balance';
+    this.#onEject = options.onEject ?? (() => {});
+    this.#ledger = new LoadLedger(options.self ?? '', (id) => {
+      const member = this.#members.get(id);
+      if (member !== undefined) this.#score(member);
+    });
+  }
+
+  /** All instances there are now, whatever was known before. */
+  reset(instances: readonly Instance[]): void {
+    const kept = new Set(instances.map((instance) => instance.id));
+    for (const id of this.#members.keys()) if (!kept.has(id)) this.#remove(id);
+    for (const instance of instances) this.#upsert(instance);
+  }
+
+  change(upserts: readonly Instance[], removals: readonly string[]): void {
+    for (const id of removals) this.#remove(id);
+    for (const instance of upserts) this.#upsert(instance);
+  }
+
+  /** What one ingress has in flight. Ingresses that stop reporting are forgotten after some seconds. */
+  report(report: LoadReport, now: number): void {
+    if (this.#balanced) this.#ledger.report(report, now);
+  }
+
+  /** What this process itself has in flight at an instance; for an ingress that decides for itself. */
+  setInFlight(instance: string, count: number): void {
+    if (this.#balanced) this.#ledger.setOwn(instance, count);
+  }
+
+  /** What happened at instances; ejects those that fail again and again, as far as their pools can spare them. */
+  outcomes(report: OutcomeReport, context: { now: number; random: () => number }): void {
+    const { now, random } = context;
+    this.#refresh(now);
+    for (const outcome of report.outcomes) {
+      const member = this.#members.get(outcome.instance);
+      if (member === undefined) continue;
+      const failed = member.health.observe(outcome, now);
+      if (failed && (member.health.state === 'probing' || this.#canSpare(member))) {
+        this.#onEject(member.instance.id, member.health.eject(now, random));
+      }
+      this.#settle(member);
+    }
+  }
+
+  /** Decides one ask. Cost does not grow with the number of instances beyond one pass over an array of numbers. */
+  decide(table: RouteTable, ask: Ask, context: DecideContext): Decision {
+    if (ask.stage === 'route') {
+      const route = table.choose(ask.model, context.random);
+      if (route.route !== 'internal') return route;
+    }
+    this.#refresh(context.now);
+    this.#ledger.expire(context.now);
+    if (ask.stage === 'decode') return this.#choose('decode', ask, context)?.decision ?? none;
+    if (this.#mode === 'neutral') return this.#choose('neutral', ask, context)?.decision ?? none;
+    return this.#choosePair(ask, context);
+  }
+
+  get size(): number {
+    return this.#members.size;
+  }
+
+  counts(now: number): readonly RoleCount[] {
+    this.#refresh(now);
+    return rolesOf[this.#mode].map((role) => {
+      const members = this.#sorted.filter((member) => member.instance.roles.includes(role));
+      const live = members.filter((member) => member.health.state === 'live').length;
+      return { role, live, ejected: members.length - live };
+    });
+  }
+
+  /** Whether there is a prefill and a decode instance that serve the same model. Always false in neutral mode. */
+  hasCompletePair(): boolean {
+    if (this.#mode === 'neutral') return false;
+    const instances = [...this.#members.values()].map((member) => member.instance);
+    const prefillModels = new Set(instances.filter((i) => i.roles.includes('prefill')).map((i) => i.model));
+    if (prefillModels.size === 0) return false;
+    return instances.some(
+      (i) => i.roles.includes('decode') && (i.model === '' || prefillModels.has('') || prefillModels.has(i.model)),
+    );
+  }
+
+  /** The two are different instances where there is a choice: static endpoints have both roles. */
+  #choosePair(ask: Ask, context: DecideContext): Decision {
+    // Nothing is prefilled that nobody could decode.
+    if (this.#pool('decode', ask.model, context.now).slots.length === 0) return none;
+    const prefill = this.#choose('prefill', ask, context);
+    if (prefill === undefined) return none;
+    if (this.#mode === 'staged') return { route: 'pair', prefill: prefill.address, decode: null };
+    const decode = this.#choose(
+      'decode',
+      { model: ask.model, excluded: [...ask.excluded, prefill.instance.id] },
+      context,
+    );
+    return decode === undefined ? none : { route: 'pair', prefill: prefill.address, decode: decode.address };
+  }
+
+  #choose(role: Role, ask: Pick<Ask, 'model' | 'excluded'>, context: DecideContext): Member | undefined {
+    const pool = this.#pool(role, ask.model, context.now);
+    const slot = ask.excluded.length === 0 ? pool.choose(this.#scores) : this.#chooseOther(pool, ask.excluded);
+    const member = this.#sorted[slot];
+    if (member === undefined) return undefined;
+    if (member.health.state === 'due') {
+      member.health.probe(context.now);
+      this.#settle(member);
+    }
+    if (this.#balanced && context.reply !== undefined) {
+      this.#ledger.choose(member.instance.id, context.reply, context.now);
+    }
+    return member;
+  }
+
+  #chooseOther(pool: Pool, excluded: readonly string[]): number {
+    const members = excluded.map((id) => this.#members.get(id)).filter((member) => member !== undefined);
+    for (const { slot } of members) this.#scores[slot] = (this.#scores[slot] ?? 0) + excludedScore;
+    const chosen = pool.choose(this.#scores);
+    for (const member of members) this.#score(member);
+    return chosen;
+  }
+
+  #pool(role: Role, model: string | null, now: number): Pool {
+    // Models nobody declares share one pool: they are the client's word, and must not each make one.
+    const key = model === null || model === '' ? null : this.#models.has(model) ? model : '';
+    const pools = this.#pools[role];
+    let pool = pools.get(key);
+    if (pool === undefined) {
+      pool = new Pool(role, key);
+      pools.set(key, pool);
+      this.#fill(pool, now);
+    }
+    return pool;
+  }
+
+  /** Brings the arrays up to date with the members, and the members with the time. */
+  #refresh(now: number): void {
+    if (this.#stale) this.#rebuild(now);
+    if (now < this.#changeDue) return;
+    this.#changeDue = Number.POSITIVE_INFINITY;
+    for (const member of this.#unsettled) {
+      member.health.tick(now);
+      this.#settle(member);
+    }
+  }
+
+  #rebuild(now: number): void {
+    this.#stale = false;
+    this.#sorted = [...this.#members.values()].sort((a, b) => (a.instance.id < b.instance.id ? -1 : 1));
+    this.#scores = new Float64Array(this.#sorted.length);
+    this.#models = new Set(this.#sorted.map((member) => member.instance.model));
+    for (const [slot, member] of this.#sorted.entries()) {
+      member.slot = slot;
+      this.#score(member);
+    }
+    for (const pools of Object.values(this.#pools)) {
+      for (const [key, pool] of pools) {
+        if (key === null || key === '' || this.#models.has(key)) this.#fill(pool, now);
+        else pools.delete(key);
+      }
+    }
+  }
+
+  /** After a pool shrank, more than half of it may be ejected: those whose time is over first come back early. */
+  #fill(pool: Pool, now: number): void {
+    pool.fill(this.#sorted.map((member) => member.instance));
+    const ejected = this.#ejectedIn(pool).sort((a, b) => a.health.until - b.health.until);
+    const surplus = ejected.length - Math.floor(pool.slots.length / 2);
+    for (const member of ejected.slice(0, Math.max(surplus, 0))) {
+      member.health.readmit(now);
+      this.#settle(member);
+    }
+  }
+
+  #ejectedIn(pool: Pool): Member[] {
+    return [...this.#ejected].filter((member) => pool.takes(member.instance));
+  }
+
+  /** Whether each pool in use keeps at least half of its instances without this one. */
+  #canSpare(member: Member): boolean {
+    return Object.values(this.#pools).every((pools) =>
+      [...pools.values()].every(
+        (pool) => !pool.takes(member.instance) || this.#ejectedIn(pool).length + 1 <= Math.floor(pool.slots.length / 2),
+      ),
+    );
+  }
+
+  /** Takes a change of a member's health into its score and into what time will change next. */
+  #settle(member: Member): void {
+    if (member.health.state === 'live') this.#ejected.delete(member);
+    else this.#ejected.add(member);
+    const nextChange = member.health.nextChange();
+    this.#changeDue = Math.min(this.#changeDue, nextChange);
+    if (nextChange === Number.POSITIVE_INFINITY) this.#unsettled.delete(member);
+    else this.#unsettled.add(member);
+    this.#score(member);
+  }
+
+  #score(member: Member): void {
+    if (this.#stale) return;
+    const { state, busyUntil } = member.health;
+    let score = this.#balanced ? this.#ledger.inFlight(member.instance.id) : 0;
+    if (state === 'ejected' || state === 'probing') score += ejectedScore;
+    if (busyUntil > 0) score += busyScore;
+    this.#scores[member.slot] = score;
+  }
+
+  #upsert(instance: Instance): void {
+    const previous = this.#members.get(instance.id);
+    if (previous !== undefined && sameInstance(previous.instance, instance)) return;
+    const { id, host, port, kvHost, kvPort } = instance;
+    const address: InstanceAddress = { id, host, port, kvHost, kvPort };
+    // Another address is another process, whatever it is called: it inherits no record of failures.
+    const health =
+      previous !== undefined && previous.instance.host === host && previous.instance.port === port
+        ? previous.health
+        : new Health();
+    this.#remove(id);
+    const member: Member = { instance, address, decision: { route: 'internal', instance: address }, health, slot: -1 };
+    this.#members.set(id, member);
+    this.#stale = true;
+    this.#settle(member);
+  }
+
+  #remove(id: string): void {
+    const member = this.#members.get(id);
+    if (member === undefined) return;
+    this.#members.delete(id);
+    this.#ejected.delete(member);
+    this.#unsettled.delete(member);
+    this.#stale = true;
+  }
+}
+
+function sameInstance(a: Instance, b: Instance): boolean {
+  return (
+    a.host === b.host &&
+    a.port === b.port &&
+    a.kvHost === b.kvHost &&
+    a.kvPort === b.kvPort &&
+    a.model === b.model &&
+    a.dpRank === b.dpRank &&
+    a.dpSize === b.dpSize &&
+    a.roles.length === b.roles.length &&
+    a.roles.every((role, index) => role === b.roles[index])
+  );
+}

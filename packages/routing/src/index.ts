@@ -1,0 +1,21 @@
+export {
+  type DecideContext,
+  Fleet,
+  type FleetMode,
+  type FleetOptions,
+  fleetMode,
+  type RoleCount,
+  type SchedulingPolicy,
+} from './fleet.ts';
+export { pdOptions, routeOptions, schedulingOptions } from './options.ts';
+export { type Outcome, OutcomeTally } from './outcome-tally.ts';
+export type { Route, RoutePolicy } from './policy.ts';
+export {
+  type Endpoint,
+  fallbacksAfter,
+  RouteConfig,
+  type RouteTable,
+  type RouteTableReading,
+  readRouteTable,
+} from './route-table.ts';
+export { joinUrl } from './url.ts';

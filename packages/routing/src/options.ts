@@ -1,0 +1,40 @@
+/** Flags of the guide; their names and defaults are fixed. `readRouteTable` checks what the two of a route say together. */
+export const routeOptions = {
+  'route-policy': {
+    type: 'string',
+    default: '',
+    choices: ['', 'weight', 'prefix'],
+    description:
+      'How requests are split over the endpoints of the route config: weight, prefix, or empty for no splitting',
+  },
+  'route-config': {
+    type: 'string',
+    default: '',
+    secret: true,
+    description:
+      'Endpoints as a JSON array of {base_url, api_key, model, fallback, weight, prefix, forward_auth}, or @FILE that holds it',
+  },
+} as const;
+
+export const pdOptions = {
+  'pd-disagg-protocol': {
+    type: 'string',
+    default: '',
+    choices: ['', 'vllm-kvt', 'vllm-mooncake'],
+    description: 'How prefill and decode engines hand over the KV cache; empty: engines serve whole requests',
+  },
+  'separate-pd-scheduling': {
+    type: 'boolean',
+    default: false,
+    description: 'Choose the decode instance when the prefill has ended (staged) and not together with it (batched)',
+  },
+} as const;
+
+export const schedulingOptions = {
+  'scheduling-policy': {
+    type: 'string',
+    default: 'round-robin',
+    choices: ['round-robin', 'load-balance'],
+    description: 'How an instance is chosen: each in turn, or the one with the fewest requests in flight',
+  },
+} as const;

@@ -1,0 +1,237 @@
+import { createHash } from 'node:crypto';
+import { type Static, Type } from 'typebox';
+import { Compile } from 'typebox/compile';
+import { type ChooseRoute, compilePolicy, type RoutePolicy } from './policy.ts';
+
+const RouteConfigEntry = Type.Object({
+  base_url: Type.String({
+    minLength: 1,
+    description:
+      '"local" for the instances of discovery, else an absolute http or https URL without query or credentials',
+  }),
+  api_key: Type.Optional(
+    Type.String({
+      pattern: '^[\\x21-\\x7e]*$',
+      description: "Sent as Authorization: Bearer in place of the client's; printable ASCII without blanks",
+    }),
+  ),
+  model: Type.Optional(
+    Type.String({ description: "Carried, but never used to change a request: its model is the client's" }),
+  ),
+  fallback: Type.Optional(Type.Boolean({ description: 'Member of the fallback chain, in config order' })),
+  weight: Type.Optional(
+    Type.Integer({
+      minimum: 0,
+      maximum: 1_000_000_000,
+      description: 'Share of the requests under the weight policy, relative to the sum; 0 is never drawn',
+    }),
+  ),
+  prefix: Type.Optional(
+    Type.String({
+      description: 'Models under the prefix policy: an exact name, or one that ends in * for all names that begin so',
+    }),
+  ),
+  forward_auth: Type.Optional(
+    Type.Boolean({ description: "Send the client's own Authorization to this endpoint when it has no api_key" }),
+  ),
+});
+
+/** The value of `--route-config`, as published under `docs/schemas`. Fields it does not name are ignored, with a warning. */
+export const RouteConfig = Type.Array(RouteConfigEntry);
+
+type EntryField = keyof Static<typeof RouteConfigEntry>;
+
+const allowed: Readonly<Record<EntryField, string>> = {
+  base_url: '"local" or an absolute http or https URL without query, fragment or credentials',
+  api_key: 'a string of printable ASCII without blanks',
+  model: 'a string',
+  fallback: 'true or false',
+  weight: 'an integer from 0 to 1000000000',
+  prefix: 'a string',
+  forward_auth: 'true or false',
+};
+
+/** One row of the route config. */
+export interface Endpoint {
+  /** Its place in the config, by which decisions name it. */
+  readonly index: number;
+  /** As configured: `local`, or an absolute http(s) URL for `joinUrl`. */
+  readonly baseUrl: string;
+  /** Empty: none. Secret. */
+  readonly apiKey: string;
+  readonly model: string;
+  readonly fallback: boolean;
+  readonly weight: number;
+  readonly prefix: string;
+  readonly forwardAuth: boolean;
+  /** Served by the instances of discovery. */
+  readonly local: boolean;
+}
+
+export interface RouteTable {
+  /** `off` without a route config, whatever the flag says. */
+  readonly policy: RoutePolicy;
+  readonly endpoints: readonly Endpoint[];
+  /** The fallback chain as indices of `endpoints`, in order; see `fallbacksAfter`. */
+  readonly fallbacks: readonly number[];
+  /**
+   * Fingerprint of all that gives an index its meaning. Keys are not part of it: it travels and is logged, and a rotated
+   * key must not make an ingress and a router disagree.
+   */
+  readonly generation: string;
+  readonly choose: ChooseRoute;
+}
+
+export type RouteTableReading =
+  | { readonly table: RouteTable; readonly warnings: readonly string[] }
+  | { readonly mistakes: readonly string[] };
+
+/**
+ * Reads `--route-policy` and `--route-config` (JSON, or `@FILE` read through `readFile`). Gives the table, with warnings
+ * about what was ignored, or every mistake found, one line each. No line holds an api_key.
+ */
+export function readRouteTable(policy: string, config: string, readFile: (path: string) => string): RouteTableReading {
+  const mistakes: string[] = [];
+  const warnings: string[] = [];
+  const entries = parseConfig(config, readFile, mistakes);
+  if (policy !== '' && policy !== 'weight' && policy !== 'prefix') {
+    mistakes.push(`--route-policy: read ${show(policy)}, allowed: weight, prefix, or empty for none`);
+  } else if (policy === '' && entries.length > 0) {
+    mistakes.push('--route-policy: read nothing beside a --route-config, allowed: weight or prefix');
+  }
+  if (entries.length > 0) checkEntries(entries, mistakes, warnings);
+  if (mistakes.length > 0) return { mistakes };
+
+  const endpoints = (entries as Static<typeof RouteConfig>).map(toEndpoint);
+  const effective: RoutePolicy = endpoints.length === 0 || policy === '' ? 'off' : (policy as RoutePolicy);
+  if (policy !== '' && effective === 'off') {
+    warnings.push(`--route-policy: ${policy} has no effect without a --route-config`);
+  }
+  if (effective === 'weight' && endpoints.every((endpoint) => endpoint.weight === 0)) {
+    warnings.push('--route-config: no endpoint has a weight, so no request has a route but the fallback chain');
+  }
+  return { table: makeTable(effective, endpoints), warnings };
+}
+
+/**
+ * The fallback chain of a request whose primary was the endpoint `primary` (null: internal or unknown): config order,
+ * without the endpoints at the primary's URL.
+ */
+export function fallbacksAfter(table: RouteTable, primary: number | null): readonly number[] {
+  const failed = primary === null ? undefined : table.endpoints[primary];
+  if (failed === undefined) return table.fallbacks;
+  const failedUrl = withoutSlash(failed.baseUrl);
+  return table.fallbacks.filter((index) => withoutSlash(table.endpoints[index]?.baseUrl ?? '') !== failedUrl);
+}
+
+function makeTable(policy: RoutePolicy, endpoints: readonly Endpoint[]): RouteTable {
+  const meaning = endpoints.map((e) => [e.baseUrl, e.model, e.fallback, e.weight, e.prefix, e.forwardAuth]);
+  return {
+    policy,
+    endpoints,
+    fallbacks: endpoints.filter((e) => e.fallback && !e.local).map((e) => e.index),
+    generation: createHash('sha256')
+      .update(JSON.stringify([policy, meaning]))
+      .digest('hex')
+      .slice(0, 16),
+    choose: compilePolicy(policy, endpoints),
+  };
+}
+
+function toEndpoint(entry: Static<typeof RouteConfigEntry>, index: number): Endpoint {
+  return {
+    index,
+    baseUrl: entry.base_url,
+    apiKey: entry.api_key ?? '',
+    model: entry.model ?? '',
+    fallback: entry.fallback ?? false,
+    weight: entry.weight ?? 0,
+    prefix: entry.prefix ?? '',
+    forwardAuth: entry.forward_auth ?? false,
+    local: entry.base_url === 'local',
+  };
+}
+
+/** The rows, still unchecked; none after a mistake. */
+function parseConfig(config: string, readFile: (path: string) => string, mistakes: string[]): readonly unknown[] {
+  let text = config.trim();
+  let source = '--route-config';
+  if (text.startsWith('@')) {
+    const path = text.slice(1);
+    source += ` @${path}`;
+    try {
+      text = readFile(path).trim();
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      mistakes.push(`${source}: cannot be read (${reason}), allowed: a readable file that holds a JSON array`);
+      return [];
+    }
+  }
+  if (text === '') return [];
+  try {
+    const value: unknown = JSON.parse(text);
+    if (Array.isArray(value)) return value;
+    mistakes.push(`${source}: read ${kindOf(value)}, allowed: a JSON array of endpoints`);
+  } catch (error) {
+    // The message quotes the text around the place, which may be a key; only the place is taken from it.
+    const place = /\(line \d+ column \d+\)/.exec(error instanceof Error ? error.message : '')?.[0];
+    mistakes.push(
+      `${source}: read text that is not JSON${place ? ` ${place}` : ''}, allowed: a JSON array of endpoints`,
+    );
+  }
+  return [];
+}
+
+function checkEntries(entries: readonly unknown[], mistakes: string[], warnings: string[]): void {
+  const check = Compile(RouteConfigEntry);
+  for (const [index, entry] of entries.entries()) {
+    const at = `--route-config[${index}]`;
+    if (typeof entry !== 'object' || entry === null || Array.isArray(entry)) {
+      mistakes.push(`${at}: read ${kindOf(entry)}, allowed: an object`);
+      continue;
+    }
+    const fields: Readonly<Record<string, unknown>> = { ...entry };
+    const wrong = new Set(check.Errors(entry).map((error) => error.instancePath.slice(1) || 'base_url'));
+    if (!wrong.has('base_url') && !isBaseUrl(String(fields.base_url))) wrong.add('base_url');
+    for (const [field, what] of Object.entries(allowed)) {
+      if (wrong.has(field)) mistakes.push(`${at}.${field}: read ${showField(field, fields[field])}, allowed: ${what}`);
+    }
+    for (const field of Object.keys(fields)) {
+      if (!Object.hasOwn(allowed, field)) warnings.push(`${at}.${show(field)}: ignored, there is no such field`);
+    }
+  }
+}
+
+/** Stricter than the URL parser, which repairs blanks, backslashes and missing slashes that `joinUrl` would keep. */
+function isBaseUrl(text: string): boolean {
+  if (text === 'local') return true;
+  if (!/^https?:\/\/[^/\s\\?#][^\s\\?#]*$/i.test(text)) return false;
+  const url = URL.parse(text);
+  return url !== null && url.username === '' && url.password === '';
+}
+
+function withoutSlash(url: string): string {
+  return url.endsWith('/') ? url.slice(0, -1) : url;
+}
+
+function showField(field: string, value: unknown): string {
+  if (field === 'api_key') return `${kindOf(value)} (not shown)`;
+  // Credentials and query of a refused URL may be secrets too.
+  if (field === 'base_url' && typeof value === 'string') {
+    return show(value.replace(/\/\/.*@/s, '//…@').replace(/[?#].+$/s, (tail) => `${tail.charAt(0)}…`));
+  }
+  return show(value);
+}
+
+function show(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  if (typeof value === 'object' && value !== null) return kindOf(value);
+  const text = typeof value === 'string' ? JSON.stringify(value) : String(value);
+  return text.length <= 100 ? text : `${text.slice(0, 99)}…`;
+}
+
+function kindOf(value: unknown): string {
+  if (value === null) return 'null';
+  if (Array.isArray(value)) return 'an array';
+  return typeof value === 'object' ? 'an object' : `a ${typeof value}`;
+}

@@ -1,0 +1,14 @@
+/** `/v1` as a whole path segment; not `/v1beta`. */
+const leadingVersion = /^\/v\d+(?=[/?#]|$)/;
+/** A version that ends the path of a base; the host in front keeps `http://v1` from looking like one. */
+const trailingVersion = /^[^:/?#]+:\/\/[^/]+(?:\/.*)?\/v\d+$/;
+
+/**
+ * The URL of a client's path (with its query) at an endpoint. One trailing `/` of the base is dropped; when the base ends
+ * in a version segment, a version segment that begins the path is dropped, so that neither is doubled.
+ * `base` is the base URL of an endpoint (absolute, no query); `pathAndQuery` begins with `/`.
+ */
+export function joinUrl(base: string, pathAndQuery: string): string {
+  const root = base.endsWith('/') ? base.slice(0, -1) : base;
+  return root + (trailingVersion.test(root) ? pathAndQuery.replace(leadingVersion, '') : pathAndQuery);
+}
