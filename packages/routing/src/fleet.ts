@@ -152,6 +152,11 @@ export class Fleet {
     return this.#members.size;
   }
 
+  /** Those known now, in no particular order. */
+  instances(): Instance[] {
+    return [...this.#members.values()].map((member) => member.instance);
+  }
+
   counts(now: number): readonly RoleCount[] {
     this.#refresh(now);
     return rolesOf[this.#mode].map((role) => {
@@ -164,7 +169,7 @@ export class Fleet {
   /** Whether there is a prefill and a decode instance that serve the same model. Always false in neutral mode. */
   hasCompletePair(): boolean {
     if (this.#mode === 'neutral') return false;
-    const instances = [...this.#members.values()].map((member) => member.instance);
+    const instances = this.instances();
     const prefillModels = new Set(instances.filter((i) => i.roles.includes('prefill')).map((i) => i.model));
     if (prefillModels.size === 0) return false;
     return instances.some(

@@ -17,5 +17,7 @@ export {
   type RouteTable,
   type RouteTableReading,
   readRouteTable,
+  routeMistakes,
+  routeTable,
 } from './route-table.ts';
 export { joinUrl } from './url.ts';

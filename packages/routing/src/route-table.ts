@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { GatewayError } from '@llm-gateway/protocol';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { type ChooseRoute, compilePolicy, type RoutePolicy } from './policy.ts';
@@ -111,6 +112,25 @@ export function readRouteTable(policy: string, config: string, readFile: (path: 
     warnings.push('--route-config: no endpoint has a weight, so no request has a route but the fallback chain');
   }
   return { table: makeTable(effective, endpoints), warnings };
+}
+
+/** The mistakes alone: for the check of a service's flags before it starts. */
+export function routeMistakes(
+  values: { readonly routePolicy: string; readonly routeConfig: string },
+  readFile: (path: string) => string,
+): readonly string[] {
+  const reading = readRouteTable(values.routePolicy, values.routeConfig, readFile);
+  return 'mistakes' in reading ? reading.mistakes : [];
+}
+
+/** The table of flags that were checked before; throws when they are wrong after all, as when a file changed meanwhile. */
+export function routeTable(
+  values: { readonly routePolicy: string; readonly routeConfig: string },
+  readFile: (path: string) => string,
+): RouteTable {
+  const reading = readRouteTable(values.routePolicy, values.routeConfig, readFile);
+  if ('mistakes' in reading) throw new GatewayError('invalid_config', reading.mistakes.join('; '));
+  return reading.table;
 }
 
 /**

@@ -95,9 +95,9 @@ export class Decider implements Disposable {
   }
 
   #decideHere(ask: Ask, reason: DegradedReason): Decision {
-    const { ingress, table, fleet, observer } = this.#parts;
+    const { table, fleet, observer } = this.#parts;
     observer.degraded(reason);
-    return fleet.decide(table, ask, { ingress, sequence: 0, random: Math.random, now: performance.now() });
+    return fleet.decide(table, ask, { now: performance.now(), random: Math.random });
   }
 }
 

@@ -13,20 +13,16 @@ export class Load implements Disposable {
   readonly #seen = new Map<string, number>();
   readonly #tally: OutcomeTally;
   readonly #timer: NodeJS.Timeout;
-  readonly #onReport: (load: LoadReport, outcomes: OutcomeReport | null) => void;
+  readonly #onOutcomes: (outcomes: OutcomeReport) => void;
   #changed = true;
   #lastReportMs = 0;
 
-  /** @param onReport hears every report as well, for decisions made in this process */
-  constructor(options: {
-    ingress: string;
-    bus: Bus;
-    onReport: (load: LoadReport, outcomes: OutcomeReport | null) => void;
-  }) {
+  /** @param onOutcomes hears the outcomes as well, for decisions made in this process */
+  constructor(options: { ingress: string; bus: Bus; onOutcomes: (outcomes: OutcomeReport) => void }) {
     this.#ingress = options.ingress;
     this.#tally = new OutcomeTally(options.ingress);
     this.#bus = options.bus;
-    this.#onReport = options.onReport;
+    this.#onOutcomes = options.onOutcomes;
     this.#timer = setInterval(() => this.#tick(), reportIntervalMs).unref();
   }
 
@@ -52,7 +48,10 @@ export class Load implements Disposable {
 
   /** A reply of `router` was taken: from now on its choices are in our numbers. */
   saw(router: string, sequence: number): void {
+    // The newest last: of routers that are long gone only so many are remembered.
+    this.#seen.delete(router);
     this.#seen.set(router, sequence);
+    if (this.#seen.size > maxRouters) this.#seen.delete(this.#seen.keys().next().value ?? '');
     this.#changed = true;
   }
 
@@ -71,12 +70,14 @@ export class Load implements Disposable {
       seen: Object.fromEntries(this.#seen),
       inFlight: Object.fromEntries(this.#inFlight),
     };
-    this.#onReport(load, outcomes);
     this.#bus.publish(loadReport, load);
-    if (outcomes !== null) this.#bus.publish(outcomeReport, outcomes);
+    if (outcomes === null) return;
+    this.#onOutcomes(outcomes);
+    this.#bus.publish(outcomeReport, outcomes);
   }
 }
 
 const reportIntervalMs = 50;
+const maxRouters = 100;
 /** An unchanged load is repeated this often, so that routers do not take this ingress for dead. */
 const keepAliveMs = 1000;

@@ -1,6 +1,7 @@
-import { busOptions } from '@llm-gateway/bus';
-import { pdOptions, routeOptions } from '@llm-gateway/routing';
-import { defineService, type OptionsOf, runtimeOptions } from '@llm-gateway/runtime';
+import { readFileSync } from 'node:fs';
+import { busMistakes, busOptions } from '@llm-gateway/bus';
+import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
+import { defineService, type OptionsOf } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
 
 export const ingressOptions = {
@@ -91,7 +92,8 @@ export const ingressOptions = {
 export const options = defineService({
   name: 'ingress',
   description: "Holds the clients' connections, asks for decisions and forwards bytes",
-  groups: [ingressOptions, routeOptions, pdOptions, upstreamOptions, busOptions, runtimeOptions],
+  groups: [ingressOptions, routeOptions, pdOptions, upstreamOptions, busOptions],
+  check: (values) => [...busMistakes(values), ...routeMistakes(values, (path) => readFileSync(path, 'utf8'))],
 });
 
 export type Options = OptionsOf<typeof options>;

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Bus, followInstances } from '@llm-gateway/bus';
 import type { ErrorCode } from '@llm-gateway/protocol';
-import { Fleet, type RouteTable, readRouteTable } from '@llm-gateway/routing';
+import { Fleet, fleetMode, routeTable } from '@llm-gateway/routing';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import { ClientResponse } from './client-response.ts';
@@ -20,12 +20,12 @@ import { BodyBudget } from './request-body.ts';
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
 export async function start(options: Options, { log, metrics, bus }: Parts & { bus: Bus }): Promise<Running> {
-  const table = routeTableOf(options);
+  const table = routeTable(options, (path) => readFileSync(path, 'utf8'));
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
   await using parts = new AsyncDisposableStack();
 
   const observer = new Observer(log, metrics);
-  const fleet = new Fleet({ mode: modeOf(options), policy: 'round-robin' });
+  const fleet = new Fleet({ mode: fleetMode(options), policy: 'round-robin' });
   const instances = parts.use(
     followInstances(bus, {
       onReset: (all) => fleet.reset(all),
@@ -36,11 +36,7 @@ export async function start(options: Options, { log, metrics, bus }: Parts & { b
     new Load({
       ingress,
       bus,
-      onReport(report, outcomes) {
-        const now = performance.now();
-        fleet.report(report, now);
-        if (outcomes !== null) fleet.outcomes(outcomes, { now, random: Math.random });
-      },
+      onOutcomes: (outcomes) => fleet.outcomes(outcomes, { now: performance.now(), random: Math.random }),
     }),
   );
   const upstream = parts.use(new Upstream(options));
@@ -121,17 +117,6 @@ const drainPollMs = 50;
 function turnAway(response: ServerResponse, code: ErrorCode, message: string): void {
   response.req.resume();
   new ClientResponse(response).refuse(code, message, { headers: ['retry-after', '1', 'connection', 'close'] });
-}
-
-function routeTableOf(options: Options): RouteTable {
-  const reading = readRouteTable(options.routePolicy, options.routeConfig, (path) => readFileSync(path, 'utf8'));
-  if ('mistakes' in reading) throw new Error(reading.mistakes.join('\n'));
-  return reading.table;
-}
-
-function modeOf({ pdDisaggProtocol, separatePdScheduling }: Options): 'neutral' | 'batched' | 'staged' {
-  if (pdDisaggProtocol === '') return 'neutral';
-  return separatePdScheduling ? 'staged' : 'batched';
 }
 
 function addressOf(server: Server): string {
