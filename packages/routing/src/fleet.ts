@@ -148,13 +148,12 @@ export class Fleet {
     return this.#choosePair(ask, context);
   }
 
-  get size(): number {
-    return this.#members.size;
-  }
-
-  /** Those known now, in no particular order. */
-  instances(): Instance[] {
-    return [...this.#members.values()].map((member) => member.instance);
+  /** The instances that this fleet's mode can choose, in no particular order. */
+  instances(): readonly Instance[] {
+    const roles = rolesOf[this.#mode];
+    return [...this.#members.values()]
+      .map((member) => member.instance)
+      .filter((instance) => instance.roles.some((role) => roles.includes(role)));
   }
 
   counts(now: number): readonly RoleCount[] {
