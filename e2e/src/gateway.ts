@@ -1,0 +1,82 @@
+import { type Engine, type NatsServer, type Service, startNats, startService } from '@llm-gateway/testing';
+
+export interface GatewayOptions {
+  /** Static endpoints; without them `discovery` says where instances come from. */
+  readonly engines?: readonly Engine[];
+  readonly replicas?: { readonly ingress?: number; readonly router?: number; readonly discovery?: number };
+  /** Flags for each of a service's processes, beside those for the bus. */
+  readonly flags?: Partial<Record<ServiceName, readonly string[]>>;
+  /** Further services, one process each, such as `retry-worker`. */
+  readonly with?: readonly ServiceName[];
+}
+
+export type ServiceName = 'ingress' | 'router' | 'discovery' | 'retry-worker' | 'mirror-sender';
+
+/** The gateway as separate processes over a real nats-server. */
+export interface Gateway extends AsyncDisposable {
+  readonly nats: NatsServer;
+  /** Base URL of the first ingress. */
+  readonly url: string;
+  readonly ingress: readonly Service[];
+  readonly router: readonly Service[];
+  readonly discovery: readonly Service[];
+  /** Those of `with`, in that order. */
+  readonly others: readonly Service[];
+  /** Starts one more process of a service; it is stopped with the rest. */
+  start(name: ServiceName): Promise<Service>;
+}
+
+export async function startGateway(options: GatewayOptions = {}): Promise<Gateway> {
+  const { engines, replicas = {}, flags = {} } = options;
+  await using stack = new AsyncDisposableStack();
+  const nats = stack.use(await startNats());
+  const endpoints = engines?.map((engine) => engine.endpoint).join(',');
+  const own: Partial<Record<ServiceName, readonly string[]>> = {
+    discovery:
+      endpoints === undefined ? [] : ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', endpoints],
+    ingress: ['--drain-delay-ms', '0', '--advertise-host', '127.0.0.1'],
+    'retry-worker': ['--drain-delay-ms', '0', '--advertise-host', '127.0.0.1'],
+  };
+  const start = (name: ServiceName) =>
+    startService(name, ['--nats-servers', nats.url, ...(own[name] ?? []), ...(flags[name] ?? [])]);
+  const kept = async (name: ServiceName) => stack.use(await start(name));
+  const several = (name: ServiceName, count = 1) => Promise.all(Array.from({ length: count }, () => kept(name)));
+  const [discovery, router, ingress, others] = await Promise.all([
+    several('discovery', replicas.discovery),
+    several('router', replicas.router),
+    several('ingress', replicas.ingress),
+    Promise.all((options.with ?? []).map(kept)),
+  ]);
+  const owned = stack.move();
+  return {
+    nats,
+    url: ingress[0]?.url ?? '',
+    ingress,
+    router,
+    discovery,
+    others,
+    start: async (name) => owned.use(await start(name)),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** The body of a chat request, as bytes on the wire. */
+export function chat(options: { stream?: boolean; model?: string; content?: string } = {}): string {
+  const { stream = false, model = 'test', content = 'Hello' } = options;
+  return JSON.stringify({ model, stream, messages: [{ role: 'user', content }] });
+}
+
+/** POSTs a body to a path of the gateway. */
+export function post(
+  base: string,
+  body: string | Uint8Array<ArrayBuffer>,
+  options: { path?: string; headers?: Record<string, string>; signal?: AbortSignal } = {},
+): Promise<Response> {
+  const { path = '/v1/chat/completions', headers, signal } = options;
+  return fetch(base + path, {
+    method: 'POST',
+    body,
+    headers: { 'content-type': 'application/json', ...headers },
+    signal: signal ?? null,
+  });
+}
