@@ -42,8 +42,12 @@ export function createLog(service: string, options: { level: string; secrets: re
     logger,
     close: () =>
       new Promise((resolve) => {
-        setTimeout(resolve, closeTimeoutMs).unref();
-        destination.once('close', resolve);
+        // Not unreferenced: to a reader that is gone there is no end, and it must not leave us waiting with an empty event loop.
+        const timer = setTimeout(resolve, closeTimeoutMs);
+        destination.once('close', () => {
+          clearTimeout(timer);
+          resolve();
+        });
         destination.end();
       }),
     flush: () => destination.flushSync(),

@@ -62,7 +62,7 @@ export class Metrics {
     return spec.labels ? family : family.labels({});
   }
 
-  /** With `collect` the value is asked for at each scrape; declared by several, the last to set a series wins. */
+  /** With `collect` the value is asked for at each scrape; set by several, the last counts. */
   gauge(spec: MetricSpec & { collect?: () => number }): Gauge;
   gauge<Label extends string>(spec: LabelledSpec<Label> & { collect?: CollectSeries<Label> }): Labelled<Label, Gauge>;
   gauge(
@@ -71,11 +71,12 @@ export class Metrics {
   ): Gauge | Labelled<string, Gauge> {
     const family = this.#family('gauge', spec, '', () => new Value());
     if (spec.labels) {
-      if (spec.collect) family.collectors.push(spec.collect);
+      const { collect } = spec;
+      if (collect) family.collectors.push(() => collect((values, value) => family.labels(values).set(value)));
       return family;
     }
     const { collect } = spec;
-    if (collect) family.collectors.push((set) => set({}, collect()));
+    if (collect) family.collectors.push(() => family.labels({}).set(collect()));
     return family.labels({});
   }
 
@@ -164,7 +165,8 @@ class Family<S extends Series> {
   readonly help: string;
   readonly type: string;
   readonly signature: string;
-  readonly collectors: CollectSeries<string>[] = [];
+  /** Run at each scrape; they set every series anew. */
+  readonly collectors: (() => void)[] = [];
   readonly #labels: readonly string[];
   readonly #create: () => S;
   #root: Branch<S> = { next: new Map(), series: undefined };
@@ -216,20 +218,13 @@ class Family<S extends Series> {
 
   /** What prom-client's registry calls at a scrape. */
   async get(): Promise<{ name: string; help: string; type: string; values: Sample[] }> {
-    if (this.collectors.length > 0) this.#collect();
+    if (this.collectors.length > 0) {
+      this.#root = { next: new Map(), series: undefined };
+      this.#all = [];
+      for (const collect of this.collectors) collect();
+    }
     const values = this.#all.flatMap(({ labels, series }) => series.samples(this.name, labels));
     return { name: this.name, help: this.help, type: this.type, values };
-  }
-
-  #collect(): void {
-    this.#root = { next: new Map(), series: undefined };
-    this.#all = [];
-    for (const collect of this.collectors) {
-      collect((values, value) => {
-        const series: Series = this.labels(values);
-        if (series instanceof Value) series.set(value);
-      });
-    }
   }
 }
 

@@ -15,7 +15,7 @@ export interface StringOption extends Described {
   readonly default: string;
   /** The values allowed besides the default; all when absent. */
   readonly choices?: readonly string[];
-  /** Says what is wrong with a value, e.g. `must be host:port`. It must not repeat the value. */
+  /** Says what is wrong with a value, e.g. `port 0 of "a:0" is not in 1-65535`. Of a secret it repeats nothing. */
   validate?(value: string): string | undefined;
 }
 
@@ -171,16 +171,15 @@ export function wrongValue(spec: OptionSpec, value: OptionValue): string | undef
     case 'string': {
       const text = String(value);
       if (text === spec.default && spec.choices) return undefined;
-      if (spec.choices && !spec.choices.includes(text)) return `must be ${allowedValues(spec)}`;
+      if (spec.choices && !spec.choices.includes(text)) return `allowed: ${allowedValues(spec)}`;
       return spec.validate?.(text);
     }
     case 'integer':
     case 'number': {
       const number = Number(value);
-      const inRange =
-        number >= (spec.min ?? Number.NEGATIVE_INFINITY) && number <= (spec.max ?? Number.POSITIVE_INFINITY);
-      const exact = spec.type === 'number' || Number.isSafeInteger(number);
-      return inRange && exact ? spec.validate?.(number) : `must be ${allowedValues(spec)}`;
+      const finite = spec.type === 'integer' ? Number.isSafeInteger(number) : Number.isFinite(number);
+      const allowed = finite && number >= (spec.min ?? -Infinity) && number <= (spec.max ?? Infinity);
+      return allowed ? spec.validate?.(number) : `allowed: ${allowedValues(spec)}`;
     }
   }
 }
@@ -216,5 +215,10 @@ export function camelCase(flag: string): string {
 export function shownValue(spec: OptionSpec, value: OptionValue): OptionValue {
   if (typeof value !== 'string') return value;
   if (spec.secret) return value === '' ? '' : '[redacted]';
-  return value.replace(/(?<=\/\/)[^/\s]*@|[^\s/,@:]+:[^\s/,@]*@/g, '[redacted]@');
+  return withoutUserinfo(value);
+}
+
+/** Drops `user:password@`, with a scheme before it or without. */
+export function withoutUserinfo(text: string): string {
+  return text.replace(/(?<=\/\/)[^/\s]*@|[^\s/,@:"]+:[^\s/,@"]*@/g, '[redacted]@');
 }

@@ -10,6 +10,7 @@ import {
   type ServiceOptions,
   type ServiceValues,
   shownValue,
+  withoutUserinfo,
   wrongValue,
 } from './option-table.ts';
 
@@ -53,7 +54,7 @@ export function parseOptions<Groups extends readonly OptionGroup[]>(
     if ('value' in read) values[camelCase(flag)] = read.value;
     else if (written) mistakes.push(mistake(spec, written, read.wrong));
   }
-  if (mistakes.length > 0) return { mistakes };
+  if (mistakes.length > 0) return { mistakes: mistakes.map(oneLine) };
 
   // Each value was read by the specification that its type is inferred from.
   const typed = values as ServiceValues<Groups>;
@@ -75,41 +76,64 @@ interface CommandLine {
 
 function readArguments(table: ReadonlyMap<string, OptionSpec>, argv: readonly string[]): CommandLine {
   const line: CommandLine = { written: new Map(), mistakes: [] };
-  // A stray word after a secret or misspelt flag may be (the rest of) a secret.
-  let mayBeSecret = false;
+  // After a secret's flag, or one that may be meant to be it, a word we do not know can be (the rest of) the secret.
+  let hide: 'nothing' | 'words' | 'anything' = 'nothing';
   for (let at = 0; at < argv.length; at++) {
-    const word = argv[at] ?? '';
-    const equals = word.indexOf('=');
-    const name = equals < 0 ? word : word.slice(0, equals);
-    const inline = equals < 0 ? undefined : word.slice(equals + 1);
+    const word = recognise(table, argv[at] ?? '');
     const next = argv[at + 1];
-
-    if (word === '--help' || word === '-h') line.asked = 'help';
-    else if (word === '--version') line.asked ??= 'version';
-    else if (!word.startsWith('-')) {
-      line.mistakes.push(`${mayBeSecret ? 'a word' : JSON.stringify(shortened(word))} follows no flag that takes it`);
+    if (word.kind === 'question') {
+      line.asked = line.asked === 'help' ? 'help' : word.asked;
+    } else if (word.kind === 'flag') {
+      const { spec, name, flag } = word;
+      const given = word.inline ?? (takesNext(spec, next) ? argv[++at] : undefined);
+      const text = given ?? (spec.type === 'boolean' ? 'true' : undefined);
+      hide = !spec.secret ? 'nothing' : text === undefined ? 'anything' : 'words';
+      if (text === undefined) line.mistakes.push(`${name}: read no value, allowed: ${allowedValues(spec)}`);
+      else line.written.set(flag, { text, source: name });
+    } else if (word.kind === 'negation') {
+      hide = 'nothing';
+      if (word.inline === undefined) line.written.set(word.flag, { text: 'false', source: word.name });
+      else line.mistakes.push(`${word.name}: read a value, allowed: none`);
     } else {
-      const flag = name.slice(2);
-      const spec = name.startsWith('--') ? table.get(flag) : undefined;
-      const negated =
-        name.startsWith('--no-') && table.get(flag.slice(3))?.type === 'boolean' ? flag.slice(3) : undefined;
-      mayBeSecret = spec ? spec.secret === true : negated === undefined;
-      if (spec) {
-        const text =
-          inline ?? (takesNext(spec, next) ? argv[++at] : undefined) ?? (spec.type === 'boolean' ? 'true' : undefined);
-        if (text === undefined) line.mistakes.push(`${name} needs a value: ${allowedValues(spec)}`);
-        else line.written.set(flag, { text, source: name });
-      } else if (negated && inline === undefined) {
-        line.written.set(negated, { text: 'false', source: name });
-      } else if (negated) {
-        line.mistakes.push(`${name} takes no value`);
-      } else {
-        line.mistakes.push(unknownFlag(table, name));
-        if (inline === undefined && next !== undefined && !next.startsWith('-')) at++;
-      }
+      const unknown = word.kind === 'unknown';
+      const hidden = hide === 'anything' || (hide === 'words' && !word.name.startsWith('--'));
+      const shown = hidden ? `argument ${at + 1} (not shown)` : shortened(word.name);
+      const near = unknown && !hidden ? nearest(plainName(word.name), table.keys()) : undefined;
+      const advice = near === undefined ? 'see --help' : `did you mean --${near}?`;
+      line.mistakes.push(`${shown}: no flag of this service, ${advice}`);
+      if (unknown) hide = 'words';
+      // Its value, most likely.
+      if (unknown && word.inline === undefined && next !== undefined && !next.startsWith('--')) at++;
     }
   }
   return line;
+}
+
+type Word =
+  | { readonly kind: 'question'; readonly asked: 'help' | 'version' }
+  | {
+      readonly kind: 'flag';
+      readonly name: string;
+      readonly flag: string;
+      readonly spec: OptionSpec;
+      readonly inline?: string;
+    }
+  | { readonly kind: 'negation'; readonly name: string; readonly flag: string; readonly inline?: string }
+  | { readonly kind: 'unknown' | 'stray'; readonly name: string; readonly inline?: string };
+
+function recognise(table: ReadonlyMap<string, OptionSpec>, word: string): Word {
+  if (word === '--help' || word === '-h') return { kind: 'question', asked: 'help' };
+  if (word === '--version') return { kind: 'question', asked: 'version' };
+  if (!word.startsWith('-')) return { kind: 'stray', name: word };
+  const equals = word.indexOf('=');
+  const name = equals < 0 ? word : word.slice(0, equals);
+  const inline = equals < 0 ? {} : { inline: word.slice(equals + 1) };
+  const flag = name.startsWith('--') ? name.slice(2) : '';
+  const spec = table.get(flag);
+  if (spec) return { kind: 'flag', name, flag, spec, ...inline };
+  const positive = flag.startsWith('no-') ? flag.slice(3) : '';
+  if (table.get(positive)?.type === 'boolean') return { kind: 'negation', name, flag: positive, ...inline };
+  return { kind: 'unknown', name, ...inline };
 }
 
 function takesNext(spec: OptionSpec, next: string | undefined): boolean {
@@ -119,7 +143,7 @@ function takesNext(spec: OptionSpec, next: string | undefined): boolean {
 
 function readValue(spec: OptionSpec, text: string): { value: OptionValue } | { wrong: string } {
   const value = convert(spec, text);
-  const wrong = value === undefined ? `must be ${allowedValues(spec)}` : wrongValue(spec, value);
+  const wrong = value === undefined ? `allowed: ${allowedValues(spec)}` : wrongValue(spec, value);
   return value === undefined || wrong !== undefined ? { wrong: wrong ?? '' } : { value };
 }
 
@@ -137,23 +161,20 @@ function convert(spec: OptionSpec, text: string): OptionValue | undefined {
 }
 
 function mistake(spec: OptionSpec, { text, source }: Written, wrong: string): string {
-  const read = spec.secret ? 'a value that is secret' : JSON.stringify(shortened(String(shownValue(spec, text))));
-  const safe = spec.secret && text !== '' ? wrong.replaceAll(text, '[redacted]') : wrong;
-  return oneLine(`${source} ${safe}; read ${read}`);
+  const read = spec.secret ? 'a secret' : JSON.stringify(shortened(String(shownValue(spec, text))));
+  const safe = spec.secret && text !== '' ? wrong.replaceAll(text, '[redacted]') : withoutUserinfo(wrong);
+  return `${source}: read ${read}, ${safe}`;
 }
 
-function unknownFlag(table: ReadonlyMap<string, OptionSpec>, name: string): string {
-  const near = nearest(
-    name
-      .replace(/^-+(no-)?/, '')
-      .replaceAll('_', '-')
-      .toLowerCase(),
-    table.keys(),
-  );
-  return `${shortened(name)} is not a flag${near ? `; did you mean --${near}?` : ', see --help'}`;
+/** `--No_Fast` → `fast`: what is compared with the names of flags. */
+function plainName(name: string): string {
+  return name
+    .toLowerCase()
+    .replaceAll('_', '-')
+    .replace(/^-+(no-)?/, '');
 }
 
-/** The candidate that fewest edits away, if it is near enough to be meant. */
+/** The candidate that is the fewest edits away, if near enough to be meant. */
 function nearest(name: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
   let least = Math.max(2, Math.floor(name.length / 3)) + 1;
@@ -188,5 +209,5 @@ function shortened(text: string): string {
 }
 
 function oneLine(text: string): string {
-  return text.replace(/\s*[\r\n]+\s*/g, ' ');
+  return text.replace(/[\s\p{Cc}]+/gu, ' ');
 }

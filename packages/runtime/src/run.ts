@@ -48,8 +48,8 @@ export type Start<Groups extends readonly OptionGroup[]> = (
 const exitUsage = 64; // EX_USAGE of sysexits.h
 const exitFailure = 1;
 const signalNumbers = { SIGINT: 2, SIGTERM: 15 } as const;
-/** Beyond the drain's own limits: what closing sockets and the admin server may take before the process ends anyway. */
-const disposeTimeoutMs = 10_000;
+/** Beside the drain's own limits: what giving up a start, closing sockets and the rest may take before the process ends anyway. */
+const endTimeoutMs = 10_000;
 
 /**
  * The life of a process, from its flags to its exit code: 0 after `--help`, `--version` or an orderly end, 64 for wrong flags (a line each on
@@ -88,8 +88,11 @@ async function live(
   { log, runtime }: { log: Log; runtime: RuntimeValues },
 ): Promise<number> {
   const { logger } = log;
-  const shutdown = shutdownOnSignal(log, runtime.drainDelayMs + runtime.drainTimeoutMs + disposeTimeoutMs);
   let running: Running | undefined;
+  const shutdown = shutdownOnSignal(log, () => {
+    const drainMs = running?.drain ? runtime.drainDelayMs + runtime.drainTimeoutMs : 0;
+    return drainMs + endTimeoutMs;
+  });
   const readiness = (): Readiness => {
     if (shutdown.aborted) return 'draining';
     if (!running) return 'starting';
@@ -137,7 +140,7 @@ async function drain(running: Running, logger: Logger, runtime: RuntimeValues): 
 }
 
 /** The first signal aborts the returned signal; a second one, or `deadlineMs` without an end, ends the process at once. */
-function shutdownOnSignal(log: Log, deadlineMs: number): AbortSignal {
+function shutdownOnSignal(log: Log, deadlineMs: () => number): AbortSignal {
   const shutdown = new AbortController();
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
     process.on(name, () => {
@@ -151,7 +154,7 @@ function shutdownOnSignal(log: Log, deadlineMs: number): AbortSignal {
         log.logger.fatal('did not end in time');
         log.flush();
         process.exit(exitFailure);
-      }, deadlineMs).unref();
+      }, deadlineMs()).unref();
       shutdown.abort();
     });
   }
