@@ -1,4 +1,5 @@
-export { readStaticEndpoints } from './endpoints.ts';
+export { isHostName, readStaticEndpoints } from './endpoints.ts';
+export { openRecordKeeper, openStoreReader, type StoreValues } from './open.ts';
 export { discoveryOptions, storeOptions } from './options.ts';
-export { type PodRecord, type SkipReason, skipReasons } from './record.ts';
-export type { ReaderSink, Records, StoreEvent, StoreReader } from './store.ts';
+export { instanceId, type PodRecord, type SkipReason, skipReasons } from './record.ts';
+export type { ReaderSink, RecordKeeper, Records, StoreEvent, StoreReader } from './store.ts';

@@ -1,4 +1,4 @@
-import { busOptions } from '@llm-gateway/bus';
+import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { discoveryOptions, readStaticEndpoints } from '@llm-gateway/registry';
 import { pdOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf, runtimeOptions } from '@llm-gateway/runtime';
@@ -7,7 +7,7 @@ export const options = defineService({
   name: 'discovery',
   description: 'Knows the live instances, from Redis, etcd or a static list, and announces them',
   groups: [discoveryOptions, pdOptions, busOptions, runtimeOptions],
-  check: staticEndpointMistakes,
+  check: (values) => [...staticEndpointMistakes(values), ...busMistakes(values)],
 });
 
 export type Options = OptionsOf<typeof options>;

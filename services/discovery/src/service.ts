@@ -1,45 +1,54 @@
 import { randomUUID } from 'node:crypto';
-import type { Bus } from '@llm-gateway/bus';
-import { type Instance, instancesChanged, instancesList } from '@llm-gateway/protocol';
-import { readStaticEndpoints } from '@llm-gateway/registry';
+import type { Bus, Subscription } from '@llm-gateway/bus';
+import { instancesChanged, instancesList } from '@llm-gateway/protocol';
 import type { Parts, Running } from '@llm-gateway/runtime';
 import type { Options } from './options.ts';
 import { Revisions } from './revisions.ts';
+import { openSource, type SourceStep } from './source.ts';
 
 /** Followers that miss three take the replica for dead. */
 const heartbeatIntervalMs = 1000;
 
 /** Discovery: answers `list`, announces changes and heartbeats. Whoever made the bus closes it. */
 export async function start(values: Options, deps: Parts & { readonly bus: Bus }): Promise<Running> {
-  const { bus } = deps;
+  const { bus, log } = deps;
   const replica = `discovery-${randomUUID().slice(0, 8)}`;
   const revisions = new Revisions(replica);
-  const storeUp = true;
+  const subscriptions: Subscription[] = [];
+  // Nothing is said before the store was read once: an empty list would be believed.
+  let speaking = false;
+  let storeUp = false;
 
-  const announce = (upserts: readonly Instance[], removals: readonly string[]): void => {
-    for (const message of revisions.change(upserts, removals, storeUp)) bus.publish(instancesChanged, message);
+  const beat = (): void => {
+    if (speaking && bus.connected) bus.publish(instancesChanged, revisions.heartbeat(storeUp));
   };
-  const heartbeat = (): void => {
-    bus.publish(instancesChanged, revisions.heartbeat(storeUp));
+  const speak = (): void => {
+    speaking = true;
+    for (const owner of [replica, undefined]) {
+      subscriptions.push(bus.respond(instancesList, ({ after }) => revisions.page(after, storeUp), { owner }));
+    }
+    log.info({ replica, instances: revisions.size }, 'instances are known');
+  };
+  const onStep = (step: SourceStep): void => {
+    const turned = step.storeUp !== storeUp;
+    storeUp = step.storeUp;
+    const messages = revisions.change(step.upserts, step.removals, storeUp);
+    if (speaking) for (const message of messages) bus.publish(instancesChanged, message);
+    else if (storeUp) speak();
+    if (turned) beat();
   };
 
-  const read = readStaticEndpoints(values.llmBackendEndpoints, { kvPorts: values.pdDisaggProtocol !== '' });
-  if ('mistake' in read) throw new Error(read.mistake);
-  announce(read.instances, []);
-
-  await using stack = new AsyncDisposableStack();
-  stack.use(bus.respond(instancesList, ({ after }) => revisions.page(after, storeUp), { owner: replica }));
-  stack.use(bus.respond(instancesList, ({ after }) => revisions.page(after, storeUp)));
+  const source = openSource(values, deps, onStep);
+  const beats = setInterval(beat, heartbeatIntervalMs);
   // Followers that were cut off together with us need not wait for the next beat.
-  stack.use(bus.onStatus((connected) => connected && heartbeat()));
-  const beats = setInterval(heartbeat, heartbeatIntervalMs);
-  stack.defer(() => clearInterval(beats));
-  heartbeat();
-
-  const owned = stack.move();
+  subscriptions.push(bus.onStatus((connected) => connected && beat()));
   return {
     addresses: {},
-    ready: () => bus.connected,
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+    ready: () => speaking && bus.connected,
+    async [Symbol.asyncDispose]() {
+      clearInterval(beats);
+      for (const subscription of subscriptions) subscription.close();
+      await source[Symbol.asyncDispose]();
+    },
   };
 }

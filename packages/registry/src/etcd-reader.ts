@@ -1,0 +1,213 @@
+import { GatewayError } from '@llm-gateway/protocol';
+import { EtcdConnection, type EtcdEntry, type EtcdHead, type EtcdSettings } from './etcd.ts';
+import { Pause, retryDelayMs } from './pause.ts';
+import { decodeRecord, etcdKeyPrefix, type PodRecord, type SkipReason } from './record.ts';
+import type { ReaderSink, StoreReader } from './store.ts';
+
+/** How often a member must show that it still has a quorum and its history: a watch of a member that lost them is silent. */
+const probeIntervalMs = 1000;
+/** Without a word for this long the store counts as lost, although a call may still wait for its answer. */
+const silenceMs = 3000;
+/** Changes are gathered this long: hundreds a second must not each cost a look at thousands of records. */
+const gatherMs = 20;
+
+/** Loads everything, then watches from the next revision. Any failure, and the refresh interval, begins that anew. */
+export class EtcdReader implements StoreReader {
+  readonly intervalMs = probeIntervalMs;
+  readonly ttlMs: number;
+  readonly #settings: EtcdSettings & { readonly refreshIntervalMs: number };
+  readonly #sink: ReaderSink;
+  readonly #pause = new Pause();
+  readonly #watchdog: NodeJS.Timeout;
+  readonly #finished: Promise<void>;
+  #closed = false;
+  #connection: EtcdConnection | null = null;
+  /** The newest that was seen of the cluster. */
+  #head: EtcdHead | null = null;
+  #heardAtMs = performance.now();
+  /** `lost` was said and nothing heard since. */
+  #away = false;
+  /** `lost` was said and nothing loaded since. */
+  #doubtful = false;
+  /** Keys whose value does not count, and why. */
+  readonly #skipped = new Map<string, string>();
+
+  constructor(settings: EtcdSettings & { ttlMs: number; refreshIntervalMs: number }, sink: ReaderSink) {
+    this.ttlMs = settings.ttlMs;
+    this.#settings = settings;
+    this.#sink = sink;
+    this.#watchdog = setInterval(() => {
+      if (performance.now() - this.#heardAtMs > silenceMs) this.#lose();
+    }, silenceMs / 6);
+    this.#finished = this.#run();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#watchdog);
+    this.#connection?.[Symbol.dispose]();
+    this.#pause.ring();
+    await this.#finished;
+  }
+
+  async #run(): Promise<void> {
+    const { urls } = this.#settings;
+    // Anywhere in the list, so that many readers do not all watch the first.
+    let at = Math.floor(Math.random() * urls.length);
+    let failures = 0;
+    while (!this.#closed) {
+      try {
+        using connection = new EtcdConnection(urls[at % urls.length] ?? '', this.#settings);
+        this.#connection = connection;
+        await this.#follow(connection, () => {
+          failures = 0;
+        });
+      } catch (error) {
+        if (this.#closed) return;
+        at++;
+        failures++;
+        this.#sink.onFailure(error instanceof GatewayError ? error : unexpected(error));
+        if (failures % urls.length !== 0) continue;
+        this.#lose();
+        await this.#pause.wait(retryDelayMs(failures / urls.length, Math.random));
+      }
+    }
+  }
+
+  /** Until it fails, or the reader is disposed of. */
+  async #follow(connection: EtcdConnection, onWatching: () => void): Promise<void> {
+    while (!this.#closed) {
+      const { entries, ...head } = await connection.read(etcdKeyPrefix);
+      if (this.#closed) return;
+      this.#load(entries, head);
+      const refreshAtMs = performance.now() + this.#settings.refreshIntervalMs;
+      const changes = new Changes(this.#pause);
+      using _watch = await connection.watch({ prefix: etcdKeyPrefix }, head.revision + 1, changes);
+      onWatching();
+      let probeAtMs = performance.now() + probeIntervalMs;
+      while (!this.#closed && performance.now() < refreshAtMs) {
+        await this.#pause.wait(Math.max(0, Math.min(probeAtMs, refreshAtMs) - performance.now()));
+        if (changes.ended) throw changes.ended;
+        if (!changes.empty) {
+          await this.#pause.wait(gatherMs);
+          this.#change(changes);
+        }
+        if (performance.now() < probeAtMs) continue;
+        this.#confirm(await connection.head(etcdKeyPrefix));
+        probeAtMs = performance.now() + probeIntervalMs;
+      }
+    }
+  }
+
+  #load(entries: readonly EtcdEntry[], head: EtcdHead): void {
+    const doubtful = this.#doubtful || this.#isOtherHistory(head);
+    const records = new Map<string, PodRecord>();
+    for (const entry of entries) {
+      const record = this.#decode(entry);
+      if (record) records.set(podName(entry.key), record);
+    }
+    this.#doubtful = false;
+    this.#head = head;
+    this.#hear();
+    this.#sink.onEvent({ kind: 'loaded', records, doubtful, storeWallMs: null });
+  }
+
+  #change(changes: Changes): void {
+    const puts = new Map<string, PodRecord>();
+    const deletes: string[] = [];
+    for (const [key, entry] of changes.entries) {
+      const record = entry && this.#decode(entry);
+      if (record) puts.set(podName(key), record);
+      else deletes.push(podName(key));
+      if (!entry) this.#skipped.delete(key);
+    }
+    if (this.#head) this.#head = { ...this.#head, revision: Math.max(this.#head.revision, changes.revision) };
+    changes.clear();
+    this.#hear();
+    this.#sink.onEvent({ kind: 'changed', puts, deletes });
+  }
+
+  #confirm(head: EtcdHead): void {
+    if (this.#closed) return;
+    if (this.#isOtherHistory(head)) throw new GatewayError('store_unavailable', 'etcd: the data was lost or replaced');
+    this.#hear();
+    this.#sink.onEvent({ kind: 'changed', puts: new Map(), deletes: [] });
+  }
+
+  #isOtherHistory(head: EtcdHead): boolean {
+    const known = this.#head;
+    return known !== null && (head.clusterId !== known.clusterId || head.revision < known.revision);
+  }
+
+  #decode(entry: EtcdEntry): PodRecord | null {
+    const name = podName(entry.key);
+    const { record, skipped } = decodeRecord(name, entry.value, entry);
+    const reasons = skipped.join();
+    if (reasons !== this.#skipped.get(entry.key)) {
+      for (const reason of new Set<SkipReason>(skipped)) this.#sink.onSkipped(reason, name);
+    }
+    if (reasons === '') this.#skipped.delete(entry.key);
+    else this.#skipped.set(entry.key, reasons);
+    return record;
+  }
+
+  #hear(): void {
+    this.#heardAtMs = performance.now();
+    this.#away = false;
+  }
+
+  #lose(): void {
+    if (this.#away || this.#closed) return;
+    this.#away = true;
+    this.#doubtful = true;
+    this.#sink.onEvent({ kind: 'lost' });
+  }
+}
+
+/** What a watch heard and the reader has not yet told. */
+class Changes {
+  /** By key, the newest; null: deleted. */
+  readonly entries = new Map<string, EtcdEntry | null>();
+  revision = 0;
+  ended: GatewayError | null = null;
+  readonly #pause: Pause;
+
+  constructor(pause: Pause) {
+    this.#pause = pause;
+  }
+
+  get empty(): boolean {
+    return this.entries.size === 0;
+  }
+
+  clear(): void {
+    this.entries.clear();
+  }
+
+  onPut(entry: EtcdEntry, revision: number): void {
+    this.#add(entry.key, entry, revision);
+  }
+
+  onDelete(key: string, revision: number): void {
+    this.#add(key, null, revision);
+  }
+
+  onEnd(error: GatewayError): void {
+    this.ended = error;
+    this.#pause.ring();
+  }
+
+  #add(key: string, entry: EtcdEntry | null, revision: number): void {
+    if (this.empty) this.#pause.ring();
+    this.entries.set(key, entry);
+    this.revision = revision;
+  }
+}
+
+function podName(key: string): string {
+  return key.slice(etcdKeyPrefix.length);
+}
+
+function unexpected(cause: unknown): GatewayError {
+  return new GatewayError('internal', 'etcd: reading failed', { cause });
+}

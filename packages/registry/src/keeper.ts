@@ -1,0 +1,143 @@
+import { GatewayError, type Instance } from '@llm-gateway/protocol';
+import { Pause, retryDelayMs } from './pause.ts';
+import type { RecordKeeper } from './store.ts';
+
+/** One pod's place in one store. All of it rejects with `GatewayError`, each within a deadline of its own. */
+export interface RecordPlace extends Disposable {
+  put(instances: readonly Instance[]): Promise<void>;
+  /** No error when there is none. */
+  remove(): Promise<void>;
+  /** How often `renew` must be called for what was put to stay; null: never. */
+  readonly renewIntervalMs: number | null;
+  /** Keeps what was put; false when it is gone. */
+  renew(): Promise<boolean>;
+  /** Hears when what was put may be gone: the connection was lost, or somebody removed it. */
+  onDoubt(listener: () => void): void;
+}
+
+export interface KeeperOptions {
+  /** How long a record stays in the store when nothing keeps it there. */
+  readonly ttlMs: number;
+  /** At each failed try. */
+  readonly onFailure: (error: GatewayError) => void;
+}
+
+/** Makes the store hold what it is told to, for as long as it takes. One thing at a time, the newest wish wins. */
+export class Keeper implements RecordKeeper {
+  readonly #place: RecordPlace;
+  readonly #options: KeeperOptions;
+  readonly #pause = new Pause();
+  readonly #finished: Promise<void>;
+  #wanted: readonly Instance[] = [];
+  /** The store must be written before it holds what is wanted, as far as is known. */
+  #dirty = false;
+  #closed = false;
+  #removing: (() => void) | null = null;
+  /** When the record was last put or renewed, monotonic; null when there is none. */
+  #keptAtMs: number | null = null;
+  #failures = 0;
+  #storeUp = false;
+
+  constructor(place: RecordPlace, options: KeeperOptions) {
+    this.#place = place;
+    this.#options = options;
+    place.onDoubt(() => {
+      // A record that shall not be there cannot be missed.
+      if (this.#wanted.length > 0) this.#soil();
+    });
+    this.#finished = this.#run();
+  }
+
+  get written(): boolean {
+    return this.#keptAtMs !== null && performance.now() - this.#keptAtMs < this.#options.ttlMs;
+  }
+
+  get storeUp(): boolean {
+    return this.#storeUp;
+  }
+
+  set(instances: readonly Instance[]): void {
+    if (this.#removing) return;
+    this.#wanted = instances;
+    this.#soil();
+  }
+
+  async remove(timeoutMs: number): Promise<boolean> {
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const timer = setTimeout(() => resolve(false), timeoutMs);
+    this.#removing = () => resolve(true);
+    this.#wanted = [];
+    this.#soil();
+    const removed = await promise;
+    clearTimeout(timer);
+    return removed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    this.#pause.ring();
+    this.#place[Symbol.dispose]();
+    await this.#finished;
+  }
+
+  #soil(): void {
+    this.#dirty = true;
+    this.#pause.ring();
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#closed) {
+      try {
+        if (this.#dirty) await this.#write();
+        else if (this.#renewInMs() <= 0) await this.#renew();
+        else {
+          await this.#pause.wait(this.#renewInMs());
+          continue;
+        }
+        this.#failures = 0;
+        this.#storeUp = true;
+      } catch (error) {
+        if (this.#closed) return;
+        this.#storeUp = false;
+        this.#failures++;
+        this.#options.onFailure(error instanceof GatewayError ? error : unexpected(error));
+        await this.#pause.wait(retryDelayMs(this.#failures, Math.random));
+      }
+    }
+  }
+
+  async #write(): Promise<void> {
+    this.#dirty = false;
+    const wanted = this.#wanted;
+    try {
+      if (wanted.length > 0) {
+        const putAtMs = performance.now();
+        await this.#place.put(wanted);
+        this.#keptAtMs = putAtMs;
+      } else {
+        await this.#place.remove();
+        this.#keptAtMs = null;
+        if (!this.#dirty) this.#removing?.();
+      }
+    } catch (error) {
+      this.#dirty = true;
+      throw error;
+    }
+  }
+
+  async #renew(): Promise<void> {
+    const renewAtMs = performance.now();
+    if (await this.#place.renew()) this.#keptAtMs = renewAtMs;
+    else this.#dirty = true;
+  }
+
+  #renewInMs(): number {
+    const { renewIntervalMs } = this.#place;
+    if (renewIntervalMs === null || this.#keptAtMs === null) return Number.POSITIVE_INFINITY;
+    return this.#keptAtMs + renewIntervalMs - performance.now();
+  }
+}
+
+function unexpected(cause: unknown): GatewayError {
+  return new GatewayError('internal', 'keeping the record failed', { cause });
+}

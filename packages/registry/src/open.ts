@@ -1,0 +1,79 @@
+import { readEtcdEndpoints } from './endpoints.ts';
+import type { EtcdSettings } from './etcd.ts';
+import { EtcdPlace } from './etcd-place.ts';
+import { EtcdReader } from './etcd-reader.ts';
+import { Keeper, type KeeperOptions } from './keeper.ts';
+import type { RedisSettings } from './redis.ts';
+import { RedisPlace } from './redis-place.ts';
+import { RedisReader } from './redis-reader.ts';
+import type { ReaderSink, RecordKeeper, StoreReader } from './store.ts';
+
+/** The values of `storeOptions`. */
+export interface StoreValues {
+  readonly llmBackendDiscovery: string;
+  readonly discoveryRedisHost: string;
+  readonly discoveryRedisPort: number;
+  readonly discoveryRedisUsername: string;
+  readonly discoveryRedisPassword: string;
+  readonly discoveryRedisSocketTimeout: number;
+  readonly discoveryRedisRetryTimes: number;
+  readonly discoveryRedisStatusTtlMs: number;
+  readonly discoveryRedisRefreshIntervalMs: number;
+  readonly discoveryEtcdEndpoints: string;
+  readonly discoveryEtcdUsername: string;
+  readonly discoveryEtcdPassword: string;
+  readonly discoveryEtcdDialTimeout: number;
+  readonly discoveryEtcdLeaseTtl: number;
+  readonly discoveryEtcdRefreshIntervalSec: number;
+}
+
+/** Reads the chosen store from now on. Returns at once; the store need not be there. Whoever calls this disposes of it. */
+export function openStoreReader(values: StoreValues, sink: ReaderSink): StoreReader {
+  if (values.llmBackendDiscovery === 'etcd') {
+    const refreshIntervalMs = values.discoveryEtcdRefreshIntervalSec * 1000;
+    return new EtcdReader(
+      { ...etcdSettings(values), ttlMs: values.discoveryEtcdLeaseTtl * 1000, refreshIntervalMs },
+      sink,
+    );
+  }
+  const { discoveryRedisStatusTtlMs: ttlMs, discoveryRedisRefreshIntervalMs: intervalMs } = values;
+  return new RedisReader({ ...redisSettings(values), ttlMs, intervalMs }, sink);
+}
+
+/** Keeps one pod's record in the chosen store. Returns at once; the store need not be there. Whoever calls this disposes of it. */
+export function openRecordKeeper(
+  podName: string,
+  values: StoreValues,
+  options: Pick<KeeperOptions, 'onFailure'>,
+): RecordKeeper {
+  if (values.llmBackendDiscovery === 'etcd') {
+    const leaseTtlSeconds = values.discoveryEtcdLeaseTtl;
+    const place = new EtcdPlace(podName, { ...etcdSettings(values), leaseTtlSeconds });
+    return new Keeper(place, { ...options, ttlMs: leaseTtlSeconds * 1000 });
+  }
+  const { discoveryRedisStatusTtlMs: ttlMs } = values;
+  return new Keeper(new RedisPlace(podName, { ...redisSettings(values), ttlMs }), { ...options, ttlMs });
+}
+
+function redisSettings(values: StoreValues): RedisSettings {
+  return {
+    host: values.discoveryRedisHost,
+    port: values.discoveryRedisPort,
+    username: values.discoveryRedisUsername,
+    password: values.discoveryRedisPassword,
+    socketTimeoutMs: values.discoveryRedisSocketTimeout * 1000,
+    retryTimes: values.discoveryRedisRetryTimes,
+  };
+}
+
+function etcdSettings(values: StoreValues): EtcdSettings {
+  const endpoints = readEtcdEndpoints(values.discoveryEtcdEndpoints);
+  // The flag was validated with the same function.
+  if ('mistake' in endpoints) throw new Error(endpoints.mistake);
+  return {
+    urls: endpoints.urls,
+    username: values.discoveryEtcdUsername,
+    password: values.discoveryEtcdPassword,
+    dialTimeoutMs: values.discoveryEtcdDialTimeout * 1000,
+  };
+}

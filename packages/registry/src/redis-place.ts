@@ -1,0 +1,42 @@
+import type { Instance } from '@llm-gateway/protocol';
+import type { RecordPlace } from './keeper.ts';
+import { encodeRecord, redisKeyPrefix } from './record.ts';
+import { type RedisSettings, RedisStore } from './redis.ts';
+
+/** A pod's record in Redis: one value that runs out after two TTLs, so that nothing stays of a pod that could not clean up. */
+export class RedisPlace implements RecordPlace {
+  readonly renewIntervalMs = null;
+  readonly #podName: string;
+  readonly #key: string;
+  readonly #ttlMs: number;
+  readonly #store: RedisStore;
+
+  constructor(podName: string, settings: RedisSettings & { ttlMs: number }) {
+    this.#podName = podName;
+    this.#key = `${redisKeyPrefix}${podName}`;
+    this.#ttlMs = settings.ttlMs;
+    this.#store = new RedisStore(settings);
+  }
+
+  async put(instances: readonly Instance[]): Promise<void> {
+    const value = encodeRecord(this.#podName, Date.now(), instances);
+    await this.#store.call((redis) => redis.set(this.#key, value, 'PX', 2 * this.#ttlMs));
+  }
+
+  async remove(): Promise<void> {
+    await this.#store.call((redis) => redis.del(this.#key));
+  }
+
+  /** Never called: each heartbeat writes the record anew. */
+  async renew(): Promise<boolean> {
+    return true;
+  }
+
+  onDoubt(listener: () => void): void {
+    this.#store.onConnected(listener);
+  }
+
+  [Symbol.dispose](): void {
+    this.#store[Symbol.dispose]();
+  }
+}

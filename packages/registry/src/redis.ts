@@ -1,0 +1,103 @@
+import { GatewayError } from '@llm-gateway/protocol';
+import { Redis } from 'ioredis';
+import { retryDelayMs } from './pause.ts';
+
+export interface RedisSettings {
+  readonly host: string;
+  readonly port: number;
+  /** Empty: not sent. */
+  readonly username: string;
+  readonly password: string;
+  /** For the connection, and for the answer to each command. */
+  readonly socketTimeoutMs: number;
+  /** How often a command is tried again when the connection failed. */
+  readonly retryTimes: number;
+}
+
+/** One connection to Redis that comes back by itself. The only user of ioredis. */
+export class RedisStore implements Disposable {
+  readonly #redis: Redis;
+  readonly #settings: RedisSettings;
+  #connections = 0;
+  #lastError: unknown;
+
+  constructor(settings: RedisSettings) {
+    this.#settings = settings;
+    this.#redis = new Redis({
+      host: settings.host,
+      port: settings.port,
+      family: 0,
+      ...(settings.username !== '' && { username: settings.username }),
+      ...(settings.password !== '' && { password: settings.password }),
+      connectTimeout: settings.socketTimeoutMs,
+      socketTimeout: settings.socketTimeoutMs,
+      retryStrategy: (times) => retryDelayMs(times, Math.random),
+      // A command either goes out now or fails: one that waited would be sent at a time when it is no longer meant.
+      enableOfflineQueue: false,
+      autoResendUnfulfilledCommands: false,
+      maxRetriesPerRequest: 0,
+      // No command but ours: an ACL user may have no right to others.
+      protocol: 2,
+      enableReadyCheck: false,
+      disableClientInfo: true,
+    });
+    this.#redis.on('ready', () => {
+      this.#connections++;
+    });
+    this.#redis.on('error', (error) => {
+      this.#lastError = error;
+    });
+  }
+
+  /** Grows with each connection: what was read before and after a change was perhaps not read from the same data. */
+  get connections(): number {
+    return this.#connections;
+  }
+
+  /** The number of the connection, once there is one. Rejects as `call` does. */
+  async connected(): Promise<number> {
+    await this.call(async () => undefined);
+    return this.#connections;
+  }
+
+  onConnected(listener: () => void): void {
+    this.#redis.on('ready', listener);
+  }
+
+  /** Runs one command. Rejects with `store_unavailable` when there is no connection in time, no answer in time, or the answer is an error. */
+  async call<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
+    for (let failures = 0; ; failures++) {
+      try {
+        await this.#ready();
+        return await command(this.#redis);
+      } catch (cause) {
+        // What Redis itself answered, it would answer again.
+        const answered = cause instanceof Error && cause.name === 'ReplyError';
+        if (!answered && failures < this.#settings.retryTimes && this.#redis.status !== 'end') continue;
+        throw new GatewayError('store_unavailable', `redis: ${cause instanceof Error ? cause.message : cause}`, {
+          cause,
+        });
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#redis.disconnect();
+  }
+
+  async #ready(): Promise<void> {
+    if (this.#redis.status === 'ready') return;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const fail = () => reject(this.#lastError ?? new Error('no connection'));
+    const timer = setTimeout(fail, this.#settings.socketTimeoutMs);
+    this.#redis.once('ready', resolve);
+    this.#redis.once('end', fail);
+    try {
+      await promise;
+    } finally {
+      clearTimeout(timer);
+      this.#redis.off('ready', resolve);
+      this.#redis.off('end', fail);
+    }
+  }
+}
