@@ -1,5 +1,6 @@
 export type { Logger } from 'pino';
 export { advertisedHost } from './advertised-host.ts';
+export { internalOptions } from './internal-options.ts';
 export {
   boundedLabel,
   type CollectSeries,
