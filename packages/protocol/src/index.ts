@@ -1,4 +1,5 @@
 export { type ErrorBody, type ErrorCode, errorBody, errorCodes, GatewayError } from './errors.ts';
+export { FinishReason } from './finish-reason.ts';
 export { Instance, InstanceAddress, type Role, roles } from './instance.ts';
 export {
   type Codec,
@@ -11,13 +12,19 @@ export {
 } from './message.ts';
 export {
   Ask,
+  type CopyOutcome,
+  copyOutcomes,
   Decision,
   instancesChanged,
   instancesList,
   isAsk,
   LoadReport,
   loadReport,
+  MirrorCopy,
+  MirrorPrimary,
+  MirrorReport,
   mirrorPrimary,
+  mirrorReport,
   mirrorSend,
   OutcomeReport,
   outcomeReport,

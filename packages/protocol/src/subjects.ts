@@ -14,6 +14,7 @@ export const subjects = {
   retryOffer: `${prefix}.retry.offer`,
   mirrorSend: `${prefix}.mirror.send`,
   mirrorPrimary: `${prefix}.mirror.primary`,
+  mirrorReport: `${prefix}.mirror.report`,
 } as const;
 
 /** The subject that only `owner` answers. Owners are ids made by this gateway: letters, digits and `-`. */
