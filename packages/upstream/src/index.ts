@@ -10,4 +10,5 @@ export {
   type UpstreamRequest,
   type UpstreamTimeouts,
 } from './upstream.ts';
+export { splitUrl } from './url.ts';
 export { readWhole, type WholeResponse } from './whole.ts';

@@ -34,7 +34,11 @@ interface Seen {
   resume: () => void;
 }
 
-function call(upstream: Upstream, origin: string, options: { pauseAfter?: number; body?: string } = {}): Seen {
+function call(
+  upstream: Upstream,
+  origin: string,
+  options: { pauseAfter?: number; body?: string; once?: boolean } = {},
+): Seen {
   const { promise, resolve } = Promise.withResolvers<void>();
   const seen: Seen = {
     status: undefined,
@@ -53,6 +57,7 @@ function call(upstream: Upstream, origin: string, options: { pauseAfter?: number
       method: 'POST',
       headers: ['X-Odd', 'a', 'x-odd', 'b'],
       body: Buffer.from(options.body ?? '{}'),
+      once: options.once ?? false,
     },
     {
       onHead({ status, headers }) {
@@ -254,6 +259,18 @@ describe('a call', () => {
       await seen.done;
       assert.equal(seen.end, 'end');
       await new Promise((resolve) => setTimeout(resolve, 50 + i));
+    }
+  });
+
+  it('writes again what a kept connection swallowed, unless it may be written only once', async () => {
+    for (const once of [false, true]) {
+      await using engine = await startEngine(({ index }) => (index === 1 ? cut('before-head') : respond(200, 'ok')));
+      await using upstream = new Upstream(timeouts);
+      await call(upstream, engine.url, { once }).done;
+      const seen = call(upstream, engine.url, { once });
+      await seen.done;
+      assert.equal(seen.end, once ? 'reset' : 'end');
+      assert.equal(engine.requests.length, once ? 2 : 3);
     }
   });
 });

@@ -13,6 +13,8 @@ export interface UpstreamRequest {
   readonly body: Uint8Array | null;
   readonly headersTimeoutMs?: number;
   readonly idleTimeoutMs?: number;
+  /** Never write it twice, not even when a kept connection turns out to have been closed. */
+  readonly once?: boolean;
 }
 
 export interface ResponseHead {
@@ -178,6 +180,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
     return (
       !this.#headSeen &&
       !this.#retriedStale &&
+      this.#request.once !== true &&
       this.#controller !== undefined &&
       error instanceof errors.SocketError &&
       (error.socket?.bytesRead ?? 0) > 0 &&

@@ -1,5 +1,5 @@
 import { type Endpoint, joinUrl } from '@llm-gateway/routing';
-import type { FlatHeaders } from '@llm-gateway/upstream';
+import { type FlatHeaders, splitUrl } from '@llm-gateway/upstream';
 import { attempt, outcomeOf } from './attempt.ts';
 import type { Exchange } from './exchange.ts';
 import type { Outcome } from './failover.ts';
@@ -22,13 +22,6 @@ export async function callEndpoint(index: number, exchange: Exchange, gateway: G
     { exchange, gateway, ourKey: endpoint.apiKey !== '' },
   );
   return outcomeOf(end, []);
-}
-
-/** Cut, not parsed: the URL parser would rewrite a path that the client meant as it is. */
-function splitUrl(url: string): { origin: string; host: string; path: string } {
-  const hostStart = url.indexOf('//') + 2;
-  const pathStart = url.indexOf('/', hostStart);
-  return { origin: url.slice(0, pathStart), host: url.slice(hostStart, pathStart), path: url.slice(pathStart) };
 }
 
 /** Our key replaces the client's; without one the client's own is not shown to a third party unless the route says so. */

@@ -1,0 +1,9 @@
+/**
+ * An absolute http(s) URL with a path as `UpstreamRequest` wants it. Cut, not parsed: the URL parser would rewrite a path that the client meant
+ * as it is.
+ */
+export function splitUrl(url: string): { origin: string; host: string; path: string } {
+  const hostStart = url.indexOf('//') + 2;
+  const pathStart = url.indexOf('/', hostStart);
+  return { origin: url.slice(0, pathStart), host: url.slice(hostStart, pathStart), path: url.slice(pathStart) };
+}
