@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
-import { defineService, type OptionsOf } from '@llm-gateway/runtime';
+import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
 
 export const ingressOptions = {
@@ -12,13 +12,6 @@ export const ingressOptions = {
     min: 0,
     max: 65535,
     description: 'Port to listen on for clients; 0: any free one',
-  },
-  'internal-port': {
-    type: 'integer',
-    default: 0,
-    min: 0,
-    max: 65535,
-    description: 'Port for other services of the gateway (claims of large mirror bodies); 0: any free one',
   },
   'max-body-bytes': { type: 'integer', default: 67_108_864, min: 1, description: 'Largest request body' },
   'max-held-body-bytes': {
@@ -92,7 +85,7 @@ export const ingressOptions = {
 export const options = defineService({
   name: 'ingress',
   description: "Holds the clients' connections, asks for decisions and forwards bytes",
-  groups: [ingressOptions, routeOptions, pdOptions, upstreamOptions, busOptions],
+  groups: [ingressOptions, internalOptions, routeOptions, pdOptions, upstreamOptions, busOptions],
   check: (values) => [...busMistakes(values), ...routeMistakes(values, (path) => readFileSync(path, 'utf8'))],
 });
 
