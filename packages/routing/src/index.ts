@@ -1,3 +1,4 @@
+export { countsAsFailed, endpointHeaders } from './endpoint-call.ts';
 export {
   type DecideContext,
   Fleet,
