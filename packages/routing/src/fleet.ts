@@ -76,7 +76,7 @@ export class Fleet {
   #scores = new Float64Array(0);
   #models = new Set<string>();
   #stale = false;
-  /** Per role, by `Pool.model`; made when first asked for, so at most one for each declared model and two more. */
+  /** Per role, by `Pool.model`; but for null made when first asked for, so at most one for each declared model and two more. */
   readonly #pools: Readonly<Record<Role, Map<string | null, Pool>>> = {
     neutral: new Map(),
     prefill: new Map(),
@@ -92,6 +92,7 @@ export class Fleet {
     this.#mode = options.mode;
     this.#balanced = options.policy === 'load-balance';
     this.#onEject = options.onEject ?? (() => {});
+    for (const role of rolesOf[options.mode]) this.#pools[role].set(null, new Pool(role, null));
     this.#ledger = new LoadLedger(options.self ?? '', (id) => {
       const member = this.#members.get(id);
       if (member !== undefined) this.#score(member);

@@ -1,0 +1,298 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { fallbacksAfter, RouteConfig, type RouteTable, readRouteTable } from './route-table.ts';
+
+const noFile = (path: string): string => {
+  throw new Error(`ENOENT: no such file or directory, open '${path}'`);
+};
+const read = (policy: string, config: string) => readRouteTable(policy, config, noFile);
+
+function tableOf(policy: string, entries: unknown): RouteTable {
+  const reading = read(policy, JSON.stringify(entries));
+  assert.ok('table' in reading, JSON.stringify(reading));
+  return reading.table;
+}
+function mistakesOf(policy: string, config: unknown): readonly string[] {
+  const reading = read(policy, typeof config === 'string' ? config : JSON.stringify(config));
+  assert.ok('mistakes' in reading, JSON.stringify(reading));
+  return reading.mistakes;
+}
+function warningsOf(policy: string, entries: unknown): readonly string[] {
+  const reading = read(policy, JSON.stringify(entries));
+  assert.ok('warnings' in reading, JSON.stringify(reading));
+  return reading.warnings;
+}
+
+describe('readRouteTable', () => {
+  it('reads every field of an endpoint', () => {
+    const table = tableOf('prefix', [
+      { base_url: 'local', prefix: 'Qwen/*' },
+      {
+        base_url: 'https://a/v1',
+        api_key: 'sk-1',
+        model: 'm',
+        fallback: true,
+        weight: 3,
+        prefix: '*',
+        forward_auth: true,
+      },
+    ]);
+    assert.equal(table.policy, 'prefix');
+    assert.deepEqual(table.endpoints, [
+      {
+        index: 0,
+        baseUrl: 'local',
+        apiKey: '',
+        model: '',
+        fallback: false,
+        weight: 0,
+        prefix: 'Qwen/*',
+        forwardAuth: false,
+        local: true,
+      },
+      {
+        index: 1,
+        baseUrl: 'https://a/v1',
+        apiKey: 'sk-1',
+        model: 'm',
+        fallback: true,
+        weight: 3,
+        prefix: '*',
+        forwardAuth: true,
+        local: false,
+      },
+    ]);
+    assert.deepEqual(table.fallbacks, [1]);
+  });
+
+  it('reads the two examples of the guide', () => {
+    const weight = tableOf('weight', [
+      { base_url: 'local', weight: 50 },
+      { base_url: 'http://vllm-external:8000', weight: 50, fallback: true },
+    ]);
+    assert.deepEqual(weight.fallbacks, [1]);
+    const prefix = tableOf('prefix', [
+      { prefix: 'Qwen/Qwen3-*', base_url: 'local' },
+      { prefix: 'Qwen/Qwen2.5-*', base_url: 'http://vllm-external:8000', fallback: true },
+    ]);
+    assert.deepEqual(prefix.choose('Qwen/Qwen2.5-7B', Math.random), { route: 'external', endpoint: 1 });
+  });
+
+  it('is off without a config, and says so when a policy was given', () => {
+    for (const config of ['', '  ', '[]']) {
+      const off = read('', config);
+      assert.ok('table' in off && off.table.policy === 'off' && off.warnings.length === 0);
+      const idle = read('weight', config);
+      assert.ok('table' in idle && idle.table.policy === 'off');
+      assert.match(idle.warnings.join(), /--route-policy: weight has no effect/);
+      assert.equal(idle.table.generation, off.table.generation);
+    }
+  });
+
+  it('takes a config from a file', () => {
+    const reading = readRouteTable('weight', '@/etc/routes.json', (path) => {
+      assert.equal(path, '/etc/routes.json');
+      return '\n[{"base_url": "local", "weight": 1}]\n';
+    });
+    assert.ok('table' in reading && reading.table.endpoints.length === 1);
+  });
+
+  it('refuses a file that cannot be read, and names it', () => {
+    const [line, ...more] = mistakesOf('weight', '@/nowhere');
+    assert.match(line ?? '', /^--route-config @\/nowhere: cannot be read \(ENOENT/);
+    assert.deepEqual(more, []);
+  });
+
+  it('refuses an unknown policy, and a config without a policy', () => {
+    assert.deepEqual(mistakesOf('random', ''), [
+      '--route-policy: read "random", allowed: weight, prefix, or empty for none',
+    ]);
+    assert.deepEqual(mistakesOf('', [{ base_url: 'local' }]), [
+      '--route-policy: read nothing beside a --route-config, allowed: weight or prefix',
+    ]);
+  });
+
+  it('refuses what is not a JSON array, without repeating it', () => {
+    for (const [config, what] of [
+      ['{"api_key": "sk-1"}', 'an object'],
+      ['"sk-1"', 'a string'],
+      ['null', 'null'],
+      ['7', 'a number'],
+    ] as const) {
+      assert.deepEqual(mistakesOf('weight', config), [
+        `--route-config: read ${what}, allowed: a JSON array of endpoints`,
+      ]);
+    }
+    for (const config of ['[{"api_key": sk-1}]', '[{"api_key": "sk-1" "x"}]', 'sk-1', '[{"api_key": "sk-1']) {
+      const [line = '', ...more] = mistakesOf('weight', config);
+      assert.match(line, /^--route-config: read text that is not JSON.*, allowed: a JSON array of endpoints$/);
+      assert.doesNotMatch(line, /sk-/);
+      assert.deepEqual(more, []);
+    }
+  });
+
+  const wrongValues: readonly [field: string, value: unknown, shown: string][] = [
+    ['base_url', undefined, 'nothing'],
+    ['base_url', '', '""'],
+    ['base_url', 7, '7'],
+    ['base_url', null, 'null'],
+    ['base_url', 'Local', '"Local"'],
+    ['base_url', 'vllm-external:8000', '"vllm-external:8000"'],
+    ['base_url', '/v1', '"/v1"'],
+    ['base_url', 'ftp://a', '"ftp://a"'],
+    ['base_url', 'http://', '"http://"'],
+    ['base_url', 'http:/a', '"http:/a"'],
+    ['base_url', 'http:///a', '"http:///a"'],
+    ['base_url', ' http://a', '" http://a"'],
+    ['base_url', 'http://a b', '"http://a b"'],
+    ['base_url', 'http://a\\b', '"http://a\\\\b"'],
+    ['base_url', 'http://a:99999', '"http://a:99999"'],
+    ['base_url', 'http://user:secret@a', '"http://…@a"'],
+    ['base_url', 'http://a?key=secret', '"http://a?…"'],
+    ['base_url', 'http://a#x', '"http://a#…"'],
+    ['model', 7, '7'],
+    ['model', null, 'null'],
+    ['fallback', 'true', '"true"'],
+    ['fallback', 1, '1'],
+    ['weight', -1, '-1'],
+    ['weight', 0.5, '0.5'],
+    ['weight', '50', '"50"'],
+    ['weight', 1e10, '10000000000'],
+    ['weight', null, 'null'],
+    ['prefix', ['a*'], 'an array'],
+    ['prefix', {}, 'an object'],
+    ['forward_auth', 'no', '"no"'],
+    ['api_key', 7, 'a number (not shown)'],
+    ['api_key', 'sk-1\n', 'a string (not shown)'],
+    ['api_key', 'sk 1', 'a string (not shown)'],
+    ['api_key', 'sk-é', 'a string (not shown)'],
+  ];
+  for (const [field, value, shown] of wrongValues) {
+    it(`refuses ${field} ${JSON.stringify(value)} with one line`, () => {
+      const [line = '', ...more] = mistakesOf('weight', [
+        { base_url: 'local' },
+        { base_url: 'http://b', [field]: value },
+      ]);
+      assert.deepEqual(more, []);
+      assert.ok(line.startsWith(`--route-config[1].${field}: read ${shown}, allowed: `), line);
+    });
+  }
+
+  it('refuses an endpoint that is not an object', () => {
+    assert.deepEqual(mistakesOf('weight', ['sk-1', null, []]), [
+      '--route-config[0]: read a string, allowed: an object',
+      '--route-config[1]: read null, allowed: an object',
+      '--route-config[2]: read an array, allowed: an object',
+    ]);
+  });
+
+  it('tells every mistake at once, in order', () => {
+    assert.deepEqual(
+      mistakesOf('nope', [{ weight: -1, fallback: 'yes' }, { base_url: 'x' }]).map((line) => line.split(':')[0]),
+      [
+        '--route-policy',
+        '--route-config[0].base_url',
+        '--route-config[0].fallback',
+        '--route-config[0].weight',
+        '--route-config[1].base_url',
+      ],
+    );
+  });
+
+  it('tolerates fields it does not know, with a warning that does not hold their values', () => {
+    assert.deepEqual(warningsOf('weight', [{ base_url: 'local', weight: 1, fallbak: 'sk-1' }]), [
+      '--route-config[0]."fallbak": ignored, there is no such field',
+    ]);
+  });
+
+  it('warns when no endpoint has a weight', () => {
+    assert.match(warningsOf('weight', [{ base_url: 'local' }]).join(), /no endpoint has a weight/);
+  });
+
+  it('never shows a key, whatever else is wrong', () => {
+    const junk = fc.oneof(fc.constant(undefined), fc.jsonValue());
+    fc.assert(
+      fc.property(
+        fc.constantFrom('', 'weight', 'prefix', 'other'),
+        fc.array(fc.record({ base_url: junk, weight: junk, model: junk, extra: junk }), { minLength: 1, maxLength: 3 }),
+        fc.constantFrom('sk-TOPSECRET', 'sk-TOPSECRET\n', ['sk-TOPSECRET'], { x: 'sk-TOPSECRET' }),
+        (policy, entries, key) => {
+          const text = JSON.stringify(entries.map((entry) => ({ ...entry, api_key: key })));
+          for (const config of [text, text.slice(0, -1)]) {
+            const reading = read(policy, config);
+            assert.doesNotMatch(
+              JSON.stringify('mistakes' in reading ? reading.mistakes : reading.warnings),
+              /TOPSECRET/,
+            );
+          }
+        },
+      ),
+    );
+  });
+
+  it('publishes a schema that allows fields to come', () => {
+    const schema = JSON.parse(JSON.stringify(RouteConfig));
+    assert.equal(schema.type, 'array');
+    assert.deepEqual(schema.items.required, ['base_url']);
+    assert.equal(schema.items.additionalProperties, undefined);
+  });
+});
+
+describe('the generation', () => {
+  const entries = [
+    { base_url: 'local', weight: 1 },
+    { base_url: 'https://a', weight: 2, api_key: 'sk-1', fallback: true },
+  ];
+  const generation = (policy: string, config: string) => {
+    const reading = read(policy, config);
+    assert.ok('table' in reading);
+    return reading.table.generation;
+  };
+  const usual = generation('weight', JSON.stringify(entries));
+
+  it('is the same for another spelling of the same config', () => {
+    const respelt = `[ {"weight": 1.0,"base_url":"local"},\n${JSON.stringify({ ...entries[1], forward_auth: false })} ]`;
+    assert.equal(generation('weight', respelt), usual);
+  });
+  it('does not depend on keys', () => {
+    assert.equal(generation('weight', JSON.stringify([entries[0], { ...entries[1], api_key: 'sk-2' }])), usual);
+    assert.equal(generation('weight', JSON.stringify([entries[0], { ...entries[1], api_key: '' }])), usual);
+  });
+  it('changes with the policy, the order and every other field', () => {
+    const others = [
+      { base_url: 'https://b' },
+      { weight: 3 },
+      { fallback: false },
+      { prefix: 'x' },
+      { model: 'x' },
+      { forward_auth: true },
+    ].map((change) => generation('weight', JSON.stringify([entries[0], { ...entries[1], ...change }])));
+    others.push(
+      generation('prefix', JSON.stringify(entries)),
+      generation('weight', JSON.stringify(entries.toReversed())),
+    );
+    assert.equal(new Set([usual, ...others]).size, others.length + 1);
+  });
+});
+
+describe('the fallback chain', () => {
+  const table = tableOf('weight', [
+    { base_url: 'https://a', weight: 1, fallback: true },
+    { base_url: 'local', weight: 1, fallback: true },
+    { base_url: 'https://b', fallback: true },
+    { base_url: 'https://c', weight: 1 },
+    { base_url: 'https://a/', fallback: true, api_key: 'other' },
+  ]);
+
+  it('is the endpoints marked as fallback that are not local, in config order', () => {
+    assert.deepEqual(table.fallbacks, [0, 2, 4]);
+    assert.deepEqual(fallbacksAfter(table, null), [0, 2, 4]);
+  });
+  it('leaves out every endpoint at the URL of the primary', () => {
+    assert.deepEqual(fallbacksAfter(table, 0), [2]);
+    assert.deepEqual(fallbacksAfter(table, 2), [0, 4]);
+    assert.deepEqual(fallbacksAfter(table, 3), [0, 2, 4]);
+    assert.deepEqual(fallbacksAfter(table, 1), [0, 2, 4]);
+  });
+});
