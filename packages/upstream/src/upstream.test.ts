@@ -267,6 +267,8 @@ describe('a call', () => {
       await using engine = await startEngine(({ index }) => (index === 1 ? cut('before-head') : respond(200, 'ok')));
       await using upstream = new Upstream(timeouts);
       await call(upstream, engine.url, { once }).done;
+      // The connection is free again in the next turn.
+      await new Promise((resolve) => setImmediate(resolve));
       const seen = call(upstream, engine.url, { once });
       await seen.done;
       assert.equal(seen.end, once ? 'reset' : 'end');
