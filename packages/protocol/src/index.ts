@@ -32,4 +32,18 @@ export {
   routeDecide,
   stages,
 } from './messages.ts';
+export {
+  decodeJobProgress,
+  decodeJobRequest,
+  decodeJobResult,
+  encodeJobProgress,
+  encodeJobRequest,
+  encodeJobResult,
+  type JobEnd,
+  type JobProgress,
+  type JobRequest,
+  type JobResult,
+  jobHeaderNames,
+  withoutJobHeaders,
+} from './retry-job.ts';
 export { ownedSubject, subjects } from './subjects.ts';

@@ -132,7 +132,7 @@ export const OutcomeReport = Type.Object({
 export type OutcomeReport = Static<typeof OutcomeReport>;
 export const outcomeReport = defineEvent(subjects.outcomeReport, OutcomeReport);
 
-/** A 429 of a fallback endpoint looks for a worker that waits and calls again. */
+/** A 429 of a fallback endpoint looks for a worker that waits and calls again; see `retry-job.ts` for what follows an acceptance. */
 export const retryOffer = defineRequest(
   subjects.retryOffer,
   Type.Object({
@@ -143,6 +143,10 @@ export const retryOffer = defineRequest(
     retryAfterMs: Type.Union([Milliseconds, Type.Null()]),
     /** Time left for the whole job, waits and calls. */
     deadlineMs: Milliseconds,
+    /** Calls that workers made for this job before it was lost; absent: none. */
+    calls: Type.Optional(Count),
+    /** The size of the body that will come; absent: unknown. */
+    bodyBytes: Type.Optional(Count),
   }),
   Type.Union([
     Type.Object({
@@ -150,13 +154,17 @@ export const retryOffer = defineRequest(
       worker: Type.String(),
       /** Where to stream the request, e.g. `http://10.0.0.7:8100/jobs/<id>`. */
       url: Type.String(),
-      /** One-time; the slot is given back when it is not used within seconds. */
+      /** One-time; the place is given back when it is not used within seconds. */
       token: Type.String(),
     }),
     Type.Object({
       accepted: Type.Literal(false),
       worker: Type.String(),
-      reason: Type.Enum(['full', 'draining', 'disabled', 'generation']),
+      /**
+       * `full` and `draining`: before it says so the worker leaves the group, so that the next offer reaches another one.
+       * `hopeless`: no further call is allowed, or the wait for it would pass the deadline; another worker would say the same.
+       */
+      reason: Type.Enum(['full', 'draining', 'generation', 'hopeless']),
     }),
   ]),
 );

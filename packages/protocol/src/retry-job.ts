@@ -1,0 +1,122 @@
+/**
+ * The HTTP side of a retry job, after `retryOffer`: the ingress POSTs the client's request to the URL it was given, and the answer to that is
+ * the job's. Body and end-to-end headers are the client's own one way and the endpoint's the other; beside them travel the headers named here,
+ * which never leave the gateway.
+ */
+const names = {
+  token: 'x-gateway-job-token',
+  method: 'x-gateway-job-method',
+  target: 'x-gateway-job-target',
+  calls: 'x-gateway-job-calls',
+  phase: 'x-gateway-job-phase',
+  retryAfterMs: 'x-gateway-job-retry-after-ms',
+  end: 'x-gateway-job-end',
+  failure: 'x-gateway-job-failure',
+} as const;
+
+/** Lower-case names of all headers that only ingress and worker may set. */
+export const jobHeaderNames: ReadonlySet<string> = new Set(Object.values(names));
+
+/** What the worker needs to know of the client's request beside headers and body. */
+export interface JobRequest {
+  /** Of the offer that was accepted. */
+  readonly token: string;
+  readonly method: string;
+  /** Path and query, as the client wrote them. */
+  readonly target: string;
+}
+
+/**
+ * What the worker tells, as a 102, before each wait and each call: should it die, the ingress knows how many calls were made and how long the
+ * endpoint wants to be left alone.
+ */
+export interface JobProgress {
+  readonly phase: 'waiting' | 'calling';
+  /** Calls made for this job by all its workers; told before a call, that one included. */
+  readonly calls: number;
+  /** What the endpoint asked for, counted from now; null when it asked for nothing. */
+  readonly retryAfterMs: number | null;
+}
+
+/**
+ * How a job ended.
+ * - `answered`: the endpoint's answer, for the client.
+ * - `exhausted`: no further call is allowed; the endpoint's last 429, unless there is a `failure`.
+ * - `failed`: the endpoint's own failed answer, or none and a `failure`.
+ * - `handed-back`: by a worker that is ending; another may go on.
+ */
+export const jobEnds = ['answered', 'exhausted', 'failed', 'handed-back'] as const;
+export type JobEnd = (typeof jobEnds)[number];
+
+export interface JobResult {
+  readonly end: JobEnd;
+  readonly calls: number;
+  /** Why there is no answer of the endpoint: a cause of `upstream`, or `none` when it was not called. */
+  readonly failure: string | null;
+}
+
+/** The headers of a POST: the client's own, without any of our names, and what the worker needs. */
+export function encodeJobRequest(client: readonly string[], { token, method, target }: JobRequest): string[] {
+  return [...withoutJobHeaders(client), names.token, token, names.method, method, names.target, target];
+}
+
+/** Null when something is missing. */
+export function decodeJobRequest(headers: readonly string[]): JobRequest | null {
+  const token = textOf(headers, names.token);
+  const method = textOf(headers, names.method);
+  const target = textOf(headers, names.target);
+  if (token === undefined || method === undefined || target === undefined) return null;
+  return { token, method, target };
+}
+
+export function encodeJobProgress({ phase, calls, retryAfterMs }: JobProgress): string[] {
+  const headers = [names.phase, phase, names.calls, String(calls)];
+  return retryAfterMs === null ? headers : [...headers, names.retryAfterMs, String(Math.ceil(retryAfterMs))];
+}
+
+/** Null when the headers do not tell a progress. */
+export function decodeJobProgress(headers: readonly string[]): JobProgress | null {
+  const phase = textOf(headers, names.phase);
+  const calls = count(textOf(headers, names.calls));
+  if ((phase !== 'waiting' && phase !== 'calling') || calls === null) return null;
+  return { phase, calls, retryAfterMs: number(textOf(headers, names.retryAfterMs)) };
+}
+
+export function encodeJobResult({ end, calls, failure }: JobResult): string[] {
+  const headers = [names.end, end, names.calls, String(calls)];
+  return failure === null ? headers : [...headers, names.failure, failure];
+}
+
+/** Null when the headers are not a worker's. */
+export function decodeJobResult(headers: readonly string[]): JobResult | null {
+  const told = textOf(headers, names.end);
+  const end = jobEnds.find((known) => known === told);
+  const calls = count(textOf(headers, names.calls));
+  if (end === undefined || calls === null) return null;
+  return { end, calls, failure: textOf(headers, names.failure) ?? null };
+}
+
+/** Headers (name, value, name, value, …) without those that only ingress and worker may set. */
+export function withoutJobHeaders(headers: readonly string[]): string[] {
+  const kept: string[] = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const name = headers[i] as string;
+    if (!jobHeaderNames.has(name.toLowerCase())) kept.push(name, headers[i + 1] as string);
+  }
+  return kept;
+}
+
+function textOf(headers: readonly string[], lowerName: string): string | undefined {
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    if (headers[i]?.toLowerCase() === lowerName) return headers[i + 1];
+  }
+  return undefined;
+}
+
+function count(text: string | undefined): number | null {
+  return text !== undefined && /^\d{1,9}$/.test(text) ? Number(text) : null;
+}
+
+function number(text: string | undefined): number | null {
+  return text !== undefined && /^\d+$/.test(text) ? Number(text) : null;
+}
