@@ -32,11 +32,16 @@ const messages: Record<FailureCause, string> = {
   protocol: "the upstream's answer is not valid HTTP",
 };
 
+export function isFailureCause(text: string): text is FailureCause {
+  return Object.hasOwn(messages, text);
+}
+
 /** The one place where undici's and Node's errors become ours. */
 export function classifyFailure(error: unknown, progress: { connected: boolean; headSeen: boolean }): UpstreamFailure {
   return failureOf(causeOf(error, progress), error);
 }
 
+/** The failure of a known cause, as when another process of the gateway tells it. */
 export function failureOf(cause: FailureCause, error?: unknown): UpstreamFailure {
   const code: ErrorCode = cause.endsWith('timeout') ? 'upstream_timeout' : 'upstream_failed';
   return { cause, error: new GatewayError(code, messages[cause], { cause: error, details: { cause } }) };

@@ -1,4 +1,4 @@
-export { classifyFailure, type FailureCause, type UpstreamFailure } from './failure.ts';
+export { classifyFailure, type FailureCause, failureOf, isFailureCause, type UpstreamFailure } from './failure.ts';
 export { endToEndHeaders, type FlatHeaders, headerValue } from './headers.ts';
 export { upstreamOptions } from './options.ts';
 export { retryAfterMs } from './retry-after.ts';

@@ -122,6 +122,38 @@ describe('a call', () => {
     );
   });
 
+  it('tells informational answers apart from the head that follows them', async () => {
+    const informations: FlatHeaders[] = [];
+    await withEngine(
+      () => (exchange) => {
+        exchange.response.writeInformation(102, ['X-Progress', '1']);
+        exchange.response.writeInformation(102, ['X-Progress', '2']);
+        return respond(200, 'done')(exchange);
+      },
+      async (upstream, engine) => {
+        const { promise, resolve, reject } = Promise.withResolvers<number | undefined>();
+        let status: number | undefined;
+        upstream.call(
+          { origin: engine.url, path: '/', method: 'POST', headers: [], body: null },
+          {
+            onInformation: (headers) => informations.push(headers),
+            onHead: (head) => {
+              status = head.status;
+            },
+            onData: () => true,
+            onEnd: () => resolve(status),
+            onFailure: ({ error }) => reject(error),
+          },
+        );
+        assert.equal(await promise, 200);
+      },
+    );
+    assert.deepEqual(informations, [
+      ['X-Progress', '1'],
+      ['X-Progress', '2'],
+    ]);
+  });
+
   it('pauses when the sink asks for it, and goes on when told', async () => {
     const piece = 'x'.repeat(65_536);
     await withEngine(

@@ -25,6 +25,8 @@ export interface ResponseHead {
 
 /** Where a response goes. After the head: any number of `onData`, then exactly one of `onEnd` and `onFailure`; or `onFailure` alone. */
 export interface ResponseSink {
+  /** An informational answer (1xx) before the head. */
+  onInformation?(headers: FlatHeaders): void;
   onHead(head: ResponseHead): void;
   /** False asks for a pause until `resume()`. */
   onData(chunk: Buffer): boolean;
@@ -85,6 +87,8 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
   readonly #sink: ResponseSink;
   #controller: Dispatcher.DispatchController | undefined;
   #aborted = false;
+  /** Anything came, be it only informational: the upstream works on the request. */
+  #answering = false;
   #headSeen = false;
   #retriedStale = false;
   /** Neither content-length nor chunked: only the connection's end says where the body ends, so a cut cannot be told from an end. */
@@ -135,7 +139,12 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
-    if (this.#aborted || status < 200) return;
+    if (this.#aborted) return;
+    this.#answering = true;
+    if (status < 200) {
+      this.#sink.onInformation?.(latin1(controller.rawHeaders));
+      return;
+    }
     this.#headSeen = true;
     const raw = latin1(controller.rawHeaders);
     this.#endUnmarked =
@@ -178,7 +187,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
   /** A connection that carried an answer before, closed cleanly by the engine just as this request was written to it. */
   #diedOfStaleConnection(error: Error): boolean {
     return (
-      !this.#headSeen &&
+      !this.#answering &&
       !this.#retriedStale &&
       this.#request.once !== true &&
       this.#controller !== undefined &&
