@@ -1,0 +1,476 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Ask, Decision, Instance, Role } from '@llm-gateway/protocol';
+import fc from 'fast-check';
+import { Fleet, type FleetMode, type FleetOptions, fleetMode } from './fleet.ts';
+import { readRouteTable } from './route-table.ts';
+
+function instance(id: string, change: Partial<Instance> = {}): Instance {
+  const usual = { roles: ['neutral' as Role], host: '10.0.0.1', port: 8000, kvHost: '10.0.0.1', kvPort: 28000 };
+  return { id, ...usual, dpRank: 0, dpSize: 1, model: '', ...change };
+}
+
+function tableOf(policy: string, entries: readonly object[]) {
+  const reading = readRouteTable(policy, entries.length === 0 ? '' : JSON.stringify(entries), () => '');
+  assert.ok('table' in reading);
+  return reading.table;
+}
+const off = tableOf('', []);
+
+/** A fleet with a clock of its own that says shortly what it decides: an id, `prefill+decode`, or the route. */
+class Probe {
+  readonly fleet: Fleet;
+  now = 0;
+  sequence = 0;
+
+  constructor(options: Partial<FleetOptions>, instances: readonly Instance[]) {
+    this.fleet = new Fleet({ mode: 'neutral', policy: 'round-robin', self: 'me', ...options });
+    this.fleet.reset(instances);
+  }
+
+  decide(change: Partial<Ask> = {}, table = off): string {
+    const ask: Ask = { model: null, stage: 'route', excluded: [], ...change };
+    const reply = { ingress: 'a', sequence: this.sequence };
+    return shown(this.fleet.decide(table, ask, { now: this.now, random: () => 0.5, reply }));
+  }
+
+  times(count: number, change: Partial<Ask> = {}): string[] {
+    return Array.from({ length: count }, () => this.decide(change));
+  }
+
+  outcome(id: string, outcome: { failures?: number; succeeded?: boolean; busy?: number }): void {
+    const outcomes = [{ instance: id, failures: 0, succeeded: false, busy: 0, ...outcome }];
+    this.fleet.outcomes({ ingress: 'a', outcomes }, { now: this.now, random: () => 0.5 });
+  }
+
+  report(inFlight: Record<string, number>, seen = this.sequence): void {
+    this.fleet.report({ ingress: 'a', inFlight, seen: { me: seen } }, this.now);
+  }
+}
+
+function shown(decision: Decision): string {
+  if (decision.route === 'internal') return decision.instance.id;
+  if (decision.route === 'pair') return `${decision.prefill.id}+${decision.decode?.id ?? ''}`;
+  return decision.route;
+}
+
+describe('the route of a decision', () => {
+  const table = tableOf('prefix', [
+    { base_url: 'local', prefix: 'in*' },
+    { base_url: 'http://b', prefix: 'out*' },
+  ]);
+  const fleet = new Fleet({ mode: 'neutral', policy: 'round-robin' });
+  fleet.reset([instance('i')]);
+  const decide = (model: string | null, stage: Ask['stage'] = 'route') =>
+    fleet.decide(table, { model, stage, excluded: [] }, { now: 0, random: () => 0.5 });
+
+  it('is an instance with its addresses when the policy says internal', () => {
+    const address = { id: 'i', host: '10.0.0.1', port: 8000, kvHost: '10.0.0.1', kvPort: 28000 };
+    assert.deepEqual(decide('inside'), { route: 'internal', instance: address });
+  });
+  it('is the endpoint when it says external, and unknown when nothing matches', () => {
+    assert.deepEqual(decide('outside'), { route: 'external', endpoint: 1 });
+    assert.deepEqual(decide('other'), { route: 'unknown' });
+  });
+  it('is internal without asking the policy again in the later stages', () => {
+    assert.equal(shown(decide('outside', 'internal')), 'i');
+  });
+  it('is none when nothing lives', () => {
+    assert.deepEqual(new Probe({}, []).decide(), 'none');
+  });
+});
+
+describe('who may be chosen', () => {
+  it('are the instances of the role that the mode needs', () => {
+    const all = [
+      instance('d', { roles: ['decode'] }),
+      instance('n'),
+      instance('p', { roles: ['prefill'] }),
+      instance('s', { roles: ['neutral', 'prefill', 'decode'] }),
+    ];
+    assert.deepEqual(new Probe({}, all).times(4), ['n', 's', 'n', 's']);
+    assert.deepEqual(new Probe({ mode: 'batched' }, all.slice(0, 3)).times(2), ['p+d', 'p+d']);
+    assert.deepEqual(new Probe({}, [all[0] as Instance]).decide(), 'none');
+  });
+
+  it('are those that declare the model and those that declare none', () => {
+    const probe = new Probe({}, [instance('a', { model: 'A' }), instance('b', { model: 'B' }), instance('c')]);
+    assert.deepEqual(probe.times(4, { model: 'A' }), ['a', 'c', 'a', 'c']);
+    assert.deepEqual(probe.times(2, { model: 'B' }), ['b', 'c']);
+    assert.deepEqual(probe.times(2, { model: 'another' }), ['c', 'c']);
+    assert.deepEqual(probe.times(3, { model: null }), ['a', 'b', 'c']);
+  });
+
+  it('are none for a model that nobody declares when all declare one', () => {
+    assert.equal(new Probe({}, [instance('a', { model: 'A' })]).decide({ model: 'a' }), 'none');
+  });
+
+  it('change with the list, and a changed address is seen by the next decision', () => {
+    const probe = new Probe({}, [instance('a'), instance('b'), instance('b')]);
+    probe.fleet.change([instance('a', { host: '10.0.0.9' })], ['b']);
+    const decision = probe.fleet.decide(
+      off,
+      { model: null, stage: 'route', excluded: [] },
+      { now: 0, random: () => 0 },
+    );
+    assert.ok(decision.route === 'internal');
+    assert.equal(decision.instance.host, '10.0.0.9');
+    probe.fleet.reset([]);
+    assert.equal(probe.decide(), 'none');
+  });
+});
+
+describe('round-robin', () => {
+  const named = (...ids: string[]) => ids.map((id) => instance(id));
+
+  it('goes through the instances in the order of their ids, whatever order they came in', () => {
+    assert.deepEqual(new Probe({}, named('c', 'a', 'b')).times(4), ['a', 'b', 'c', 'a']);
+  });
+
+  it('goes on behind the last one chosen when the list changes', () => {
+    const probe = new Probe({}, named('b', 'd', 'f'));
+    assert.deepEqual(probe.times(2), ['b', 'd']);
+    probe.fleet.change(named('a', 'c', 'e'), []);
+    assert.equal(probe.decide(), 'e');
+    probe.fleet.change([], ['e', 'f']);
+    assert.deepEqual(probe.times(2), ['a', 'b']);
+    probe.fleet.reset(named('z'));
+    probe.fleet.reset(named('a', 'b', 'c'));
+    assert.equal(probe.decide(), 'c');
+    probe.fleet.change(named('d'), []);
+    assert.equal(probe.decide(), 'd');
+  });
+
+  it('gives everyone one turn in each round, whoever comes and goes meanwhile', () => {
+    const ids = fc.uniqueArray(fc.integer({ min: 0, max: 99 }).map(String), { minLength: 1, maxLength: 12 });
+    fc.assert(
+      fc.property(ids, fc.nat(30), fc.nat(98), (list, before, joining) => {
+        const probe = new Probe({}, named(...list));
+        probe.times(before);
+        const now = [...new Set([...list, `${joining}x`])];
+        probe.fleet.change(named(`${joining}x`), []);
+        assert.deepEqual(probe.times(now.length).sort(), now.sort());
+      }),
+    );
+  });
+
+  it('keeps a turn for each model and role', () => {
+    const probe = new Probe({}, [
+      instance('a', { model: 'A' }),
+      instance('b', { model: 'A' }),
+      instance('c', { model: 'C' }),
+    ]);
+    assert.equal(probe.decide({ model: 'A' }), 'a');
+    assert.equal(probe.decide({ model: 'C' }), 'c');
+    assert.equal(probe.decide({ model: 'A' }), 'b');
+  });
+});
+
+describe('load-balance', () => {
+  const three = [instance('a'), instance('b'), instance('c')];
+
+  it('takes the least loaded, and goes round among equals', () => {
+    const probe = new Probe({ policy: 'load-balance' }, three);
+    probe.report({ a: 2, b: 1, c: 1 });
+    probe.sequence = 1;
+    assert.deepEqual(probe.times(5), ['b', 'c', 'a', 'b', 'c']);
+  });
+
+  it('counts its own choices until they are in a report', () => {
+    const probe = new Probe({ policy: 'load-balance' }, three);
+    probe.sequence = 1;
+    assert.deepEqual(probe.times(3), ['a', 'b', 'c']);
+    probe.report({ a: 1 }, 1);
+    assert.equal(probe.decide(), 'b');
+    assert.equal(probe.decide(), 'c');
+  });
+
+  it('keeps what it knows of the load when the list changes', () => {
+    const probe = new Probe({ policy: 'load-balance' }, three);
+    probe.report({ a: 1, b: 5, c: 5, d: 3 });
+    probe.fleet.change([instance('d')], ['a']);
+    assert.equal(probe.decide(), 'd');
+  });
+
+  it('uses what an ingress that decides for itself holds', () => {
+    const probe = new Probe({ policy: 'load-balance' }, three);
+    probe.fleet.setInFlight('a', 2);
+    probe.fleet.setInFlight('b', 1);
+    probe.fleet.setInFlight('c', 2);
+    assert.equal(probe.decide(), 'b');
+    probe.fleet.setInFlight('c', 0);
+    assert.equal(probe.decide(), 'c');
+  });
+
+  it('keeps equal instances within one of each other when all its choices stay in flight', () => {
+    const probe = new Probe({ policy: 'load-balance' }, [...three, instance('d')]);
+    const counts = new Map<string, number>();
+    for (const id of probe.times(66)) counts.set(id, (counts.get(id) ?? 0) + 1);
+    assert.deepEqual([...counts.values()].sort(), [16, 16, 17, 17]);
+  });
+
+  it('always takes one with the least load of those that are not excluded', () => {
+    const ids = ['a', 'b', 'c', 'd', 'e', 'f', 'g'];
+    fc.assert(
+      fc.property(
+        fc.array(fc.nat(4), { minLength: 7, maxLength: 7 }),
+        fc.array(fc.subarray(ids, { maxLength: 6 }), { maxLength: 20 }),
+        (loads, excludedLists) => {
+          const probe = new Probe(
+            { policy: 'load-balance' },
+            ids.map((id) => instance(id)),
+          );
+          const known = new Map(ids.map((id, index) => [id, loads[index] ?? 0]));
+          probe.report(Object.fromEntries(known));
+          probe.sequence = 1;
+          for (const excluded of excludedLists) {
+            const chosen = probe.decide({ excluded });
+            const others = ids.filter((id) => !excluded.includes(id)).map((id) => known.get(id) ?? 0);
+            assert.ok(!excluded.includes(chosen));
+            assert.equal(known.get(chosen), Math.min(...others));
+            known.set(chosen, (known.get(chosen) ?? 0) + 1);
+          }
+        },
+      ),
+    );
+  });
+});
+
+describe('excluded instances', () => {
+  it('are avoided while another exists, and taken when none does', () => {
+    for (const policy of ['round-robin', 'load-balance'] as const) {
+      const probe = new Probe({ policy }, [instance('a'), instance('b')]);
+      assert.deepEqual(probe.times(3, { excluded: ['a', 'gone'] }), ['b', 'b', 'b']);
+      for (const chosen of probe.times(2, { excluded: ['a', 'b'] })) assert.match(chosen, /^[ab]$/);
+      assert.deepEqual(new Set(probe.times(4)), new Set(['a', 'b']));
+    }
+  });
+
+  it('are avoided even for one that is ejected', () => {
+    const probe = new Probe({}, [instance('a'), instance('b')]);
+    probe.outcome('a', { failures: 3 });
+    assert.equal(probe.decide({ excluded: ['b'] }), 'a');
+  });
+});
+
+describe('ejection', () => {
+  const four = ['a', 'b', 'c', 'd'].map((id) => instance(id));
+
+  it('takes an instance that failed three times in a row out of the turn', () => {
+    const ejected: string[] = [];
+    const probe = new Probe({ onEject: (id, ms) => ejected.push(`${id} ${ms}`) }, four);
+    probe.outcome('b', { failures: 2 });
+    assert.deepEqual(probe.times(4), ['a', 'b', 'c', 'd']);
+    probe.outcome('b', { failures: 1 });
+    assert.deepEqual(probe.times(4), ['a', 'c', 'd', 'a']);
+    assert.deepEqual(ejected, ['b 1000']);
+    assert.deepEqual(probe.fleet.counts(0), [{ role: 'neutral', live: 3, ejected: 1 }]);
+  });
+
+  it('lets one request through when the time is over, and the others when that went well', () => {
+    for (const policy of ['round-robin', 'load-balance'] as const) {
+      const probe = new Probe({ policy }, [instance('a'), instance('b')]);
+      probe.outcome('b', { failures: 3 });
+      probe.now = 999;
+      assert.deepEqual(probe.times(3), ['a', 'a', 'a']);
+      probe.now = 1000;
+      assert.deepEqual(probe.times(4).sort(), ['a', 'a', 'a', 'b']);
+      probe.now = 1100;
+      probe.outcome('b', { succeeded: true });
+      assert.ok(probe.times(2).includes('b'));
+      assert.deepEqual(probe.fleet.counts(probe.now), [{ role: 'neutral', live: 2, ejected: 0 }]);
+    }
+  });
+
+  it('waits twice as long after a failed probe', () => {
+    const probe = new Probe({}, [instance('a'), instance('b')]);
+    probe.outcome('b', { failures: 3 });
+    probe.now = 1000;
+    assert.ok(probe.times(2).includes('b'));
+    probe.now = 1010;
+    probe.outcome('b', { failures: 1 });
+    probe.now = 3009;
+    assert.ok(!probe.times(3).includes('b'));
+    probe.now = 3010;
+    assert.ok(probe.times(3).includes('b'));
+  });
+
+  it('never takes more than half of a pool, however many fail', () => {
+    const probe = new Probe({}, [...four, instance('e')]);
+    for (const id of ['a', 'b', 'c', 'd', 'e']) probe.outcome(id, { failures: 5 });
+    assert.deepEqual(probe.fleet.counts(0), [{ role: 'neutral', live: 3, ejected: 2 }]);
+    assert.deepEqual(new Set(probe.times(6)), new Set(['c', 'd', 'e']));
+    const single = new Probe({}, [instance('a')]);
+    single.outcome('a', { failures: 9 });
+    assert.equal(single.decide(), 'a');
+  });
+
+  it('spares half of the instances of each model, not only of all', () => {
+    const probe = new Probe({}, [...four, instance('x', { model: 'X' }), instance('y', { model: 'Y' })]);
+    for (const id of ['a', 'b', 'c', 'd']) probe.fleet.change([instance(id, { model: 'A' })], []);
+    assert.equal(probe.decide({ model: 'X' }), 'x');
+    probe.outcome('x', { failures: 9 });
+    assert.deepEqual(probe.fleet.counts(0), [{ role: 'neutral', live: 6, ejected: 0 }]);
+  });
+
+  it('brings instances back when the others leave', () => {
+    const probe = new Probe({}, four);
+    probe.outcome('a', { failures: 3 });
+    probe.now = 10;
+    probe.outcome('b', { failures: 3 });
+    probe.fleet.change([], ['c']);
+    assert.deepEqual(probe.fleet.counts(probe.now), [{ role: 'neutral', live: 2, ejected: 1 }]);
+    assert.deepEqual(probe.times(3), ['a', 'd', 'a']);
+  });
+
+  it('keeps to half of every pool through any history', () => {
+    const ids = ['a', 'b', 'c', 'd', 'e', 'f'];
+    const models = ['', '', 'A', 'A', 'B', 'B'];
+    const event = fc.oneof(
+      fc.record({
+        kind: fc.constant('fail' as const),
+        id: fc.constantFrom(...ids),
+        failures: fc.integer({ min: 1, max: 4 }),
+      }),
+      fc.record({ kind: fc.constant('heal' as const), id: fc.constantFrom(...ids) }),
+      fc.record({ kind: fc.constant('leave' as const), id: fc.constantFrom(...ids) }),
+      fc.record({ kind: fc.constant('join' as const), id: fc.constantFrom(...ids) }),
+      fc.record({ kind: fc.constant('wait' as const), ms: fc.integer({ min: 1, max: 3000 }) }),
+    );
+    const make = (id: string) => instance(id, { model: models[ids.indexOf(id)] ?? '' });
+    fc.assert(
+      fc.property(fc.array(event, { maxLength: 40 }), (events) => {
+        const probe = new Probe({}, ids.map(make));
+        const alive = new Set(ids);
+        for (const next of events) {
+          if (next.kind === 'fail') probe.outcome(next.id, { failures: next.failures });
+          else if (next.kind === 'heal') probe.outcome(next.id, { succeeded: true });
+          else if (next.kind === 'leave') {
+            probe.fleet.change([], [next.id]);
+            alive.delete(next.id);
+          } else if (next.kind === 'join') {
+            probe.fleet.change([make(next.id)], []);
+            alive.add(next.id);
+          } else probe.now += next.ms;
+          const [counts] = probe.fleet.counts(probe.now);
+          assert.ok(counts !== undefined && counts.live + counts.ejected === alive.size);
+          assert.ok(counts.ejected <= alive.size / 2);
+          for (const model of [null, 'A', 'B', 'C']) {
+            const pool = [...alive].filter((id) => model === null || ['', model].includes(make(id).model));
+            // As many as are in turn, and no probe among them that would leave it.
+            const inTurn = new Set(probe.times(2 * pool.length, { model }));
+            if (pool.length === 0) continue;
+            assert.ok(inTurn.size >= pool.length / 2, `${[...inTurn]} of ${pool}`);
+          }
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('forgets the failures of an instance that comes back under another address', () => {
+    const probe = new Probe({}, [instance('a'), instance('b')]);
+    probe.outcome('a', { failures: 3 });
+    probe.fleet.change([instance('a', { model: 'M' })], []);
+    assert.deepEqual(probe.times(2), ['b', 'b']);
+    probe.fleet.change([instance('a', { port: 9 })], []);
+    assert.deepEqual(probe.times(2), ['a', 'b']);
+  });
+
+  it('ignores what is said of instances it does not know', () => {
+    const probe = new Probe({}, four);
+    probe.outcome('nobody', { failures: 9 });
+    assert.equal(probe.decide(), 'a');
+  });
+});
+
+describe('a busy instance', () => {
+  it('is chosen after all others for a second, and counts as live', () => {
+    for (const policy of ['round-robin', 'load-balance'] as const) {
+      const probe = new Probe({ policy }, [instance('a'), instance('b')]);
+      probe.outcome('a', { busy: 1 });
+      assert.deepEqual(probe.times(3), ['b', 'b', 'b']);
+      assert.equal(probe.decide({ excluded: ['b'] }), 'a');
+      assert.deepEqual(probe.fleet.counts(0), [{ role: 'neutral', live: 2, ejected: 0 }]);
+      probe.now = 1000;
+      assert.ok(probe.times(2).includes('a'));
+    }
+  });
+});
+
+describe('prefill and decode', () => {
+  const role = (id: string, ...roles: Role[]) => instance(id, { roles });
+  const pool = [role('p1', 'prefill'), role('p2', 'prefill'), role('d1', 'decode'), role('d2', 'decode')];
+
+  it('are chosen together when batched', () => {
+    assert.deepEqual(new Probe({ mode: 'batched' }, pool).times(3), ['p1+d1', 'p2+d2', 'p1+d1']);
+  });
+
+  it('are chosen one after the other when staged, the decode by the load at that time', () => {
+    const probe = new Probe({ mode: 'staged', policy: 'load-balance' }, pool);
+    probe.report({ d1: 0, d2: 5 });
+    assert.deepEqual(probe.times(2), ['p1+', 'p2+']);
+    probe.report({ d1: 5, d2: 0 });
+    assert.equal(probe.decide({ stage: 'decode' }), 'd2');
+  });
+
+  it('skip both what a request failed on', () => {
+    const probe = new Probe({ mode: 'batched' }, pool);
+    assert.deepEqual(probe.times(2, { stage: 'internal', excluded: ['p1', 'd2'] }), ['p2+d1', 'p2+d1']);
+  });
+
+  it('are different instances when there is a choice of instances that are both', () => {
+    const both = ['x', 'y', 'z'].map((id) => role(id, 'neutral', 'prefill', 'decode'));
+    const probe = new Probe({ mode: 'batched' }, both);
+    for (const pair of probe.times(12)) {
+      const [prefill, decode] = pair.split('+');
+      assert.notEqual(prefill, decode);
+    }
+    assert.equal(new Probe({ mode: 'batched' }, both.slice(0, 1)).decide(), 'x+x');
+  });
+
+  it('are none, and nothing is booked, when one of the two is missing', () => {
+    for (const mode of ['batched', 'staged'] as const) {
+      const probe = new Probe({ mode, policy: 'load-balance' }, pool.slice(0, 2));
+      assert.equal(probe.decide(), 'none');
+      assert.equal(probe.decide({ stage: 'decode' }), 'none');
+      assert.equal(probe.fleet.hasCompletePair(), false);
+      probe.fleet.change(pool.slice(2), []);
+      assert.ok(probe.decide().startsWith('p1+'));
+      assert.equal(probe.fleet.hasCompletePair(), true);
+    }
+    assert.equal(new Probe({ mode: 'batched' }, pool.slice(2)).decide(), 'none');
+  });
+
+  it('serve the same model', () => {
+    const mixed = [
+      instance('pA', { roles: ['prefill'], model: 'A' }),
+      instance('dB', { roles: ['decode'], model: 'B' }),
+    ];
+    const probe = new Probe({ mode: 'batched' }, mixed);
+    assert.equal(probe.decide({ model: 'A' }), 'none');
+    assert.equal(probe.fleet.hasCompletePair(), false);
+    probe.fleet.change([instance('d', { roles: ['decode'] })], []);
+    assert.equal(probe.decide({ model: 'A' }), 'pA+d');
+    assert.equal(probe.fleet.hasCompletePair(), true);
+  });
+
+  it('are counted by role', () => {
+    const probe = new Probe({ mode: 'staged' }, pool);
+    probe.outcome('d1', { failures: 3 });
+    assert.deepEqual(probe.fleet.counts(0), [
+      { role: 'prefill', live: 2, ejected: 0 },
+      { role: 'decode', live: 1, ejected: 1 },
+    ]);
+    assert.equal(probe.fleet.instances().length, 4);
+  });
+
+  it('need a mode that the flags ask for', () => {
+    const modes: FleetMode[] = [
+      fleetMode({ pdDisaggProtocol: '', separatePdScheduling: true }),
+      fleetMode({ pdDisaggProtocol: 'vllm-kvt', separatePdScheduling: false }),
+      fleetMode({ pdDisaggProtocol: 'vllm-mooncake', separatePdScheduling: true }),
+    ];
+    assert.deepEqual(modes, ['neutral', 'batched', 'staged']);
+  });
+});

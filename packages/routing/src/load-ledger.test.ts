@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { LoadLedger } from './load-ledger.ts';
+
+const ledgerOf = () => new LoadLedger('router-1', () => {});
+const report = (ingress: string, inFlight: Record<string, number>, seen: Record<string, number> = {}) => ({
+  ingress,
+  inFlight,
+  seen,
+});
+
+describe('the load ledger', () => {
+  it('sums what the ingresses report, and takes each report in place of the one before', () => {
+    const ledger = ledgerOf();
+    ledger.report(report('a', { x: 3, y: 1 }), 0);
+    ledger.report(report('b', { x: 2 }), 0);
+    assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y'), ledger.inFlight('z')], [5, 1, 0]);
+    ledger.report(report('a', { y: 4 }), 100);
+    assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [2, 4]);
+  });
+
+  it('counts a choice until its ingress has seen the reply it went out in', () => {
+    const ledger = ledgerOf();
+    ledger.choose('x', { ingress: 'a', sequence: 7 }, 0);
+    ledger.choose('x', { ingress: 'a', sequence: 7 }, 0);
+    ledger.choose('y', { ingress: 'a', sequence: 8 }, 0);
+    assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [2, 1]);
+    ledger.report(report('a', {}, { 'router-1': 6, 'router-2': 99 }), 10);
+    assert.equal(ledger.inFlight('x'), 2);
+    ledger.report(report('a', { x: 2 }, { 'router-1': 7 }), 20);
+    assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [2, 1]);
+    ledger.report(report('a', { x: 1 }, { 'router-1': 8 }), 30);
+    assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [1, 0]);
+  });
+
+  it('does not take what one ingress has seen for what another has', () => {
+    const ledger = ledgerOf();
+    ledger.choose('x', { ingress: 'a', sequence: 1 }, 0);
+    ledger.report(report('b', {}, { 'router-1': 5 }), 1);
+    assert.equal(ledger.inFlight('x'), 1);
+  });
+
+  it('forgets the load of an ingress that was silent for three seconds', () => {
+    const ledger = ledgerOf();
+    ledger.report(report('a', { x: 3 }), 0);
+    ledger.report(report('b', { x: 1 }), 1500);
+    ledger.expire(2999);
+    assert.equal(ledger.inFlight('x'), 4);
+    ledger.expire(3000);
+    assert.equal(ledger.inFlight('x'), 1);
+    ledger.expire(4500);
+    assert.equal(ledger.inFlight('x'), 0);
+  });
+
+  it('forgets a choice that nobody acknowledged for five seconds', () => {
+    const ledger = ledgerOf();
+    ledger.choose('x', { ingress: 'a', sequence: 1 }, 0);
+    ledger.choose('x', { ingress: 'a', sequence: 2 }, 1000);
+    ledger.expire(4999);
+    assert.equal(ledger.inFlight('x'), 2);
+    ledger.expire(5000);
+    assert.equal(ledger.inFlight('x'), 1);
+    ledger.expire(6000);
+    assert.equal(ledger.inFlight('x'), 0);
+  });
+
+  it('is not fooled by names that objects have', () => {
+    const ledger = new LoadLedger('constructor', () => {});
+    ledger.choose('toString', { ingress: '__proto__', sequence: 1 }, 0);
+    ledger.report(JSON.parse('{"ingress":"__proto__","seen":{},"inFlight":{"__proto__":2}}'), 0);
+    assert.deepEqual([ledger.inFlight('toString'), ledger.inFlight('__proto__')], [1, 2]);
+  });
+
+  it('balances its books: always the reported loads plus the choices no report counts yet', () => {
+    const instances = ['x', 'y'] as const;
+    const ingresses = ['a', 'b'] as const;
+    const step = fc.oneof(
+      fc.record({
+        kind: fc.constant('choose' as const),
+        ingress: fc.constantFrom(...ingresses),
+        instance: fc.constantFrom(...instances),
+        sameReply: fc.boolean(),
+      }),
+      fc.record({
+        kind: fc.constant('report' as const),
+        ingress: fc.constantFrom(...ingresses),
+        x: fc.nat(5),
+        y: fc.nat(5),
+        behind: fc.nat(4),
+      }),
+      fc.record({ kind: fc.constant('wait' as const), ms: fc.integer({ min: 1, max: 4000 }) }),
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const changed = new Set<string>();
+        const ledger = new LoadLedger('me', (id) => changed.add(id));
+        // The oracle keeps everything that ever happened and adds it up anew each time.
+        const choices: { ingress: string; instance: string; sequence: number; at: number; seen: boolean }[] = [];
+        const reports = new Map<string, { x: number; y: number; at: number }>();
+        let now = 0;
+        let sequence = 1;
+        for (const next of steps) {
+          if (next.kind === 'wait') {
+            now += next.ms;
+            ledger.expire(now);
+          } else if (next.kind === 'choose') {
+            if (!next.sameReply) sequence += 1;
+            choices.push({ ...next, sequence, at: now, seen: false });
+            ledger.choose(next.instance, { ingress: next.ingress, sequence }, now);
+          } else {
+            const seen = Math.max(sequence - next.behind, 0);
+            reports.set(next.ingress, { x: next.x, y: next.y, at: now });
+            for (const choice of choices)
+              if (choice.ingress === next.ingress && choice.sequence <= seen) choice.seen = true;
+            ledger.report({ ingress: next.ingress, seen: { me: seen }, inFlight: { x: next.x, y: next.y } }, now);
+            // What comes in a reply that was seen already is a reply of its own.
+            sequence += 1;
+          }
+          for (const instance of instances) {
+            const reported = [...reports.values()]
+              .filter((r) => now - r.at < 3000)
+              .reduce((sum, r) => sum + r[instance], 0);
+            // Choices of one reply are one message: they expire together, with the first of them.
+            const firstAt = (c: (typeof choices)[number]) =>
+              Math.min(...choices.filter((o) => o.ingress === c.ingress && o.sequence === c.sequence).map((o) => o.at));
+            const pending = choices.filter((c) => c.instance === instance && !c.seen && now - firstAt(c) < 5000).length;
+            assert.equal(ledger.inFlight(instance), reported + pending);
+          }
+        }
+      }),
+    );
+  });
+});
