@@ -6,9 +6,9 @@ const kvPortOffset = 20_000;
 const maxPort = 65_535;
 const hostName = /^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?$/;
 
-/** A DNS name or an IPv4 address. */
-export function isHostName(text: string): boolean {
-  return hostName.test(text);
+/** A DNS name or an IP address, IPv6 without brackets. It becomes part of a URL: nothing else may get there. */
+export function isHost(text: string): boolean {
+  return hostName.test(text) || isIPv6(text);
 }
 
 interface HostPort {
@@ -26,7 +26,7 @@ function readHostPort(text: string, defaultPort: number): HostPort | { readonly 
   const match = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(\d{1,5}))?$/.exec(text);
   if (!match) return mistake;
   const [, ipv6, name, portText] = match;
-  if (ipv6 === undefined ? !isHostName(name ?? '') : !isIPv6(ipv6)) return mistake;
+  if (ipv6 === undefined ? !hostName.test(name ?? '') : !isIPv6(ipv6)) return mistake;
   const port = portText === undefined ? defaultPort : Number(portText);
   if (port < 1 || port > maxPort) return { mistake: `port ${port} of ${JSON.stringify(text)} is not in 1-${maxPort}` };
   return { host: ipv6 ?? name ?? '', port };

@@ -1,4 +1,4 @@
-export { isHostName, readStaticEndpoints } from './endpoints.ts';
+export { isHost, readStaticEndpoints } from './endpoints.ts';
 export { openRecordKeeper, openStoreReader, type StoreValues } from './open.ts';
 export { discoveryOptions, storeOptions } from './options.ts';
 export { instanceId, type PodRecord, type SkipReason, skipReasons } from './record.ts';

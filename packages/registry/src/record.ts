@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs';
-import { isIPv6 } from 'node:net';
 import { type Instance, type Role, roles } from '@llm-gateway/protocol';
 import protobuf from 'protobufjs';
-import { isHostName } from './endpoints.ts';
+import { isHost } from './endpoints.ts';
 
 /** What one pod last said about itself. */
 export interface PodRecord {
@@ -130,11 +129,6 @@ function toInstance(podName: string, role: Role, fields: InstanceFields): Instan
     dpSize: fields.dp_size,
     model: fields.model,
   };
-}
-
-/** It becomes part of a URL: nothing but an address may get there. */
-function isHost(text: string): boolean {
-  return isHostName(text) || isIPv6(text);
 }
 
 function isPort(port: number): boolean {

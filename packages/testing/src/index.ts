@@ -16,6 +16,7 @@ export { type MetricSample, type MetricsReading, parseMetrics, readMetrics } fro
 export { type NatsOptions, type NatsServer, type NatsUser, startNats } from './nats.ts';
 export { freePort } from './port.ts';
 export { type Exit, Process, startProcess } from './process.ts';
+export { type Proxy, startProxy } from './proxy.ts';
 export { type RedisOptions, type RedisServer, startRedis } from './redis.ts';
 export { Server } from './server.ts';
 export { nodePath, type Service, type ServiceOptions, startService } from './service.ts';

@@ -1,12 +1,12 @@
 import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { discoveryOptions, readStaticEndpoints } from '@llm-gateway/registry';
 import { pdOptions } from '@llm-gateway/routing';
-import { defineService, type OptionsOf, runtimeOptions } from '@llm-gateway/runtime';
+import { defineService, type OptionsOf } from '@llm-gateway/runtime';
 
 export const options = defineService({
   name: 'discovery',
   description: 'Knows the live instances, from Redis, etcd or a static list, and announces them',
-  groups: [discoveryOptions, pdOptions, busOptions, runtimeOptions],
+  groups: [discoveryOptions, pdOptions, busOptions],
   check: (values) => [...staticEndpointMistakes(values), ...busMistakes(values)],
 });
 

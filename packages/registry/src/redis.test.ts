@@ -1,0 +1,234 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { GatewayError, Instance } from '@llm-gateway/protocol';
+import { startProxy, startRedis, until } from '@llm-gateway/testing';
+import { Keeper } from './keeper.ts';
+import { decodeRecord, encodeRecord, redisKeyPrefix } from './record.ts';
+import { RedisStore } from './redis.ts';
+import { RedisPlace } from './redis-place.ts';
+import { RedisReader } from './redis-reader.ts';
+import type { StoreEvent } from './store.ts';
+
+const ttlMs = 60_000;
+
+function settings(port: number, login: { username?: string; password?: string } = {}) {
+  return { host: '127.0.0.1', port, username: '', password: '', socketTimeoutMs: 300, retryTimes: 1, ...login };
+}
+
+function instance(podName: string, change: Partial<Instance> = {}): Instance {
+  const address = { host: '10.0.0.1', port: 8000, kvHost: '', kvPort: 0 };
+  return { id: `${podName}_dp0`, roles: ['neutral'], ...address, dpRank: 0, dpSize: 1, model: '', ...change };
+}
+
+/** A reader and what it said. */
+class Reading implements AsyncDisposable {
+  readonly events: StoreEvent[] = [];
+  readonly skipped: string[] = [];
+  readonly failures: GatewayError[] = [];
+  readonly #reader: RedisReader;
+
+  constructor(port: number, login: { username?: string; password?: string } = {}) {
+    this.#reader = new RedisReader(
+      { ...settings(port, login), ttlMs, intervalMs: 50 },
+      {
+        onEvent: (event) => this.events.push(event),
+        onSkipped: (reason, pod) => this.skipped.push(`${pod} ${reason}`),
+        onFailure: (error) => this.failures.push(error),
+      },
+    );
+  }
+
+  get last(): StoreEvent | undefined {
+    return this.events.at(-1);
+  }
+
+  /** Pods of the last event, when it is a load. */
+  get pods(): string[] | null {
+    return this.last?.kind === 'loaded' ? [...this.last.records.keys()].sort() : null;
+  }
+
+  async showsPods(expected: string[]): Promise<void> {
+    await until(() => {
+      assert.deepEqual(this.pods, expected);
+      return true;
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#reader[Symbol.asyncDispose]();
+  }
+}
+
+async function put(
+  store: RedisStore,
+  podName: string,
+  value: Buffer = encodeRecord(podName, Date.now(), [instance(podName)]),
+) {
+  await store.call((redis) => redis.set(`${redisKeyPrefix}${podName}`, value));
+}
+
+test('a reader sees pods join, change and leave', async () => {
+  await using redis = await startRedis();
+  using store = new RedisStore(settings(redis.port));
+  await put(store, 'a');
+  await using reading = new Reading(redis.port);
+  await reading.showsPods(['a']);
+  await put(store, 'b');
+  await reading.showsPods(['a', 'b']);
+  await put(store, 'b', encodeRecord('b', 7, [instance('b', { host: '10.0.0.9' })]));
+  await until(() => {
+    const { last } = reading;
+    return last?.kind === 'loaded' && last.records.get('b')?.instances[0]?.host === '10.0.0.9';
+  });
+  await store.call((redis) => redis.del(`${redisKeyPrefix}a`));
+  await reading.showsPods(['b']);
+  assert.ok(reading.events.every((event) => event.kind === 'loaded' && !event.doubtful));
+});
+
+test('values that are no records are skipped, said once, and hide nothing', async () => {
+  await using redis = await startRedis();
+  using store = new RedisStore(settings(redis.port));
+  await put(store, 'good');
+  await put(store, 'rubbish', Buffer.from('rubbish'));
+  await put(store, 'empty', Buffer.alloc(0));
+  await store.call((client) => client.hset(`${redisKeyPrefix}hash`, 'field', 'value'));
+  await store.call((client) => client.set('another:key', 'value'));
+  await using reading = new Reading(redis.port);
+  await until(() => reading.events.length > 3);
+  assert.deepEqual(reading.pods, ['good']);
+  assert.deepEqual(reading.skipped.toSorted(), ['empty empty', 'hash missing', 'rubbish undecodable']);
+});
+
+test('thousands of records are read, and an unchanged one is the same object each time', async () => {
+  await using redis = await startRedis();
+  using store = new RedisStore(settings(redis.port));
+  await store.connected();
+  const names = Array.from({ length: 2500 }, (_, at) => `pod-${at}`);
+  await Promise.all(names.map((name) => put(store, name)));
+  await using reading = new Reading(redis.port);
+  await until(() => reading.events.length > 1);
+  const [first, second] = reading.events;
+  assert.ok(first?.kind === 'loaded' && second?.kind === 'loaded');
+  assert.equal(first.records.size, 2500);
+  assert.equal(first.records.get('pod-77'), second.records.get('pod-77'));
+});
+
+test('a reader tells that Redis is lost, and once it is back that what is missing was perhaps not deleted', async () => {
+  await using redis = await startRedis();
+  using store = new RedisStore(settings(redis.port));
+  await put(store, 'a');
+  await using reading = new Reading(redis.port);
+  await reading.showsPods(['a']);
+  await redis.kill();
+  await until(() => reading.last?.kind === 'lost');
+  await until(() => reading.failures.length > 1);
+  assert.equal(reading.events.filter((event) => event.kind === 'lost').length, 1);
+  assert.equal(reading.failures[0]?.code, 'store_unavailable');
+  redis.wipe();
+  await redis.start();
+  await reading.showsPods([]);
+  const back = reading.events.find((event, at) => event.kind === 'loaded' && reading.events[at - 1]?.kind === 'lost');
+  assert.ok(back?.kind === 'loaded' && back.doubtful);
+  await until(() => reading.last?.kind === 'loaded' && !reading.last.doubtful);
+});
+
+test('a connection that was only reset also leaves a doubt', async () => {
+  await using redis = await startRedis();
+  await using proxy = await startProxy(redis.port);
+  await using reading = new Reading(proxy.port);
+  await reading.showsPods([]);
+  await proxy.cut();
+  await proxy.restore();
+  await until(() => reading.events.some((event) => event.kind === 'loaded' && event.doubtful));
+});
+
+test('a Redis that hangs is lost within the socket timeout and its retry', async () => {
+  await using redis = await startRedis();
+  await using proxy = await startProxy(redis.port);
+  await using reading = new Reading(proxy.port);
+  await reading.showsPods([]);
+  proxy.freeze();
+  const sinceMs = performance.now();
+  await until(() => reading.last?.kind === 'lost');
+  assert.ok(performance.now() - sinceMs < 5000);
+  await proxy.restore();
+  await reading.showsPods([]);
+});
+
+test('a reader logs in with a password, and as a user who may only read', async () => {
+  await using redis = await startRedis({
+    password: 'secret',
+    users: [
+      { name: 'reader', password: 'r', rules: `~${redisKeyPrefix}* -@all +scan +mget` },
+      { name: 'writer', password: 'w', rules: `~${redisKeyPrefix}* -@all +set +del` },
+    ],
+  });
+  await using keeper = new Keeper(
+    new RedisPlace('a', { ...settings(redis.port, { username: 'writer', password: 'w' }), ttlMs }),
+    {
+      ttlMs,
+      onFailure: (error) => assert.fail(error),
+    },
+  );
+  keeper.set([instance('a')]);
+  await using asDefault = new Reading(redis.port, { password: 'secret' });
+  await using asReader = new Reading(redis.port, { username: 'reader', password: 'r' });
+  await asDefault.showsPods(['a']);
+  await asReader.showsPods(['a']);
+  assert.ok(asDefault.last?.kind === 'loaded' && typeof asDefault.last.storeWallMs === 'number');
+  assert.ok(asReader.last?.kind === 'loaded' && asReader.last.storeWallMs === null);
+  assert.ok(await keeper.remove(1000));
+
+  await using wrong = new Reading(redis.port, { password: 'wrong' });
+  await until(() => wrong.failures.length > 0);
+  assert.equal(wrong.last?.kind, 'lost');
+  assert.match(wrong.failures[0]?.message ?? '', /WRONGPASS/);
+});
+
+test('a keeper writes the record with a fresh timestamp and twice the TTL, and removes it', async () => {
+  await using redis = await startRedis();
+  using store = new RedisStore(settings(redis.port));
+  await using keeper = new Keeper(new RedisPlace('a', { ...settings(redis.port), ttlMs }), {
+    ttlMs,
+    onFailure: (error) => assert.fail(error),
+  });
+  assert.equal(keeper.written, false);
+  const beforeMs = Date.now();
+  keeper.set([instance('a')]);
+  await until(() => keeper.written);
+  const key = `${redisKeyPrefix}a`;
+  const value = await store.call((client) => client.getBuffer(key));
+  const { record } = decodeRecord('a', value);
+  assert.deepEqual(record?.instances, [instance('a')]);
+  assert.ok(record.timestampMs >= beforeMs && record.timestampMs <= Date.now());
+  const leftMs = await store.call((client) => client.pttl(key));
+  assert.ok(leftMs > 2 * ttlMs - 10_000 && leftMs <= 2 * ttlMs);
+  keeper.set([]);
+  await until(() => !keeper.written);
+  assert.equal(await store.call((client) => client.exists(key)), 0);
+  keeper.set([instance('a')]);
+  assert.equal(await keeper.remove(5000), true);
+  keeper.set([instance('a')]);
+  assert.equal(await store.call((client) => client.exists(key)), 0, 'nothing is written after the removal');
+});
+
+test('a record is back as soon as Redis is, also an empty one', async () => {
+  await using redis = await startRedis();
+  const failures: GatewayError[] = [];
+  await redis.kill();
+  await using keeper = new Keeper(new RedisPlace('a', { ...settings(redis.port), ttlMs }), {
+    ttlMs,
+    onFailure: (error) => failures.push(error),
+  });
+  keeper.set([instance('a')]);
+  await until(() => failures.length > 0);
+  await redis.start();
+  await until(() => keeper.written && keeper.storeUp);
+  await redis.restart({ wipe: true });
+  using store = new RedisStore(settings(redis.port));
+  await until(async () => (await store.call((client) => client.exists(`${redisKeyPrefix}a`))) === 1);
+  await redis.kill();
+  const sinceMs = performance.now();
+  assert.equal(await keeper.remove(300), false);
+  assert.ok(performance.now() - sinceMs < 2000);
+});

@@ -1,0 +1,87 @@
+import { roles } from '@llm-gateway/protocol';
+import { isHost, storeOptions } from '@llm-gateway/registry';
+import { defineService, type OptionsOf, type OptionValues } from '@llm-gateway/runtime';
+
+export const registrarOptions = {
+  'pod-name': { type: 'string', default: '', description: 'Name of the pod; names its record in the store' },
+  'instance-type': {
+    type: 'string',
+    default: 'neutral',
+    choices: roles,
+    description: 'What the engine does: whole requests, prefills or decodes',
+  },
+  'entrypoint-ip': { type: 'string', default: '', description: 'Address at which the gateway reaches the engine' },
+  'entrypoint-port': {
+    type: 'integer',
+    default: 8000,
+    min: 1,
+    max: 65535,
+    description: 'Port of the first data-parallel rank; rank i has this port + i',
+  },
+  'kv-transfer-ip': {
+    type: 'string',
+    default: '',
+    description: 'Address at which decode engines fetch the KV cache, the same for all ranks',
+  },
+  'kv-transfer-port': { type: 'integer', default: 0, min: 0, max: 65535, description: 'Port of the KV transfer' },
+  'dp-size-local': {
+    type: 'integer',
+    default: 1,
+    min: 1,
+    max: 1024,
+    description: 'Data-parallel ranks in this pod',
+  },
+  model: { type: 'string', default: '', description: 'The only model the engine serves; empty: any' },
+  'heartbeat-interval-ms': {
+    type: 'integer',
+    default: 10_000,
+    min: 1,
+    description: 'How often the engine is checked and the record written',
+  },
+  'health-path': { type: 'string', default: '/health', description: 'Path that answers 200 when a rank is healthy' },
+  'health-timeout-ms': { type: 'integer', default: 3000, min: 1, description: 'Longest wait for a health answer' },
+  'health-retry-times': {
+    type: 'integer',
+    default: 1,
+    min: 0,
+    description: 'How often a failed health check is tried again before it counts',
+  },
+  'health-max-failures': {
+    type: 'integer',
+    default: 1,
+    min: 1,
+    description: 'Failed checks in a row after which a rank is unhealthy; one success makes it healthy',
+  },
+} as const;
+
+export const options = defineService({
+  name: 'registrar',
+  description: 'Checks the health of one engine pod and keeps its discovery record in Redis or etcd',
+  groups: [registrarOptions, storeOptions],
+  check: mistakes,
+});
+
+export type Options = OptionsOf<typeof options>;
+
+function mistakes(values: OptionValues<readonly [typeof registrarOptions, typeof storeOptions]>): string[] {
+  const found: string[] = [];
+  if (values.llmBackendDiscovery === 'endpoints') {
+    found.push('--llm-backend-discovery: endpoints; a registrar needs a store, redis or etcd');
+  }
+  if (values.podName === '') found.push('--pod-name: empty; the record needs a name');
+  if (!isHost(values.entrypointIp)) {
+    found.push(`--entrypoint-ip: ${JSON.stringify(values.entrypointIp)}; allowed is an IP address or a host name`);
+  }
+  if (values.kvTransferIp !== '' && !isHost(values.kvTransferIp)) {
+    found.push(`--kv-transfer-ip: ${JSON.stringify(values.kvTransferIp)}; allowed is an IP address or a host name`);
+  }
+  if (values.entrypointPort + values.dpSizeLocal - 1 > 65_535) {
+    found.push(
+      `--entrypoint-port: ${values.entrypointPort}; the port of the last of ${values.dpSizeLocal} ranks is above 65535`,
+    );
+  }
+  if (!values.healthPath.startsWith('/')) {
+    found.push(`--health-path: ${JSON.stringify(values.healthPath)}; a path begins with /`);
+  }
+  return found;
+}

@@ -1,0 +1,92 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Instance, roles } from '@llm-gateway/protocol';
+import { instanceId, openRecordKeeper } from '@llm-gateway/registry';
+import type { Parts, Running } from '@llm-gateway/runtime';
+import { isHealthy, judge, type RankHealth } from './health.ts';
+import type { Options } from './options.ts';
+
+/** The store gets this long to remove the record at the end; after that its TTL does. */
+const removeTimeoutMs = 1500;
+
+/** The registrar: the record of one pod holds those of its ranks that are healthy. Without any there is no record. */
+export async function start(values: Options, { log, metrics }: Parts): Promise<Running> {
+  const failures = metrics.counter({ name: 'store_failures_total', help: 'Failed tries to read or write the store' });
+  let told = false;
+  const keeper = openRecordKeeper(values.podName, values, {
+    onFailure(error) {
+      failures.inc();
+      if (!told) log.warn({ err: error }, 'the store does not take the record, trying on');
+      told = true;
+    },
+  });
+  const instances = ranks(values);
+  let healthy: readonly Instance[] = [];
+  metrics.gauge({ name: 'store_up', help: '1 while the store answers', collect: () => Number(keeper.storeUp) });
+  metrics.gauge({
+    name: 'record_written',
+    help: '1 while the store holds the record, as far as is known',
+    collect: () => Number(keeper.written),
+  });
+  metrics.gauge({ name: 'healthy_ranks', help: 'Ranks whose engine is healthy', collect: () => healthy.length });
+
+  const stop = new AbortController();
+  const heartbeats = beat(values, stop.signal, (passed) => {
+    if (told && keeper.storeUp) {
+      told = false;
+      log.info('the store is back');
+    }
+    const before = healthy;
+    healthy = instances.filter((_, rank) => passed[rank]);
+    if (healthy.length !== before.length) {
+      log.info({ ranks: healthy.map(({ dpRank }) => dpRank), of: instances.length }, 'the healthy ranks changed');
+    }
+    keeper.set(healthy);
+  });
+  return {
+    addresses: {},
+    ready: () => keeper.written,
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      const removed = await keeper.remove(removeTimeoutMs);
+      if (!removed) log.warn('the store did not remove the record in time; it will expire');
+      await Promise.all([heartbeats, keeper[Symbol.asyncDispose]()]);
+    },
+  };
+}
+
+/** All ranks of the pod, healthy or not. */
+function ranks(values: Options): Instance[] {
+  return Array.from({ length: values.dpSizeLocal }, (_, rank) => ({
+    id: instanceId(values.podName, rank),
+    roles: roles.filter((role) => role === values.instanceType),
+    host: values.entrypointIp,
+    port: values.entrypointPort + rank,
+    kvHost: values.kvTransferIp,
+    kvPort: values.kvTransferPort,
+    dpRank: rank,
+    dpSize: values.dpSizeLocal,
+    model: values.model,
+  }));
+}
+
+/** Checks all ranks at once and then every heartbeat, until `signal` aborts. */
+async function beat(values: Options, signal: AbortSignal, onChecked: (healthy: boolean[]) => void): Promise<void> {
+  const check = {
+    host: values.entrypointIp,
+    path: values.healthPath,
+    timeoutMs: values.healthTimeoutMs,
+    retries: values.healthRetryTimes,
+  };
+  const ports = Array.from({ length: values.dpSizeLocal }, (_, rank) => values.entrypointPort + rank);
+  let health: RankHealth[] = ports.map(() => null);
+  while (!signal.aborted) {
+    const startedMs = performance.now();
+    const passed = await Promise.all(ports.map((port) => isHealthy(port, check, signal)));
+    if (signal.aborted) return;
+    const judged = ports.map((_, rank) => judge(health[rank] ?? null, passed[rank] ?? false, values.healthMaxFailures));
+    health = judged.map((one) => one.health);
+    onChecked(judged.map((one) => one.healthy));
+    const waitMs = Math.max(0, startedMs + values.heartbeatIntervalMs - performance.now());
+    await sleep(waitMs, undefined, { signal }).catch(() => undefined);
+  }
+}
