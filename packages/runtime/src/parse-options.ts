@@ -97,13 +97,13 @@ function readArguments(table: ReadonlyMap<string, OptionSpec>, argv: readonly st
     } else {
       const unknown = word.kind === 'unknown';
       const hidden = hide === 'anything' || (hide === 'words' && !word.name.startsWith('--'));
-      const shown = hidden ? `argument ${at + 1} (not shown)` : shortened(word.name);
+      const shown = hidden ? `argument ${at + 1} (not shown, it may be of a secret)` : shortened(word.name);
       const near = unknown && !hidden ? nearest(plainName(word.name), table.keys()) : undefined;
       const advice = near === undefined ? 'see --help' : `did you mean --${near}?`;
       line.mistakes.push(`${shown}: no flag of this service, ${advice}`);
       if (unknown) hide = 'words';
       // Its value, most likely.
-      if (unknown && word.inline === undefined && next !== undefined && !next.startsWith('--')) at++;
+      if (unknown && word.inline === undefined && next !== undefined && next !== '-h' && !next.startsWith('--')) at++;
     }
   }
   return line;
