@@ -46,6 +46,20 @@ describe('scanMembers', () => {
     ]);
   });
 
+  it('finds the end of a string full of quotes and escapes', () => {
+    const piece = fc.constantFrom('"', '\\', '\n', 'x', 'some words without any', 'ü');
+    fc.assert(
+      fc.property(fc.array(piece, { minLength: 300, maxLength: 600 }), (pieces) => {
+        const text = pieces.join('');
+        assert.deepEqual(read(JSON.stringify({ text, after: 1 })), [
+          ['text', text],
+          ['after', 1],
+        ]);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
   it('refuses what is no whole object', () => {
     for (const text of [
       '',

@@ -22,6 +22,13 @@ const CLOSE_BRACE = 0x7d;
 
 /** Strings longer than this are searched by native code, shorter ones are not worth the call. */
 const shortString = 24;
+/** A string in which so many searches found an escaped quote every few bytes (code, JSON in JSON) is read byte by byte to its end. */
+const denseSearches = 64;
+const denseBytes = 16;
+
+/** Marks the bytes that matter between the values of an array or object. */
+const structural = new Uint8Array(256);
+for (const byte of [QUOTE, OPEN_BRACE, OPEN_BRACKET, CLOSE_BRACE, CLOSE_BRACKET]) structural[byte] = 1;
 
 /** The members of the object that `bytes` hold, in their order, repeated keys included; null when it is no object. */
 export function scanMembers(bytes: Buffer): Member[] | null {
@@ -76,7 +83,7 @@ function skipString(bytes: Buffer, from: number): number {
     if (byte === QUOTE) return at + 1;
     at += byte === BACKSLASH ? 2 : 1;
   }
-  for (;;) {
+  for (let searches = 1; searches < denseSearches || at - from > searches * denseBytes; searches++) {
     const quote = bytes.indexOf(QUOTE, at);
     if (quote < 0) return -1;
     let escapes = quote;
@@ -84,6 +91,12 @@ function skipString(bytes: Buffer, from: number): number {
     if ((quote - escapes) % 2 === 0) return quote + 1;
     at = quote + 1;
   }
+  while (at < bytes.length) {
+    const byte = bytes[at];
+    if (byte === QUOTE) return at + 1;
+    at += byte === BACKSLASH ? 2 : 1;
+  }
+  return -1;
 }
 
 /** Behind the value that begins at `from`; -1 when there is none or it never ends. */
@@ -100,6 +113,7 @@ function skipNested(bytes: Buffer, from: number): number {
   let depth = 0;
   let at = from;
   while (at < bytes.length) {
+    while (structural[bytes[at] as number] === 0) at++;
     switch (bytes[at]) {
       case QUOTE:
         at = skipString(bytes, at);
