@@ -3,6 +3,13 @@ export { type Binary, findBinary, findExecutable } from './binary.ts';
 export { type BlackHole, startBlackHole } from './black-hole.ts';
 export { type Certificates, createCertificates, type KeyPair } from './certificate.ts';
 export {
+  type DiscoveryInstance,
+  type DiscoveryRecord,
+  discoveryRecord,
+  putEtcd,
+  setRedis,
+} from './discovery-record.ts';
+export {
   type Answer,
   Engine,
   type EngineOptions,

@@ -1,0 +1,151 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Faults } from './fault.ts';
+import { Pause } from './pace.ts';
+import { Refusal } from './refusal.ts';
+
+const maxBodyBytes = 268_435_456;
+
+/** One request and its answer in the making. */
+export interface Exchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly query: URLSearchParams;
+  readonly body: string;
+  readonly requestId: string | undefined;
+  /** Aborts when the client is gone before the answer's end. */
+  readonly signal: AbortSignal;
+  readonly pause: Pause;
+}
+
+export type Handler = (exchange: Exchange) => void | Promise<void>;
+
+/** Ends a handler whose connection is gone; nobody is there to tell. */
+class ConnectionGone extends Error {}
+
+/**
+ * An HTTP server of routes like `POST /v1/completions`. What a handler throws becomes the answer; a client that leaves
+ * ends its handler wherever it waits.
+ */
+export function routeServer(
+  routes: ReadonlyMap<string, Handler>,
+  options: { keepAliveMs: number; engine: () => string },
+): Server {
+  const methods = new Map<string, string>();
+  for (const route of routes.keys()) {
+    const [method = '', path = ''] = route.split(' ');
+    methods.set(path, method);
+  }
+  const server = createServer({ keepAliveTimeout: options.keepAliveMs, requestTimeout: 0, noDelay: true });
+  server.on('request', (request, response) => {
+    response.setHeader('server', 'uvicorn');
+    response.setHeader('x-sim-engine', options.engine());
+    // uvicorn says nothing of connections: HTTP/1.1 keeps them, for a time the client does not know.
+    response.removeHeader('connection');
+    void answer(request, response, { routes, methods });
+  });
+  return server;
+}
+
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { routes, methods }: { routes: ReadonlyMap<string, Handler>; methods: ReadonlyMap<string, string> },
+): Promise<void> {
+  const [path = '', query = ''] = (request.url ?? '').split('?', 2);
+  const handler = routes.get(`${request.method} ${path}`);
+  const left = new AbortController();
+  response.once('close', () => {
+    if (!response.writableFinished) left.abort(new ConnectionGone());
+  });
+  try {
+    const body = await readBody(request);
+    if (!handler) {
+      const allow = methods.get(path);
+      if (allow) response.setHeader('allow', allow);
+      answerJson(response, allow ? '{"detail":"Method Not Allowed"}' : '{"detail":"Not Found"}', allow ? 405 : 404);
+      return;
+    }
+    const { signal } = left;
+    const requestId = request.headers['x-request-id']?.toString();
+    await handler({
+      request,
+      response,
+      query: new URLSearchParams(query),
+      body,
+      requestId,
+      signal,
+      pause: new Pause(signal),
+    });
+  } catch (error) {
+    answerError(error, response);
+  }
+}
+
+function answerError(error: unknown, response: ServerResponse): void {
+  if (error instanceof ConnectionGone || response.destroyed) return;
+  const refusal = error instanceof Refusal ? error : new Refusal(500, String(error));
+  if (!response.headersSent) answerJson(response, refusal.body, refusal.status);
+  else response.end(`data: ${refusal.body}\n\ndata: [DONE]\n\n`);
+}
+
+export function answerJson(response: ServerResponse, body: string, status = 200): void {
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
+  response.end(body);
+}
+
+async function readBody(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  request.on('data', (chunk: Buffer) => {
+    length += chunk.length;
+    if (length > maxBodyBytes) reject(new Refusal(413, 'The request body is too large.'));
+    else chunks.push(chunk);
+  });
+  request.on('end', resolve);
+  request.on('close', () => reject(new ConnectionGone()));
+  await promise;
+  return chunks.length === 1 ? (chunks[0]?.toString('utf8') ?? '') : Buffer.concat(chunks).toString('utf8');
+}
+
+/** The faults between the arrival of a request and the head of its answer. */
+export async function sufferBeforeHead(faults: Faults, exchange: Exchange): Promise<void> {
+  const { response, pause } = exchange;
+  if (faults.delayMs > 0) await pause.for(faults.delayMs);
+  if (faults.stall === 'headers') await pause.forEver();
+  if (faults.cutAfter !== undefined && faults.cutAfter < 0) await breakOff(exchange, faults);
+  if (faults.status === undefined) return;
+  if (faults.retryAfter !== undefined) response.setHeader('retry-after', faults.retryAfter);
+  if (faults.retryAfterMs !== undefined) response.setHeader('retry-after-ms', faults.retryAfterMs);
+  throw new Refusal(faults.status, `simulated ${faults.status}`);
+}
+
+/** Ends the connection in the middle of an answer, in order or by a reset, and the handler with it. What was written before arrives. */
+export async function breakOff({ response }: Exchange, { reset }: { readonly reset: boolean }): Promise<never> {
+  const { socket } = response;
+  if (socket && !socket.destroyed) {
+    await new Promise<void>((resolve) => socket.write('', () => resolve()));
+    if (reset) socket.resetAndDestroy();
+    else socket.destroy();
+  }
+  throw new ConnectionGone();
+}
+
+/** Writes a piece of the body and waits while the client does not take it. Throws when it leaves. */
+export async function writePieces(exchange: Exchange, pieces: readonly string[]): Promise<void> {
+  const { response, signal } = exchange;
+  // One packet, but a chunk for each event, as an engine that writes them one by one.
+  if (pieces.length > 1) response.cork();
+  let accepted = true;
+  for (const piece of pieces) accepted = response.write(piece);
+  if (pieces.length > 1) response.uncork();
+  if (accepted) return;
+  signal.throwIfAborted();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  response.once('drain', resolve);
+  response.once('close', resolve);
+  await promise;
+  response.off('drain', resolve);
+  response.off('close', resolve);
+  signal.throwIfAborted();
+}

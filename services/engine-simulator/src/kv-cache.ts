@@ -1,0 +1,127 @@
+import { randomUUID } from 'node:crypto';
+import { Agent, request, type Server } from 'node:http';
+import { answerJson, type Exchange, type Handler, routeServer } from './exchange.ts';
+import { isObject, type Json, stringifyExact } from './json.ts';
+import { type KvPlan, mooncakeAnswer } from './kv-protocol.ts';
+import { Refusal } from './refusal.ts';
+import { Transfers } from './transfers.ts';
+
+type PrefillPlan = Extract<KvPlan, { part: 'prefill' }>;
+type DecodePlan = Extract<KvPlan, { part: 'decode' }>;
+
+export interface KvCacheOptions {
+  readonly name: string;
+  readonly keepAliveMs: number;
+  /** Computes a prompt for a decode engine that asks for it now. */
+  prefill(exchange: Exchange): Promise<void>;
+}
+
+/**
+ * Stands for the KV cache connector of one process: keeps the prefills it did until they are fetched, serves them on the
+ * KV port, and fetches others' for its own decodes. Not the wire protocol of any connector; it only checks that what the
+ * gateway put into the requests fits what happened.
+ */
+export class KvCache implements AsyncDisposable {
+  readonly transfers = new Transfers();
+  readonly server: Server;
+  readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: 64 });
+  readonly #engineId = randomUUID();
+  /** Above 2^53, and each used once. */
+  #nextBlock = 2n ** 53n + 1n;
+  #host = '';
+  #port = 0;
+
+  constructor({ name, keepAliveMs, prefill }: KvCacheOptions) {
+    const routes = new Map<string, Handler>([
+      ['POST /claim', (exchange) => this.#answerClaim(exchange)],
+      [
+        'POST /prefill',
+        async (exchange) => {
+          await prefill(exchange);
+          answerJson(exchange.response, '{}');
+        },
+      ],
+    ]);
+    this.server = routeServer(routes, { keepAliveMs, engine: () => name });
+  }
+
+  /** Where decode engines find it: what its answers name. */
+  announce(host: string, port: number): void {
+    this.#host = host;
+    this.#port = port;
+  }
+
+  /** Keeps a prefill that was computed. Returns the `kv_transfer_params` of its answer, where the protocol has some. */
+  offer(plan: PrefillPlan, promptHash: number, requestId: string): Json | undefined {
+    if (plan.key !== undefined) {
+      this.transfers.offer(plan.key, promptHash, performance.now());
+      return undefined;
+    }
+    const firstBlock = this.#nextBlock;
+    this.#nextBlock += 2n;
+    const source = { engineId: this.#engineId, requestId, firstBlock, host: this.#host, port: this.#port };
+    const answer = mooncakeAnswer(source);
+    this.transfers.offer(stringifyExact(answer), promptHash, performance.now());
+    return answer;
+  }
+
+  /** Gets a prompt's cache from the engine that computes or computed it. Throws a `Refusal` when that is not so. */
+  async fetch(
+    plan: DecodePlan,
+    promptHash: number,
+    { exchange, headers }: { exchange: Exchange; headers: Readonly<Record<string, string>> },
+  ): Promise<void> {
+    const body = JSON.stringify({ key: plan.key, promptHash });
+    const { status, text } = await this.#post(plan, body, { headers, signal: exchange.signal });
+    if (status === 200) return;
+    const said: unknown = JSON.parse(text);
+    const message = isObject(said) && isObject(said.error) ? String(said.error.message) : text;
+    // The claim was wrong: the gateway's mistake. The prefill failed: the engine's.
+    throw new Refusal(plan.how === 'claim' ? 400 : 500, `KV transfer from ${plan.host}:${plan.port}: ${message}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#agent.destroy();
+  }
+
+  #answerClaim({ body, response }: Exchange): void {
+    const { key, promptHash } = JSON.parse(body) as { key: string; promptHash: number };
+    const wrong = this.transfers.claim(key, promptHash);
+    if (wrong) throw new Refusal(404, wrong);
+    answerJson(response, '{}');
+  }
+
+  async #post(
+    { host, port, how }: DecodePlan,
+    body: string,
+    { headers, signal }: { headers: Readonly<Record<string, string>>; signal: AbortSignal },
+  ): Promise<{ status: number; text: string }> {
+    const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
+    const failed = () => reject(new Refusal(500, `KV transfer failed: ${host}:${port} does not answer`));
+    const call = request(
+      {
+        host,
+        port,
+        path: `/${how}`,
+        method: 'POST',
+        agent: this.#agent,
+        headers: { ...headers, 'content-length': Buffer.byteLength(body) },
+        signal,
+      },
+      (response) => {
+        let text = '';
+        response.setEncoding('utf8');
+        response.on('data', (chunk: string) => {
+          text += chunk;
+        });
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
+        response.on('close', failed);
+      },
+    );
+    call.on('error', failed);
+    call.end(body);
+    const answer = await promise;
+    signal.throwIfAborted();
+    return answer;
+  }
+}

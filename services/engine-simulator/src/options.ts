@@ -1,0 +1,125 @@
+import { defineService, type OptionValues } from '@llm-gateway/runtime';
+
+/** Static discovery assumes this distance between an engine's port and its KV port. */
+export const staticKvPortOffset = 20_000;
+const maxPort = 65_535;
+
+export const simulatorOptions = {
+  host: { type: 'string', default: '0.0.0.0', description: 'Address to listen on' },
+  port: {
+    type: 'integer',
+    default: 8000,
+    min: 0,
+    max: maxPort,
+    description: 'Port of rank 0; rank i listens on this + i; 0: any free one, for one rank only',
+  },
+  'dp-size': {
+    type: 'integer',
+    default: 1,
+    min: 1,
+    max: 64,
+    description: 'Data-parallel ranks, each on a port of its own',
+  },
+  name: { type: 'string', default: '', description: 'Shown in the x-sim-engine header; empty: host:port' },
+  model: { type: 'string', default: 'simulated', description: 'Models served, comma-separated' },
+  'max-model-len': { type: 'integer', default: 131_072, min: 16, description: 'Context length, in tokens' },
+  'response-tokens': {
+    type: 'integer',
+    default: 32,
+    min: 1,
+    description: 'Length of an answer that nothing else ends',
+  },
+  'time-to-first-token-ms': { type: 'number', default: 50, min: 0, description: 'Time of a prefill' },
+  'inter-token-ms': { type: 'number', default: 10, min: 0, description: 'Time of each further token' },
+  jitter: {
+    type: 'number',
+    default: 0,
+    min: 0,
+    max: 1,
+    description: 'Spread of both times: 0.2 makes each between 0.8 and 1.2 of it',
+  },
+  'max-concurrency': { type: 'integer', default: 256, min: 1, description: 'Requests computed at once by one rank' },
+  'queue-limit': {
+    type: 'integer',
+    default: 1024,
+    min: 0,
+    description: 'Requests waiting for a rank; further ones get 503',
+  },
+  'error-rate': { type: 'number', default: 0, min: 0, max: 1, description: 'Share of generation requests that fail' },
+  'error-status': { type: 'integer', default: 500, min: 400, max: 599, description: 'Status of those' },
+  seed: { type: 'integer', default: 1, min: 0, description: 'Of jitter and of the choice of failures' },
+  'keep-alive-ms': {
+    type: 'integer',
+    default: 5000,
+    min: 1,
+    description: 'How long an idle connection is kept, as uvicorn',
+  },
+  'kv-connector': {
+    type: 'string',
+    default: '',
+    choices: ['vllm-kvt', 'vllm-mooncake'],
+    description: 'Prefill/decode protocol; empty: kv_transfer_params are ignored',
+  },
+  'kv-role': {
+    type: 'string',
+    default: 'kv_both',
+    choices: ['kv_producer', 'kv_consumer'],
+    description: 'Which half this engine does: kv_producer only prefills, kv_consumer never does so for others',
+  },
+  'kv-host': {
+    type: 'string',
+    default: '',
+    description: 'Host named to decode engines; empty: --host, or --advertise-host when that is a wildcard',
+  },
+  'kv-port': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: maxPort,
+    description: `Port where decode engines ask for a prefill; 0: --port + ${staticKvPortOffset}, or any free one with --port 0`,
+  },
+  'kv-transfer-ms': {
+    type: 'number',
+    default: 0,
+    min: 0,
+    description: 'Time a decode engine takes to fetch a prefill',
+  },
+  'record-requests': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: 100_000,
+    description: 'How many requests /simulator/requests shows, bodies included',
+  },
+} as const;
+
+/** The values `start` needs; `parseOptions(options, [], {})` gives the defaults. */
+export type SimulatorValues = OptionValues<readonly [typeof simulatorOptions]>;
+
+export const options = defineService({
+  name: 'engine-simulator',
+  description: 'An OpenAI-compatible engine without a GPU, with faults on demand',
+  groups: [simulatorOptions],
+  check: mistakes,
+});
+
+function mistakes(values: SimulatorValues): string[] {
+  const found: string[] = [];
+  if (models(values).length === 0) found.push('--model: names no model');
+  if (values.dpSize > 1 && values.port === 0) found.push('--port: 0 is for one rank only; --dp-size is more');
+  if (values.port + values.dpSize - 1 > maxPort) {
+    found.push(`--port: the ports of --dp-size ${values.dpSize} ranks end above ${maxPort}`);
+  }
+  const usesStaticKvPort = values.kvConnector !== '' && values.kvPort === 0;
+  if (usesStaticKvPort && values.port + staticKvPortOffset > maxPort) {
+    found.push(`--kv-port: --port + ${staticKvPortOffset} is above ${maxPort}, so one must be given`);
+  }
+  return found;
+}
+
+export function models(values: Pick<SimulatorValues, 'model'>): string[] {
+  return values.model
+    .split(',')
+    .map((model) => model.trim())
+    .filter((model) => model !== '');
+}
