@@ -1,14 +1,17 @@
-import type {
-  FlatHeaders,
-  ResponseHead,
-  ResponseSink,
-  UpstreamCall,
-  UpstreamFailure,
-  UpstreamRequest,
+import { withoutJobHeaders } from '@llm-gateway/protocol';
+import { countsAsFailed } from '@llm-gateway/routing';
+import {
+  type FlatHeaders,
+  failureOf,
+  type ResponseHead,
+  type ResponseSink,
+  type UpstreamCall,
+  type UpstreamFailure,
+  type UpstreamRequest,
 } from '@llm-gateway/upstream';
 import { ownResponseHeaders } from './client-response.ts';
 import type { Exchange } from './exchange.ts';
-import { countsAsFailed, type Outcome, type StoredAnswer } from './failover.ts';
+import type { Outcome, StoredAnswer } from './failover.ts';
 import type { Gateway } from './request.ts';
 
 /** How one call to one upstream ended. */
@@ -28,6 +31,16 @@ export interface AttemptContext {
   readonly gateway: Pick<Gateway, 'upstream' | 'observer' | 'exposeRouteHeaders'>;
   /** See `countsAsFailed`. */
   readonly ourKey: boolean;
+  /** Set when the upstream is a retry worker, which makes the calls itself. */
+  readonly job?: JobWatch;
+}
+
+/** Reads what a retry worker tells of the job it holds. */
+export interface JobWatch {
+  /** False gives the job up. */
+  onInformation(headers: FlatHeaders): boolean;
+  /** Whether the answer is relayed; otherwise it is kept back. */
+  isForClient(head: ResponseHead): boolean;
 }
 
 /** A failed upstream's body is kept up to here, to be given to the client if nothing better comes. */
@@ -35,8 +48,10 @@ const storedAnswerMaxBytes = 1024 * 1024;
 
 /** Calls one upstream once. An answer that counts as failed is kept back; any other is relayed to the client as it arrives. */
 export function attempt(request: UpstreamRequest, context: AttemptContext): Promise<AttemptEnd> {
-  context.exchange.phase = 'calling';
-  context.exchange.attempts++;
+  if (context.job === undefined) {
+    context.exchange.phase = 'calling';
+    context.exchange.attempts++;
+  }
   return new Promise((resolve) => {
     new Attempt(request, context, resolve);
   });
@@ -61,15 +76,22 @@ class Attempt implements ResponseSink {
     else this.#exchange.signal.addEventListener('abort', this.#leave);
   }
 
+  onInformation(headers: FlatHeaders): void {
+    if (this.#context.job?.onInformation(headers) !== false) return;
+    this.#call.abort();
+    this.#finish({ kind: 'failed', failure: failureOf('reset') });
+  }
+
   onHead(head: ResponseHead): void {
     this.#head = head;
-    const { ourKey, gateway } = this.#context;
-    if (countsAsFailed(head.status, ourKey)) {
+    const { ourKey, gateway, job } = this.#context;
+    if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) {
       this.#kept = [];
       return;
     }
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
-    this.#exchange.client.prepare(head.status, withOwnHeaders(own, head.headers));
+    const headers = job === undefined ? head.headers : withoutJobHeaders(head.headers);
+    this.#exchange.client.prepare(head.status, withOwnHeaders(own, headers));
   }
 
   onData(chunk: Buffer): boolean {
@@ -83,20 +105,20 @@ class Attempt implements ResponseSink {
   }
 
   onEnd(): void {
-    const { status, headers } = this.#head as ResponseHead;
+    const head = this.#head as ResponseHead;
     if (this.#kept === undefined) {
       this.#exchange.client.end();
-      this.#finish({ kind: 'relayed', status });
+      this.#finish({ kind: 'relayed', status: head.status });
       return;
     }
-    this.#finish({ kind: 'refused', answer: { status, headers, body: Buffer.concat(this.#kept) } });
+    const whole = this.#keptBytes <= storedAnswerMaxBytes;
+    this.#finish({ kind: 'refused', answer: storedAnswer(head, whole ? Buffer.concat(this.#kept) : null) });
   }
 
   onFailure(failure: UpstreamFailure): void {
     if (this.#kept !== undefined && this.#head !== undefined) {
-      // The status already told what there is to know; a body cut short is not worth passing on.
-      const { status } = this.#head;
-      this.#finish({ kind: 'refused', answer: { status, headers: [], body: Buffer.alloc(0) } });
+      // The head already told what there is to know.
+      this.#finish({ kind: 'refused', answer: storedAnswer(this.#head, null) });
       return;
     }
     if (!this.#exchange.client.committed) {
@@ -121,6 +143,22 @@ class Attempt implements ResponseSink {
   }
 }
 
+/**
+ * An answer to be given later, if at all. Its length is told anew then.
+ * @param body null when it was cut or too large: half a body is not worth passing on, and the headers about it go with it
+ */
+function storedAnswer({ status, headers }: ResponseHead, body: Buffer | null): StoredAnswer {
+  const kept: FlatHeaders = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const name = headers[i] as string;
+    const lower = name.toLowerCase();
+    if (body === null ? !lower.startsWith('content-') : lower !== 'content-length') {
+      kept.push(name, headers[i + 1] as string);
+    }
+  }
+  return { status, headers: kept, body: body ?? Buffer.alloc(0) };
+}
+
 /** An upstream's headers as the client gets them: `own` first, and none of the upstream's under those names. */
 export function withOwnHeaders(own: FlatHeaders, upstream: readonly string[]): FlatHeaders {
   const headers = own;
@@ -141,6 +179,6 @@ export function outcomeOf(end: AttemptEnd, instances: readonly string[]): Outcom
     case 'refused':
       return { kind: 'refused', answer: end.answer, instances };
     case 'failed':
-      return { kind: 'failed', code: end.failure.error.code, instances };
+      return { kind: 'failed', code: end.failure.error.code, cause: end.failure.cause, instances };
   }
 }

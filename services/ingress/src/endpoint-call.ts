@@ -1,5 +1,5 @@
-import { type Endpoint, joinUrl } from '@llm-gateway/routing';
-import { type FlatHeaders, splitUrl } from '@llm-gateway/upstream';
+import { endpointHeaders, joinUrl } from '@llm-gateway/routing';
+import { splitUrl } from '@llm-gateway/upstream';
 import { attempt, outcomeOf } from './attempt.ts';
 import type { Exchange } from './exchange.ts';
 import type { Outcome } from './failover.ts';
@@ -22,15 +22,4 @@ export async function callEndpoint(index: number, exchange: Exchange, gateway: G
     { exchange, gateway, ourKey: endpoint.apiKey !== '' },
   );
   return outcomeOf(end, []);
-}
-
-/** Our key replaces the client's; without one the client's own is not shown to a third party unless the route says so. */
-function endpointHeaders(headers: FlatHeaders, endpoint: Endpoint): FlatHeaders {
-  if (endpoint.apiKey === '' && endpoint.forwardAuth) return headers;
-  const kept: FlatHeaders = [];
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    if (headers[i]?.toLowerCase() !== 'authorization') kept.push(headers[i] as string, headers[i + 1] as string);
-  }
-  if (endpoint.apiKey !== '') kept.push('authorization', `Bearer ${endpoint.apiKey}`);
-  return kept;
 }

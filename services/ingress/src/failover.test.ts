@@ -1,15 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import {
-  advance,
-  begin,
-  countsAsFailed,
-  type FailoverRules,
-  type FailoverState,
-  type Outcome,
-  type StoredAnswer,
-} from './failover.ts';
+import { advance, begin, type FailoverRules, type FailoverState, type Outcome, type StoredAnswer } from './failover.ts';
 
 const answer = (status: number): StoredAnswer => ({ status, headers: [], body: Buffer.from(String(status)) });
 const refused = (status: number, instances: string[] = []): Outcome => ({
@@ -17,7 +9,13 @@ const refused = (status: number, instances: string[] = []): Outcome => ({
   answer: answer(status),
   instances,
 });
-const failed = (instances: string[] = []): Outcome => ({ kind: 'failed', code: 'upstream_failed', instances });
+const failed = (instances: string[] = []): Outcome => ({
+  kind: 'failed',
+  code: 'upstream_failed',
+  cause: 'reset',
+  instances,
+});
+const lost: Outcome = { kind: 'queue-lost', progress: { calls: 1, retryAfterMs: null } };
 const internal = { route: 'internal' } as const;
 const rules = (given: Partial<FailoverRules> = {}): FailoverRules => ({
   retryMaxCount: 0,
@@ -103,7 +101,7 @@ describe('failover', () => {
     const given = rules({ fallbacks: [1, 2], queueEnabled: true });
     assert.equal(run({ route: 'external', endpoint: 0 }, [refused(429)], given).step.do, 'endpoint');
     const queued = run(internal, [failed(), refused(429)], given);
-    assert.deepEqual(queued.step, { do: 'queue', endpoint: 1, answer: answer(429), calls: 0 });
+    assert.deepEqual(queued.step, { do: 'queue', endpoint: 1, answer: answer(429), progress: null });
     const next = advance(queued, { kind: 'queue-refused' }, { rules: given, takeRetry: always });
     assert.deepEqual(next.step, { do: 'endpoint', endpoint: 2, fallback: true, waitMs: 0 });
   });
@@ -112,21 +110,42 @@ describe('failover', () => {
     const given = rules({ fallbacks: [1], queueEnabled: true });
     let state = run(internal, [failed(), refused(429)], given);
     for (let n = 1; n <= 3; n++) {
-      state = advance(state, { kind: 'queue-lost', calls: 1 }, { rules: given, takeRetry: always });
-      assert.deepEqual(state.step, { do: 'queue', endpoint: 1, answer: answer(429), calls: n });
+      const progress = { calls: n, retryAfterMs: 100 * n };
+      state = advance(state, { kind: 'queue-lost', progress }, { rules: given, takeRetry: always });
+      assert.deepEqual(state.step, { do: 'queue', endpoint: 1, answer: answer(429), progress });
     }
-    state = advance(state, { kind: 'queue-lost', calls: 1 }, { rules: given, takeRetry: always });
+    state = advance(state, lost, { rules: given, takeRetry: always });
     assert.deepEqual(state.step, { do: 'answer', answer: answer(429) });
+  });
+
+  it('neither offers nor offers again when the retry budget is spent', () => {
+    const given = rules({ fallbacks: [1, 2], queueEnabled: true });
+    const spent = { rules: given, takeRetry: () => false };
+    const called = run(internal, [failed()], given);
+    assert.deepEqual(advance(called, refused(429), spent).step, {
+      do: 'endpoint',
+      endpoint: 2,
+      fallback: true,
+      waitMs: 20,
+    });
+    const queued = advance(called, refused(429), { rules: given, takeRetry: always });
+    assert.deepEqual(advance(queued, lost, spent).step, { do: 'endpoint', endpoint: 2, fallback: true, waitMs: 0 });
+  });
+
+  it('goes on from the answer that a job ended with', () => {
+    const given = rules({ fallbacks: [1, 2], queueEnabled: true });
+    const queued = run(internal, [failed(), refused(429)], given);
+    const exhausted = advance(queued, refused(429), { rules: given, takeRetry: always });
+    assert.deepEqual(exhausted.step, { do: 'endpoint', endpoint: 2, fallback: true, waitMs: 0 });
+    const queuedAgain = run(internal, [failed(), refused(429), refused(500), refused(429)], given);
+    assert.equal(queuedAgain.step.do === 'queue' && queuedAgain.step.endpoint, 2);
+    const none = advance(queuedAgain, failed(), { rules: given, takeRetry: always });
+    assert.deepEqual(none.step, { do: 'answer', answer: answer(429) });
   });
 
   it('never calls more than the flags allow, whatever happens: retries and fallbacks add up', () => {
     const outcome: fc.Arbitrary<Outcome> = fc.oneof(
-      fc.constantFrom<Outcome>(
-        { kind: 'no-instance' },
-        { kind: 'unknown-route' },
-        { kind: 'queue-refused' },
-        { kind: 'queue-lost', calls: 1 },
-      ),
+      fc.constantFrom<Outcome>({ kind: 'no-instance' }, { kind: 'unknown-route' }, { kind: 'queue-refused' }, lost),
       fc.constantFrom(408, 429, 500, 502, 503).map((status) => refused(status, ['a'])),
       fc.constant(failed(['b'])),
     );
@@ -161,16 +180,6 @@ describe('failover', () => {
         },
       ),
     );
-  });
-});
-
-describe('what counts as failed', () => {
-  it("is the upstream's fault or ours, never the client's", () => {
-    for (const status of [408, 429, 500, 502, 503, 504, 599]) assert.ok(countsAsFailed(status, false));
-    for (const status of [200, 204, 301, 400, 401, 403, 404, 409, 413, 415, 422, 499])
-      assert.ok(!countsAsFailed(status, false));
-    for (const status of [401, 403, 404]) assert.ok(countsAsFailed(status, true));
-    for (const status of [200, 400, 409, 413, 422]) assert.ok(!countsAsFailed(status, true));
   });
 });
 

@@ -1,4 +1,5 @@
 import type { ErrorCode } from '@llm-gateway/protocol';
+import type { FailureCause } from '@llm-gateway/upstream';
 
 /**
  * What happens next after each outcome of a request, as a pure state machine: internal retries, then the fallback chain, then a truthful answer.
@@ -29,16 +30,35 @@ export type Outcome =
   /** The upstream answered, with a status that counts as failed. */
   | { readonly kind: 'refused'; readonly answer: StoredAnswer; readonly instances: readonly string[] }
   /** No whole answer: connection, timeout, cut. */
-  | { readonly kind: 'failed'; readonly code: ErrorCode; readonly instances: readonly string[] }
-  /** No retry worker took the job. */
+  | {
+      readonly kind: 'failed';
+      readonly code: ErrorCode;
+      readonly cause: FailureCause;
+      readonly instances: readonly string[];
+    }
+  /** No retry worker took the job, or none may call again. */
   | { readonly kind: 'queue-refused' }
   /** The worker that held the job is gone, or handed it back. */
-  | { readonly kind: 'queue-lost'; readonly calls: number };
+  | { readonly kind: 'queue-lost'; readonly progress: QueueProgress };
+
+/** How far a job of the retry queue came before its worker was lost. */
+export interface QueueProgress {
+  /** Calls made for it by all its workers. */
+  readonly calls: number;
+  /** How long the endpoint still wants to be left alone; null when it did not say. */
+  readonly retryAfterMs: number | null;
+}
 
 export type Step =
   | { readonly do: 'internal'; readonly excluded: readonly string[]; readonly waitMs: number }
   | { readonly do: 'endpoint'; readonly endpoint: number; readonly fallback: boolean; readonly waitMs: number }
-  | { readonly do: 'queue'; readonly endpoint: number; readonly answer: StoredAnswer; readonly calls: number }
+  /** `progress` is null for a job that no worker had yet. */
+  | {
+      readonly do: 'queue';
+      readonly endpoint: number;
+      readonly answer: StoredAnswer;
+      readonly progress: QueueProgress | null;
+    }
   | { readonly do: 'answer'; readonly answer: StoredAnswer }
   | { readonly do: 'error'; readonly code: ErrorCode };
 
@@ -53,7 +73,7 @@ export interface FailoverState {
 
 export type Primary = { readonly route: 'internal' } | { readonly route: 'external'; readonly endpoint: number };
 
-/** A job whose worker died is offered again this often; each time costs the endpoint calls that nobody counted. */
+/** A job whose worker is lost is offered again this often: a job that kills its workers must not kill them all. */
 const maxLostWorkers = 3;
 
 const fresh = { attempts: 0, internalAttempts: 0, nextFallback: 0, lost: 0, lastAnswer: null };
@@ -66,7 +86,7 @@ export function begin(primary: Primary): FailoverState {
 
 /**
  * The state after `outcome` of the step that `state` names.
- * @param takeRetry whether the retry budget allows one more internal retry or queue job; asked only when one is due
+ * @param takeRetry whether the retry budget allows one more internal retry or call of the queue; asked only when one is due
  */
 export function advance(
   state: FailoverState,
@@ -88,10 +108,10 @@ export function advance(
     return { ...now, step: { do: 'internal', excluded, waitMs: backoffMs(now.attempts) } };
   }
   if (step.do === 'endpoint' && step.fallback && rules.queueEnabled && answer?.status === 429 && takeRetry()) {
-    return { ...now, step: { do: 'queue', endpoint: step.endpoint, answer, calls: 0 } };
+    return { ...now, step: { do: 'queue', endpoint: step.endpoint, answer, progress: null } };
   }
-  if (step.do === 'queue' && outcome.kind === 'queue-lost' && now.lost < maxLostWorkers) {
-    return { ...now, lost: now.lost + 1, step: { ...step, calls: step.calls + outcome.calls } };
+  if (step.do === 'queue' && outcome.kind === 'queue-lost' && now.lost < maxLostWorkers && takeRetry()) {
+    return { ...now, lost: now.lost + 1, step: { ...step, progress: outcome.progress } };
   }
   return nextInChain(now, outcome, rules);
 }
@@ -131,13 +151,4 @@ function errorCode(outcome: Outcome): ErrorCode {
       // An answer precedes each of these, so the chain ends with that answer.
       return 'upstream_failed';
   }
-}
-
-/**
- * Whether an answer's head counts as failed, so that something else is tried (rule 23). Anything else goes to the client as it is.
- * @param ourKey whether the endpoint was called with a key of the route config: then 401, 403 and 404 are our mistake, not the client's
- */
-export function countsAsFailed(status: number, ourKey: boolean): boolean {
-  if (status >= 500 || status === 429 || status === 408) return true;
-  return ourKey && (status === 401 || status === 403 || status === 404);
 }

@@ -5,6 +5,21 @@ import type { Exchange } from './exchange.ts';
 
 const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
+/** What became of a call of a fallback endpoint. */
+export type FallbackResult = 'answered' | 'limited' | 'failed' | 'broken' | 'cancelled';
+/** What became of the offer of a 429 to the retry workers. */
+export type OfferResult =
+  | 'accepted'
+  | 'full'
+  | 'draining'
+  | 'generation'
+  | 'hopeless'
+  | 'no_responders'
+  | 'timeout'
+  | 'unavailable';
+/** What became of a job that a retry worker had. */
+export type QueueJobResult = 'answered' | 'exhausted' | 'failed' | 'lost' | 'not_called' | 'broken' | 'cancelled';
+
 /** Everything the ingress tells about its requests: metrics, and one log line per finished request. Never a prompt, an answer or a key. */
 export class Observer {
   readonly #log: Logger;
@@ -17,6 +32,9 @@ export class Observer {
   readonly #broken;
   readonly #retries;
   readonly #fallbacks;
+  readonly #offers;
+  readonly #queueJobs;
+  readonly #budgetExhausted;
   readonly #batchSize;
   readonly #decisionLatency;
   readonly #degradedDecisions;
@@ -60,6 +78,20 @@ export class Observer {
       help: 'Calls of fallback endpoints',
       labels: ['endpoint', 'outcome'],
     });
+    this.#offers = metrics.counter({
+      name: 'retry_offers_total',
+      help: 'Offers of a 429 to the retry workers',
+      labels: ['result'],
+    });
+    this.#queueJobs = metrics.counter({
+      name: 'retry_jobs_total',
+      help: 'Jobs that retry workers had, by what this ingress saw of their end',
+      labels: ['outcome'],
+    });
+    this.#budgetExhausted = metrics.counter({
+      name: 'retry_budget_exhausted_total',
+      help: 'Internal retries and calls of the retry queue that the budget did not allow',
+    });
     this.#batchSize = metrics.histogram({
       name: 'decision_batch_size',
       help: 'Decisions asked for in one message',
@@ -89,8 +121,20 @@ export class Observer {
     this.#retries.labels({ cause }).inc();
   }
 
-  fallback(endpoint: string, outcome: 'answered' | 'failed'): void {
+  fallback(endpoint: string, outcome: FallbackResult): void {
     this.#fallbacks.labels({ endpoint, outcome }).inc();
+  }
+
+  offer(result: OfferResult): void {
+    this.#offers.labels({ result }).inc();
+  }
+
+  job(outcome: QueueJobResult): void {
+    this.#queueJobs.labels({ outcome }).inc();
+  }
+
+  budgetExhausted(): void {
+    this.#budgetExhausted.inc();
   }
 
   batch(size: number, durationMs: number): void {

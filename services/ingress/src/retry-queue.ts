@@ -1,0 +1,246 @@
+import type { Bus } from '@llm-gateway/bus';
+import {
+  decodeJobProgress,
+  decodeJobResult,
+  encodeJobRequest,
+  GatewayError,
+  type JobProgress,
+  retryOffer,
+  withoutJobHeaders,
+} from '@llm-gateway/protocol';
+import {
+  type FlatHeaders,
+  failureOf,
+  isFailureCause,
+  type ResponseHead,
+  retryAfterMs,
+  splitUrl,
+  type Upstream,
+} from '@llm-gateway/upstream';
+import { type AttemptEnd, attempt, type JobWatch } from './attempt.ts';
+import type { Exchange } from './exchange.ts';
+import type { Outcome, QueueProgress, Step } from './failover.ts';
+import type { Observer, OfferResult, QueueJobResult } from './observer.ts';
+import type { RetryBudget } from './retry-budget.ts';
+
+type QueueStep = Extract<Step, { do: 'queue' }>;
+
+export interface RetryQueueParts {
+  readonly bus: Bus;
+  readonly generation: string;
+  readonly upstream: Upstream;
+  readonly observer: Observer;
+  readonly exposeRouteHeaders: boolean;
+  /** Null: no budget. */
+  readonly budget: RetryBudget | null;
+  /** A job ends when its request is that old, unless its answer has begun by then. */
+  readonly requestDeadlineMs: number;
+  /** Longest silence of the endpoint within its answer. */
+  readonly idleTimeoutMs: number;
+}
+
+/** A worker leaves the group before it refuses, so that so many offers reach as many workers; see `retryOffer`. */
+const maxOffers = 16;
+const offerTimeoutMs = 1000;
+/** A worker that is alive ends a job in time; this much later it is taken for dead. */
+const graceMs = 5000;
+
+/** The place that a worker holds for a job. */
+interface Place {
+  readonly url: string;
+  readonly token: string;
+}
+
+/**
+ * The ingress's side of the 429 retry queue: offers a job over the bus, streams the request to the worker that takes it, and relays its answer.
+ * On entry the retry budget has paid for one call; each further one is paid for when the worker announces the wait for it.
+ */
+export class RetryQueue {
+  readonly #parts: RetryQueueParts;
+
+  constructor(parts: RetryQueueParts) {
+    this.#parts = parts;
+  }
+
+  /** One step of the failover machine. Null when nothing is left to do. Throws `client_closed` when the client leaves while the job is offered. */
+  async call(step: QueueStep, exchange: Exchange): Promise<Outcome | null> {
+    exchange.phase = 'queued';
+    const known = step.progress ?? {
+      calls: 0,
+      retryAfterMs: retryAfterMs(step.answer.headers, Date.now()),
+    };
+    const job = new Job(known, exchange, this.#parts.budget);
+    try {
+      const place = await this.#offer(step.endpoint, known, exchange);
+      if (place === null) return { kind: 'queue-refused' };
+      const end = await this.#handOver(place, job, exchange);
+      const outcome = job.outcome(end);
+      this.#parts.observer.job(jobResult(end, outcome));
+      return outcome;
+    } finally {
+      job.settle();
+    }
+  }
+
+  /** Offers until a worker accepts; null when none does. */
+  async #offer(endpoint: number, known: QueueProgress, exchange: Exchange): Promise<Place | null> {
+    const { bus, generation, observer } = this.#parts;
+    const offeredAtMs = performance.now();
+    let timeouts = 0;
+    for (let offers = 0; offers < maxOffers && timeouts < 2; offers++) {
+      const now = performance.now();
+      const deadlineMs = this.#deadlineMs(exchange);
+      if (deadlineMs <= 0) return null;
+      const query = {
+        requestId: exchange.id,
+        generation,
+        endpoint,
+        retryAfterMs: known.retryAfterMs === null ? null : Math.max(0, known.retryAfterMs - (now - offeredAtMs)),
+        deadlineMs,
+        calls: known.calls,
+        bodyBytes: exchange.body.length,
+      };
+      try {
+        const reply = await bus.request(retryOffer, query, { timeoutMs: offerTimeoutMs, signal: exchange.signal });
+        observer.offer(reply.accepted ? 'accepted' : reply.reason);
+        if (reply.accepted) return reply;
+        if (reply.reason === 'hopeless') return null;
+      } catch (error) {
+        const result = offerFailure(error);
+        observer.offer(result);
+        // A worker that hangs stays in the group; the next offer may reach another one.
+        if (result !== 'timeout') return null;
+        timeouts++;
+      }
+    }
+    return null;
+  }
+
+  #handOver(place: Place, job: Job, exchange: Exchange): Promise<AttemptEnd> {
+    const { origin, path } = splitUrl(place.url);
+    const method = exchange.request.method ?? 'POST';
+    return attempt(
+      {
+        origin,
+        path,
+        method: 'POST',
+        headers: encodeJobRequest(exchange.forwardHeaders(), { token: place.token, method, target: exchange.target }),
+        body: exchange.body,
+        // The worker holds its head back until there is a first byte, just as the ingress does.
+        headersTimeoutMs: this.#deadlineMs(exchange) + this.#parts.idleTimeoutMs + graceMs,
+        once: true,
+      },
+      { exchange, gateway: this.#parts, ourKey: false, job },
+    );
+  }
+
+  #deadlineMs(exchange: Exchange): number {
+    return Math.round(exchange.startedAtMs + this.#parts.requestDeadlineMs - performance.now());
+  }
+}
+
+/** One job in the hands of one worker: what the worker tells of it, and what that means. */
+class Job implements JobWatch {
+  readonly #exchange: Exchange;
+  readonly #budget: RetryBudget | null;
+  #progress: QueueProgress;
+  #toldAtMs = performance.now();
+  /** The budget has paid for a call that has not begun. */
+  #paid = true;
+  /** The budget did not allow the next call. */
+  #overBudget = false;
+
+  constructor(known: QueueProgress, exchange: Exchange, budget: RetryBudget | null) {
+    this.#progress = known;
+    this.#exchange = exchange;
+    this.#budget = budget;
+  }
+
+  onInformation(headers: FlatHeaders): boolean {
+    const told = decodeJobProgress(headers);
+    if (told === null) return true;
+    this.#note(told);
+    if (told.phase === 'calling') {
+      this.#paid = false;
+    } else if (!this.#paid) {
+      this.#paid = this.#budget === null || this.#budget.take();
+      this.#overBudget = !this.#paid;
+    }
+    return !this.#overBudget;
+  }
+
+  isForClient({ headers }: ResponseHead): boolean {
+    return decodeJobResult(headers)?.end === 'answered';
+  }
+
+  #note({ calls, retryAfterMs }: JobProgress): void {
+    this.#exchange.attempts += calls - this.#progress.calls;
+    this.#progress = { calls, retryAfterMs };
+    this.#toldAtMs = performance.now();
+  }
+
+  outcome(end: AttemptEnd): Outcome | null {
+    switch (end.kind) {
+      case 'relayed':
+      case 'broken':
+      case 'client-left':
+        return null;
+      case 'failed':
+        return this.#overBudget ? { kind: 'queue-refused' } : { kind: 'queue-lost', progress: this.#left() };
+      case 'refused':
+        break;
+    }
+    const { answer } = end;
+    const result = decodeJobResult(answer.headers);
+    if (result === null || result.end === 'handed-back' || result.end === 'answered')
+      return { kind: 'queue-lost', progress: this.#left() };
+    if (result.failure === null) {
+      return { kind: 'refused', answer: { ...answer, headers: withoutJobHeaders(answer.headers) }, instances: [] };
+    }
+    if (!isFailureCause(result.failure)) return { kind: 'queue-refused' };
+    const { cause, error } = failureOf(result.failure);
+    return { kind: 'failed', code: error.code, cause, instances: [] };
+  }
+
+  /** What another worker has to know. */
+  #left(): QueueProgress {
+    const { calls, retryAfterMs } = this.#progress;
+    const sinceMs = performance.now() - this.#toldAtMs;
+    return { calls, retryAfterMs: retryAfterMs === null ? null : Math.max(0, retryAfterMs - sinceMs) };
+  }
+
+  /** Gives back what was paid for and not used. */
+  settle(): void {
+    if (this.#paid) this.#budget?.give();
+    this.#paid = false;
+  }
+}
+
+function jobResult(end: AttemptEnd, outcome: Outcome | null): QueueJobResult {
+  switch (outcome?.kind) {
+    case undefined:
+      return end.kind === 'relayed' ? 'answered' : end.kind === 'broken' ? 'broken' : 'cancelled';
+    case 'queue-lost':
+      return 'lost';
+    case 'refused':
+      return outcome.answer.status === 429 ? 'exhausted' : 'failed';
+    case 'queue-refused':
+      return 'not_called';
+    default:
+      return 'failed';
+  }
+}
+
+function offerFailure(error: unknown): OfferResult {
+  const code = error instanceof GatewayError ? error.code : undefined;
+  switch (code) {
+    case 'client_closed':
+      throw error;
+    case 'bus_no_responders':
+      return 'no_responders';
+    case 'bus_timeout':
+      return 'timeout';
+    default:
+      return 'unavailable';
+  }
+}
