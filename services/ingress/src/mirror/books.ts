@@ -1,0 +1,111 @@
+import type { Bus } from '@llm-gateway/bus';
+import { type CopyOutcome, mirrorReport } from '@llm-gateway/protocol';
+import { boundedLabel, type Logger, type Metrics } from '@llm-gateway/runtime';
+import { CopyLedger } from './copy-ledger.ts';
+
+/** Why a copy never left this ingress, or was never heard of again. Senders have reasons of their own. */
+export type DropReason =
+  | 'bus_disconnected'
+  /** Too large for it, or it does not read fast enough. */
+  | 'bus_refused'
+  | 'pool_full'
+  /** So many copies are out that no more are followed. */
+  | 'too_many_open'
+  /** Nobody fetched its body in time. */
+  | 'claim_expired'
+  /** Nobody took it, or the one who did died. */
+  | 'lost'
+  | 'defect';
+
+const maxOpenCopies = 65_536;
+/** Senders report several times a second. */
+const lostAfterMs = 5000;
+const lookIntervalMs = 500;
+const maxReasons = 50;
+
+/** What became of this ingress's copies: sampled = sent + failed + dropped, as soon as none is open. */
+export class Books implements Disposable {
+  readonly #bus: Bus;
+  readonly #log: Logger;
+  readonly #ledger = new CopyLedger({ maxOpen: maxOpenCopies, lostAfterMs });
+  readonly #parts = new DisposableStack();
+  readonly #reason = boundedLabel(maxReasons);
+  readonly #sampled;
+  readonly #ended;
+
+  constructor({ ingress, bus, log, metrics }: { ingress: string; bus: Bus; log: Logger; metrics: Metrics }) {
+    this.#bus = bus;
+    this.#log = log;
+    this.#sampled = metrics.counter({
+      name: 'mirror_sampled_total',
+      help: 'Requests chosen to be mirrored; each is counted once more in mirror_copies_total when its copy has ended',
+    });
+    this.#ended = metrics.counter({
+      name: 'mirror_copies_total',
+      help: 'Mirror copies of this ingress by what became of them',
+      labels: ['outcome', 'reason'],
+    });
+    metrics.gauge({
+      name: 'mirror_copies_open',
+      help: 'Mirror copies whose end is not known yet',
+      collect: () => this.#ledger.size,
+    });
+    this.#parts.use(
+      bus.subscribe(mirrorReport, (report) => {
+        if (report.ingress !== ingress) return;
+        this.#ledger.heard(report.held, performance.now());
+        for (const { copy, outcome, reason } of report.ended) this.#close(copy, outcome, reason);
+      }),
+    );
+    this.#parts.use(bus.onStatus((connected) => connected && this.#ledger.forgiveSilence(performance.now())));
+    const timer = setInterval(() => this.#closeLost(), lookIntervalMs).unref();
+    this.#parts.defer(() => clearInterval(timer));
+  }
+
+  sampled(): void {
+    this.#sampled.inc();
+  }
+
+  /** The copy is about to be published. False: there are too many already. */
+  open(copy: number): boolean {
+    return this.#ledger.open(copy, performance.now());
+  }
+
+  /** A copy that was sampled and, opened or not, goes nowhere. */
+  drop(copy: number, reason: DropReason): void {
+    this.#ledger.close(copy);
+    this.#count('dropped', reason);
+  }
+
+  /** As `drop`, unless its end is known already. */
+  dropOpen(copy: number, reason: DropReason): void {
+    this.#close(copy, 'dropped', reason);
+  }
+
+  #close(copy: number, outcome: CopyOutcome, reason: string): void {
+    if (this.#ledger.close(copy)) this.#count(outcome, reason);
+  }
+
+  #closeLost(): void {
+    const now = performance.now();
+    if (!this.#bus.connected) {
+      this.#ledger.forgiveSilence(now);
+      return;
+    }
+    const lost = this.#ledger.closeLost(now);
+    if (lost === 0) return;
+    this.#count('dropped', 'lost', lost);
+    this.#log.warn(
+      { copies: lost },
+      'mirror copies were lost: no mirror-sender took them, or the one that did is gone',
+    );
+  }
+
+  #count(outcome: CopyOutcome, reason: string, by = 1): void {
+    this.#ended.labels({ outcome, reason: this.#reason(reason) }).inc(by);
+  }
+
+  [Symbol.dispose](): void {
+    this.#parts.dispose();
+  }
+}

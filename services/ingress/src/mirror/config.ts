@@ -1,0 +1,76 @@
+import { type Static, Type } from 'typebox';
+import { Compile } from 'typebox/compile';
+
+/** The mirror config file. Keys match without regard to case, unknown ones are ignored, missing ones and nulls have their defaults. */
+export const MirrorConfig = Type.Object({
+  Enable: Type.Boolean({ default: false, description: 'Whether requests are mirrored at all' }),
+  Target: Type.String({ default: '', description: 'Absolute http(s) base URL that copies are sent to' }),
+  Ratio: Type.Number({
+    default: 0,
+    description: 'Percentage of requests that are mirrored: 0 or less none, 100 or more all',
+  }),
+  Timeout: Type.Number({
+    default: 0,
+    minimum: 0,
+    description: 'Longest time for a copy, in milliseconds; 0 = only the limit of 10 minutes that holds for all',
+  }),
+  Authorization: Type.String({
+    default: '',
+    description: "Replaces the client's Authorization header; empty = it stays",
+  }),
+  EnableLog: Type.Boolean({ default: false, description: 'Log what became of each copy' }),
+  Compare: Type.Boolean({ default: false, description: "Report each copy's answer beside the client's" }),
+});
+export type MirrorConfig = Static<typeof MirrorConfig>;
+
+export const mirroringOff: MirrorConfig = {
+  Enable: false,
+  Target: '',
+  Ratio: 0,
+  Timeout: 0,
+  Authorization: '',
+  EnableLog: false,
+  Compare: false,
+};
+
+const keys = new Map(Object.keys(mirroringOff).map((key) => [key.toLowerCase(), key]));
+const validator = Compile(MirrorConfig);
+/** RFC 9110 section 5.5: what a header value may hold. */
+const headerValue = /^[\t\x20-\x7e\x80-\xff]*$/;
+
+/** The whole config that a file's text says, or what is wrong with it, without any value of it: it may hold a secret. */
+export function readMirrorConfig(text: string): { config: MirrorConfig } | { mistake: string } {
+  if (text.trim() === '') return { mistake: 'the file is empty' };
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return { mistake: 'the file is not valid JSON' };
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    return { mistake: 'it must be a JSON object' };
+
+  const merged: Record<string, unknown> = { ...mirroringOff };
+  for (const [name, given] of Object.entries(value)) {
+    const key = keys.get(name.toLowerCase());
+    if (key !== undefined) merged[key] = given ?? mirroringOff[key as keyof MirrorConfig];
+  }
+  const mistakes = validator.Errors(merged).map(({ instancePath, message }) => `${instancePath.slice(1)} ${message}`);
+  if (mistakes.length > 0) return { mistake: mistakes.join('; ') };
+  const config = merged as MirrorConfig;
+  const mistake = mistakeBetween(config);
+  return mistake === undefined ? { config } : { mistake };
+}
+
+function mistakeBetween({ Enable, Target, Authorization }: MirrorConfig): string | undefined {
+  if (!headerValue.test(Authorization)) return 'Authorization has characters that a header cannot have';
+  if (Enable && !isBaseUrl(Target))
+    return 'Target must be an absolute http(s) URL without user, query and fragment when Enable is true';
+  return undefined;
+}
+
+/** The text itself is joined with the client's path, so what the URL parser would quietly mend is refused. */
+function isBaseUrl(target: string): boolean {
+  if (!/^https?:\/\/[^/?#@\s\\]+(?:\/[^?#\s\\]*)?$/i.test(target)) return false;
+  return URL.canParse(target);
+}

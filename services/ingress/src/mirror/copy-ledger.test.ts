@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { CopyLedger } from './copy-ledger.ts';
+
+describe('the copy ledger', () => {
+  const limits = { maxOpen: 3, lostAfterMs: 100 };
+
+  it('closes a copy once', () => {
+    const ledger = new CopyLedger(limits);
+    ledger.open(1, 0);
+    assert.equal(ledger.close(1), true);
+    assert.equal(ledger.close(1), false);
+    assert.equal(ledger.close(2), false);
+  });
+
+  it('gives up copies that nobody names for too long, and only those', () => {
+    const ledger = new CopyLedger(limits);
+    for (const copy of [1, 2]) ledger.open(copy, 0);
+    ledger.heard([2, 7], 60);
+    assert.equal(ledger.closeLost(99), 0);
+    assert.equal(ledger.closeLost(100), 1);
+    assert.equal(ledger.close(1), false);
+    assert.equal(ledger.closeLost(160), 1);
+    assert.equal(ledger.size, 0);
+  });
+
+  it('does not hold a silence against copies that could not be heard of', () => {
+    const ledger = new CopyLedger(limits);
+    ledger.open(1, 0);
+    ledger.forgiveSilence(500);
+    assert.equal(ledger.closeLost(500), 0);
+    assert.equal(ledger.closeLost(600), 1);
+  });
+
+  it('is bounded', () => {
+    const ledger = new CopyLedger(limits);
+    assert.deepEqual(
+      [1, 2, 3, 4].map((copy) => ledger.open(copy, 0)),
+      [true, true, true, false],
+    );
+    ledger.close(2);
+    assert.equal(ledger.open(5, 0), true);
+  });
+});

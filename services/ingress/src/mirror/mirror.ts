@@ -1,0 +1,207 @@
+import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Bus } from '@llm-gateway/bus';
+import { errorCodes, FinishReason, type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
+import { joinUrl } from '@llm-gateway/routing';
+import {
+  advertisedHost,
+  type internalOptions,
+  type Logger,
+  type Metrics,
+  type OptionValues,
+  type runtimeOptions,
+} from '@llm-gateway/runtime';
+import type { FlatHeaders } from '@llm-gateway/upstream';
+import type { Exchange } from '../exchange.ts';
+import { originOf } from '../instance-leg.ts';
+import { Books, type DropReason } from './books.ts';
+import { ClaimPool, claimSurface } from './claims.ts';
+import { type MirrorConfig, mirroringOff } from './config.ts';
+import { ConfigFile } from './config-file.ts';
+import type { mirrorOptions } from './options.ts';
+
+type MirrorOptions = OptionValues<readonly [typeof mirrorOptions, typeof internalOptions]> &
+  Pick<OptionValues<readonly [typeof runtimeOptions]>, 'advertiseHost'>;
+
+interface MirrorParts {
+  /** Names this ingress to the senders. */
+  readonly ingress: string;
+  readonly bus: Bus;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}
+
+const mirroredPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
+const noBytes = new Uint8Array(0);
+const drainPollMs = 20;
+
+/**
+ * Copies requests to the mirror target, by way of the mirror-senders. Whatever happens to a copy, the request it was made of neither waits
+ * nor fails for it.
+ */
+export class Mirror implements AsyncDisposable {
+  /** Whether requests are to be sampled; to look at it is all that a request costs while mirroring is off. */
+  on = false;
+  /** The internal listener. */
+  address = '';
+  readonly #parts: MirrorParts;
+  readonly #inlineMaxBytes: number;
+  readonly #owned = new AsyncDisposableStack();
+  readonly #books: Books;
+  readonly #pool: ClaimPool;
+  #config: MirrorConfig = mirroringOff;
+  #claimsUrl = '';
+  #copies = 0;
+
+  private constructor(options: MirrorOptions, parts: MirrorParts) {
+    this.#parts = parts;
+    this.#inlineMaxBytes = options.busInlineMaxBytes;
+    this.#books = this.#owned.use(new Books(parts));
+    this.#pool = this.#owned.use(
+      new ClaimPool({
+        maxBytes: options.mirrorPoolMaxBytes,
+        timeoutMs: options.mirrorClaimTimeoutMs,
+        onExpired: (copy) => this.#books.dropOpen(copy, 'claim_expired'),
+      }),
+    );
+    parts.metrics.gauge({
+      name: 'mirror_pool_bytes',
+      help: 'Large bodies of mirror copies held until they are fetched',
+      collect: () => this.#pool.heldBytes,
+    });
+  }
+
+  /** Has read the config file, and listens for claims, when it resolves. */
+  static async start(options: MirrorOptions, parts: MirrorParts): Promise<Mirror> {
+    const mirror = new Mirror(options, parts);
+    await using undo = new AsyncDisposableStack();
+    undo.use(mirror);
+    await mirror.#listen(options);
+    await mirror.#follow(options);
+    undo.move();
+    return mirror;
+  }
+
+  async #listen(options: MirrorOptions): Promise<void> {
+    const surface = claimSurface(this.#pool);
+    this.#owned.defer(() => surface.close());
+    await surface.listen({ host: options.internalHost, port: options.internalPort });
+    const { port } = surface.server.address() as AddressInfo;
+    this.address = originOf({ host: options.internalHost, port });
+    // An address that was chosen to listen on is how this process is reached, unless it stands for all there are.
+    const chosen = isAnyAddress(options.internalHost) ? '' : options.internalHost;
+    this.#claimsUrl = `${originOf({ host: advertisedHost(options.advertiseHost || chosen), port })}/claims/`;
+  }
+
+  async #follow(options: MirrorOptions): Promise<void> {
+    const file = new ConfigFile({
+      path: options.mirrorConfig,
+      intervalMs: options.mirrorRefreshIntervalMs,
+      onChange: (config) => {
+        this.#config = config;
+        this.on = config.Enable && config.Ratio > 0;
+      },
+      log: this.#parts.log,
+      metrics: this.#parts.metrics,
+    });
+    this.#owned.use(file);
+    await file.refresh();
+  }
+
+  /** Publishes a copy of a request with a valid body if it is drawn, while `on`. Never throws. */
+  sample(exchange: Exchange): void {
+    const config = this.#config;
+    const path = exchange.target.split('?', 1)[0] ?? '';
+    if (!mirroredPaths.has(path) || Math.random() * 100 >= config.Ratio) return;
+    this.#books.sampled();
+    const copy = ++this.#copies;
+    const reason = this.#tryPublish(copy, exchange);
+    if (reason === undefined) {
+      if (config.Compare) this.#watch(copy, exchange);
+      return;
+    }
+    this.#books.drop(copy, reason);
+    if (config.EnableLog) this.#parts.log.info({ requestId: exchange.id, reason }, 'mirror copy dropped');
+  }
+
+  #tryPublish(copy: number, exchange: Exchange): DropReason | undefined {
+    try {
+      return this.#publish(copy, exchange);
+    } catch (error) {
+      this.#parts.log.error({ err: error, requestId: exchange.id }, 'a mirror copy could not be made');
+      return 'defect';
+    }
+  }
+
+  #publish(copy: number, exchange: Exchange): DropReason | undefined {
+    const { bus, ingress } = this.#parts;
+    const { body } = exchange;
+    const config = this.#config;
+    if (!bus.connected) return 'bus_disconnected';
+    if (!this.#books.open(copy)) return 'too_many_open';
+    const message: MirrorCopy = {
+      requestId: exchange.id,
+      ingress,
+      copy,
+      method: exchange.request.method ?? 'POST',
+      url: joinUrl(config.Target, exchange.target),
+      headers: copyHeaders(exchange.forwardHeaders(), config.Authorization),
+      timeoutMs: config.Timeout,
+      log: config.EnableLog,
+      compare: config.Compare,
+    };
+    if (body.length <= this.#inlineMaxBytes) return bus.send(mirrorSend, message, body) ? undefined : 'bus_refused';
+    const claim = this.#pool.hold(copy, body);
+    if (claim === null) return 'pool_full';
+    const { id, token } = claim;
+    const claimed = { ...message, claim: { url: this.#claimsUrl + id, token, bytes: body.length } };
+    if (bus.send(mirrorSend, claimed, noBytes)) return undefined;
+    this.#pool.release(id);
+    return 'bus_refused';
+  }
+
+  #watch(copy: number, exchange: Exchange): void {
+    exchange.comparedCopy = copy;
+    exchange.client.finishReason = new FinishReason();
+  }
+
+  /** Tells the senders how the primary of a compared copy ended. */
+  primaryEnded(copy: number, exchange: Exchange): void {
+    const { client, startedAtMs } = exchange;
+    this.#parts.bus.publish(mirrorPrimary, {
+      requestId: exchange.id,
+      ingress: this.#parts.ingress,
+      copy,
+      status: client.committed ? client.status : errorCodes.client_closed.status,
+      timeToFirstByteMs: client.committed ? client.committedAtMs - startedAtMs : null,
+      durationMs: performance.now() - startedAtMs,
+      bytes: client.bodyBytes,
+      finishReason: client.finishReason?.value ?? null,
+    });
+  }
+
+  /** Resolves when no body waits to be fetched any more. */
+  async drain(signal: AbortSignal): Promise<void> {
+    while (this.#pool.size > 0 && !signal.aborted) await delay(drainPollMs);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.on = false;
+    await this.#owned.disposeAsync();
+  }
+}
+
+function isAnyAddress(host: string): boolean {
+  return host === '' || host === '0.0.0.0' || host === '::';
+}
+
+/** The client's headers in pairs; with `authorization` set, that and no other. */
+function copyHeaders(headers: FlatHeaders, authorization: string): [string, string][] {
+  const pairs: [string, string][] = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const name = headers[i] as string;
+    if (authorization === '' || name.toLowerCase() !== 'authorization') pairs.push([name, headers[i + 1] as string]);
+  }
+  if (authorization !== '') pairs.push(['authorization', authorization]);
+  return pairs;
+}

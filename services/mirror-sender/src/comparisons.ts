@@ -1,0 +1,92 @@
+import type { MirrorPrimary } from '@llm-gateway/protocol';
+import type { CopyEnd } from './copy-call.ts';
+
+/** Which copy is meant: its ingress, and the ingress's number for it. */
+export interface CopyName {
+  readonly ingress: string;
+  readonly copy: number;
+}
+
+export type UnpairedReason = 'expired' | 'too_many';
+
+interface EndedCopy {
+  readonly shadow: CopyEnd;
+  readonly endedAtMs: number;
+}
+
+export interface ComparisonsOptions {
+  /** Ended copies that wait for their primaries. */
+  readonly maxWaiting: number;
+  readonly waitMs: number;
+  onPair(primary: MirrorPrimary, shadow: CopyEnd): void;
+  /** A copy ended, and its primary was not heard of. */
+  onUnpaired(reason: UnpairedReason): void;
+}
+
+/**
+ * Joins the ends of copies with those of their primaries, whichever comes first. A primary of a copy that is not here is another sender's: a
+ * copy is published before its primary has ended, and both come over one connection in that order.
+ */
+export class Comparisons {
+  readonly #options: ComparisonsOptions;
+  /** Copies here, with their primaries when those ended first. The queue bounds them. */
+  readonly #underWay = new Map<string, MirrorPrimary | undefined>();
+  /** Copies that wait for their primaries, in the order they ended. */
+  readonly #ended = new Map<string, EndedCopy>();
+
+  constructor(options: ComparisonsOptions) {
+    this.#options = options;
+  }
+
+  get waiting(): number {
+    return this.#ended.size;
+  }
+
+  /** A copy to be compared is here. */
+  begin(name: CopyName): void {
+    this.#underWay.set(keyOf(name), undefined);
+  }
+
+  primaryEnded(primary: MirrorPrimary): void {
+    const key = keyOf(primary);
+    const ended = this.#ended.get(key);
+    if (ended !== undefined) {
+      this.#ended.delete(key);
+      this.#options.onPair(primary, ended.shadow);
+    } else if (this.#underWay.has(key)) {
+      this.#underWay.set(key, primary);
+    }
+  }
+
+  /** The copy ended. One that was dropped is not compared with anything. */
+  copyEnded(name: CopyName, shadow: CopyEnd, nowMs: number): void {
+    const key = keyOf(name);
+    const primary = this.#underWay.get(key);
+    if (!this.#underWay.delete(key) || shadow.outcome === 'dropped') return;
+    if (primary !== undefined) {
+      this.#options.onPair(primary, shadow);
+      return;
+    }
+    this.#ended.set(key, { shadow, endedAtMs: nowMs });
+    if (this.#ended.size > this.#options.maxWaiting) this.#giveUpOldest('too_many');
+  }
+
+  /** Gives up copies whose primary did not come in time. */
+  expire(nowMs: number): void {
+    for (const entry of this.#ended.values()) {
+      if (nowMs - entry.endedAtMs < this.#options.waitMs) return;
+      this.#giveUpOldest('expired');
+    }
+  }
+
+  #giveUpOldest(reason: UnpairedReason): void {
+    const [oldest] = this.#ended.keys();
+    if (oldest === undefined) return;
+    this.#ended.delete(oldest);
+    this.#options.onUnpaired(reason);
+  }
+}
+
+function keyOf({ ingress, copy }: CopyName): string {
+  return `${ingress}/${copy}`;
+}

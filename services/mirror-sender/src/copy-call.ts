@@ -1,0 +1,147 @@
+import { type CopyOutcome, FinishReason, GatewayError, type MirrorCopy } from '@llm-gateway/protocol';
+import { type FailureCause, readWhole, splitUrl, type Upstream } from '@llm-gateway/upstream';
+
+/** No copy takes longer, whatever its config says. */
+const maxCopyMs = 600_000;
+
+/** Why a copy is ended before its answer has. */
+export type StopReason =
+  /** The time that its config gives it is over. */
+  | 'timeout'
+  /** This sender has to go. */
+  | 'shutdown';
+
+/** Why a copy was not sent, or not answered well; empty when it was. */
+export type CopyReason =
+  | ''
+  | FailureCause
+  | StopReason
+  | 'status_4xx'
+  | 'status_5xx'
+  /** More of them are here than may wait. */
+  | 'queue_full'
+  /** Its body is not at the ingress any more. */
+  | 'claim_gone'
+  /** Its body could not be fetched from the ingress. */
+  | 'claim_failed';
+
+/** What became of a copy, and what its answer was like. */
+export interface CopyEnd {
+  readonly outcome: CopyOutcome;
+  readonly reason: CopyReason;
+  /** Null when there was no answer. */
+  readonly status: number | null;
+  readonly timeToFirstByteMs: number | null;
+  readonly durationMs: number;
+  readonly bytes: number;
+  /** Looked for only when the copy is to be compared. */
+  readonly finishReason: string | null;
+}
+
+/** Sends one copy, once, and reads its answer without keeping it. Never rejects. `shutdown` cuts it. */
+export async function sendCopy(
+  copy: MirrorCopy,
+  inlineBody: Uint8Array,
+  { upstream, shutdown }: { upstream: Upstream; shutdown: AbortSignal },
+): Promise<CopyEnd> {
+  if (shutdown.aborted) return unsent('shutdown');
+  const stop = new AbortController();
+  const onShutdown = () => stop.abort('shutdown' satisfies StopReason);
+  const onTimeout = () => stop.abort('timeout' satisfies StopReason);
+  const timer = setTimeout(onTimeout, copy.timeoutMs > 0 ? Math.min(copy.timeoutMs, maxCopyMs) : maxCopyMs);
+  shutdown.addEventListener('abort', onShutdown, { once: true });
+  try {
+    const context = { upstream, stop: stop.signal };
+    const body = copy.claim === undefined ? inlineBody : await claimedBody(copy.claim, context);
+    return typeof body === 'string' ? unsent(body) : await callTarget(copy, body, context);
+  } finally {
+    clearTimeout(timer);
+    shutdown.removeEventListener('abort', onShutdown);
+  }
+}
+
+/** The end of a copy for which the target was not asked. */
+export function unsent(reason: CopyReason): CopyEnd {
+  return {
+    outcome: 'dropped',
+    reason,
+    status: null,
+    timeToFirstByteMs: null,
+    durationMs: 0,
+    bytes: 0,
+    finishReason: null,
+  };
+}
+
+interface CallContext {
+  readonly upstream: Upstream;
+  /** Aborts with a `StopReason`. */
+  readonly stop: AbortSignal;
+}
+
+/** Fetches a body from the ingress that holds it, or tells why that cannot be done. */
+async function claimedBody(
+  { url, token, bytes }: NonNullable<MirrorCopy['claim']>,
+  { upstream, stop }: CallContext,
+): Promise<Uint8Array | CopyReason> {
+  const { origin, path } = splitUrl(url);
+  try {
+    const answer = await readWhole(
+      upstream,
+      { origin, path, method: 'GET', headers: ['authorization', `Bearer ${token}`], body: null, once: true },
+      { maxBytes: bytes, signal: stop },
+    );
+    if (answer.status === 200 && answer.body.length === bytes) return answer.body;
+    return answer.status === 404 ? 'claim_gone' : 'claim_failed';
+  } catch (error) {
+    if (!(error instanceof GatewayError)) throw error;
+    return stop.aborted ? (stop.reason as StopReason) : 'claim_failed';
+  }
+}
+
+function callTarget(copy: MirrorCopy, body: Uint8Array, { upstream, stop }: CallContext): Promise<CopyEnd> {
+  return new Promise((resolve) => {
+    const startedAtMs = performance.now();
+    const sinceStart = () => performance.now() - startedAtMs;
+    const finish = copy.compare ? new FinishReason() : undefined;
+    let status: number | null = null;
+    let timeToFirstByteMs: number | null = null;
+    let bytes = 0;
+    const settle = (reason: CopyReason) => {
+      stop.removeEventListener('abort', onStop);
+      const outcome = reason === '' ? 'sent' : 'failed';
+      const finishReason = finish?.value ?? null;
+      resolve({ outcome, reason, status, timeToFirstByteMs, durationMs: sinceStart(), bytes, finishReason });
+    };
+    const onStop = () => {
+      call.abort();
+      settle(stop.reason as StopReason);
+    };
+    const call = upstream.call(
+      { ...splitUrl(copy.url), method: copy.method, headers: copy.headers.flat(), body, once: true },
+      {
+        onHead(head) {
+          status = head.status;
+        },
+        onData(chunk) {
+          timeToFirstByteMs ??= sinceStart();
+          bytes += chunk.length;
+          finish?.take(chunk);
+          return true;
+        },
+        onEnd() {
+          timeToFirstByteMs ??= sinceStart();
+          settle(reasonOf(status ?? 0));
+        },
+        onFailure: ({ cause }) => settle(cause),
+      },
+    );
+    if (stop.aborted) onStop();
+    else stop.addEventListener('abort', onStop, { once: true });
+  });
+}
+
+function reasonOf(status: number): CopyReason {
+  if (status < 400) return '';
+  return status < 500 ? 'status_4xx' : 'status_5xx';
+}

@@ -1,0 +1,49 @@
+import { busMistakes, busOptions } from '@llm-gateway/bus';
+import { defineService, type OptionsOf } from '@llm-gateway/runtime';
+import { upstreamOptions } from '@llm-gateway/upstream';
+
+export const mirrorSenderOptions = {
+  'mirror-max-concurrency': {
+    type: 'integer',
+    default: 64,
+    min: 1,
+    max: 10_000,
+    description: 'Mirror copies sent at once',
+  },
+  'mirror-queue-size': {
+    type: 'integer',
+    default: 1000,
+    min: 0,
+    max: 20_000,
+    description: 'Mirror copies that wait to be sent; those beyond it are dropped',
+  },
+  'mirror-max-held-bytes': {
+    type: 'integer',
+    default: 268_435_456,
+    min: 0,
+    description: 'Bodies of mirror copies held at once, waiting and being sent; copies beyond it are dropped',
+  },
+  'mirror-compare-wait-ms': {
+    type: 'integer',
+    default: 900_000,
+    min: 1,
+    max: 86_400_000,
+    description: "How long a copy's answer waits for the client's to end, to be compared with it",
+  },
+  'mirror-compare-log-percent': {
+    type: 'number',
+    default: 10,
+    min: 0,
+    max: 100,
+    description: 'Share of comparisons that are logged',
+  },
+} as const;
+
+export const options = defineService({
+  name: 'mirror-sender',
+  description: 'Sends the copies of mirrored requests to the mirror target',
+  groups: [mirrorSenderOptions, upstreamOptions, busOptions],
+  check: busMistakes,
+});
+
+export type Options = OptionsOf<typeof options>;

@@ -1,0 +1,102 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Bus } from '@llm-gateway/bus';
+import { type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
+import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
+import { Upstream } from '@llm-gateway/upstream';
+import { Comparisons } from './comparisons.ts';
+import { type CopyEnd, sendCopy, unsent } from './copy-call.ts';
+import { CopyQueue } from './copy-queue.ts';
+import { Observer } from './observer.ts';
+import type { Options } from './options.ts';
+import { Reports } from './reports.ts';
+
+/** Copies whose primaries have not ended: as many as streams may be under way at the ingresses. */
+const maxUnpaired = 10_000;
+const expireIntervalMs = 1000;
+const idlePollMs = 50;
+
+interface CopyJob {
+  readonly copy: MirrorCopy;
+  /** Empty when the body is to be claimed. */
+  readonly body: Uint8Array;
+  readonly bytes: number;
+}
+
+/** Starts a mirror-sender: a member of the group that the copies of all ingresses are given to. Whoever made the bus closes it. */
+export async function start(
+  options: Options,
+  { log, metrics, shutdown, bus }: Pick<Parts, 'log' | 'metrics' | 'shutdown'> & { readonly bus: Bus },
+): Promise<Running> {
+  await using parts = new AsyncDisposableStack();
+  const observer = new Observer(log, metrics, { compareLogPercent: options.mirrorCompareLogPercent });
+  const reports = parts.use(new Reports(bus, `mirror-sender-${randomUUID().slice(0, 8)}`));
+  const upstream = parts.use(new Upstream(options));
+  const comparisons = new Comparisons({
+    maxWaiting: maxUnpaired,
+    waitMs: options.mirrorCompareWaitMs,
+    onPair: (primary, shadow) => observer.compared(primary, shadow),
+    onUnpaired: (reason) => observer.unpaired(reason),
+  });
+  const expiry = setInterval(() => comparisons.expire(performance.now()), expireIntervalMs).unref();
+  parts.defer(() => clearInterval(expiry));
+
+  const cut = new AbortController();
+  const ended = (copy: MirrorCopy, end: CopyEnd) => {
+    observer.ended(copy, end);
+    reports.ended(copy, end);
+    comparisons.copyEnded(copy, end, performance.now());
+  };
+  const queue = new CopyQueue<CopyJob>(
+    {
+      maxConcurrency: options.mirrorMaxConcurrency,
+      maxWaiting: options.mirrorQueueSize,
+      maxHeldBytes: options.mirrorMaxHeldBytes,
+    },
+    async ({ copy, body }) => ended(copy, await sendCopy(copy, body, { upstream, shutdown: cut.signal })),
+  );
+  const take = (copy: MirrorCopy, body: Uint8Array) => {
+    observer.received();
+    reports.took(copy);
+    if (copy.compare) comparisons.begin(copy);
+    const job = { copy, body: compact(body), bytes: copy.claim?.bytes ?? body.length };
+    if (!queue.offer(job)) ended(copy, unsent('queue_full'));
+  };
+  const membership = parts.use(bus.consume(mirrorSend, take));
+  parts.use(bus.subscribe(mirrorPrimary, (primary) => comparisons.primaryEnded(primary)));
+  // At once, not when the drain begins: what the server has on its way to us arrives during the drain's delay.
+  shutdown.addEventListener('abort', () => membership.close(), { once: true });
+  parts.defer(() => settle(queue, cut));
+
+  declareGauges(metrics, queue, comparisons);
+  const owned = parts.move();
+  return {
+    addresses: {},
+    ready: () => bus.connected,
+    async drain(signal) {
+      membership.close();
+      // Twice in a row, for copies that were on their way when the group was left.
+      for (let idle = 0; idle < 2 && !signal.aborted; idle = queue.idle ? idle + 1 : 0) await delay(idlePollMs);
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** Cuts what is left, so that each copy has an end that can still be told. */
+async function settle(queue: CopyQueue<CopyJob>, cut: AbortController): Promise<void> {
+  cut.abort();
+  while (!queue.idle) await delay(0);
+}
+
+/** A small message is a view of the large buffer that its connection read: kept for long, it would keep all of that. */
+function compact(body: Uint8Array): Uint8Array {
+  return body.buffer.byteLength > 2 * body.length ? new Uint8Array(body) : body;
+}
+
+function declareGauges(metrics: Metrics, queue: CopyQueue<CopyJob>, comparisons: Comparisons): void {
+  const gauge = (name: string, help: string, collect: () => number) => metrics.gauge({ name, help, collect });
+  gauge('mirror_sender_waiting', 'Mirror copies that wait to be sent', () => queue.waiting);
+  gauge('mirror_sender_in_flight', 'Mirror copies being sent', () => queue.inFlight);
+  gauge('mirror_sender_held_bytes', 'Bodies of mirror copies held', () => queue.heldBytes);
+  gauge('mirror_compare_waiting', 'Copies that ended and wait for their primaries', () => comparisons.waiting);
+}
