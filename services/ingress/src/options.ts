@@ -3,6 +3,7 @@ import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
+import { mirrorOptions } from './mirror/options.ts';
 
 export const ingressOptions = {
   host: { type: 'string', default: '0.0.0.0', description: 'Address to listen on for clients' },
@@ -80,6 +81,7 @@ export const ingressOptions = {
     default: false,
     description: 'Answer with x-gateway-route, x-gateway-endpoint and x-gateway-attempts',
   },
+  ...mirrorOptions,
 } as const;
 
 export const options = defineService({
