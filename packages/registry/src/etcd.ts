@@ -58,6 +58,8 @@ const once: Policy = {
 export class EtcdConnection implements Disposable {
   readonly url: string;
   readonly #settings: EtcdSettings;
+  /** How to fail what is waited for: the library lets calls wait for their deadline after it was closed. */
+  readonly #waiting = new Set<(error: Error) => void>();
   #client: Etcd3;
 
   constructor(url: string, settings: EtcdSettings) {
@@ -66,8 +68,10 @@ export class EtcdConnection implements Disposable {
     this.#client = connect(url, settings, settings.username !== '' && settings.password !== '');
   }
 
+  /** What still waits for an answer fails at once. */
   [Symbol.dispose](): void {
     this.#client.close();
+    for (const fail of this.#waiting) fail(unavailable(this.url, new Error('closed')));
   }
 
   /** Everything under a prefix at one revision, read in pages. */
@@ -134,7 +138,7 @@ export class EtcdConnection implements Disposable {
     const start_revision = fromRevision ?? 0;
     stream.write({ create_request: { key, range_end, start_revision, progress_notify: true } });
     try {
-      await confirmed.promise;
+      await this.#untilClosed(confirmed.promise);
     } finally {
       clearTimeout(timer);
     }
@@ -168,7 +172,7 @@ export class EtcdConnection implements Disposable {
     stream.on('end', () => reject(unavailable(this.url, new Error('no answer'))));
     stream.write({ ID: lease });
     try {
-      return await promise;
+      return await this.#untilClosed(promise);
     } finally {
       stream.end();
     }
@@ -183,8 +187,19 @@ export class EtcdConnection implements Disposable {
     await this.#call((client, options) => client.kv.deleteRange({ key: Buffer.from(key) }, options));
   }
 
+  async #untilClosed<T>(waited: Promise<T>): Promise<T> {
+    const { promise: closed, reject } = Promise.withResolvers<never>();
+    this.#waiting.add(reject);
+    try {
+      return await Promise.race([waited, closed]);
+    } finally {
+      this.#waiting.delete(reject);
+    }
+  }
+
   async #call<T>(work: (client: Etcd3, options: { deadline: number }) => Promise<T>): Promise<T> {
-    const attempt = () => work(this.#client, { deadline: Date.now() + this.#settings.dialTimeoutMs });
+    const attempt = () =>
+      this.#untilClosed(work(this.#client, { deadline: Date.now() + this.#settings.dialTimeoutMs }));
     try {
       return await attempt();
     } catch (cause) {
@@ -252,6 +267,7 @@ function isAuthenticationOff(error: unknown): boolean {
 }
 
 function unavailable(url: string, cause: unknown): GatewayError {
+  if (cause instanceof GatewayError) return cause;
   return new GatewayError('store_unavailable', `etcd ${url}: ${cause instanceof Error ? cause.message : cause}`, {
     cause,
   });

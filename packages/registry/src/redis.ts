@@ -18,6 +18,7 @@ export interface RedisSettings {
 export class RedisStore implements Disposable {
   readonly #redis: Redis;
   readonly #settings: RedisSettings;
+  readonly #closing = new AbortController();
   #connections = 0;
   #lastError: unknown;
 
@@ -73,7 +74,7 @@ export class RedisStore implements Disposable {
       } catch (cause) {
         // What Redis itself answered, it would answer again.
         const answered = cause instanceof Error && cause.name === 'ReplyError';
-        if (!answered && failures < this.#settings.retryTimes && this.#redis.status !== 'end') continue;
+        if (!answered && failures < this.#settings.retryTimes && !this.#closing.signal.aborted) continue;
         throw new GatewayError('store_unavailable', `redis: ${cause instanceof Error ? cause.message : cause}`, {
           cause,
         });
@@ -81,23 +82,29 @@ export class RedisStore implements Disposable {
     }
   }
 
+  /** What still waits for an answer fails at once. */
   [Symbol.dispose](): void {
+    this.#closing.abort();
     this.#redis.disconnect();
+    // The library waits for the server's half of the connection, which a server that hangs never closes.
+    this.#redis.stream?.destroy();
   }
 
   async #ready(): Promise<void> {
     if (this.#redis.status === 'ready') return;
+    const { signal } = this.#closing;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const fail = () => reject(this.#lastError ?? new Error('no connection'));
+    const fail = (): void => reject(this.#lastError ?? new Error('no connection'));
     const timer = setTimeout(fail, this.#settings.socketTimeoutMs);
     this.#redis.once('ready', resolve);
-    this.#redis.once('end', fail);
+    signal.addEventListener('abort', fail);
+    if (signal.aborted) fail();
     try {
       await promise;
     } finally {
       clearTimeout(timer);
       this.#redis.off('ready', resolve);
-      this.#redis.off('end', fail);
+      signal.removeEventListener('abort', fail);
     }
   }
 }
