@@ -70,26 +70,23 @@ export function followInstances(bus: Bus, options: FollowOptions): Follower {
     }
   }
 
-  async function list(owner: string | undefined, after: string | undefined): Promise<void> {
-    try {
-      const query = after === undefined ? {} : { after };
-      const page = await bus.request(instancesList, query, {
-        owner,
-        timeoutMs: listTimeoutMs,
-        signal: stopped.signal,
-      });
-      advance({ type: 'page', page });
-    } catch (error) {
-      if (stopped.signal.aborted) return;
-      observer.listFailed?.(error);
-      advance({ type: 'failed' });
-    }
+  function list(owner: string | undefined, after: string | undefined): Promise<void> {
+    const query = after === undefined ? {} : { after };
+    const options = { owner, timeoutMs: listTimeoutMs, signal: stopped.signal };
+    return bus.request(instancesList, query, options).then(
+      (page) => advance({ type: 'page', page }),
+      (error) => {
+        if (!stopped.signal.aborted) observer.listFailed?.(error);
+        advance({ type: 'failed' });
+      },
+    );
   }
 
   const changes = bus.subscribe(instancesChanged, (message) => advance({ type: 'changed', message }));
   const status = bus.onStatus((connected) => connected && advance({ type: 'connected' }));
   // Ten looks a heartbeat: silence and due retries are noticed well within one.
   const ticks = setInterval(() => advance({ type: 'tick' }), heartbeatMs / 10);
+  advance({ type: 'tick' });
   return {
     state: () => ({
       replica: state.replica,

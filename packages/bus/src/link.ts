@@ -8,8 +8,9 @@ import {
   type Subscription as NatsSubscription,
   PermissionViolationError,
 } from '@nats-io/transport-node';
-import type { BusObserver, DropReason, RequestOptions } from './bus.ts';
+import type { BusObserver, DisconnectReason, DropReason, RequestOptions } from './bus.ts';
 import { askerLeft, noResponders, timedOut, unavailable } from './failure.ts';
+import { StallWatch } from './stall-watch.ts';
 
 const traceHeader = 'traceparent';
 /** The NATS services protocol (ADR-32) marks an answer that is an error with these two. */
@@ -25,6 +26,7 @@ const errorCodeHeader = 'Gateway-Error-Code';
 const maxUnconfirmedBytes = 16 * 1024 * 1024;
 const confirmAfterBytes = 256 * 1024;
 const defaultMaxPayload = 1024 * 1024;
+const maxErrorLength = 1_000;
 
 interface Pending {
   readonly subject: string;
@@ -163,24 +165,36 @@ export class Link {
   replyFailure(to: Msg, failure: GatewayError): void {
     if (!to.reply) return;
     const headers = emptyHeaders();
-    headers.set(errorHeader, failure.message.replaceAll(/\s+/g, ' '));
+    // A header is one line.
+    headers.set(errorHeader, failure.message.replaceAll(/\s+/g, ' ').slice(0, maxErrorLength));
     headers.set(errorStatusHeader, String(errorCodes[failure.code].status));
     headers.set(errorCodeHeader, failure.code);
     this.publish(to.reply, new Uint8Array(0), { headers });
   }
 
-  /** Ends when the connection does. Hears what the server refuses meanwhile, and whether it stopped answering. */
-  async ended(): Promise<'lost' | 'stale'> {
-    let stale = false;
-    for await (const status of this.#connection.status()) {
-      if (status.type === 'error') this.#refuse(status.error);
-      if (status.type !== 'staleConnection') continue;
-      stale = true;
-      // The client closes a stale socket only after it wrote what is buffered, which is never when the server does not read.
-      await this.#connection.close();
-    }
+  /** Resolves when the connection is gone, with the reason. */
+  async ended(): Promise<Exclude<DisconnectReason, 'closed'>> {
+    using stalls = new StallWatch();
+    const statuses = this.#readStatuses();
     await this.#connection.closed();
-    return stale ? 'stale' : 'lost';
+    if (statuses.stale) return 'stale';
+    return stalls.stalledLately() ? 'slow' : 'lost';
+  }
+
+  #readStatuses(): { readonly stale: boolean } {
+    const seen = { stale: false };
+    const read = async () => {
+      for await (const status of this.#connection.status()) {
+        if (status.type === 'error') this.#refuse(status.error);
+        if (status.type !== 'staleConnection') continue;
+        seen.stale = true;
+        // The client closes a stale socket only after it wrote what is buffered: never, when the server does not read.
+        // Not awaited: it waits for the end of this loop.
+        void this.#connection.close();
+      }
+    };
+    void read();
+    return seen;
   }
 
   #refuse(cause: Error): void {

@@ -15,6 +15,7 @@ import {
   type NatsConnection,
   type Subscription as NatsSubscription,
   type NodeConnectionOptions,
+  TimeoutError,
 } from '@nats-io/transport-node';
 import type { Bus, BusObserver, RequestOptions, RespondContext, Subscription } from './bus.ts';
 import { askerLeft, responderFailure, unavailable } from './failure.ts';
@@ -22,6 +23,7 @@ import { InFlight } from './in-flight.ts';
 import { decodeJob, encodeJob } from './job-frame.ts';
 import { dropFailure, Link, traceOf } from './link.ts';
 import { type BusSettings, serverList } from './options.ts';
+import { isAnswering } from './probe.ts';
 import { Endpoint, ServiceCard } from './service-card.ts';
 import { subscription } from './subscription.ts';
 
@@ -30,8 +32,7 @@ const connectTimeoutMs = 5_000;
 const firstReconnectMs = 250;
 const reconnectMs = 250;
 const reconnectJitterMs = 750;
-/** A server that froze or vanished without a word is left after the third unanswered ping. */
-const pingIntervalMs = 5_000;
+const defaultPingIntervalMs = 5_000;
 const maxPingsOut = 2;
 const defaultDrainTimeoutMs = 5_000;
 const noBytes = new Uint8Array(0);
@@ -44,6 +45,8 @@ export interface NatsOptions {
   readonly observer?: BusObserver;
   /** How long a disposal waits for handlers that are still at work. */
   readonly drainTimeoutMs?: number;
+  /** A server that leaves two pings unanswered is left at the third. */
+  readonly pingIntervalMs?: number;
 }
 
 /**
@@ -73,6 +76,9 @@ class NatsBus implements Bus {
   readonly #inFlight = new InFlight();
   readonly #listeners = new Set<(connected: boolean) => void>();
   readonly #stopped = new AbortController();
+  readonly #pingIntervalMs: number;
+  /** A server accepted a connection and said nothing. */
+  #silent = false;
   #link: Link | undefined;
   #disposal: Promise<void> | undefined;
 
@@ -81,6 +87,7 @@ class NatsBus implements Bus {
     this.#name = options.name;
     this.#observer = options.observer ?? {};
     this.#drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
+    this.#pingIntervalMs = options.pingIntervalMs ?? defaultPingIntervalMs;
     this.#card = new ServiceCard(options.name, options.version ?? '0.0.0');
     for (const [subject, answer] of this.#card.answers()) {
       this.#register(subject, undefined, (message, link) => link.reply(message, Buffer.from(answer())));
@@ -197,7 +204,11 @@ class NatsBus implements Bus {
   #leave({ current }: Registration): void {
     if (current === undefined || current.isClosed() || this.#link === undefined) return;
     // Writes UNSUB now, and goes on delivering until the server has seen it: what it had sent before would be lost otherwise.
-    const drained = current.drain().finally(() => this.#draining.delete(drained));
+    const drained = current
+      .drain()
+      // The connection ended meanwhile, and the subscription with it.
+      .catch(() => undefined)
+      .finally(() => this.#draining.delete(drained));
     this.#draining.add(drained);
   }
 
@@ -216,8 +227,13 @@ class NatsBus implements Bus {
   async #connect(): Promise<NatsConnection | undefined> {
     if (this.#stopped.signal.aborted) return undefined;
     try {
-      return await connect({ ...(await connectionOptions(this.#settings)), name: this.#name });
+      const options = await connectionOptions(this.#settings);
+      const servers = this.#silent ? await answering(options.servers) : options.servers;
+      const connection = await connect({ ...options, servers, name: this.#name, pingInterval: this.#pingIntervalMs });
+      this.#silent = false;
+      return connection;
     } catch (cause) {
+      this.#silent ||= cause instanceof TimeoutError;
       const why = cause instanceof Error ? cause.message : String(cause);
       this.#observer.connectFailed?.(new GatewayError('bus_unavailable', `cannot connect to NATS: ${why}`, { cause }));
       return undefined;
@@ -309,7 +325,7 @@ class Answering implements RespondContext {
 }
 
 /** Reads the files anew, so that a rotated certificate or credential is used at the next connection. */
-async function connectionOptions(settings: BusSettings): Promise<NodeConnectionOptions> {
+async function connectionOptions(settings: BusSettings): Promise<NodeConnectionOptions & { servers: string[] }> {
   const servers = serverList(settings.natsServers);
   const { natsTlsCaFile: caFile, natsTlsCertFile: certFile, natsTlsKeyFile: keyFile } = settings;
   const tls = Boolean(caFile || certFile) || servers.some((server) => server.startsWith('tls://'));
@@ -319,7 +335,6 @@ async function connectionOptions(settings: BusSettings): Promise<NodeConnectionO
     // The client would go on answering requests by waiting, and buffer events; a connection is one `Link` here, and `NatsBus` makes the next.
     reconnect: false,
     noAsyncTraces: true,
-    pingInterval: pingIntervalMs,
     maxPingOut: maxPingsOut,
     ...(settings.natsUser && { user: settings.natsUser, pass: settings.natsPassword ?? '' }),
     ...(settings.natsToken && { token: settings.natsToken }),
@@ -328,6 +343,13 @@ async function connectionOptions(settings: BusSettings): Promise<NodeConnectionO
       tls: { ...(caFile && { caFile }), ...(certFile && { certFile }), ...(keyFile && { keyFile }) },
     }),
   };
+}
+
+async function answering(servers: readonly string[]): Promise<string[]> {
+  const answers = await Promise.all(servers.map((server) => isAnswering(server, connectTimeoutMs)));
+  const able = servers.filter((_, index) => answers[index]);
+  if (able.length === 0) throw new Error('no server answers');
+  return able;
 }
 
 async function credentials(file: string): Promise<Authenticator> {

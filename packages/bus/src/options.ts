@@ -58,13 +58,14 @@ export function serverList(servers: string): string[] {
 function serversMistake(value: string): string | undefined {
   const servers = serverList(value);
   if (servers.length === 0) return 'needs at least one server';
+  // Inside a URL a password would end up in logs; neither is it repeated here.
+  if (servers.some((server) => server.includes('@')))
+    return 'must not hold a user or password: there are flags for them';
   const wrong = servers.find((server) => !isServer(server));
   return wrong === undefined ? undefined : `${wrong} is not nats://host:port or tls://host:port`;
 }
 
 function isServer(server: string): boolean {
   const url = URL.parse(server.includes('://') ? server : `nats://${server}`);
-  if (url === null || url.hostname === '') return false;
-  // Log in by flags: a password inside a URL would end up in logs.
-  return (url.protocol === 'nats:' || url.protocol === 'tls:') && url.username === '' && url.password === '';
+  return url !== null && url.hostname !== '' && (url.protocol === 'nats:' || url.protocol === 'tls:');
 }
