@@ -129,7 +129,7 @@ function flagRow(flag: string, spec: OptionSpec, { takers, of }: { takers: reado
   const names = `\`--${flag}\`<br>\`${environmentName(flag)}\``;
   const value = spec.default === '' ? 'empty' : `\`${spec.default}\``;
   const services = takers.length === of ? 'all' : takers.join(', ');
-  return `| ${[names, spec.secret ? '**secret**' : value, allowedValues(spec), spec.description, services].map(cell).join(' | ')} |`;
+  return `| ${[names, spec.secret ? '**secret**' : value, allowedValues(flag, spec), spec.description, services].map(cell).join(' | ')} |`;
 }
 
 function cell(text: string): string {

@@ -1,6 +1,6 @@
 import { networkInterfaces } from 'node:os';
 
-/** The host under which other processes reach this one: `--advertise-host`, or the first address that is not loopback (IPv4 first). */
+/** Where other processes reach this one: `--advertise-host`, or the first address that is not loopback, IPv4 first. */
 export function advertisedHost(configured: string): string {
   if (configured) return configured;
   const outside = Object.values(networkInterfaces())

@@ -18,11 +18,12 @@ export function helpText(service: ServiceFlags): string {
 
 function flagHelp(flag: string, spec: OptionSpec): string {
   const form = spec.type === 'boolean' ? `--[no-]${flag}` : `--${flag} <${spec.type}>`;
-  return [`  ${form}`, ...wrapped(`${spec.description} (${facts(spec).join('; ')})`, '      ')].join('\n');
+  return [`  ${form}`, ...wrapped(`${spec.description} (${facts(flag, spec).join('; ')})`, '      ')].join('\n');
 }
 
-function facts(spec: OptionSpec): string[] {
-  const allowed = spec.type === 'boolean' || allowedValues(spec) === 'a string' ? [] : [allowedValues(spec)];
+function facts(flag: string, spec: OptionSpec): string[] {
+  const words = allowedValues(flag, spec);
+  const allowed = spec.type === 'boolean' || words === 'a string' ? [] : [words];
   return [...allowed, spec.secret ? 'secret' : `default ${spec.default === '' ? 'empty' : spec.default}`];
 }
 

@@ -1,56 +1,51 @@
 import { type Logger, type LoggerOptions, pino } from 'pino';
 
-/** What a log may hold in memory while its reader is slow; beyond it lines are dropped, never the requests they tell of. */
+/** What is held while the reader is slow; beyond it lines are dropped, never the requests they tell of. */
 const maxBufferedBytes = 8 * 1024 * 1024;
 /** A reader that takes nothing must not keep an ending process. */
 const closeTimeoutMs = 1000;
 /** Shorter values would be found in harmless words. */
 const minSecretLength = 4;
 
-const secretFields = [
-  'authorization',
-  'proxy-authorization',
-  'cookie',
-  'x-api-key',
-  'api-key',
-  'api_key',
-  'apiKey',
-].concat(['password', 'token', 'secret']);
-const redactedPaths = ['', 'headers', 'request.headers', 'response.headers'].flatMap((parent) =>
-  secretFields.map((field) =>
-    /^\w+$/.test(field) ? [parent, field].filter(Boolean).join('.') : `${parent}["${field}"]`,
-  ),
-);
+const secretFields = ['authorization', 'cookie', 'api_key', 'apiKey', 'password', 'token', 'secret'];
+const secretHeaders = ['authorization', 'proxy-authorization', 'cookie', 'api-key', 'x-api-key'];
+const redactedPaths = [...secretFields, ...secretHeaders.map((name) => `headers["${name}"]`)];
 
 export interface Log {
   readonly logger: Logger;
-  /** Resolves when every line has been written, or after a second. Nothing may be logged after it. */
+  /** Resolves when every line has been written, or after a second. What is logged from then on is lost. */
   close(): Promise<void>;
   /** Writes what is held at once, waiting for the reader: for a process that is about to be gone. */
   flush(): void;
 }
 
 /**
- * JSON lines on stdout. They are written beside the event loop: lines that come while a write is under way leave together in the next.
- * Fields that usually hold a credential are redacted, and so is every one of `secrets` (the secret options' values) wherever it
- * appears, be it inside the message of a foreign error.
+ * JSON lines on stdout. They are written beside the event loop: lines that come while a write is under way leave together
+ * in the next. Fields that usually hold a credential are redacted, and so is each of `secrets` (the secret options' values)
+ * wherever it appears, be it inside the message of a foreign error.
  */
 export function createLog(service: string, options: { level: string; secrets: readonly string[] }): Log {
   const destination = pino.destination({ dest: 1, sync: false, maxLength: maxBufferedBytes });
   const logger = pino(loggerOptions(service, options), destination);
+  let closed = false;
   return {
     logger,
-    close: () =>
-      new Promise((resolve) => {
-        // Not unreferenced: to a reader that is gone there is no end, and it must not leave us waiting with an empty event loop.
+    close() {
+      closed = true;
+      logger.level = 'silent';
+      return new Promise((resolve) => {
+        // Not unreferenced: when the reader is gone there is no 'close', and nothing else keeps the event loop going.
         const timer = setTimeout(resolve, closeTimeoutMs);
         destination.once('close', () => {
           clearTimeout(timer);
           resolve();
         });
         destination.end();
-      }),
-    flush: () => destination.flushSync(),
+      });
+    },
+    flush() {
+      if (!closed) destination.flushSync();
+    },
   };
 }
 
@@ -58,7 +53,11 @@ function loggerOptions(
   service: string,
   { level, secrets }: { level: string; secrets: readonly string[] },
 ): LoggerOptions {
-  const redacted = secrets.filter((secret) => secret.length >= minSecretLength).map(jsonText);
+  // The longest first: one may be a part of another.
+  const redacted = secrets
+    .filter((secret) => secret.length >= minSecretLength)
+    .sort((a, b) => b.length - a.length)
+    .map(jsonText);
   return {
     level,
     base: { service },

@@ -1,6 +1,6 @@
 /**
- * The option table. A flag is declared once, as plain data in the group of the package or service that understands it; parsing, `--help`,
- * the start-up log and `docs/configuration.md` are made from that.
+ * The option table. A flag is declared once, as plain data in the group of the package or service that understands it;
+ * parsing, `--help`, the start-up log and `docs/configuration.md` are made from that.
  */
 interface Described {
   readonly description: string;
@@ -10,7 +10,7 @@ interface Described {
   readonly secret?: boolean;
 }
 
-export interface StringOption extends Described {
+interface StringOption extends Described {
   readonly type: 'string';
   readonly default: string;
   /** The values allowed besides the default; all when absent. */
@@ -19,7 +19,7 @@ export interface StringOption extends Described {
   validate?(value: string): string | undefined;
 }
 
-export interface NumericOption extends Described {
+interface NumericOption extends Described {
   /** Both are plain decimal: no exponent, no hexadecimal, no sign but a minus. */
   readonly type: 'integer' | 'number';
   readonly default: number;
@@ -28,7 +28,7 @@ export interface NumericOption extends Described {
   validate?(value: number): string | undefined;
 }
 
-export interface BooleanOption extends Described {
+interface BooleanOption extends Described {
   readonly type: 'boolean';
   readonly default: boolean;
 }
@@ -94,7 +94,7 @@ export const runtimeOptions = {
     min: 0,
     max: 86_400_000,
     description:
-      'After SIGTERM: how long a service that drains still takes new work while it already says it is not ready, so that load balancers notice first',
+      'After SIGTERM: how long a service that drains is not ready but still takes new work, so that load balancers notice',
   },
   'drain-timeout-ms': {
     type: 'integer',
@@ -121,7 +121,7 @@ export interface ServiceFlags {
 
 export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends ServiceFlags {
   readonly groups: Groups;
-  /** What is wrong between flags that are right one by one: whole sentences that name the flags and repeat no secret. */
+  /** What is wrong between flags that are right one by one: a line each that names them and repeats no secret. */
   check?(values: ServiceValues<Groups>): string[];
 }
 
@@ -159,33 +159,34 @@ function wrongSpec(flag: string, spec: OptionSpec): string | undefined {
   if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(flag)) return 'is not in kebab-case';
   if (flag === 'help' || flag === 'version' || flag.startsWith('no-')) return 'has a reserved name';
   if (spec.secret && spec.default !== '') return 'is secret and has a default';
-  const wrongDefault = wrongValue(spec, spec.default);
+  const wrongDefault = wrongValue(flag, spec, spec.default);
   return wrongDefault && `has a default that is refused: ${wrongDefault}`;
 }
 
 /** Why a value of the right type is not allowed, or undefined. */
-export function wrongValue(spec: OptionSpec, value: OptionValue): string | undefined {
+export function wrongValue(flag: string, spec: OptionSpec, value: OptionValue): string | undefined {
   switch (spec.type) {
     case 'boolean':
       return undefined;
     case 'string': {
       const text = String(value);
       if (text === spec.default && spec.choices) return undefined;
-      if (spec.choices && !spec.choices.includes(text)) return `allowed: ${allowedValues(spec)}`;
+      if (spec.choices && !spec.choices.includes(text)) return `allowed: ${allowedValues(flag, spec)}`;
       return spec.validate?.(text);
     }
     case 'integer':
     case 'number': {
       const number = Number(value);
       const finite = spec.type === 'integer' ? Number.isSafeInteger(number) : Number.isFinite(number);
-      const allowed = finite && number >= (spec.min ?? -Infinity) && number <= (spec.max ?? Infinity);
-      return allowed ? spec.validate?.(number) : `allowed: ${allowedValues(spec)}`;
+      const { min = -Infinity, max = Infinity } = limits(flag, spec);
+      const allowed = finite && number >= min && number <= max;
+      return allowed ? spec.validate?.(number) : `allowed: ${allowedValues(flag, spec)}`;
     }
   }
 }
 
 /** What may be given, in words: `an integer from 0 to 65535`, `redis, etcd or endpoints`. */
-export function allowedValues(spec: OptionSpec): string {
+export function allowedValues(flag: string, spec: OptionSpec): string {
   switch (spec.type) {
     case 'boolean':
       return 'true or false';
@@ -196,11 +197,19 @@ export function allowedValues(spec: OptionSpec): string {
     }
     case 'integer':
     case 'number': {
-      const range =
-        (spec.min === undefined ? '' : ` from ${spec.min}`) + (spec.max === undefined ? '' : ` to ${spec.max}`);
+      const { min, max } = limits(flag, spec);
+      const range = (min === undefined ? '' : ` from ${min}`) + (max === undefined ? '' : ` to ${max}`);
       return `${spec.type === 'integer' ? 'an integer' : 'a number'}${range}${spec.unit ? ` (${spec.unit})` : ''}`;
     }
   }
+}
+
+/** A timer set for longer than this fires at once, so no time may be longer. */
+const maxTimerMs = 2_147_483_647;
+
+function limits(flag: string, { min, max, unit }: NumericOption): { min: number | undefined; max: number | undefined } {
+  const longest = unit === 'seconds' ? Math.floor(maxTimerMs / 1000) : flag.endsWith('-ms') ? maxTimerMs : undefined;
+  return { min, max: max ?? longest };
 }
 
 export function environmentName(flag: string): string {

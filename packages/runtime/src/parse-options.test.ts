@@ -151,9 +151,19 @@ test('an integer is plain decimal and in range', () => {
 test('a number is plain decimal, finite and in range', () => {
   for (const text of ['', '1e3', '.5', '5.', '0', 'NaN', '9'.repeat(400)]) {
     const [line = '', ...others] = mistakes([`--socket-timeout=${text}`]);
-    assert.match(line, /^--socket-timeout: read ".*", allowed: a number from 0\.001 \(seconds\)$/);
+    assert.match(line, /^--socket-timeout: read ".*", allowed: a number from 0\.001 to 2147483 \(seconds\)$/);
     assert.deepEqual(others, []);
   }
+});
+
+test('a time is never longer than a timer can be', () => {
+  const timed = defineService({
+    name: 'timed',
+    description: '',
+    groups: [{ 'wait-ms': { type: 'integer', default: 1, description: '' } }],
+  });
+  const parsed = parseOptions(timed, ['--wait-ms', '2147483648'], {});
+  assert.deepEqual(parsed, { mistakes: ['--wait-ms: read "2147483648", allowed: an integer to 2147483647'] });
 });
 
 test('a string outside its choices is a mistake that lists them', () => {
@@ -189,8 +199,8 @@ test('an unknown flag is refused with the nearest name, if one is near', () => {
 test('what may be the rest of a secret is not shown', () => {
   assert.deepEqual(mistakes(['--pasword=my', 'secret', '--password', 'my', 'secret', '--prot', '1']), [
     '--pasword: no flag of this service, did you mean --password?',
-    'argument 2 (not shown, it may be of a secret): no flag of this service, see --help',
-    'argument 5 (not shown, it may be of a secret): no flag of this service, see --help',
+    'argument 2 (not shown, it may be part of a secret): no flag of this service, see --help',
+    'argument 5 (not shown, it may be part of a secret): no flag of this service, see --help',
     '--prot: no flag of this service, see --help',
   ]);
 });

@@ -29,12 +29,12 @@ interface Written {
 }
 
 /**
- * Reads the flags in `argv` (without node and the script) and the environment into typed values, or says everything that is wrong with them,
- * one line each, without any secret.
+ * Reads the flags in `argv` (without node and the script) and the environment into typed values, or says everything that
+ * is wrong with them, one line each, without any secret.
  *
- * `--flag value`, `--flag=value`; booleans also `--flag` and `--no-flag`. A value that begins with `--` needs the form with `=`.
- * A flag beats its environment variable; of a flag given more than once the last one counts, so that a wrapper's flags can be
- * overridden at the end of the line; an empty variable counts as absent.
+ * `--flag value`, `--flag=value`; booleans also `--flag` and `--no-flag`. A value that begins with `--` needs the `=`.
+ * A flag beats its environment variable; of a flag given more than once the last one counts, so that a wrapper's flags
+ * can be overridden at the end of the line; an empty variable counts as absent.
  */
 export function parseOptions<Groups extends readonly OptionGroup[]>(
   service: ServiceOptions<Groups>,
@@ -50,7 +50,7 @@ export function parseOptions<Groups extends readonly OptionGroup[]>(
   const values: Record<string, OptionValue> = {};
   for (const [flag, spec] of table) {
     const written = line.written.get(flag) ?? fromEnvironment(flag, env);
-    const read = written ? readValue(spec, written.text) : { value: spec.default };
+    const read = written ? readValue(flag, spec, written.text) : { value: spec.default };
     if ('value' in read) values[camelCase(flag)] = read.value;
     else if (written) mistakes.push(mistake(spec, written, read.wrong));
   }
@@ -88,7 +88,7 @@ function readArguments(table: ReadonlyMap<string, OptionSpec>, argv: readonly st
       const given = word.inline ?? (takesNext(spec, next) ? argv[++at] : undefined);
       const text = given ?? (spec.type === 'boolean' ? 'true' : undefined);
       hide = !spec.secret ? 'nothing' : text === undefined ? 'anything' : 'words';
-      if (text === undefined) line.mistakes.push(`${name}: read no value, allowed: ${allowedValues(spec)}`);
+      if (text === undefined) line.mistakes.push(`${name}: read no value, allowed: ${allowedValues(flag, spec)}`);
       else line.written.set(flag, { text, source: name });
     } else if (word.kind === 'negation') {
       hide = 'nothing';
@@ -97,7 +97,7 @@ function readArguments(table: ReadonlyMap<string, OptionSpec>, argv: readonly st
     } else {
       const unknown = word.kind === 'unknown';
       const hidden = hide === 'anything' || (hide === 'words' && !word.name.startsWith('--'));
-      const shown = hidden ? `argument ${at + 1} (not shown, it may be of a secret)` : shortened(word.name);
+      const shown = hidden ? `argument ${at + 1} (not shown, it may be part of a secret)` : shortened(word.name);
       const near = unknown && !hidden ? nearest(plainName(word.name), table.keys()) : undefined;
       const advice = near === undefined ? 'see --help' : `did you mean --${near}?`;
       line.mistakes.push(`${shown}: no flag of this service, ${advice}`);
@@ -141,10 +141,11 @@ function takesNext(spec: OptionSpec, next: string | undefined): boolean {
   return next !== undefined && !next.startsWith('--');
 }
 
-function readValue(spec: OptionSpec, text: string): { value: OptionValue } | { wrong: string } {
+function readValue(flag: string, spec: OptionSpec, text: string): { value: OptionValue } | { wrong: string } {
   const value = convert(spec, text);
-  const wrong = value === undefined ? `allowed: ${allowedValues(spec)}` : wrongValue(spec, value);
-  return value === undefined || wrong !== undefined ? { wrong: wrong ?? '' } : { value };
+  if (value === undefined) return { wrong: `allowed: ${allowedValues(flag, spec)}` };
+  const wrong = wrongValue(flag, spec, value);
+  return wrong === undefined ? { value } : { wrong };
 }
 
 function convert(spec: OptionSpec, text: string): OptionValue | undefined {

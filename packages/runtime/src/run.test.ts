@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
-import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { nodePath, type Process, readMetrics, startProcess, until } from '@llm-gateway/testing';
 
-const main = join(import.meta.dirname, 'fixtures/example.ts');
+const main = fileURLToPath(new URL('./fixtures/example.ts', import.meta.url));
 
 function example(flags: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Process> {
   return startProcess(nodePath, [main, ...flags], { env });
@@ -99,7 +99,7 @@ test('secrets and credential headers are redacted wherever they are logged', asy
   );
 });
 
-test('on SIGTERM: not ready but alive and serving, then what is in flight finishes, then everything is disposed of, exit 0', async () => {
+test('on SIGTERM: not ready but serving, then work in flight finishes, then all is disposed of, exit 0', async () => {
   await using service = await started(['--drain-delay-ms', '400']);
   const held = await fetch(`${service.http}/hold`);
   assert.equal(await statusOf(`${service.admin}/readyz`), 200);

@@ -34,7 +34,7 @@ export interface Running extends AsyncDisposable {
 export interface Parts {
   readonly log: Logger;
   readonly metrics: Metrics;
-  /** Aborts when the process has been told to end: give up starting, poll no more. Work in flight goes on, that is for `drain`. */
+  /** Aborts when the process has been told to end: give up starting, poll no more. Work in flight is for `drain`. */
   readonly shutdown: AbortSignal;
   /** Keeps what the service only uses, such as its bus: disposed after the service, last kept first. */
   own<Resource extends AsyncDisposable>(resource: Resource): Resource;
@@ -48,15 +48,15 @@ export type Start<Groups extends readonly OptionGroup[]> = (
 const exitUsage = 64; // EX_USAGE of sysexits.h
 const exitFailure = 1;
 const signalNumbers = { SIGINT: 2, SIGTERM: 15 } as const;
-/** Beside the drain's own limits: what giving up a start, closing sockets and the rest may take before the process ends anyway. */
+/** Beside the drain's own limits: how long giving up a start or closing everything may take. */
 const endTimeoutMs = 10_000;
 
 /**
- * The life of a process, from its flags to its exit code: 0 after `--help`, `--version` or an orderly end, 64 for wrong flags (a line each on
- * stderr), 1 when it could not start, crashed or could not end, 130 or 143 on a second signal.
+ * The life of a process, from its flags to its exit code: 0 after `--help`, `--version` or an orderly end, 64 for wrong
+ * flags (a line each on stderr), 1 when it could not start, crashed or could not end, 130 or 143 on a second signal.
  *
- * The admin server answers before `start` is called and until the service is disposed. On SIGTERM or SIGINT: not ready, the drain delay, `drain`,
- * dispose.
+ * The admin server answers from before `start` is called until all else is disposed of. On SIGTERM or SIGINT: not ready,
+ * the drain delay, `drain`, dispose.
  */
 export async function run<const Groups extends readonly OptionGroup[]>(
   service: ServiceOptions<Groups>,
