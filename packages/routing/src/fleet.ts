@@ -216,8 +216,7 @@ export class Fleet {
   }
 
   #pool(role: Role, model: string | null, now: number): Pool {
-    // Models nobody declares share one pool: they are the client's word, and must not each make one.
-    const key = model === null || model === '' ? null : this.#models.has(model) ? model : '';
+    const key = this.#poolKey(model);
     const pools = this.#pools[role];
     let pool = pools.get(key);
     if (pool === undefined) {
@@ -226,6 +225,12 @@ export class Fleet {
       this.#fill(pool, now);
     }
     return pool;
+  }
+
+  /** Models that nobody declares share one pool: they are the client's word, and must not each make one. */
+  #poolKey(model: string | null): string | null {
+    if (model === null || model === '' || this.#models.size === 0) return null;
+    return this.#models.has(model) ? model : '';
   }
 
   /** Brings the arrays up to date with the members, and the members with the time. */
@@ -243,7 +248,7 @@ export class Fleet {
     this.#stale = false;
     this.#sorted = [...this.#members.values()].sort((a, b) => (a.instance.id < b.instance.id ? -1 : 1));
     this.#scores = new Float64Array(this.#sorted.length);
-    this.#models = new Set(this.#sorted.map((member) => member.instance.model));
+    this.#models = new Set(this.#sorted.map((member) => member.instance.model).filter((model) => model !== ''));
     for (const [slot, member] of this.#sorted.entries()) {
       member.slot = slot;
       this.#score(member);

@@ -3,7 +3,7 @@ import type { Instance, Role } from '@llm-gateway/protocol';
 /** The instances that can take one role for one model, sorted by id, as slots of the fleet's score array. */
 export class Pool {
   readonly role: Role;
-  /** A model that some instance declares; empty: one that none declares; null: the request names none, so any will do. */
+  /** A model that some instance declares; empty: one that none declares; null: any will do. */
   readonly model: string | null;
   #slots = new Int32Array(0);
   #ids: string[] = [];

@@ -1,0 +1,115 @@
+import type { Decision } from '@llm-gateway/protocol';
+import type { Fleet } from '@llm-gateway/routing';
+import type { Counter, Histogram, Logger, Metrics } from '@llm-gateway/runtime';
+
+/** What a decision counts as: where the policy sent the request, and what came of it there. */
+const kinds: Readonly<Record<Decision['route'], { route: string; outcome: string }>> = {
+  internal: { route: 'internal', outcome: 'instance' },
+  pair: { route: 'internal', outcome: 'pair' },
+  none: { route: 'internal', outcome: 'no_instance' },
+  external: { route: 'external', outcome: 'endpoint' },
+  unknown: { route: 'unknown', outcome: 'no_route' },
+  failed: { route: 'unknown', outcome: 'failed' },
+};
+
+const batchSizes = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+/** A decision takes microseconds. */
+const batchSeconds = [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
+/** Generations that were told in the log; ingresses being rolled out show a few. */
+const maxToldGenerations = 100;
+const failureToldEveryMs = 60_000;
+
+/** What of the logger is used here. */
+export type Log = Pick<Logger, 'info' | 'warn'>;
+
+/** What a router counts and tells. */
+export class Observer {
+  readonly #log: Log;
+  readonly #decisions: Readonly<Record<Decision['route'], Counter>>;
+  readonly #batchSize: Histogram;
+  readonly #batchDuration: Histogram;
+  readonly #mismatches: Counter;
+  readonly #ejections: Counter;
+  readonly #toldGenerations = new Set<string>();
+  #nextFailureToldMs = 0;
+
+  constructor(log: Log, metrics: Metrics) {
+    this.#log = log;
+    const decisions = metrics.counter({
+      name: 'router_decisions_total',
+      help: 'Decisions, by where the policy sent the request and what came of it',
+      labels: ['route', 'outcome'],
+    });
+    this.#decisions = {
+      internal: decisions.labels(kinds.internal),
+      pair: decisions.labels(kinds.pair),
+      none: decisions.labels(kinds.none),
+      external: decisions.labels(kinds.external),
+      unknown: decisions.labels(kinds.unknown),
+      failed: decisions.labels(kinds.failed),
+    };
+    this.#batchSize = metrics.histogram({
+      name: 'router_batch_size',
+      help: 'Decisions asked for in one message',
+      buckets: batchSizes,
+    });
+    this.#batchDuration = metrics.histogram({
+      name: 'router_batch_duration_seconds',
+      help: 'Time to decide all of one message',
+      buckets: batchSeconds,
+    });
+    this.#mismatches = metrics.counter({
+      name: 'router_generation_mismatches_total',
+      help: 'Messages of ingresses that hold another route config or policy; they decide themselves',
+    });
+    this.#ejections = metrics.counter({
+      name: 'router_ejections_total',
+      help: 'Times an instance was left alone for its failures',
+    });
+  }
+
+  batch(decisions: readonly Decision[], durationMs: number): void {
+    for (const { route } of decisions) this.#decisions[route].inc();
+    this.#batchSize.observe(decisions.length);
+    this.#batchDuration.observe(durationMs / 1000);
+  }
+
+  /** An ask that was not understood, or that the code failed on. Each is counted; the log tells of one a minute. */
+  askFailed(error: unknown, nowMs: number): void {
+    if (nowMs < this.#nextFailureToldMs) return;
+    this.#nextFailureToldMs = nowMs + failureToldEveryMs;
+    this.#log.warn({ err: error }, 'an ask could not be decided');
+  }
+
+  generationMismatch(ingress: string, generation: string): void {
+    this.#mismatches.inc();
+    if (this.#toldGenerations.has(generation) || this.#toldGenerations.size >= maxToldGenerations) return;
+    this.#toldGenerations.add(generation);
+    this.#log.warn({ ingress, generation }, 'an ingress holds another route config or policy and decides itself');
+  }
+
+  ejected(instance: string, durationMs: number): void {
+    this.#ejections.inc();
+    this.#log.warn({ instance, durationMs: Math.round(durationMs) }, 'instance ejected');
+  }
+}
+
+/** What is read from the fleet at each scrape. */
+export function declareFleetGauges(metrics: Metrics, fleet: Fleet): void {
+  metrics.gauge({
+    name: 'router_instances',
+    help: 'Instances by role and state; ejected ones are left alone for their failures or on probation',
+    labels: ['role', 'state'],
+    collect: (set) => {
+      for (const { role, live, ejected } of fleet.counts(performance.now())) {
+        set({ role, state: 'live' }, live);
+        set({ role, state: 'ejected' }, ejected);
+      }
+    },
+  });
+  metrics.gauge({
+    name: 'router_complete_pair',
+    help: '1 while a prefill and a decode instance serve the same model; always 0 without a P/D protocol',
+    collect: () => Number(fleet.hasCompletePair()),
+  });
+}

@@ -1,0 +1,13 @@
+import { readFileSync } from 'node:fs';
+import { busMistakes, busOptions } from '@llm-gateway/bus';
+import { pdOptions, routeMistakes, routeOptions, schedulingOptions } from '@llm-gateway/routing';
+import { defineService, type OptionsOf } from '@llm-gateway/runtime';
+
+export const options = defineService({
+  name: 'router',
+  description: 'Decides where requests go: the routing policy, and which instance takes them',
+  groups: [routeOptions, pdOptions, schedulingOptions, busOptions],
+  check: (values) => [...busMistakes(values), ...routeMistakes(values, (path) => readFileSync(path, 'utf8'))],
+});
+
+export type Options = OptionsOf<typeof options>;

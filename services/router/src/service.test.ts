@@ -1,0 +1,240 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { type Bus, inProcessBus } from '@llm-gateway/bus';
+import {
+  type Ask,
+  type Decision,
+  GatewayError,
+  type Instance,
+  instancesChanged,
+  instancesList,
+  loadReport,
+  outcomeReport,
+  type Role,
+  routeDecide,
+} from '@llm-gateway/protocol';
+import { readRouteTable } from '@llm-gateway/routing';
+import { Metrics, type Running } from '@llm-gateway/runtime';
+import { parseMetrics, until } from '@llm-gateway/testing';
+import { start } from './service.ts';
+
+type Options = Parameters<typeof start>[0];
+
+const usual: Options = {
+  routePolicy: '',
+  routeConfig: '',
+  pdDisaggProtocol: '',
+  separatePdScheduling: false,
+  schedulingPolicy: 'round-robin',
+};
+
+function instance(id: string, roles: Role[] = ['neutral']): Instance {
+  return { id, roles, host: '10.0.0.1', port: 8000, kvHost: '', kvPort: 0, dpRank: 0, dpSize: 1, model: '' };
+}
+
+/** A router on a bus of its own, with what the other processes would say to it. */
+class Scene implements AsyncDisposable {
+  readonly bus: Bus = inProcessBus();
+  readonly metrics = new Metrics();
+  readonly warnings: unknown[] = [];
+  readonly generation: string;
+  readonly #options: Options;
+  #revision = 1;
+  #running: Running | undefined;
+
+  constructor(change: Partial<Options> = {}) {
+    this.#options = { ...usual, ...change };
+    const reading = readRouteTable(this.#options.routePolicy, this.#options.routeConfig, () => '');
+    assert.ok('table' in reading);
+    this.generation = reading.table.generation;
+  }
+
+  get running(): Running {
+    assert.ok(this.#running);
+    return this.#running;
+  }
+
+  async start(): Promise<this> {
+    const log = { info() {}, warn: (fields: unknown) => void this.warnings.push(fields) };
+    this.#running = await start(this.#options, { bus: this.bus, metrics: this.metrics, log });
+    return this;
+  }
+
+  /** Discovery that knows these, and a router that has heard of them. */
+  async knowing(...instances: Instance[]): Promise<this> {
+    this.bus.respond(instancesList, () => ({
+      replica: 'discovery-1',
+      revision: this.#revision,
+      storeUp: true,
+      instances,
+      more: false,
+    }));
+    await this.start();
+    await until(() => this.ask({ asks: [] }));
+    return this;
+  }
+
+  change(upserts: Instance[], removals: string[] = []): void {
+    const previous = this.#revision++;
+    const message = { replica: 'discovery-1', revision: this.#revision, previous, storeUp: true, upserts, removals };
+    this.bus.publish(instancesChanged, message);
+  }
+
+  ask(query: { asks?: Partial<Ask>[]; generation?: string; ingress?: string } = {}) {
+    const { generation = this.generation, ingress = 'ingress-1', asks = [{}] } = query;
+    const whole = asks.map((ask) => ({ model: null, stage: 'route' as const, excluded: [], ...ask }));
+    return this.bus.request(routeDecide, { ingress, generation, asks: whole }, { timeoutMs: 10_000 });
+  }
+
+  /** Short forms of what one batch of asks is answered with. */
+  async decide(...asks: Partial<Ask>[]): Promise<string[]> {
+    return (await this.ask({ asks })).decisions.map(shown);
+  }
+
+  async metric(name: string, labels: Record<string, string> = {}): Promise<number> {
+    return parseMetrics(await this.metrics.text()).value(`llm_gateway_${name}`, labels);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#running?.[Symbol.asyncDispose]();
+    await this.bus[Symbol.asyncDispose]();
+  }
+}
+
+function shown(decision: Decision): string {
+  if (decision.route === 'internal') return decision.instance.id;
+  if (decision.route === 'pair') return `${decision.prefill.id}+${decision.decode?.id ?? ''}`;
+  return decision.route === 'external' ? `external ${decision.endpoint}` : decision.route;
+}
+
+const routes = JSON.stringify([
+  { base_url: 'local', prefix: 'in*' },
+  { base_url: 'http://elsewhere', prefix: 'out*', api_key: 'sk-1' },
+]);
+
+describe('a router', () => {
+  test('answers a batch in the order of its asks', async () => {
+    await using scene = await new Scene({ routePolicy: 'prefix', routeConfig: routes }).knowing(
+      instance('b'),
+      instance('a'),
+    );
+    assert.deepEqual(
+      await scene.decide(
+        { model: 'in-1' },
+        { model: 'out-1' },
+        { model: 'x' },
+        {},
+        { model: 'out', stage: 'internal' },
+      ),
+      ['a', 'external 1', 'unknown', 'b', 'a'],
+    );
+    assert.equal(await scene.metric('router_decisions_total', { route: 'internal', outcome: 'instance' }), 3);
+    assert.equal(await scene.metric('router_decisions_total', { route: 'external' }), 1);
+    assert.equal(await scene.metric('router_decisions_total', { route: 'unknown', outcome: 'no_route' }), 1);
+    assert.equal(await scene.metric('router_batch_size_sum'), 5);
+  });
+
+  test('lets an ask that it does not understand fail alone', async () => {
+    await using scene = await new Scene().knowing(instance('a'));
+    const odd = [{ stage: 'tomorrow' }, { excluded: 'a' }, { model: 7 }] as unknown as Partial<Ask>[];
+    assert.deepEqual(await scene.decide({}, ...odd, {}), ['a', 'failed', 'failed', 'failed', 'a']);
+    assert.equal(await scene.metric('router_decisions_total', { outcome: 'failed' }), 3);
+    assert.equal(scene.warnings.length, 1);
+  });
+
+  test('answers an ingress of another generation with its own generation and no decisions', async () => {
+    await using scene = await new Scene().knowing(instance('a'));
+    for (let times = 0; times < 3; times++) {
+      const reply = await scene.ask({ generation: 'other', asks: [{}, {}] });
+      assert.deepEqual([reply.generation, reply.decisions], [scene.generation, []]);
+    }
+    assert.equal(await scene.metric('router_generation_mismatches_total'), 3);
+    assert.equal(scene.warnings.length, 1);
+    assert.deepEqual(await scene.decide({}), ['a']);
+  });
+
+  test('counts its replies upwards', async () => {
+    await using scene = await new Scene().knowing(instance('a'));
+    const replies = [
+      await scene.ask(),
+      await scene.ask({ ingress: 'ingress-2' }),
+      await scene.ask({ generation: 'x' }),
+    ];
+    const [first = 0, ...others] = replies.map((reply) => reply.sequence);
+    assert.deepEqual(others, [first + 1, first + 2]);
+    assert.equal(new Set(replies.map((reply) => reply.router)).size, 1);
+  });
+
+  test('does not answer before it knows the instances', async () => {
+    await using scene = await new Scene().start();
+    await assert.rejects(scene.ask(), (error) => error instanceof GatewayError && error.code === 'bus_no_responders');
+    assert.equal(scene.running.ready(), false);
+    scene.bus.respond(instancesList, () => {
+      return { replica: 'discovery-1', revision: 1, storeUp: true, instances: [instance('a')], more: false };
+    });
+    await until(() => scene.running.ready());
+    assert.deepEqual(await scene.decide({}), ['a']);
+  });
+
+  test('answers without discovery when every route leads elsewhere', async () => {
+    const routeConfig = JSON.stringify([{ base_url: 'http://elsewhere', weight: 1 }]);
+    await using scene = await new Scene({ routePolicy: 'weight', routeConfig }).start();
+    assert.equal(scene.running.ready(), true);
+    assert.deepEqual(await scene.decide({}), ['external 0']);
+  });
+
+  test('follows discovery', async () => {
+    await using scene = await new Scene().knowing(instance('a'));
+    scene.change([instance('b')], ['a']);
+    await until(async () => (await scene.decide({})).includes('b'));
+    assert.deepEqual(await scene.decide({}, {}), ['b', 'b']);
+    scene.change([], ['b']);
+    await until(async () => (await scene.decide({})).includes('none'));
+    assert.equal(await scene.metric('router_instances', { state: 'live' }), 0);
+    assert.ok((await scene.metric('router_decisions_total', { outcome: 'no_instance' })) >= 1);
+  });
+
+  test('balances by what the ingresses report and what it chose since', async () => {
+    await using scene = await new Scene({ schedulingPolicy: 'load-balance' }).knowing(instance('a'), instance('b'));
+    scene.bus.publish(loadReport, { ingress: 'ingress-1', seen: {}, inFlight: { a: 2 } });
+    scene.bus.publish(loadReport, { ingress: 'ingress-2', seen: {}, inFlight: { a: 1 } });
+    assert.deepEqual(await scene.decide({}), ['b']);
+    const { router, sequence } = await scene.ask({ asks: [] });
+    scene.bus.publish(loadReport, { ingress: 'ingress-1', seen: { [router]: sequence }, inFlight: { a: 2 } });
+    // Three at a and, of the choices so far, none at b.
+    assert.deepEqual((await scene.decide({}, {}, {}, {})).toSorted(), ['a', 'b', 'b', 'b']);
+  });
+
+  test('ejects an instance that ingresses report as failing', async () => {
+    await using scene = await new Scene().knowing(instance('a'), instance('b'));
+    const outcome = { instance: 'a', failures: 3, succeeded: false, busy: 0 };
+    scene.bus.publish(outcomeReport, { ingress: 'ingress-1', outcomes: [outcome] });
+    await until(async () => (await scene.metric('router_instances', { state: 'ejected' })) === 1);
+    assert.deepEqual(await scene.decide({}, {}, {}), ['b', 'b', 'b']);
+    assert.equal(await scene.metric('router_ejections_total'), 1);
+  });
+
+  test('chooses pairs, and says whether it can', async () => {
+    await using scene = await new Scene({ pdDisaggProtocol: 'vllm-kvt' }).knowing(instance('p', ['prefill']));
+    assert.deepEqual(await scene.decide({}), ['none']);
+    assert.equal(scene.running.ready(), false);
+    assert.equal(await scene.metric('router_complete_pair'), 0);
+    scene.change([instance('d', ['decode'])]);
+    await until(() => scene.running.ready());
+    assert.deepEqual(await scene.decide({}), ['p+d']);
+    assert.equal(await scene.metric('router_complete_pair'), 1);
+    assert.equal(await scene.metric('router_instances', { role: 'decode', state: 'live' }), 1);
+  });
+
+  test('chooses the decode instance afterwards when staged', async () => {
+    const options = { pdDisaggProtocol: 'vllm-mooncake', separatePdScheduling: true } as const;
+    await using scene = await new Scene(options).knowing(instance('p', ['prefill']), instance('d', ['decode']));
+    assert.deepEqual(await scene.decide({}, { stage: 'decode' }), ['p+', 'd']);
+  });
+
+  test('leaves the group when it is disposed', async () => {
+    await using scene = await new Scene().knowing(instance('a'));
+    await scene.running[Symbol.asyncDispose]();
+    await assert.rejects(scene.ask(), (error) => error instanceof GatewayError && error.code === 'bus_no_responders');
+  });
+});

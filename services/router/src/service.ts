@@ -1,0 +1,94 @@
+import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { type Bus, followInstances } from '@llm-gateway/bus';
+import { GatewayError, loadReport, outcomeReport, routeDecide } from '@llm-gateway/protocol';
+import { Fleet, fleetMode, type RouteTable, readRouteTable } from '@llm-gateway/routing';
+import type { Metrics, Running } from '@llm-gateway/runtime';
+import { declareFleetGauges, type Log, Observer } from './observer.ts';
+import type { Options } from './options.ts';
+import { Responder } from './responder.ts';
+
+const now = () => performance.now();
+
+/** What a router needs to know of its flags; those of the bus are for whoever makes it. */
+type RouterOptions = Pick<
+  Options,
+  'routePolicy' | 'routeConfig' | 'pdDisaggProtocol' | 'separatePdScheduling' | 'schedulingPolicy'
+>;
+
+/** What of a process a router uses; `Parts` of the runtime fit. */
+interface Deps {
+  readonly bus: Bus;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+/**
+ * A router: answers batches of asks. It joins the queue group when it has a list of instances, or at once when no request can need one: before
+ * that it would answer "none" where another router, or the ingress itself, knows better. It is ready while it can answer, and in P/D modes while
+ * a complete pair exists; it answers regardless of the latter. Whoever made the bus closes it.
+ */
+export async function start(values: RouterOptions, { bus, log, metrics }: Deps): Promise<Running> {
+  const router = `router-${randomUUID().slice(0, 8)}`;
+  const table = readTable(values, log);
+  const mode = fleetMode(values);
+  const observer = new Observer(log, metrics);
+  const fleet = new Fleet({
+    mode,
+    policy: values.schedulingPolicy,
+    self: router,
+    onEject: (instance, durationMs) => observer.ejected(instance, durationMs),
+  });
+  declareFleetGauges(metrics, fleet);
+
+  const responder = new Responder(router, { fleet, table, observer });
+  const open = new DisposableStack();
+  let answering = false;
+  const answerFromNowOn = (): void => {
+    if (answering) return;
+    answering = true;
+    open.use(bus.respond(routeDecide, (query) => responder.answer(query, now, Math.random)));
+    log.info({ router, generation: table.generation, instances: fleet.instances().length }, 'answering');
+  };
+
+  if (values.schedulingPolicy === 'load-balance') {
+    open.use(bus.subscribe(loadReport, (report) => fleet.report(report, now())));
+  }
+  open.use(
+    bus.subscribe(outcomeReport, (report) => {
+      fleet.outcomes(report, { now: now(), random: Math.random });
+    }),
+  );
+  open.use(
+    followInstances(bus, {
+      onReset(all) {
+        fleet.reset(all);
+        answerFromNowOn();
+      },
+      onChange: (upserts, removals) => fleet.change(upserts, removals),
+    }),
+  );
+  if (!needsInstances(table)) answerFromNowOn();
+
+  return {
+    addresses: {},
+    ready: () =>
+      bus.connected && answering && (mode === 'neutral' || !needsInstances(table) || fleet.hasCompletePair()),
+    async [Symbol.asyncDispose]() {
+      open.dispose();
+    },
+  };
+}
+
+/** Whether some request may go to an instance of discovery. */
+function needsInstances(table: RouteTable): boolean {
+  return table.policy === 'off' || table.endpoints.some((endpoint) => endpoint.local);
+}
+
+function readTable({ routePolicy, routeConfig }: RouterOptions, log: Log): RouteTable {
+  const reading = readRouteTable(routePolicy, routeConfig, (path) => readFileSync(path, 'utf8'));
+  // The flags were checked before; a file may have changed since.
+  if ('mistakes' in reading) throw new GatewayError('invalid_config', reading.mistakes.join('; '));
+  for (const warning of reading.warnings) log.warn(warning);
+  return reading.table;
+}
