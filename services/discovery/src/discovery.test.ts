@@ -1,0 +1,367 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type Bus, connectNats, type Follower, followInstances } from '@llm-gateway/bus';
+import { type Instance, instancesChanged, instancesList } from '@llm-gateway/protocol';
+import {
+  type DiscoveryRecord,
+  discoveryRecord,
+  putEtcd,
+  type RedisServer,
+  setRedis,
+  startEtcd,
+  startEtcdCluster,
+  startNats,
+  startProxy,
+  startRedis,
+  startService,
+  until,
+} from '@llm-gateway/testing';
+
+/** A member of the gateway that follows discovery, as ingress and router do. */
+class Listener implements AsyncDisposable {
+  readonly bus: Bus;
+  readonly follower: Follower;
+  readonly instances = new Map<string, Instance>();
+  /** Sizes of the messages that changed something. */
+  readonly changeBytes: number[] = [];
+  /** Fewest instances there ever were since the first. */
+  fewest = Number.POSITIVE_INFINITY;
+  resets = 0;
+
+  constructor(natsUrl: string) {
+    this.bus = connectNats({ natsServers: natsUrl }, { name: 'listener' });
+    this.bus.subscribe(instancesChanged, (message) => {
+      const bytes = instancesChanged.payload.encode(message).byteLength;
+      if (message.previous !== message.revision) this.changeBytes.push(bytes);
+    });
+    this.follower = followInstances(this.bus, {
+      onChange: (upserts, removals) => {
+        for (const instance of upserts) this.instances.set(instance.id, instance);
+        for (const id of removals) this.instances.delete(id);
+        this.#count();
+      },
+      onReset: (all) => {
+        this.resets++;
+        this.instances.clear();
+        for (const instance of all) this.instances.set(instance.id, instance);
+        this.#count();
+      },
+    });
+  }
+
+  get ids(): string[] {
+    return [...this.instances.keys()].sort();
+  }
+
+  async shows(...expected: string[]): Promise<void> {
+    await until(
+      () => {
+        assert.deepEqual(this.ids, expected);
+        return true;
+      },
+      { timeoutMs: 20_000 },
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.follower[Symbol.dispose]();
+    await this.bus[Symbol.asyncDispose]();
+  }
+
+  #count(): void {
+    if (this.instances.size > 0 || this.fewest < Number.POSITIVE_INFINITY) {
+      this.fewest = Math.min(this.fewest, this.instances.size);
+    }
+  }
+}
+
+const fast = ['--discovery-redis-refresh-interval-ms', '100', '--discovery-redis-socket-timeout', '0.3'];
+
+function redisFlags(nats: { url: string }, redis: { port: number }, more: readonly string[] = []): string[] {
+  const address = ['--discovery-redis-host', '127.0.0.1', '--discovery-redis-port', String(redis.port)];
+  return ['--nats-servers', nats.url, ...address, ...fast, ...more];
+}
+
+async function put(redis: RedisServer, ...pods: (DiscoveryRecord & { podName: string })[]): Promise<void> {
+  const values = pods.map((pod) => [
+    `llumnix:discovery:${pod.podName}`,
+    discoveryRecord({ timestampMs: Date.now(), ...pod }),
+  ]);
+  await setRedis(redis, Object.fromEntries(values));
+}
+
+function neutral(podName: string, port = 8000) {
+  return { podName, instances: [{ port }] };
+}
+
+/** Flags of node that set the clock of a process. */
+function clockOff(byMs: number): Record<string, string> {
+  const script = `const now = Date.now; Date.now = () => now() + ${byMs};`;
+  return { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(script)}` };
+}
+
+test('a static list is announced, with heartbeats, as soon as there is a bus', async () => {
+  await using nats = await startNats();
+  const endpoints = Array.from({ length: 3000 }, (_, at) => `engine-${at}:8000`);
+  await using discovery = await startService('discovery', [
+    ...['--nats-servers', nats.url, '--llm-backend-discovery', 'endpoints'],
+    ...['--llm-backend-endpoints', endpoints.join()],
+  ]);
+  await using listener = new Listener(nats.url);
+  await until(() => listener.instances.size === 3000);
+  const heartbeats: number[] = [];
+  listener.bus.subscribe(instancesChanged, ({ revision, previous, upserts }) => {
+    if (revision === previous && upserts.length === 0) heartbeats.push(performance.now());
+  });
+  await until(() => heartbeats.length >= 3);
+  assert.ok((heartbeats[2] ?? 0) - (heartbeats[0] ?? 0) < 4000);
+  const metrics = await discovery.metrics();
+  assert.equal(metrics.value('llm_gateway_store_up'), 1);
+  assert.equal(metrics.value('llm_gateway_instances', { role: 'decode', state: 'live' }), 3000);
+  await nats.kill();
+  await until(async () => !(await discovery.ready()));
+});
+
+test('an invalid static list ends with 64 and says why', async () => {
+  const lists = [
+    { flags: ['--llm-backend-endpoints', ''], mistake: /empty/ },
+    { flags: ['--llm-backend-endpoints', 'a:1,,b:2'], mistake: /"" is not host/ },
+    { flags: ['--llm-backend-endpoints', 'a:60000', '--pd-disagg-protocol', 'vllm-kvt'], mistake: /KV transfer port/ },
+  ];
+  for (const { flags, mistake } of lists) {
+    const options = { until: 'spawned' } as const;
+    await using discovery = await startService(
+      'discovery',
+      ['--llm-backend-discovery', 'endpoints', ...flags],
+      options,
+    );
+    assert.deepEqual(await discovery.exited, { code: 64, signal: null });
+    assert.match(discovery.output(), mistake);
+  }
+});
+
+test('records of another encoder are found; rubbish and expired ones hide nothing', async () => {
+  await using nats = await startNats();
+  await using redis = await startRedis();
+  const rank = { ip: '10.0.0.7', port: 8001, kvIp: '10.0.0.8', kvPort: 20001, dpRank: 1, dpSize: 2, model: 'm' };
+  await put(
+    redis,
+    {
+      podName: 'p',
+      unknownFields: true,
+      instances: [
+        { ...rank, type: 'prefill' },
+        { ...rank, type: 'engine' },
+      ],
+    },
+    neutral('bare'),
+    { ...neutral('expired'), timestampMs: Date.now() - 60_500 },
+  );
+  await redis.command('SET', 'llumnix:discovery:rubbish', 'rubbish');
+  await redis.command('LPUSH', 'llumnix:discovery:list', 'x');
+  await using discovery = await startService('discovery', redisFlags(nats, redis));
+  await using listener = new Listener(nats.url);
+  await listener.shows('bare_dp0', 'p_dp1');
+  assert.deepEqual(listener.instances.get('p_dp1'), {
+    id: 'p_dp1',
+    roles: ['prefill'],
+    host: '10.0.0.7',
+    port: 8001,
+    kvHost: '10.0.0.8',
+    kvPort: 20001,
+    dpRank: 1,
+    dpSize: 2,
+    model: 'm',
+  });
+  const metrics = await discovery.metrics();
+  const skipped = (reason: string) => metrics.value('llm_gateway_records_skipped_total', { reason });
+  assert.deepEqual(['undecodable', 'missing', 'invalid_instance'].map(skipped), [1, 1, 1]);
+  assert.equal(metrics.value('llm_gateway_instances', { role: 'neutral', state: 'expired' }), 1);
+  assert.equal(metrics.value('llm_gateway_instances', { state: 'live' }), 2);
+});
+
+test('pods join, move and leave within a refresh interval', async () => {
+  await using nats = await startNats();
+  await using redis = await startRedis();
+  await put(redis, neutral('stays'));
+  await using _discovery = await startService(
+    'discovery',
+    redisFlags(nats, redis, ['--discovery-redis-refresh-interval-ms', '300']),
+  );
+  await using listener = new Listener(nats.url);
+  await listener.shows('stays_dp0');
+  const within = async (change: () => Promise<unknown>, seen: () => boolean): Promise<void> => {
+    await change();
+    const sinceMs = performance.now();
+    await until(seen);
+    // The interval, and what a loaded machine takes to read and tell.
+    assert.ok(performance.now() - sinceMs < 300 + 1500);
+  };
+  await within(
+    () => put(redis, neutral('a')),
+    () => listener.instances.has('a_dp0'),
+  );
+  await within(
+    () => put(redis, neutral('a', 9000)),
+    () => listener.instances.get('a_dp0')?.port === 9000,
+  );
+  await within(
+    () => redis.command('DEL', 'llumnix:discovery:a'),
+    () => !listener.instances.has('a_dp0'),
+  );
+  assert.equal(listener.resets, 1);
+});
+
+for (const [kind, byMs] of [
+  ['fast', 600_000],
+  ['slow', -600_000],
+] as const) {
+  test(`a reader whose clock is 10 minutes ${kind} neither empties nor resurrects the fleet`, async () => {
+    await using nats = await startNats();
+    await using redis = await startRedis();
+    const ttl = ['--discovery-redis-status-ttl-ms', '2000'];
+    await put(redis, neutral('lives'), neutral('ends'), { ...neutral('dead'), timestampMs: Date.now() - 2500 });
+    await using _discovery = await startService('discovery', redisFlags(nats, redis, ttl), { env: clockOff(byMs) });
+    await using listener = new Listener(nats.url);
+    await listener.shows('ends_dp0', 'lives_dp0');
+    const beats = setInterval(() => void put(redis, neutral('lives')), 500);
+    try {
+      await listener.shows('lives_dp0');
+      await put(redis, neutral('dead'));
+      await listener.shows('dead_dp0', 'lives_dp0');
+      assert.equal(listener.fewest, 1);
+    } finally {
+      clearInterval(beats);
+    }
+  });
+}
+
+test('while Redis is away longer than the TTL nothing expires; back empty, entries are held and then go or register again', async () => {
+  await using nats = await startNats();
+  await using redis = await startRedis();
+  const ttl = ['--discovery-redis-status-ttl-ms', '2000'];
+  await put(redis, neutral('a'), neutral('b'));
+  await using discovery = await startService('discovery', redisFlags(nats, redis, ttl));
+  await using listener = new Listener(nats.url);
+  await listener.shows('a_dp0', 'b_dp0');
+  await redis.kill();
+  await until(() => !listener.follower.state().storeUp);
+  const awayMs = performance.now();
+  await until(async () => (await discovery.metrics()).value('llm_gateway_store_staleness_seconds') > 3);
+  assert.ok(performance.now() - awayMs > 2000);
+  assert.deepEqual(listener.ids, ['a_dp0', 'b_dp0']);
+  assert.equal(await discovery.ready(), true);
+  redis.wipe();
+  await redis.start();
+  await until(() => listener.follower.state().storeUp);
+  assert.deepEqual(listener.ids, ['a_dp0', 'b_dp0']);
+  assert.equal((await discovery.metrics()).value('llm_gateway_instances', { state: 'held' }), 2);
+  const beats = setInterval(() => void put(redis, neutral('a')), 300);
+  try {
+    await listener.shows('a_dp0');
+    assert.equal((await discovery.metrics()).value('llm_gateway_instances', { state: 'live' }), 1);
+  } finally {
+    clearInterval(beats);
+  }
+});
+
+test('a replica that is cut off from its store is left for one that is not', async () => {
+  await using nats = await startNats();
+  await using redis = await startRedis();
+  await using proxy = await startProxy(redis.port);
+  await put(redis, neutral('a'));
+  await using cutOff = await startService('discovery', redisFlags(nats, proxy));
+  await using listener = new Listener(nats.url);
+  await listener.shows('a_dp0');
+  await using _other = await startService('discovery', redisFlags(nats, redis));
+  const { replica } = listener.follower.state();
+  await proxy.cut();
+  await until(() => listener.follower.state().replica !== replica);
+  assert.ok(listener.follower.state().storeUp);
+  await put(redis, neutral('b'));
+  await listener.shows('a_dp0', 'b_dp0');
+  assert.equal(listener.fewest, 1);
+  assert.equal((await cutOff.metrics()).value('llm_gateway_store_up'), 0);
+  assert.equal(await cutOff.ready(), true);
+});
+
+test('a discovery that is killed and started again leaves no gap and no duplicate', async () => {
+  await using nats = await startNats();
+  await using redis = await startRedis();
+  await put(redis, neutral('a'), neutral('b'));
+  await using first = await startService('discovery', redisFlags(nats, redis));
+  await using listener = new Listener(nats.url);
+  await listener.shows('a_dp0', 'b_dp0');
+  const { replica } = listener.follower.state();
+  await first.kill('SIGKILL');
+  await put(redis, neutral('c'));
+  await using _second = await startService('discovery', redisFlags(nats, redis));
+  await listener.shows('a_dp0', 'b_dp0', 'c_dp0');
+  assert.notEqual(listener.follower.state().replica, replica);
+  assert.equal(listener.fewest, 2);
+});
+
+test('without its store a new discovery says nothing, and is ready when the store comes', async () => {
+  await using nats = await startNats();
+  await using cluster = await startEtcdCluster(3);
+  const [first, second, third] = cluster.nodes;
+  await Promise.all([second?.kill(), third?.kill()]);
+  const endpoints = ['--discovery-etcd-endpoints', `127.0.0.1:1,${first?.endpoint}`];
+  const flags = ['--nats-servers', nats.url, '--llm-backend-discovery', 'etcd', ...endpoints];
+  const timeout = ['--discovery-etcd-dial-timeout', '1.5'];
+  await using discovery = await startService('discovery', [...flags, ...timeout], { until: 'listening' });
+  await using listener = new Listener(nats.url);
+  await until(async () => (await discovery.metrics()).value('llm_gateway_store_failures_total') >= 2);
+  assert.equal(await discovery.ready(), false);
+  assert.equal((await discovery.metrics()).value('llm_gateway_store_up'), 0);
+  await assert.rejects(listener.bus.request(instancesList, {}, { timeoutMs: 1000 }), { code: 'bus_no_responders' });
+  await second?.start();
+  await until(() => discovery.ready(), { timeoutMs: 30_000 });
+  await until(() => listener.follower.state().synced);
+});
+
+test('thousands of instances are listed in pages, and what is sent is in proportion to what changes', async () => {
+  await using nats = await startNats();
+  await using redis = await startRedis();
+  const names = Array.from({ length: 5000 }, (_, at) => `pod-${String(at).padStart(4, '0')}`);
+  await put(redis, ...names.map((name) => neutral(name)));
+  await using _discovery = await startService(
+    'discovery',
+    redisFlags(nats, redis, ['--discovery-redis-refresh-interval-ms', '500']),
+  );
+  await using listener = new Listener(nats.url);
+  await until(() => listener.instances.size === 5000, { timeoutMs: 20_000 });
+  assert.deepEqual(listener.changeBytes, []);
+  for (let round = 1; round <= 3; round++) {
+    // Half of them heartbeat, which is no change; 200 move.
+    await put(redis, ...names.slice(0, 2500).map((name) => neutral(name, 8000)));
+    await put(redis, ...names.slice(-200).map((name) => neutral(name, 9000 + round)));
+    await until(() => listener.instances.get('pod-4999_dp0')?.port === 9000 + round);
+  }
+  const sent = listener.changeBytes.reduce((sum, bytes) => sum + bytes, 0);
+  assert.ok(sent < 3 * 200 * 300, `${sent} bytes`);
+  assert.equal(listener.resets, 1);
+});
+
+test('etcd: a put is seen at once, also when the record is stale or its pod moved', async () => {
+  await using nats = await startNats();
+  await using etcd = await startEtcd();
+  const key = (name: string) => `llumnix/discovery/${name}`;
+  const record = (port: number, ageMs = 0) =>
+    discoveryRecord({ timestampMs: Date.now() - ageMs, instances: [{ port }] });
+  await putEtcd(etcd, key('stale'), record(1, 61_000));
+  await putEtcd(etcd, key('a'), record(1));
+  await putEtcd(etcd, key('rubbish'), Buffer.from('rubbish'));
+  const flags = ['--llm-backend-discovery', 'etcd', '--discovery-etcd-endpoints', ` ${etcd.endpoint} `];
+  const ttl = ['--discovery-etcd-lease-ttl', '3'];
+  await using _discovery = await startService('discovery', ['--nats-servers', nats.url, ...flags, ...ttl]);
+  await using listener = new Listener(nats.url);
+  await listener.shows('a_dp0');
+  await putEtcd(etcd, key('a'), record(2));
+  await until(() => listener.instances.get('a_dp0')?.port === 2);
+  await putEtcd(etcd, key('b'), record(1));
+  await listener.shows('a_dp0', 'b_dp0');
+  await etcd.command('del', key('a'));
+  await listener.shows('b_dp0');
+  await listener.shows();
+});
