@@ -3,6 +3,7 @@ import { countsAsFailed } from '@llm-gateway/routing';
 import {
   type FlatHeaders,
   failureOf,
+  KeptAnswer,
   type ResponseHead,
   type ResponseSink,
   type UpstreamCall,
@@ -31,6 +32,8 @@ export interface AttemptContext {
   readonly gateway: Pick<Gateway, 'upstream' | 'observer' | 'exposeRouteHeaders'>;
   /** See `countsAsFailed`. */
   readonly ourKey: boolean;
+  /** This call belongs to an attempt that is counted already. */
+  readonly counted?: boolean;
   /** Set when the upstream is a retry worker, which makes the calls itself. */
   readonly job?: JobWatch;
 }
@@ -43,14 +46,11 @@ export interface JobWatch {
   isForClient(head: ResponseHead): boolean;
 }
 
-/** A failed upstream's body is kept up to here, to be given to the client if nothing better comes. */
-const storedAnswerMaxBytes = 1024 * 1024;
-
 /** Calls one upstream once. An answer that counts as failed is kept back; any other is relayed to the client as it arrives. */
 export function attempt(request: UpstreamRequest, context: AttemptContext): Promise<AttemptEnd> {
   if (context.job === undefined) {
     context.exchange.phase = 'calling';
-    context.exchange.attempts++;
+    if (context.counted !== true) context.exchange.attempts++;
   }
   return new Promise((resolve) => {
     new Attempt(request, context, resolve);
@@ -62,10 +62,9 @@ class Attempt implements ResponseSink {
   readonly #exchange: Exchange;
   readonly #resolve: (end: AttemptEnd) => void;
   readonly #call: UpstreamCall;
-  #head: ResponseHead | undefined;
-  /** The chunks of an answer that is kept back; undefined while relaying. */
-  #kept: Buffer[] | undefined;
-  #keptBytes = 0;
+  #status = 0;
+  /** The answer that is kept back; undefined while relaying. */
+  #kept: KeptAnswer | undefined;
 
   constructor(request: UpstreamRequest, context: AttemptContext, resolve: (end: AttemptEnd) => void) {
     this.#context = context;
@@ -83,10 +82,10 @@ class Attempt implements ResponseSink {
   }
 
   onHead(head: ResponseHead): void {
-    this.#head = head;
+    this.#status = head.status;
     const { ourKey, gateway, job } = this.#context;
     if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) {
-      this.#kept = [];
+      this.#kept = new KeptAnswer(head);
       return;
     }
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
@@ -99,26 +98,23 @@ class Attempt implements ResponseSink {
       this.#context.gateway.observer.chunk(this.#exchange);
       return this.#exchange.client.write(chunk, this.#resume);
     }
-    this.#keptBytes += chunk.length;
-    if (this.#keptBytes <= storedAnswerMaxBytes) this.#kept.push(chunk);
+    this.#kept.take(chunk);
     return true;
   }
 
   onEnd(): void {
-    const head = this.#head as ResponseHead;
     if (this.#kept === undefined) {
       this.#exchange.client.end();
-      this.#finish({ kind: 'relayed', status: head.status });
+      this.#finish({ kind: 'relayed', status: this.#status });
       return;
     }
-    const whole = this.#keptBytes <= storedAnswerMaxBytes;
-    this.#finish({ kind: 'refused', answer: storedAnswer(head, whole ? Buffer.concat(this.#kept) : null) });
+    this.#finish({ kind: 'refused', answer: this.#kept.whole() });
   }
 
   onFailure(failure: UpstreamFailure): void {
-    if (this.#kept !== undefined && this.#head !== undefined) {
+    if (this.#kept !== undefined) {
       // The head already told what there is to know.
-      this.#finish({ kind: 'refused', answer: storedAnswer(this.#head, null) });
+      this.#finish({ kind: 'refused', answer: this.#kept.cut() });
       return;
     }
     if (!this.#exchange.client.committed) {
@@ -141,22 +137,6 @@ class Attempt implements ResponseSink {
     this.#exchange.signal.removeEventListener('abort', this.#leave);
     this.#resolve(end);
   }
-}
-
-/**
- * An answer to be given later, if at all. Its length is told anew then.
- * @param body null when it was cut or too large: half a body is not worth passing on, and the headers about it go with it
- */
-function storedAnswer({ status, headers }: ResponseHead, body: Buffer | null): StoredAnswer {
-  const kept: FlatHeaders = [];
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    const name = headers[i] as string;
-    const lower = name.toLowerCase();
-    if (body === null ? !lower.startsWith('content-') : lower !== 'content-length') {
-      kept.push(name, headers[i + 1] as string);
-    }
-  }
-  return { status, headers: kept, body: body ?? Buffer.alloc(0) };
 }
 
 /** An upstream's headers as the client gets them: `own` first, and none of the upstream's under those names. */

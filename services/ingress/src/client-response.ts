@@ -1,7 +1,8 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { type ErrorCode, errorBody, errorCodes } from '@llm-gateway/protocol';
+import { type ErrorCode, errorBody, errorCodes, type FinishReason } from '@llm-gateway/protocol';
 import { type FlatHeaders, headerValue } from '@llm-gateway/upstream';
+import type { Stalled, StallWatch } from './stall-watch.ts';
 
 /** Names that an upstream's answer must not set: the gateway answers them itself. */
 export const ownResponseHeaders: ReadonlySet<string> = new Set([
@@ -21,8 +22,9 @@ const crlf = Buffer.from('\r\n');
  * The head is held until the first body byte (or the end) is there, so that an upstream that dies between the two can still be replaced.
  * Chunks are framed here and written to the socket in one piece each: Node's own framing costs three writes and a tick per chunk.
  */
-export class ClientResponse {
+export class ClientResponse implements Stalled {
   readonly #response: ServerResponse;
+  readonly #stalls: StallWatch;
   #head: { status: number; headers: FlatHeaders } | undefined;
   #chunked = false;
   #eventStream = false;
@@ -34,9 +36,16 @@ export class ClientResponse {
   status = 0;
   bodyBytes = 0;
   committedAtMs = 0;
+  /** Called once when the first byte goes out. */
+  onCommit: (() => void) | undefined;
+  /** Set while somebody wants to know it: sees the bytes of the answer as they pass. */
+  finishReason: FinishReason | undefined;
 
-  constructor(response: ServerResponse) {
+  stalledSinceMs = 0;
+
+  constructor(response: ServerResponse, stalls: StallWatch) {
     this.#response = response;
+    this.#stalls = stalls;
   }
 
   /** Takes the head of the answer that is about to be relayed; replaces one that was never committed. */
@@ -50,6 +59,7 @@ export class ClientResponse {
   write(chunk: Buffer, onDrain: () => void): boolean {
     if (!this.committed) this.#commit();
     this.bodyBytes += chunk.length;
+    this.finishReason?.take(chunk);
     if (this.#eventStream) this.#tail = chunk.length >= 4 ? chunk : Buffer.concat([this.#tail.subarray(-4), chunk]);
     if (chunk.length === 0) return true;
     const taken = this.#send(this.#chunked ? frame(chunk) : chunk);
@@ -63,12 +73,16 @@ export class ClientResponse {
     this.#response.end(this.#chunked ? lastChunk : undefined);
   }
 
-  /** A whole answer at once. */
+  /** A whole answer at once; its length is told by `body`, whatever `headers` say. */
   answer(status: number, headers: FlatHeaders, body: Buffer): void {
     const response = this.#response;
     this.#start(status);
     this.bodyBytes = body.length;
-    const head = [...headers, 'content-length', String(body.length)];
+    this.finishReason?.take(body);
+    const head = ['content-length', String(body.length)];
+    for (let i = 0; i + 1 < headers.length; i += 2) {
+      if (headers[i]?.toLowerCase() !== 'content-length') head.push(headers[i] as string, headers[i + 1] as string);
+    }
     if (response.req.complete) {
       response.writeHead(status, head);
       response.end(body);
@@ -132,6 +146,7 @@ export class ClientResponse {
     this.committed = true;
     this.status = status;
     this.committedAtMs = performance.now();
+    this.onCommit?.();
   }
 
   /** Past the head, straight to the socket: `ServerResponse.write` corks it and schedules an uncork for every chunk. */
@@ -143,11 +158,22 @@ export class ClientResponse {
   }
 
   #waitForDrain(onDrain: () => void): void {
-    this.#onDrain = () => {
+    const source = this.#response.socket ?? this.#response;
+    const caughtUp = () => {
       this.#onDrain = undefined;
+      this.#stalls.end(this);
+      source.off('drain', caughtUp).off('close', caughtUp);
       onDrain();
     };
-    (this.#response.socket ?? this.#response).once('drain', this.#onDrain);
+    this.#onDrain = caughtUp;
+    this.stalledSinceMs = performance.now();
+    this.#stalls.begin(this);
+    source.on('drain', caughtUp).on('close', caughtUp);
+  }
+
+  /** The client has not taken anything for too long. */
+  giveUp(): void {
+    this.#response.destroy();
   }
 }
 

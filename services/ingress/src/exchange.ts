@@ -2,9 +2,11 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { endToEndHeaders, type FlatHeaders } from '@llm-gateway/upstream';
 import { ClientResponse } from './client-response.ts';
+import type { Member } from './json-members.ts';
+import type { StallWatch } from './stall-watch.ts';
 
 /** Where a request is; a client that leaves is counted under the phase it left in. */
-export type Phase = 'reading' | 'deciding' | 'waiting' | 'queued' | 'calling' | 'streaming';
+export type Phase = 'reading' | 'deciding' | 'waiting' | 'queued' | 'prefilling' | 'calling' | 'streaming';
 
 /** Which way a request went, as metrics and the access log name it. */
 export type RouteLabel = 'internal' | 'external' | 'fallback' | 'none';
@@ -21,6 +23,8 @@ export class Exchange {
   /** Path and query, as the client wrote them. */
   readonly target: string;
   body: Buffer = Buffer.alloc(0);
+  /** Where the fields lie in `body`, when that is known. */
+  members: readonly Member[] | null = null;
   model: string | null = null;
   stream = false;
 
@@ -28,19 +32,22 @@ export class Exchange {
   route: RouteLabel = 'none';
   /** The instance or the endpoint's host that was tried last. */
   endpoint = '';
+  /** The prefill instance of the last attempt, where there was one. */
+  prefill: string | undefined;
   attempts = 0;
   /** The broken answer's code, when the client got part of one. */
   brokenBy: string | undefined;
   lastChunkAtMs = 0;
+  /** The mirror copy whose answer is to be compared with this one's. */
+  comparedCopy: number | undefined;
 
   readonly #abort = new AbortController();
 
-  constructor(request: IncomingMessage, response: ServerResponse) {
+  constructor(request: IncomingMessage, response: ServerResponse, stalls: StallWatch) {
     this.request = request;
-    this.client = new ClientResponse(response);
+    this.client = new ClientResponse(response, stalls);
     this.target = request.url ?? '/';
-    const given = request.headers['x-request-id'];
-    this.id = typeof given === 'string' && /^[\x21-\x7e]{1,200}$/.test(given) ? given : randomUUID();
+    this.id = requestId(request);
     // `res`, not `req`: a request closes as soon as its body is read.
     // A write that the client's leaving cancels is told here too; the close says all there is to know.
     response.on('error', () => {});
@@ -54,15 +61,15 @@ export class Exchange {
     return this.#abort.signal;
   }
 
-  /** The client's end-to-end headers for the next hop, this request's id among them. */
-  forwardHeaders(): FlatHeaders {
+  /** The client's end-to-end headers for the next hop, with the id that the request has there. */
+  forwardHeaders(id = this.id): FlatHeaders {
     const headers = endToEndHeaders(this.request.rawHeaders, rewritten);
     for (let i = 0; i < headers.length; i += 2) {
       if (headers[i]?.toLowerCase() !== 'x-request-id') continue;
-      headers[i + 1] = this.id;
+      headers[i + 1] = id;
       return headers;
     }
-    headers.push('x-request-id', this.id);
+    headers.push('x-request-id', id);
     return headers;
   }
 
@@ -75,4 +82,10 @@ export class Exchange {
     }
     return headers;
   }
+}
+
+/** The client's own id when it sent a usable one, else a new one. */
+export function requestId(request: IncomingMessage): string {
+  const given = request.headers['x-request-id'];
+  return typeof given === 'string' && /^[\x21-\x7e]{1,200}$/.test(given) ? given : randomUUID();
 }

@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES }
 import type { Socket } from 'node:net';
 import { type ErrorCode, errorBody, errorCodes } from '@llm-gateway/protocol';
 import { type FastifyInstance, fastify } from 'fastify';
+import { requestId } from './exchange.ts';
 
 /** The OpenAI-style calls that engines serve (vLLM and SGLang), each routed by the `model` of its body. */
 const postPaths = [
@@ -79,10 +80,13 @@ export function httpSurface(limits: SurfaceLimits, handlers: SurfaceHandlers): F
   });
   const allowed = new Map(postPaths.map((path) => [path, 'POST']));
   allowed.set('/v1/models', 'GET');
+  app.addHook('onSend', async (request, reply) => {
+    reply.header('x-request-id', requestId(request.raw));
+  });
   app.setNotFoundHandler((request, reply) => {
-    const allow = allowed.get(request.url.split('?', 1)[0] ?? '');
-    if (allow === undefined)
-      return reply.code(404).send(errorBody('not_found', `unknown path: ${request.method} of this path is not served`));
+    const path = request.url.split('?', 1)[0] ?? '';
+    const allow = allowed.get(path);
+    if (allow === undefined) return reply.code(404).send(errorBody('not_found', 'this path is not served'));
     return reply
       .code(405)
       .header('allow', allow)

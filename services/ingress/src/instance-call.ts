@@ -1,16 +1,23 @@
 import type { Decision, InstanceAddress } from '@llm-gateway/protocol';
-import type { Outcome as InstanceOutcome } from '@llm-gateway/routing';
-import { type AttemptEnd, attempt, outcomeOf } from './attempt.ts';
-import type { Exchange } from './exchange.ts';
+import { attempt, outcomeOf } from './attempt.ts';
+import { callPair, chooseDecode, isSplit } from './disaggregated/pair-call.ts';
 import type { Outcome } from './failover.ts';
-import type { Gateway } from './request.ts';
+import { InstanceLeg, type InternalContext, judge } from './instance-leg.ts';
 
 /** One internal attempt, on the instances that `decision` chose. Null when nothing is left to do. */
-export async function callInstances(decision: Decision, exchange: Exchange, gateway: Gateway): Promise<Outcome | null> {
+export async function callInstances(decision: Decision, context: InternalContext): Promise<Outcome | null> {
+  const { exchange, gateway } = context;
   switch (decision.route) {
     case 'internal':
       exchange.route = 'internal';
-      return await callInstance(decision.instance, exchange, gateway);
+      return await callInstance(decision.instance, context);
+    case 'pair': {
+      exchange.route = 'internal';
+      if (gateway.pd !== null && isSplit(exchange.target)) return await callPair(decision, gateway.pd, context);
+      // The decode engine is the one that generates, and does a prefill of its own when it is told of none.
+      const instance = decision.decode ?? (await chooseDecode(decision.prefill, context));
+      return instance === null ? { kind: 'no-instance' } : await callInstance(instance, context);
+    }
     case 'unknown':
       return { kind: 'unknown-route' };
     default:
@@ -19,47 +26,22 @@ export async function callInstances(decision: Decision, exchange: Exchange, gate
 }
 
 /** Neutral forwarding: the client's request as it is. */
-async function callInstance(instance: InstanceAddress, exchange: Exchange, gateway: Gateway): Promise<Outcome | null> {
+async function callInstance(
+  instance: InstanceAddress,
+  { exchange, gateway }: InternalContext,
+): Promise<Outcome | null> {
   exchange.endpoint = instance.id;
-  gateway.load.acquire(instance.id);
-  let seen: InstanceOutcome | undefined;
-  try {
-    const end = await attempt(
-      {
-        origin: originOf(instance),
-        path: exchange.target,
-        method: exchange.request.method ?? 'POST',
-        headers: exchange.forwardHeaders(),
-        body: exchange.body,
-      },
-      { exchange, gateway, ourKey: false },
-    );
-    seen = judge(end);
-    return outcomeOf(end, [instance.id]);
-  } finally {
-    gateway.load.release(instance.id, seen);
-  }
-}
-
-export function originOf({ host, port }: { host: string; port: number }): string {
-  return host.includes(':') && !host.startsWith('[') ? `http://[${host}]:${port}` : `http://${host}:${port}`;
-}
-
-/** What the end of an attempt tells about the instance; nothing when the client left. */
-export function judge(end: AttemptEnd): InstanceOutcome | undefined {
-  switch (end.kind) {
-    case 'relayed':
-      return 'succeeded';
-    case 'refused':
-      return end.answer.status === 429 || end.answer.status === 503
-        ? 'busy'
-        : end.answer.status >= 500
-          ? 'failed'
-          : 'succeeded';
-    case 'failed':
-    case 'broken':
-      return 'failed';
-    case 'client-left':
-      return undefined;
-  }
+  using leg = new InstanceLeg(gateway.load, instance);
+  const end = await attempt(
+    {
+      origin: leg.origin,
+      path: exchange.target,
+      method: exchange.request.method ?? 'POST',
+      headers: exchange.forwardHeaders(),
+      body: exchange.body,
+    },
+    { exchange, gateway, ourKey: false },
+  );
+  leg.outcome = judge(end);
+  return outcomeOf(end, [leg.id]);
 }

@@ -2,7 +2,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Instance } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
 import { endToEndHeaders, readWhole, type Upstream } from '@llm-gateway/upstream';
-import { originOf } from './instance-call.ts';
+import { requestId } from './exchange.ts';
+import { originOf } from './instance-leg.ts';
 
 /** One entry of `GET /v1/models`; engines add fields of their own (`max_model_len`, `root`, …), which stay. */
 interface ModelCard {
@@ -21,6 +22,7 @@ const maxAsked = 32;
 const askTimeoutMs = 3000;
 const maxAnswerBytes = 4 * 1024 * 1024;
 const freshMs = 5000;
+const maxRecent = 100;
 
 /** `GET /v1/models`: the union of what the instances report and what the routes name. */
 export class Models {
@@ -36,7 +38,11 @@ export class Models {
     request.resume();
     const cards = await this.#cards(request);
     const body = JSON.stringify({ object: 'list', data: cards });
-    response.writeHead(200, ['content-type', 'application/json', 'content-length', String(Buffer.byteLength(body))]);
+    response.writeHead(200, {
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(body),
+      'x-request-id': requestId(request),
+    });
     response.end(body);
   }
 
@@ -47,6 +53,7 @@ export class Models {
     if (recent !== undefined && now - recent.atMs < freshMs) return recent.cards;
     for (const [old, { atMs }] of this.#recent) if (now - atMs >= freshMs) this.#recent.delete(old);
     const cards = this.#collect(request);
+    if (this.#recent.size >= maxRecent) return cards;
     this.#recent.set(key, { atMs: now, cards });
     return cards;
   }

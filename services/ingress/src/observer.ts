@@ -35,6 +35,8 @@ export class Observer {
   readonly #offers;
   readonly #queueJobs;
   readonly #budgetExhausted;
+  readonly #prefillDuration;
+  readonly #handoversMissing;
   readonly #batchSize;
   readonly #decisionLatency;
   readonly #degradedDecisions;
@@ -92,6 +94,15 @@ export class Observer {
       name: 'retry_budget_exhausted_total',
       help: 'Internal retries and calls of the retry queue that the budget did not allow',
     });
+    this.#prefillDuration = metrics.histogram({
+      name: 'prefill_duration_seconds',
+      help: 'From calling a prefill instance to the end of its answer',
+      labels: ['outcome'],
+    });
+    this.#handoversMissing = metrics.counter({
+      name: 'kv_transfer_params_missing_total',
+      help: 'Answers of prefill instances without kv_transfer_params: the decode instance computes the prompt again',
+    });
     this.#batchSize = metrics.histogram({
       name: 'decision_batch_size',
       help: 'Decisions asked for in one message',
@@ -137,6 +148,19 @@ export class Observer {
     this.#budgetExhausted.inc();
   }
 
+  prefill(outcome: 'succeeded' | 'failed', durationMs: number): void {
+    this.#prefillDuration.labels({ outcome }).observe(durationMs / 1000);
+  }
+
+  /** A prefill's answer did not say where its cache lies. */
+  handoverMissing(exchange: Exchange): void {
+    this.#handoversMissing.inc();
+    this.#log.warn(
+      { requestId: exchange.id, prefill: exchange.prefill },
+      "a prefill's answer has no kv_transfer_params: the decode instance computes the prompt again",
+    );
+  }
+
   batch(size: number, durationMs: number): void {
     this.#batchSize.observe(size);
     this.#decisionLatency.observe(durationMs / 1000);
@@ -175,6 +199,7 @@ export class Observer {
         stream: exchange.stream,
         route,
         endpoint: exchange.endpoint,
+        prefill: exchange.prefill,
         attempts: exchange.attempts,
         status,
         outcome,

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { GatewayError } from '@llm-gateway/protocol';
-import { scanMembers } from './json-members.ts';
+import { type Member, scanMembers } from './json-members.ts';
 
 /** How many bytes of request bodies one ingress holds at once, over all its requests. */
 export class BodyBudget {
@@ -75,6 +75,8 @@ export interface RequestFields {
   /** Null when the request names none. */
   readonly model: string | null;
   readonly stream: boolean;
+  /** Where all fields lie in the body; null when it was not needed to know. */
+  readonly members: readonly Member[] | null;
 }
 
 /** Up to here a body is parsed whole, which finds every mistake; beyond, only its outline is read. */
@@ -82,11 +84,12 @@ const parsedWholeBytes = 16_384;
 
 /** Throws `GatewayError` `invalid_body`, with `details.param` when one field is at fault. */
 export function readFields(body: Buffer): RequestFields {
-  const fields = body.length <= parsedWholeBytes ? parseFields(body) : scanFields(body);
+  const members = body.length <= parsedWholeBytes ? null : scanWhole(body);
+  const fields = members === null ? parseFields(body) : pickFields(body, members);
   const { model = null, stream = null } = fields;
   if (model !== null && typeof model !== 'string') throw invalidBody('`model` must be a string', 'model');
   if (stream !== null && typeof stream !== 'boolean') throw invalidBody('`stream` must be a boolean', 'stream');
-  return { model, stream: stream ?? false };
+  return { model, stream: stream ?? false, members };
 }
 
 function parseFields(body: Buffer): { model?: unknown; stream?: unknown } {
@@ -101,9 +104,13 @@ function parseFields(body: Buffer): { model?: unknown; stream?: unknown } {
   return value;
 }
 
-function scanFields(body: Buffer): { model?: unknown; stream?: unknown } {
+function scanWhole(body: Buffer): Member[] {
   const members = scanMembers(body);
   if (members === null) throw invalidBody('the body is not a valid JSON object');
+  return members;
+}
+
+function pickFields(body: Buffer, members: readonly Member[]): { model?: unknown; stream?: unknown } {
   const fields: { model?: unknown; stream?: unknown } = {};
   for (const { key, valueStart, valueEnd } of members) {
     if (key !== 'model' && key !== 'stream') continue;

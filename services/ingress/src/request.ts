@@ -5,13 +5,18 @@ import { fallbacksAfter, type RouteTable } from '@llm-gateway/routing';
 import type { Upstream } from '@llm-gateway/upstream';
 import { withOwnHeaders } from './attempt.ts';
 import type { Decider } from './decider.ts';
+import type { PdProtocol } from './disaggregated/protocol.ts';
 import { callEndpoint } from './endpoint-call.ts';
 import { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
 import { callInstances } from './instance-call.ts';
 import type { Load } from './load.ts';
-import type { Observer } from './observer.ts';
+import type { Mirror } from './mirror/mirror.ts';
+import type { FallbackResult, Observer } from './observer.ts';
 import { type BodyBudget, readBody, readFields } from './request-body.ts';
+import type { RetryBudget } from './retry-budget.ts';
+import type { RetryQueue } from './retry-queue.ts';
+import type { StallWatch } from './stall-watch.ts';
 
 /** What serving a request needs; made once by `service.ts`. */
 export interface Gateway {
@@ -20,30 +25,40 @@ export interface Gateway {
   readonly load: Load;
   readonly upstream: Upstream;
   readonly bodies: BodyBudget;
+  readonly stalls: StallWatch;
   readonly observer: Observer;
+  readonly mirror: Mirror;
   readonly maxBodyBytes: number;
   readonly retryMaxCount: number;
-  readonly queueEnabled: boolean;
+  /** Null unless prefill and decode are done by different engines. */
+  readonly pd: PdProtocol | null;
+  /** Null unless 429s of fallback endpoints are queued. */
+  readonly queue: RetryQueue | null;
+  /** Null: retries are not limited. */
+  readonly budget: RetryBudget | null;
   readonly exposeRouteHeaders: boolean;
 }
 
 /** One request from its head to its end. Never throws: every way out ends in an answer, a closed connection, or a client that left. */
 export async function serve(request: IncomingMessage, response: ServerResponse, gateway: Gateway): Promise<void> {
-  const exchange = new Exchange(request, response);
+  const exchange = new Exchange(request, response, gateway.stalls);
   let release: (() => void) | undefined;
   try {
     const body = await readBody(request, { maxBytes: gateway.maxBodyBytes, budget: gateway.bodies });
     release = body.release;
     exchange.body = body.bytes;
     const fields = readFields(body.bytes);
+    exchange.members = fields.members;
     exchange.model = fields.model;
     exchange.stream = fields.stream;
+    if (gateway.mirror.on) gateway.mirror.sample(exchange);
     await forward(exchange, gateway);
   } catch (error) {
     refuse(exchange, error, gateway);
   } finally {
     release?.();
     gateway.observer.finished(exchange);
+    if (exchange.comparedCopy !== undefined) gateway.mirror.primaryEnded(exchange.comparedCopy, exchange);
   }
 }
 
@@ -55,17 +70,21 @@ async function forward(exchange: Exchange, gateway: Gateway): Promise<void> {
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,
     fallbacks: fallbacksAfter(gateway.table, primary),
-    queueEnabled: gateway.queueEnabled,
+    queueEnabled: gateway.queue !== null,
   };
+  gateway.budget?.arrived();
   let state = begin(primary === null ? { route: 'internal' } : { route: 'external', endpoint: primary });
   let given: Decision | undefined = decision;
   while (!exchange.signal.aborted) {
     const outcome = await carryOut(state.step, given, exchange, gateway);
     given = undefined;
     if (outcome === null) return;
-    state = advance(state, outcome, { rules, takeRetry: () => true });
+    state = advance(state, outcome, { rules, takeRetry: gateway.budget?.take ?? unlimited });
+    if (state.step.do === 'internal') gateway.observer.retry(retryCause(outcome));
   }
 }
+
+const unlimited = () => true;
 
 /** Null: nothing is left to do. */
 async function carryOut(
@@ -80,14 +99,17 @@ async function carryOut(
       const decision =
         given ??
         (await gateway.decider.decide({ model: exchange.model, stage: 'internal', excluded: [...step.excluded] }));
-      return await callInstances(decision, exchange, gateway);
+      return await callInstances(decision, { exchange, gateway, excluded: step.excluded });
     }
-    case 'endpoint':
+    case 'endpoint': {
       await pause(step.waitMs, exchange);
       exchange.route = step.fallback ? 'fallback' : 'external';
-      return await callEndpoint(step.endpoint, exchange, gateway);
+      const outcome = await callEndpoint(step.endpoint, exchange, gateway);
+      if (step.fallback) gateway.observer.fallback(exchange.endpoint, fallbackResult(outcome, exchange));
+      return outcome;
+    }
     case 'queue':
-      return { kind: 'queue-refused' };
+      return gateway.queue === null ? { kind: 'queue-refused' } : await gateway.queue.call(step, exchange);
     case 'answer':
       giveAnswer(step.answer, exchange, gateway);
       return null;
@@ -127,6 +149,18 @@ function refuse(exchange: Exchange, error: unknown, gateway: Gateway): void {
   if (code === 'no_instance' || code === 'overloaded') headers.push('retry-after', '1');
   const param = typeof known?.details.param === 'string' ? known.details.param : null;
   exchange.client.refuse(code, known?.message ?? 'the gateway failed', { param, headers });
+}
+
+/** What an internal retry is counted under: a cause of `upstream`, or the status that the instance answered. */
+function retryCause(outcome: Outcome): string {
+  if (outcome.kind === 'refused') return `status_${outcome.answer.status}`;
+  return outcome.kind === 'failed' ? outcome.cause : outcome.kind;
+}
+
+function fallbackResult(outcome: Outcome | null, exchange: Exchange): FallbackResult {
+  if (outcome !== null) return outcome.kind === 'refused' && outcome.answer.status === 429 ? 'limited' : 'failed';
+  if (exchange.brokenBy !== undefined) return 'broken';
+  return exchange.signal.aborted ? 'cancelled' : 'answered';
 }
 
 function clientMessage(code: ErrorCode, exchange: Exchange): string {

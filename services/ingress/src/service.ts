@@ -4,19 +4,24 @@ import type { Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Bus, followInstances } from '@llm-gateway/bus';
-import type { ErrorCode } from '@llm-gateway/protocol';
+import { type ErrorCode, errorBody, errorCodes } from '@llm-gateway/protocol';
 import { Fleet, fleetMode, routeTable } from '@llm-gateway/routing';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
-import { ClientResponse } from './client-response.ts';
 import { Decider } from './decider.ts';
+import { pdProtocol } from './disaggregated/protocol.ts';
+import { requestId } from './exchange.ts';
 import { httpSurface } from './http-surface.ts';
 import { Load } from './load.ts';
+import { Mirror } from './mirror/mirror.ts';
 import { Models } from './models.ts';
 import { Observer } from './observer.ts';
 import type { Options } from './options.ts';
 import { type Gateway, serve } from './request.ts';
 import { BodyBudget } from './request-body.ts';
+import { RetryBudget } from './retry-budget.ts';
+import { RetryQueue } from './retry-queue.ts';
+import { StallWatch } from './stall-watch.ts';
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
 export async function start(options: Options, { log, metrics, bus }: Parts & { bus: Bus }): Promise<Running> {
@@ -43,18 +48,45 @@ export async function start(options: Options, { log, metrics, bus }: Parts & { b
   const decider = parts.use(
     new Decider({ ingress, bus, table, fleet, load, timeoutMs: options.decisionTimeoutMs, observer }),
   );
+  const pd = pdProtocol(options);
+  const canServe = () => instances.state().synced && (pd === null || fleet.hasCompletePair());
   const bodies = new BodyBudget(options.maxHeldBodyBytes);
   const models = new Models({ upstream, table, instances: () => fleet.instances() });
+  const mirror = parts.use(await Mirror.start(options, { ingress, bus, log, metrics }));
+  const percent = options.retryBudgetPercent;
+  const budget =
+    percent === 0
+      ? null
+      : new RetryBudget({
+          percent,
+          now: () => performance.now(),
+          onExhausted: () => observer.budgetExhausted(),
+        });
   const gateway: Gateway = {
     table,
     decider,
     load,
     upstream,
     bodies,
+    stalls: parts.use(new StallWatch(options.clientStallTimeoutMs)),
     observer,
+    mirror,
+    pd,
     maxBodyBytes: options.maxBodyBytes,
     retryMaxCount: options.retryMaxCount,
-    queueEnabled: options.fallbackRetryQueueEnabled,
+    queue: options.fallbackRetryQueueEnabled
+      ? new RetryQueue({
+          bus,
+          generation: table.generation,
+          upstream,
+          observer,
+          exposeRouteHeaders: options.exposeRouteHeaders,
+          budget,
+          requestDeadlineMs: options.upstreamHeadersTimeoutMs,
+          idleTimeoutMs: options.upstreamIdleTimeoutMs,
+        })
+      : null,
+    budget,
     exposeRouteHeaders: options.exposeRouteHeaders,
   };
 
@@ -69,11 +101,21 @@ export async function start(options: Options, { log, metrics, bus }: Parts & { b
   parts.defer(() => app.server.closeAllConnections());
 
   declareGauges(metrics, { gate, decider, bodies });
+  if (pd !== null) {
+    metrics.gauge({
+      name: 'complete_pair',
+      help: '1 while a prefill and a decode instance of the same model are known',
+      collect: () => (fleet.hasCompletePair() ? 1 : 0),
+    });
+  }
   const kept = parts.move();
   return {
-    addresses: { http: addressOf(app.server) },
-    ready: () => !gate.closed && (instances.state().synced || table.endpoints.some((endpoint) => !endpoint.local)),
-    drain: (signal) => gate.drain(app.server, signal),
+    addresses: { http: addressOf(app.server), internal: mirror.address },
+    ready: () => !gate.closed && (canServe() || table.endpoints.some((endpoint) => !endpoint.local)),
+    async drain(signal) {
+      await gate.drain(app.server, signal);
+      await mirror.drain(signal);
+    },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
 }
@@ -116,7 +158,15 @@ const drainPollMs = 50;
 
 function turnAway(response: ServerResponse, code: ErrorCode, message: string): void {
   response.req.resume();
-  new ClientResponse(response).refuse(code, message, { headers: ['retry-after', '1', 'connection', 'close'] });
+  const body = JSON.stringify(errorBody(code, message));
+  response.writeHead(errorCodes[code].status, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
+    'x-request-id': requestId(response.req),
+    'retry-after': '1',
+    connection: 'close',
+  });
+  response.end(body);
 }
 
 function addressOf(server: Server): string {

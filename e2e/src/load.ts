@@ -1,0 +1,50 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { chat, post } from './gateway.ts';
+
+/** What became of the requests of a load; they balance when `sent` = `completed` + the failures. */
+export interface Books {
+  readonly sent: number;
+  readonly completed: number;
+  readonly failures: readonly string[];
+}
+
+/** Sends requests at a steady pace, every other one a stream, whatever becomes of the earlier ones, until it is stopped. */
+export function steadyLoad(url: string, options: { perSecond: number; model?: string }): { stop(): Promise<Books> } {
+  const { perSecond, model } = options;
+  const failures: string[] = [];
+  const running = new Set<Promise<void>>();
+  let sent = 0;
+  let completed = 0;
+  let stopped = false;
+
+  const one = async (stream: boolean) => {
+    try {
+      const response = await post(url, chat({ stream, ...(model !== undefined && { model }) }));
+      const text = await response.text();
+      const whole = response.status === 200 && (!stream || text.endsWith('data: [DONE]\n\n'));
+      if (whole) completed++;
+      else failures.push(`${response.status} ${text.slice(0, 200)}`);
+    } catch (error) {
+      failures.push(String(error instanceof Error ? (error.cause ?? error) : error));
+    }
+  };
+  const pace = (async () => {
+    const startedAt = performance.now();
+    while (!stopped) {
+      const due = Math.floor(((performance.now() - startedAt) / 1000) * perSecond);
+      for (; sent < due; sent++) {
+        const request = one(sent % 2 === 1).finally(() => running.delete(request));
+        running.add(request);
+      }
+      await sleep(5);
+    }
+  })();
+  return {
+    async stop() {
+      stopped = true;
+      await pace;
+      await Promise.all(running);
+      return { sent, completed, failures };
+    },
+  };
+}

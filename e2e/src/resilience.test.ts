@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { completion, type Engine, type Service, startEngine, until } from '@llm-gateway/testing';
+import { chat, type Gateway, post, startGateway } from './gateway.ts';
+import { steadyLoad } from './load.ts';
+
+describe('the split into services', () => {
+  let engines: Engine[];
+  let gateway: Gateway;
+  before(async () => {
+    engines = await Promise.all([1, 2].map(() => startEngine(() => completion({ delayMs: 20, gapMs: 20 }))));
+    gateway = await startGateway({ engines });
+  });
+  after(async () => {
+    await gateway[Symbol.asyncDispose]();
+    for (const engine of engines) await engine[Symbol.asyncDispose]();
+  });
+
+  it('fails no request when the router, discovery or NATS is killed and comes back', async () => {
+    const load = steadyLoad(gateway.url, { perSecond: 50 });
+    await sleep(500);
+    await gateway.router[0]?.kill('SIGKILL');
+    await sleep(700);
+    await gateway.start('router');
+    await sleep(500);
+    await gateway.discovery[0]?.kill('SIGKILL');
+    await sleep(700);
+    await gateway.start('discovery');
+    await sleep(500);
+    await gateway.nats.kill('SIGKILL');
+    await sleep(1000);
+    await gateway.nats.restart();
+    await sleep(1500);
+    const books = await load.stop();
+    assert.deepEqual(books.failures, []);
+    assert.equal(books.sent, books.completed);
+    assert.ok(books.sent > 200);
+    const ingress = gateway.ingress[0];
+    assert.ok(ingress);
+    assert.ok(
+      (await ingress.metrics()).value('llm_gateway_degraded_decisions_total') > 0,
+      'it decided itself meanwhile',
+    );
+    await until(async () => (await ingress.metrics()).value('llm_gateway_degraded') === 0, {
+      what: 'routers decide again',
+    });
+  });
+
+  it('fails no request while a router hangs instead of dying', async () => {
+    const router = await gateway.start('router');
+    const load = steadyLoad(gateway.url, { perSecond: 50 });
+    await sleep(300);
+    const all = [router, ...gateway.router.filter((one) => !one.ended)];
+    for (const one of all) await one.kill('SIGSTOP');
+    await sleep(1500);
+    for (const one of all) await one.kill('SIGCONT');
+    const books = await load.stop();
+    assert.deepEqual(books.failures, []);
+    assert.equal(books.sent, books.completed);
+  });
+
+  it('finishes every stream on SIGTERM of an ingress, refuses new requests, and exits 0', async () => {
+    const ingress: Service = await gateway.start('ingress');
+    for (const engine of engines)
+      engine.script = () => completion({ tokens: Array.from({ length: 50 }, (_, i) => `${i} `), gapMs: 20 });
+    const answers = await Promise.all(Array.from({ length: 20 }, () => post(ingress.url, chat({ stream: true }))));
+    const texts = answers.map((answer) => answer.text());
+    const ended = ingress.stop(20_000);
+    for (const text of await Promise.all(texts)) assert.ok(text.endsWith('data: [DONE]\n\n'));
+    assert.deepEqual(await ended, { code: 0, signal: null });
+    await assert.rejects(post(ingress.url, chat()));
+  });
+});
+
+describe('two of everything', () => {
+  it('works, and load-balance keeps equal engines within 2 of each other at 64 streams', async () => {
+    const engines = await Promise.all(
+      [1, 2].map(() => startEngine(() => completion({ tokens: Array.from({ length: 20 }, () => 'x'), gapMs: 30 }))),
+    );
+    await using stack = new AsyncDisposableStack();
+    for (const engine of engines) stack.use(engine);
+    const gateway = stack.use(
+      await startGateway({
+        engines,
+        replicas: { ingress: 2, router: 2, discovery: 2 },
+        flags: { router: ['--scheduling-policy', 'load-balance'] },
+      }),
+    );
+    const stop = new AbortController();
+    let worst = 0;
+    let completed = 0;
+    const clients = Array.from({ length: 64 }, async (_, i) => {
+      // Spread out, so that streams end and begin one by one as they do in life.
+      await sleep(i * 10);
+      while (!stop.signal.aborted) {
+        const answer = await post(gateway.ingress[i % 2]?.url ?? '', chat({ stream: true }));
+        assert.ok((await answer.text()).endsWith('data: [DONE]\n\n'));
+        completed++;
+      }
+    });
+    await sleep(1500);
+    let over = 0;
+    let samples = 0;
+    for (const until = performance.now() + 4000; performance.now() < until; await sleep(20)) {
+      const [a = 0, b = 0] = engines.map((engine) => engine.live);
+      worst = Math.max(worst, Math.abs(a - b));
+      samples++;
+      if (Math.abs(a - b) > 2) over++;
+    }
+    stop.abort();
+    await Promise.all(clients);
+    assert.ok(completed > 200);
+    assert.ok(over === 0, `${over} of ${samples} samples differ by more than 2, at worst ${worst}`);
+  });
+});

@@ -1,0 +1,170 @@
+import { type Decision, GatewayError, type InstanceAddress } from '@llm-gateway/protocol';
+import { countsAsFailed } from '@llm-gateway/routing';
+import {
+  type FailureCause,
+  type FlatHeaders,
+  isFailureCause,
+  readWhole,
+  type UpstreamRequest,
+  type WholeResponse,
+} from '@llm-gateway/upstream';
+import { attempt, outcomeOf, withOwnHeaders } from '../attempt.ts';
+import type { Exchange } from '../exchange.ts';
+import type { Outcome } from '../failover.ts';
+import { InstanceLeg, type InternalContext, judge, judgeStatus } from '../instance-leg.ts';
+import { scanMembers } from '../json-members.ts';
+import { engineRequestId } from './engine-request-id.ts';
+import { changeMembers, type JsonObject } from './member-changes.ts';
+import type { PdProtocol, Prefilled } from './protocol.ts';
+
+type Pair = Extract<Decision, { route: 'pair' }>;
+
+/** The paths whose requests are split; engines serve any other as a whole. */
+const splitPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
+
+/** A prefill's answer is one token and where its cache lies, but a client may ask for the log probabilities of its whole prompt. */
+const prefillAnswerMaxBytes = 16 * 1024 * 1024;
+
+export function isSplit(target: string): boolean {
+  return splitPaths.has(target.split('?', 1)[0] ?? '');
+}
+
+/** What one prefill/decode attempt holds on to; a further attempt begins with nothing of it. */
+interface PairAttempt {
+  readonly pair: Pair;
+  readonly protocol: PdProtocol;
+  readonly body: JsonObject;
+  /** For both engines. */
+  readonly headers: FlatHeaders;
+  readonly context: InternalContext;
+}
+
+/**
+ * One internal attempt of a split request: the prefill to its end, then the decode, whose answer is the client's. Null when nothing is left to do.
+ * Whichever leg fails, the attempt has failed, and a further one begins with the prefill again, on instances chosen afresh.
+ */
+export async function callPair(pair: Pair, protocol: PdProtocol, context: InternalContext): Promise<Outcome | null> {
+  const { exchange, gateway } = context;
+  const members = exchange.members ?? scanMembers(exchange.body);
+  if (members === null) throw new GatewayError('invalid_body', 'the body is not a valid JSON object');
+  exchange.attempts++;
+  const headers = exchange.forwardHeaders(engineRequestId(exchange.id, exchange.attempts));
+  const call: PairAttempt = { pair, protocol, body: { bytes: exchange.body, members }, headers, context };
+  // A decode instance that is chosen already is spoken for: during the prefill, other requests must not be sent to it as if it were idle.
+  using reserved = pair.decode && new InstanceLeg(gateway.load, pair.decode);
+
+  if (protocol.prefill === null) {
+    using prefillLeg = new InstanceLeg(gateway.load, pair.prefill);
+    exchange.prefill = prefillLeg.id;
+    // With the first token the prefill is over.
+    exchange.client.onCommit = () => prefillLeg[Symbol.dispose]();
+    try {
+      return await decode({ instance: pair.prefill, taken: null }, reserved, call);
+    } finally {
+      exchange.client.onCommit = undefined;
+    }
+  }
+  const result = await prefill(protocol.prefill, call);
+  return 'instance' in result ? await decode(result, reserved, call) : result.outcome;
+}
+
+/** The decode instance of a staged request, chosen when it is needed; null when there is none. */
+export async function chooseDecode(
+  prefill: InstanceAddress,
+  { exchange, gateway, excluded }: InternalContext,
+): Promise<InstanceAddress | null> {
+  const decision = await gateway.decider.decide({
+    model: exchange.model,
+    stage: 'decode',
+    // An instance of both roles decodes what it prefilled only when it is alone.
+    excluded: [...excluded, prefill.id],
+  });
+  return decision.route === 'internal' ? decision.instance : null;
+}
+
+/** The prefill leg. Answers an outcome when no decode is to follow it. */
+async function prefill(
+  change: NonNullable<PdProtocol['prefill']>,
+  { pair, protocol, body, headers, context: { exchange, gateway } }: PairAttempt,
+): Promise<Prefilled | { readonly outcome: Outcome | null }> {
+  using leg = new InstanceLeg(gateway.load, pair.prefill);
+  const instances = [leg.id];
+  exchange.phase = 'prefilling';
+  exchange.endpoint = leg.id;
+  exchange.prefill = leg.id;
+  const startedAtMs = performance.now();
+  const ended = (outcome: 'succeeded' | 'failed') => gateway.observer.prefill(outcome, performance.now() - startedAtMs);
+
+  let answer: WholeResponse;
+  try {
+    const request = requestTo(leg, { exchange, headers: plain(headers), body: changeMembers(body, change(body)) });
+    answer = await readWhole(gateway.upstream, request, { maxBytes: prefillAnswerMaxBytes, signal: exchange.signal });
+  } catch (error) {
+    if (!(error instanceof GatewayError) || error.code === 'client_closed') throw error;
+    leg.outcome = 'failed';
+    ended('failed');
+    return { outcome: { kind: 'failed', code: error.code, cause: causeOf(error), instances } };
+  }
+  leg.outcome = judgeStatus(answer.status);
+  if (countsAsFailed(answer.status, false)) {
+    ended('failed');
+    return { outcome: { kind: 'refused', answer, instances } };
+  }
+  if (answer.status < 200 || answer.status > 299) {
+    // The client's own mistake: another engine would say the same.
+    ended('failed');
+    const own = exchange.ownHeaders(gateway.exposeRouteHeaders);
+    exchange.client.answer(answer.status, withOwnHeaders(own, answer.headers), answer.body);
+    return { outcome: null };
+  }
+  ended('succeeded');
+  const taken = protocol.take?.(answer.body) ?? null;
+  if (protocol.take !== undefined && taken === null) gateway.observer.handoverMissing(exchange);
+  return { instance: pair.prefill, taken };
+}
+
+/** The decode leg; its answer is relayed as it comes. */
+async function decode(
+  prefilled: Prefilled,
+  reserved: InstanceLeg | null,
+  { protocol, body, headers, context }: PairAttempt,
+): Promise<Outcome | null> {
+  const { exchange, gateway } = context;
+  let leg = reserved;
+  if (leg === null) {
+    exchange.phase = 'deciding';
+    const instance = await chooseDecode(prefilled.instance, context);
+    if (instance === null) return { kind: 'no-instance' };
+    leg = new InstanceLeg(gateway.load, instance);
+  }
+  using held = leg;
+  // Left between the two legs: no engine is to hear of the decode.
+  if (exchange.signal.aborted) return null;
+  exchange.endpoint = held.id;
+  const request = requestTo(held, { exchange, headers, body: changeMembers(body, protocol.decode(prefilled)) });
+  const end = await attempt(request, { exchange, gateway, ourKey: false, counted: true });
+  held.outcome = judge(end);
+  return outcomeOf(end, [held.id]);
+}
+
+function requestTo(
+  { origin }: InstanceLeg,
+  { exchange, headers, body }: { exchange: Exchange; headers: FlatHeaders; body: Buffer },
+): UpstreamRequest {
+  return { origin, path: exchange.target, method: exchange.request.method ?? 'POST', headers, body };
+}
+
+/** The prefill's answer is read here, not by the client: it must not come compressed. */
+function plain(headers: FlatHeaders): FlatHeaders {
+  const kept: FlatHeaders = ['accept-encoding', 'identity'];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    if (headers[i]?.toLowerCase() !== 'accept-encoding') kept.push(headers[i] as string, headers[i + 1] as string);
+  }
+  return kept;
+}
+
+/** An answer too large to be read has no cause of its own. */
+function causeOf(error: GatewayError): FailureCause {
+  const cause = String(error.details.cause);
+  return isFailureCause(cause) ? cause : 'protocol';
+}

@@ -1,0 +1,46 @@
+import type { InstanceAddress } from '@llm-gateway/protocol';
+import type { Options } from '../options.ts';
+import type { Changes, JsonObject } from './member-changes.ts';
+import { vllmKvt } from './vllm-kvt.ts';
+import { vllmMooncake } from './vllm-mooncake.ts';
+
+/**
+ * How a prefill and a decode engine are brought to serve one request together. A protocol only says which fields of the client's body change
+ * for which engine; choosing the engines, calling them in turn and what follows a failure is the same for all, in `pair-call.ts`.
+ */
+export interface PdProtocol {
+  /** The prefill's body. Null: the prefill instance is chosen, but the decode engine calls it itself. */
+  readonly prefill: ((body: JsonObject) => Changes) | null;
+  /**
+   * What the decode needs from the whole answer of the prefill, as JSON text; null when the answer lacks it, which is counted and logged.
+   * Left out by a protocol that needs nothing.
+   */
+  readonly take?: (answer: Buffer) => Buffer | null;
+  /** The decode's body. */
+  readonly decode: (from: Prefilled) => Changes;
+}
+
+/** What is known once the prefill is done. */
+export interface Prefilled {
+  readonly instance: InstanceAddress;
+  /** From `take`. */
+  readonly taken: Buffer | null;
+}
+
+/** `batched`: both instances are chosen at once. `staged`: the decode instance when the prefill has ended. */
+export type PdMode = 'batched' | 'staged';
+
+type PdProtocolName = Exclude<Options['pdDisaggProtocol'], ''>;
+
+const protocols: Readonly<Record<PdProtocolName, (mode: PdMode) => PdProtocol>> = {
+  'vllm-kvt': vllmKvt,
+  'vllm-mooncake': () => vllmMooncake,
+};
+
+/** The protocol that the flags name; null when engines serve whole requests. */
+export function pdProtocol({
+  pdDisaggProtocol,
+  separatePdScheduling,
+}: Pick<Options, 'pdDisaggProtocol' | 'separatePdScheduling'>): PdProtocol | null {
+  return pdDisaggProtocol === '' ? null : protocols[pdDisaggProtocol](separatePdScheduling ? 'staged' : 'batched');
+}

@@ -1,0 +1,63 @@
+import type { InstanceAddress } from '@llm-gateway/protocol';
+import type { Outcome as InstanceOutcome } from '@llm-gateway/routing';
+import type { AttemptEnd } from './attempt.ts';
+import type { Exchange } from './exchange.ts';
+import type { Load } from './load.ts';
+import type { Gateway } from './request.ts';
+
+/** What an internal attempt needs. */
+export interface InternalContext {
+  readonly exchange: Exchange;
+  readonly gateway: Gateway;
+  /** Instances that this request failed on before. */
+  readonly excluded: readonly string[];
+}
+
+/** One request in flight at one instance, from construction until disposed. */
+export class InstanceLeg implements Disposable {
+  readonly #load: Load;
+  readonly id: string;
+  readonly origin: string;
+  /** What the call told about the instance; undefined while it told nothing. */
+  outcome: InstanceOutcome | undefined;
+  #held = true;
+
+  constructor(load: Load, instance: InstanceAddress) {
+    this.#load = load;
+    this.id = instance.id;
+    this.origin = originOf(instance);
+    load.acquire(instance.id);
+  }
+
+  /** Only the first time does anything. */
+  [Symbol.dispose](): void {
+    if (!this.#held) return;
+    this.#held = false;
+    this.#load.release(this.id, this.outcome);
+  }
+}
+
+export function originOf({ host, port }: { host: string; port: number }): string {
+  return host.includes(':') && !host.startsWith('[') ? `http://[${host}]:${port}` : `http://${host}:${port}`;
+}
+
+/** What the end of an attempt tells about the instance; nothing when the client left. */
+export function judge(end: AttemptEnd): InstanceOutcome | undefined {
+  switch (end.kind) {
+    case 'relayed':
+      return 'succeeded';
+    case 'refused':
+      return judgeStatus(end.answer.status);
+    case 'failed':
+    case 'broken':
+      return 'failed';
+    case 'client-left':
+      return undefined;
+  }
+}
+
+/** What a whole answer with this status tells about the instance. */
+export function judgeStatus(status: number): InstanceOutcome {
+  if (status === 429 || status === 503) return 'busy';
+  return status >= 500 ? 'failed' : 'succeeded';
+}
