@@ -2,7 +2,7 @@ import { type Logger, type LoggerOptions, pino } from 'pino';
 
 /** What is held while the reader is slow; beyond it lines are dropped, never the requests they tell of. */
 const maxBufferedBytes = 8 * 1024 * 1024;
-/** A reader that takes nothing must not keep an ending process. */
+/** To a reader that is gone the last lines are never written. */
 const closeTimeoutMs = 1000;
 /** Shorter values would be found in harmless words. */
 const minSecretLength = 4;
@@ -34,7 +34,7 @@ export function createLog(service: string, options: { level: string; secrets: re
       closed = true;
       logger.level = 'silent';
       return new Promise((resolve) => {
-        // Not unreferenced: when the reader is gone there is no 'close', and nothing else keeps the event loop going.
+        // Not unreferenced: without a reader there is no 'close', and nothing else keeps the event loop going.
         const timer = setTimeout(resolve, closeTimeoutMs);
         destination.once('close', () => {
           clearTimeout(timer);

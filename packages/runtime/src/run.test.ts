@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
+import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { nodePath, type Process, readMetrics, startProcess, until } from '@llm-gateway/testing';
@@ -237,4 +239,21 @@ test('a log level silences what is less severe', async () => {
     child.lines().map((line) => JSON.parse(line).level),
     ['fatal'],
   );
+});
+
+test('a process whose log reader is gone goes on serving and ends in order', async (t) => {
+  const child = spawn(nodePath, [main, '--admin-host', '127.0.0.1', '--admin-port', '0', '--drain-delay-ms', '0'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.after(() => child.kill('SIGKILL'));
+  const exited = once(child, 'exit');
+  let http: string | undefined;
+  for await (const line of createInterface({ input: child.stdout })) {
+    http = /"name":"http","address":"([^"]+)"/.exec(line)?.[1];
+    if (http) break;
+  }
+  child.stdout.destroy();
+  for (let i = 0; i < 3; i++) assert.equal(await statusOf(`${http}/other`), 200);
+  child.kill('SIGTERM');
+  assert.deepEqual(await exited, [0, null]);
 });
