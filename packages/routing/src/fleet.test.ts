@@ -339,7 +339,7 @@ describe('ejection', () => {
     );
     const make = (id: string) => instance(id, { model: models[ids.indexOf(id)] ?? '' });
     fc.assert(
-      fc.property(fc.array(event, { maxLength: 40 }), (events) => {
+      fc.property(fc.array(event, { maxLength: 40, size: 'max' }), (events) => {
         const probe = new Probe({}, ids.map(make));
         const alive = new Set(ids);
         for (const next of events) {
