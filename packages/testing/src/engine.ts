@@ -176,6 +176,8 @@ export class Engine implements AsyncDisposable {
   #connected(socket: Socket): void {
     this.#connections.set(socket, this.#connectionCount);
     this.#connectionCount += 1;
+    // Each of the requests on one connection waits for its close.
+    socket.setMaxListeners(0);
     // A reset by the client is what many tests are about; it is seen as the close.
     socket.on('error', () => {});
     socket.on('close', () => this.#connections.delete(socket));

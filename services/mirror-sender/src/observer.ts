@@ -17,7 +17,7 @@ const finishReasons: ReadonlySet<string> = new Set([
 
 /** Everything a sender tells about copies: metrics, and log lines where the config asks for them. Never a body, a header or a query. */
 export class Observer {
-  readonly #log: Logger;
+  readonly #log: Pick<Logger, 'info'>;
   readonly #compareLogPercent: number;
   readonly #received;
   readonly #copies;
@@ -27,7 +27,7 @@ export class Observer {
   readonly #unpaired;
   readonly #sides;
 
-  constructor(log: Logger, metrics: Metrics, options: { compareLogPercent: number }) {
+  constructor(log: Pick<Logger, 'info'>, metrics: Metrics, options: { compareLogPercent: number }) {
     this.#log = log;
     this.#compareLogPercent = options.compareLogPercent;
     this.#received = metrics.counter({ name: 'mirror_sender_received_total', help: 'Mirror copies that came here' });

@@ -1,5 +1,5 @@
 import { busMistakes, busOptions } from '@llm-gateway/bus';
-import { defineService, type OptionsOf } from '@llm-gateway/runtime';
+import { defineService } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
 
 export const mirrorSenderOptions = {
@@ -45,5 +45,3 @@ export const options = defineService({
   groups: [mirrorSenderOptions, upstreamOptions, busOptions],
   check: busMistakes,
 });
-
-export type Options = OptionsOf<typeof options>;

@@ -2,19 +2,29 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Bus } from '@llm-gateway/bus';
 import { type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
-import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
-import { Upstream } from '@llm-gateway/upstream';
+import type { Logger, Metrics, OptionValues, Running } from '@llm-gateway/runtime';
+import { Upstream, type UpstreamTimeouts } from '@llm-gateway/upstream';
 import { Comparisons } from './comparisons.ts';
 import { type CopyEnd, sendCopy, unsent } from './copy-call.ts';
 import { CopyQueue } from './copy-queue.ts';
 import { Observer } from './observer.ts';
-import type { Options } from './options.ts';
+import type { mirrorSenderOptions } from './options.ts';
 import { Reports } from './reports.ts';
 
 /** Copies whose primaries have not ended: as many as streams may be under way at the ingresses. */
 const maxUnpaired = 10_000;
 const expireIntervalMs = 1000;
 const idlePollMs = 50;
+
+export type SenderOptions = OptionValues<readonly [typeof mirrorSenderOptions]> & UpstreamTimeouts;
+
+export interface SenderDeps {
+  readonly log: Pick<Logger, 'info'>;
+  readonly metrics: Metrics;
+  /** Aborts when the process has been told to end. */
+  readonly shutdown: AbortSignal;
+  readonly bus: Bus;
+}
 
 interface CopyJob {
   readonly copy: MirrorCopy;
@@ -24,10 +34,7 @@ interface CopyJob {
 }
 
 /** Starts a mirror-sender: a member of the group that the copies of all ingresses are given to. Whoever made the bus closes it. */
-export async function start(
-  options: Options,
-  { log, metrics, shutdown, bus }: Pick<Parts, 'log' | 'metrics' | 'shutdown'> & { readonly bus: Bus },
-): Promise<Running> {
+export async function start(options: SenderOptions, { log, metrics, shutdown, bus }: SenderDeps): Promise<Running> {
   await using parts = new AsyncDisposableStack();
   const observer = new Observer(log, metrics, { compareLogPercent: options.mirrorCompareLogPercent });
   const reports = parts.use(new Reports(bus, `mirror-sender-${randomUUID().slice(0, 8)}`));
