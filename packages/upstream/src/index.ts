@@ -1,5 +1,6 @@
 export { classifyFailure, type FailureCause, failureOf, isFailureCause, type UpstreamFailure } from './failure.ts';
 export { endToEndHeaders, type FlatHeaders, headerValue } from './headers.ts';
+export { KeptAnswer } from './kept-answer.ts';
 export { upstreamOptions } from './options.ts';
 export { retryAfterMs } from './retry-after.ts';
 export {

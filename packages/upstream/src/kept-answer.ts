@@ -1,0 +1,42 @@
+import type { FlatHeaders } from './headers.ts';
+import type { ResponseHead } from './upstream.ts';
+import type { WholeResponse } from './whole.ts';
+
+const maxBytes = 1024 * 1024;
+
+/** An answer that is not relayed as it comes but kept, to be passed on should nothing better come. Its length is told anew then. */
+export class KeptAnswer {
+  readonly #head: ResponseHead;
+  readonly #chunks: Buffer[] = [];
+  #bytes = 0;
+
+  constructor(head: ResponseHead) {
+    this.#head = head;
+  }
+
+  take(chunk: Buffer): void {
+    this.#bytes += chunk.length;
+    if (this.#bytes <= maxBytes) this.#chunks.push(chunk);
+  }
+
+  /** All of it, in order. */
+  whole(): WholeResponse {
+    if (this.#bytes > maxBytes) return this.cut();
+    return this.#with(Buffer.concat(this.#chunks), (name) => name !== 'content-length');
+  }
+
+  /** Without its body: half of one is not worth passing on, and the headers about it go with it. */
+  cut(): WholeResponse {
+    return this.#with(Buffer.alloc(0), (name) => !name.startsWith('content-'));
+  }
+
+  #with(body: Buffer, keeps: (lowerName: string) => boolean): WholeResponse {
+    const { status, headers } = this.#head;
+    const kept: FlatHeaders = [];
+    for (let i = 0; i + 1 < headers.length; i += 2) {
+      const name = headers[i] as string;
+      if (keeps(name.toLowerCase())) kept.push(name, headers[i + 1] as string);
+    }
+    return { status, headers: kept, body };
+  }
+}
