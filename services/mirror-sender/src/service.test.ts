@@ -172,9 +172,12 @@ describe('a mirror-sender', { timeout: 120_000 }, () => {
 
   it('never sends a copy again, not even over a connection that turns out to be closed', async () => {
     await using engine = await startEngine(({ index }) => (index % 2 ? cut('before-head') : respond(200, 'ok')));
-    await using scene = await Scene.start({ mirrorMaxConcurrency: 1, mirrorQueueSize: 100 });
-    for (let copy = 0; copy < 20; copy++) scene.send(engine.url, { copy, headers: [['x-copy', String(copy)]] });
-    await scene.ends(20);
+    await using scene = await Scene.start();
+    for (let copy = 0; copy < 20; copy++) {
+      scene.send(engine.url, { copy, headers: [['x-copy', String(copy)]] });
+      // One after the other, so that connections are used again.
+      await until(async () => (await scene.metrics()).value('llm_gateway_mirror_sender_copies_total') > copy);
+    }
     const sent = engine.requests.map(({ headers }) => headers['x-copy']);
     assert.deepEqual(sent, [...new Set(sent)]);
   });
