@@ -34,6 +34,7 @@ export interface Service extends Process {
 
 /**
  * Runs `services/<name>/src/main.ts` as a process of its own, on free ports of 127.0.0.1 unless the flags name others.
+ * Its addresses are read from its log, so the log level must stay at info or below.
  * Rejects with its output when it ends instead.
  */
 export async function startService(
@@ -57,6 +58,8 @@ export async function startService(
     if (state === 'ready') {
       await until(() => child.ended || service.ready(), { timeoutMs, what: `${name} is ready` });
       if (child.ended) throw new Error(`${name} ended`);
+      // Logged before it was ready, but the log and the answer come by different ways.
+      if (listeners.has(name)) await child.waitForLine(/"name":"http"/, { timeoutMs });
     }
   } catch (cause) {
     await child.kill();

@@ -41,7 +41,8 @@ const none: Faults = {
   interTokenMs: undefined,
 };
 
-const names = new Set(
+/** All header names. */
+export const faultNames: ReadonlySet<string> = new Set(
   'status retry-after retry-after-ms delay-ms stall stall-after cut-after reset error-after fail omit time-to-first-token-ms inter-token-ms only'
     .split(' ')
     .map((name) => prefix + name),
@@ -58,7 +59,7 @@ export function readFaults(
 ): Faults {
   const given = Object.keys(headers).filter((name) => name.startsWith(prefix));
   if (given.length === 0) return none;
-  const unknown = given.find((name) => !names.has(name));
+  const unknown = given.find((name) => !faultNames.has(name));
   if (unknown) throw new Refusal(400, `the simulator knows no header ${unknown}`);
 
   const text = (name: string) => headers[prefix + name]?.toString();
@@ -97,6 +98,6 @@ export function readFaults(
 
 /** The headers that carry faults, to hand on to a prefill engine. */
 export function faultHeaders(headers: IncomingHttpHeaders): Record<string, string> {
-  const pairs = Object.entries(headers).filter(([name]) => names.has(name));
+  const pairs = Object.entries(headers).filter(([name]) => faultNames.has(name));
   return Object.fromEntries(pairs.map(([name, value]) => [name, String(value)]));
 }

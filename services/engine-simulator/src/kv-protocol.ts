@@ -38,7 +38,7 @@ export function kvPlan(generation: Generation, settings: KvSettings): KvPlan {
     return { part: 'neutral' };
   }
   if (!isObject(params)) throw new Refusal(400, 'kv_transfer_params is not an object', 'kv_transfer_params');
-  const plan = connector === 'vllm-kvt' ? kvtPlan(generation, params, settings) : mooncakePlan(generation, params);
+  const plan = connector === 'vllm-kvt' ? kvtPlan(generation, params, settings) : mooncakePlan(params);
   if (plan.part === 'prefill') {
     if (role === 'kv_consumer') throw new Refusal(400, 'this engine does not prefill for others');
     requirePrefillForm(generation.body);
@@ -65,7 +65,7 @@ function kvtKey(kind: Generation['kind'], requestId: string): string {
   return kind === 'chat' ? `chatcmpl-${requestId}` : `cmpl-${requestId}-0`;
 }
 
-function mooncakePlan(_generation: Generation, params: Json): KvPlan {
+function mooncakePlan(params: Json): KvPlan {
   if (params.do_remote_decode === true) {
     requireMembers(params, {
       do_remote_decode: isTrue,
