@@ -10,6 +10,7 @@ import {
 } from '@nats-io/transport-node';
 import type { BusObserver, DisconnectReason, DropReason, RequestOptions } from './bus.ts';
 import { askerLeft, noResponders, timedOut, unavailable } from './failure.ts';
+import { InFlight } from './in-flight.ts';
 import { StallWatch } from './stall-watch.ts';
 
 const traceHeader = 'traceparent';
@@ -46,6 +47,8 @@ export class Link {
   readonly #inbox: string;
   readonly #pending = new Map<string, Pending>();
   readonly #lost = new AbortController();
+  /** Requests that handlers are still working on. */
+  readonly answering = new InFlight();
   #requests = 0;
   #unconfirmedBytes = 0;
   #confirming = false;
@@ -71,6 +74,11 @@ export class Link {
     return this.#connection.info?.max_payload ?? defaultMaxPayload;
   }
 
+  /** The server has not confirmed so much that nothing more is sent. */
+  get isFull(): boolean {
+    return this.#unconfirmedBytes >= maxUnconfirmedBytes;
+  }
+
   /** `receive` must not throw. */
   subscribe(subject: string, queue: string | undefined, receive: (message: Msg) => void): NatsSubscription {
     return this.#connection.subscribe(subject, {
@@ -90,7 +98,7 @@ export class Link {
     if (this.#lost.signal.aborted || this.#connection.isClosed()) return 'disconnected';
     const headerBytes = options.headers === undefined ? 0 : options.headers.toString().length;
     if (bytes.length + headerBytes > this.maxBytes) return 'too_large';
-    if (this.#unconfirmedBytes + bytes.length > maxUnconfirmedBytes) return 'backlog';
+    if (this.isFull) return 'backlog';
     this.#connection.publish(subject, bytes, options);
     this.#unconfirmedBytes += bytes.length;
     if (this.#unconfirmedBytes >= confirmAfterBytes) this.#confirm();

@@ -17,9 +17,8 @@ import {
   type NodeConnectionOptions,
   TimeoutError,
 } from '@nats-io/transport-node';
-import type { Bus, BusObserver, RequestOptions, RespondContext, Subscription } from './bus.ts';
+import type { Bus, BusObserver, DropReason, RequestOptions, RespondContext, Subscription } from './bus.ts';
 import { askerLeft, responderFailure, unavailable } from './failure.ts';
-import { InFlight } from './in-flight.ts';
 import { decodeJob, encodeJob } from './job-frame.ts';
 import { dropFailure, Link, traceOf } from './link.ts';
 import { type BusSettings, serverList } from './options.ts';
@@ -28,7 +27,7 @@ import { Endpoint, ServiceCard } from './service-card.ts';
 import { subscription } from './subscription.ts';
 
 const queueGroup = 'gw';
-const connectTimeoutMs = 5_000;
+const defaultConnectTimeoutMs = 5_000;
 const firstReconnectMs = 250;
 const reconnectMs = 250;
 const reconnectJitterMs = 750;
@@ -45,6 +44,7 @@ export interface NatsOptions {
   readonly observer?: BusObserver;
   /** How long a disposal waits for handlers that are still at work. */
   readonly drainTimeoutMs?: number;
+  readonly connectTimeoutMs?: number;
   /** A server that leaves two pings unanswered is left at the third. */
   readonly pingIntervalMs?: number;
 }
@@ -73,9 +73,9 @@ class NatsBus implements Bus {
   readonly #card: ServiceCard;
   readonly #registrations = new Set<Registration>();
   readonly #draining = new Set<Promise<void>>();
-  readonly #inFlight = new InFlight();
   readonly #listeners = new Set<(connected: boolean) => void>();
   readonly #stopped = new AbortController();
+  readonly #connectTimeoutMs: number;
   readonly #pingIntervalMs: number;
   /** A server accepted a connection and said nothing. */
   #silent = false;
@@ -87,6 +87,7 @@ class NatsBus implements Bus {
     this.#name = options.name;
     this.#observer = options.observer ?? {};
     this.#drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
+    this.#connectTimeoutMs = options.connectTimeoutMs ?? defaultConnectTimeoutMs;
     this.#pingIntervalMs = options.pingIntervalMs ?? defaultPingIntervalMs;
     this.#card = new ServiceCard(options.name, options.version ?? '0.0.0');
     for (const [subject, answer] of this.#card.answers()) {
@@ -96,7 +97,7 @@ class NatsBus implements Bus {
   }
 
   get connected(): boolean {
-    return this.#link !== undefined;
+    return this.#link !== undefined && !this.#link.lost.aborted;
   }
 
   async request<Q, R>(message: RequestMessage<Q, R>, query: Q, options: RequestOptions): Promise<R> {
@@ -122,11 +123,11 @@ class NatsBus implements Bus {
           answering.answer(message.reply.encode(answer));
           return;
         }
-        this.#inFlight.begin();
+        link.answering.begin();
         answer
           .then((value) => answering.answer(message.reply.encode(value)))
           .catch((error) => this.#failed(answering, error))
-          .finally(() => this.#inFlight.end());
+          .finally(() => link.answering.end());
       } catch (error) {
         this.#failed(answering, error);
       }
@@ -174,10 +175,17 @@ class NatsBus implements Bus {
   }
 
   #send(subject: string, encode: () => Uint8Array): boolean {
-    const dropped = this.#link === undefined ? 'disconnected' : this.#link.publish(subject, encode());
+    const dropped = this.#trySend(subject, encode);
     if (dropped === undefined) return true;
     this.#observer.dropped?.(subject, dropped);
     return false;
+  }
+
+  #trySend(subject: string, encode: () => Uint8Array): DropReason | undefined {
+    if (this.#link === undefined) return 'disconnected';
+    // Before the bytes are made: jobs are large, and there is a reason why there are too many.
+    if (this.#link.isFull) return 'backlog';
+    return this.#link.publish(subject, encode());
   }
 
   #register(subject: string, queue: string | undefined, receive: (message: Msg, link: Link) => void): Subscription {
@@ -228,8 +236,15 @@ class NatsBus implements Bus {
     if (this.#stopped.signal.aborted) return undefined;
     try {
       const options = await connectionOptions(this.#settings);
-      const servers = this.#silent ? await answering(options.servers) : options.servers;
-      const connection = await connect({ ...options, servers, name: this.#name, pingInterval: this.#pingIntervalMs });
+      const timeout = this.#connectTimeoutMs;
+      const servers = this.#silent ? await answering(options.servers, timeout) : options.servers;
+      const connection = await connect({
+        ...options,
+        servers,
+        timeout,
+        name: this.#name,
+        pingInterval: this.#pingIntervalMs,
+      });
       this.#silent = false;
       return connection;
     } catch (cause) {
@@ -282,7 +297,8 @@ class NatsBus implements Bus {
     for (const registration of this.#registrations) this.#leave(registration);
     this.#registrations.clear();
     await Promise.allSettled(this.#draining);
-    await this.#inFlight.drained(this.#drainTimeoutMs);
+    // A connection that is gone is not waited for: its answers would reach nobody.
+    await this.#link?.answering.drained(this.#drainTimeoutMs);
     await this.#link?.flush().catch(() => undefined);
   }
 }
@@ -331,7 +347,6 @@ async function connectionOptions(settings: BusSettings): Promise<NodeConnectionO
   const tls = Boolean(caFile || certFile) || servers.some((server) => server.startsWith('tls://'));
   return {
     servers,
-    timeout: connectTimeoutMs,
     // The client would go on answering requests by waiting, and buffer events; a connection is one `Link` here, and `NatsBus` makes the next.
     reconnect: false,
     noAsyncTraces: true,
@@ -345,8 +360,8 @@ async function connectionOptions(settings: BusSettings): Promise<NodeConnectionO
   };
 }
 
-async function answering(servers: readonly string[]): Promise<string[]> {
-  const answers = await Promise.all(servers.map((server) => isAnswering(server, connectTimeoutMs)));
+async function answering(servers: readonly string[], timeoutMs: number): Promise<string[]> {
+  const answers = await Promise.all(servers.map((server) => isAnswering(server, timeoutMs)));
   const able = servers.filter((_, index) => answers[index]);
   if (able.length === 0) throw new Error('no server answers');
   return able;
