@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { chat, post } from './gateway.ts';
 
@@ -47,4 +48,11 @@ export function steadyLoad(url: string, options: { perSecond: number; model?: st
       return { sent, completed, failures };
     },
   };
+}
+
+/** Holds the books to: everything that was sent was completed, and something was sent. */
+export function balanced(books: Books): void {
+  assert.deepEqual(books.failures, []);
+  assert.equal(books.sent, books.completed);
+  assert.ok(books.sent > 0);
 }
