@@ -49,7 +49,7 @@ export async function findBinary(name: Binary): Promise<string> {
 }
 
 /**
- * All packages at once, by whichever test file comes first; the others wait at the lock and find the work done.
+ * All missing packages at once, by whichever test file comes first; the others wait at the lock and find the work done.
  * The lock is flock's, so it ends with its holder. While apt runs, policy-rc.d forbids the packages to start the system's
  * own server on its standard port: tests never use that one, and it would outlive them.
  */
@@ -68,8 +68,16 @@ async function install(name: Binary): Promise<void> {
     apt-get -o DPkg::Lock::Timeout=300 update
     apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
   `;
-  const wanted = [...new Set(Object.values(packages))];
-  const args = [join(tmpdir(), 'llm-gateway-apt.lock'), 'sh', '-c', script, 'sh', name, ...wanted];
+  const missing = Object.entries(packages).filter(([program]) => !findExecutable(program));
+  const args = [
+    join(tmpdir(), 'llm-gateway-apt.lock'),
+    'sh',
+    '-c',
+    script,
+    'sh',
+    name,
+    ...missing.map(([, debian]) => debian),
+  ];
   try {
     await promisify(execFile)('flock', args, { maxBuffer: 64 << 20 });
   } catch (cause) {
