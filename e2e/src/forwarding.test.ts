@@ -203,8 +203,8 @@ describe('a request through ingress, router and discovery', () => {
     const count = async () => {
       const metrics = await gateway.router[0]?.metrics();
       return {
-        messages: metrics?.value('llm_gateway_decision_batch_size_count') ?? 0,
-        decisions: metrics?.value('llm_gateway_decision_batch_size_sum') ?? 0,
+        messages: metrics?.value('llm_gateway_router_batch_size_count') ?? 0,
+        decisions: metrics?.value('llm_gateway_router_batch_size_sum') ?? 0,
       };
     };
     const start = await count();

@@ -12,10 +12,10 @@ export class Load implements Disposable {
   readonly #inFlight = new Map<string, number>();
   readonly #seen = new Map<string, number>();
   readonly #tally: OutcomeTally;
-  readonly #timer: NodeJS.Timeout;
+  readonly #keepAlive: NodeJS.Timeout;
+  #due: NodeJS.Timeout | undefined;
+  #reportedAtMs = Number.NEGATIVE_INFINITY;
   readonly #onOutcomes: (outcomes: OutcomeReport) => void;
-  #changed = true;
-  #lastReportMs = 0;
 
   /** @param onOutcomes hears the outcomes as well, for decisions made in this process */
   constructor(options: { ingress: string; bus: Bus; onOutcomes: (outcomes: OutcomeReport) => void }) {
@@ -23,7 +23,7 @@ export class Load implements Disposable {
     this.#tally = new OutcomeTally(options.ingress);
     this.#bus = options.bus;
     this.#onOutcomes = options.onOutcomes;
-    this.#timer = setInterval(() => this.#tick(), reportIntervalMs).unref();
+    this.#keepAlive = setInterval(() => this.#report(), keepAliveMs).unref();
   }
 
   get total(): number {
@@ -34,7 +34,7 @@ export class Load implements Disposable {
 
   acquire(instance: string): void {
     this.#inFlight.set(instance, (this.#inFlight.get(instance) ?? 0) + 1);
-    this.#changed = true;
+    this.#changed();
   }
 
   /** @param outcome undefined when the call tells nothing, as when the client left */
@@ -42,7 +42,7 @@ export class Load implements Disposable {
     const left = (this.#inFlight.get(instance) ?? 1) - 1;
     if (left > 0) this.#inFlight.set(instance, left);
     else this.#inFlight.delete(instance);
-    this.#changed = true;
+    this.#changed();
     if (outcome !== undefined) this.#tally.record(instance, outcome);
   }
 
@@ -52,32 +52,40 @@ export class Load implements Disposable {
     this.#seen.delete(router);
     this.#seen.set(router, sequence);
     if (this.#seen.size > maxRouters) this.#seen.delete(this.#seen.keys().next().value ?? '');
-    this.#changed = true;
+    this.#changed();
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    clearInterval(this.#keepAlive);
+    clearTimeout(this.#due);
   }
 
-  #tick(): void {
-    const now = performance.now();
-    const outcomes = this.#tally.take();
-    if (!this.#changed && outcomes === null && now - this.#lastReportMs < keepAliveMs) return;
-    this.#changed = false;
-    this.#lastReportMs = now;
+  /** The first change after a pause is told at once, those that follow it together. */
+  #changed(): void {
+    if (this.#due !== undefined) return;
+    const waitMs = Math.max(0, this.#reportedAtMs + reportIntervalMs - performance.now());
+    this.#due = setTimeout(() => this.#report(), waitMs).unref();
+  }
+
+  #report(): void {
+    clearTimeout(this.#due);
+    this.#due = undefined;
+    this.#reportedAtMs = performance.now();
     const load: LoadReport = {
       ingress: this.#ingress,
       seen: Object.fromEntries(this.#seen),
       inFlight: Object.fromEntries(this.#inFlight),
     };
     this.#bus.publish(loadReport, load);
+    const outcomes = this.#tally.take();
     if (outcomes === null) return;
     this.#onOutcomes(outcomes);
     this.#bus.publish(outcomeReport, outcomes);
   }
 }
 
-const reportIntervalMs = 50;
+/** Routers that share the load choose blindly for so long: long enough to save messages, short enough to stay balanced. */
+const reportIntervalMs = 10;
 const maxRouters = 100;
 /** An unchanged load is repeated this often, so that routers do not take this ingress for dead. */
 const keepAliveMs = 1000;
