@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { GatewayError, instancesChanged, instancesList, mirrorSend, retryOffer } from '@llm-gateway/protocol';
+import { GatewayError, instancesList } from '@llm-gateway/protocol';
 import { startNats } from '@llm-gateway/testing';
 import type { Bus } from './bus.ts';
 import { inProcessBus } from './in-process.ts';
 import { connectNats } from './nats.ts';
-import { answerOf, type Counts, counting, eventOf, hasCode, jobOf, offerOf, reached } from './scenario.ts';
+import { type Counts, counting, hasCode, news, question, reached, saying, task } from './scenario.ts';
 
 /** A network of processes: each bus stands for one. */
 interface Network extends AsyncDisposable {
@@ -53,12 +53,12 @@ for (const [name, open] of Object.entries(transports)) {
     test('answers a request with what its responder returns, now or later', async () => {
       await using network = await open();
       const [asker, now, later] = await Promise.all([network.join(), network.join(), network.join()]);
-      now.bus.respond(retryOffer, ({ requestId }) => answerOf(requestId), { owner: 'now' });
-      later.bus.respond(retryOffer, async ({ requestId }) => delay(5, answerOf(requestId)), { owner: 'later' });
+      now.bus.respond(question, ({ id }) => saying(id), { owner: 'now' });
+      later.bus.respond(question, async ({ id }) => delay(5, saying(id)), { owner: 'later' });
       await Promise.all([settled(now.bus), settled(later.bus)]);
       for (const owner of ['now', 'later']) {
-        const answer = await asker.bus.request(retryOffer, offerOf(`to ${owner}`), { ...patient, owner });
-        assert.deepEqual(answer, answerOf(`to ${owner}`));
+        const answer = await asker.bus.request(question, saying(`to ${owner}`), { ...patient, owner });
+        assert.deepEqual(answer, saying(`to ${owner}`));
       }
     });
 
@@ -66,19 +66,22 @@ for (const [name, open] of Object.entries(transports)) {
       await using network = await open();
       const [asker, one, other] = await Promise.all([network.join(), network.join(), network.join()]);
       const served = [0, 0];
-      one.bus.respond(retryOffer, ({ requestId }) => {
+      one.bus.respond(question, ({ id }) => {
         served[0] = (served[0] ?? 0) + 1;
-        return answerOf(requestId);
+        return saying(id);
       });
-      other.bus.respond(retryOffer, async ({ requestId }) => {
+      other.bus.respond(question, async ({ id }) => {
         served[1] = (served[1] ?? 0) + 1;
         await delay(Math.random() * 5);
-        return answerOf(requestId);
+        return saying(id);
       });
       await Promise.all([settled(one.bus), settled(other.bus)]);
       const ids = Array.from({ length: 500 }, (_, index) => `request ${index}`);
-      const answers = await Promise.all(ids.map((id) => asker.bus.request(retryOffer, offerOf(id), patient)));
-      assert.deepEqual(answers, ids.map(answerOf));
+      const answers = await Promise.all(ids.map((id) => asker.bus.request(question, saying(id), patient)));
+      assert.deepEqual(
+        answers,
+        ids.map((id) => saying(id)),
+      );
       assert.equal((served[0] ?? 0) + (served[1] ?? 0), ids.length);
       assert.ok(served.every((count) => count > 0));
     });
@@ -87,21 +90,21 @@ for (const [name, open] of Object.entries(transports)) {
       await using network = await open();
       const [asker, a, b] = await Promise.all([network.join(), network.join(), network.join()]);
       for (const [owner, { bus }] of Object.entries({ a, b })) {
-        bus.respond(retryOffer, () => answerOf(owner), { owner });
+        bus.respond(question, () => saying(owner), { owner });
         await settled(bus);
       }
       for (const owner of ['a', 'b', 'a', 'a', 'b']) {
-        assert.deepEqual(await asker.bus.request(retryOffer, offerOf('x'), { ...patient, owner }), answerOf(owner));
+        assert.deepEqual(await asker.bus.request(question, saying('x'), { ...patient, owner }), saying(owner));
       }
     });
 
     test('says at once that nobody answers', async () => {
       await using network = await open();
       const { bus } = await network.join();
-      await assert.rejects(bus.request(retryOffer, offerOf('x'), patient), hasCode('bus_no_responders'));
-      using _ = bus.respond(retryOffer, () => answerOf('x'), { owner: 'a' });
+      await assert.rejects(bus.request(question, saying('x'), patient), hasCode('bus_no_responders'));
+      using _ = bus.respond(question, () => saying('x'), { owner: 'a' });
       await assert.rejects(
-        bus.request(retryOffer, offerOf('x'), { ...patient, owner: 'b' }),
+        bus.request(question, saying('x'), { ...patient, owner: 'b' }),
         hasCode('bus_no_responders'),
       );
     });
@@ -110,16 +113,16 @@ for (const [name, open] of Object.entries(transports)) {
       await using network = await open();
       const [asker, slow] = await Promise.all([network.join(), network.join()]);
       const { promise, resolve } = Promise.withResolvers<void>();
-      slow.bus.respond(retryOffer, async ({ requestId }) => {
-        if (requestId === 'slow') await promise;
-        return answerOf(requestId);
+      slow.bus.respond(question, async ({ id }) => {
+        if (id === 'slow') await promise;
+        return saying(id);
       });
       await settled(slow.bus);
       const startedMs = performance.now();
-      await assert.rejects(asker.bus.request(retryOffer, offerOf('slow'), { timeoutMs: 50 }), hasCode('bus_timeout'));
+      await assert.rejects(asker.bus.request(question, saying('slow'), { timeoutMs: 50 }), hasCode('bus_timeout'));
       assert.ok(performance.now() - startedMs >= 49);
       resolve();
-      assert.deepEqual(await asker.bus.request(retryOffer, offerOf('next'), patient), answerOf('next'));
+      assert.deepEqual(await asker.bus.request(question, saying('next'), patient), saying('next'));
     });
 
     test('stops waiting when the asker leaves, and does not ask for one that has left', async () => {
@@ -127,18 +130,18 @@ for (const [name, open] of Object.entries(transports)) {
       const [asker, slow] = await Promise.all([network.join(), network.join()]);
       const { promise, resolve } = Promise.withResolvers<void>();
       const asked: string[] = [];
-      slow.bus.respond(retryOffer, async ({ requestId }) => {
-        asked.push(requestId);
+      slow.bus.respond(question, async ({ id }) => {
+        asked.push(id);
         await promise;
-        return answerOf(requestId);
+        return saying(id);
       });
       await settled(slow.bus);
       await assert.rejects(
-        asker.bus.request(retryOffer, offerOf('gone'), { ...patient, signal: AbortSignal.abort() }),
+        asker.bus.request(question, saying('gone'), { ...patient, signal: AbortSignal.abort() }),
         hasCode('client_closed'),
       );
       const leaving = new AbortController();
-      const waiting = asker.bus.request(retryOffer, offerOf('leaves'), { ...patient, signal: leaving.signal });
+      const waiting = asker.bus.request(question, saying('leaves'), { ...patient, signal: leaving.signal });
       setImmediate(() => leaving.abort());
       await assert.rejects(waiting, hasCode('client_closed'));
       resolve();
@@ -149,16 +152,16 @@ for (const [name, open] of Object.entries(transports)) {
     test('answers with the error of a handler that failed, and goes on', async () => {
       await using network = await open();
       const [asker, failing] = await Promise.all([network.join(), network.join()]);
-      failing.bus.respond(retryOffer, ({ requestId }) => {
+      failing.bus.respond(question, ({ id }) => {
         const full = new GatewayError('overloaded', 'too many\r\nat once: ü');
-        if (requestId === 'ours at once') throw full;
-        if (requestId === 'ours later') return Promise.reject(full);
-        if (requestId === 'foreign') throw new Error('secret');
-        if (requestId === 'foreign later') return Promise.reject(new Error('secret'));
-        return answerOf(requestId);
+        if (id === 'ours at once') throw full;
+        if (id === 'ours later') return Promise.reject(full);
+        if (id === 'foreign') throw new Error('secret');
+        if (id === 'foreign later') return Promise.reject(new Error('secret'));
+        return saying(id);
       });
       await settled(failing.bus);
-      const ask = (id: string) => asker.bus.request(retryOffer, offerOf(id), patient);
+      const ask = (id: string) => asker.bus.request(question, saying(id), patient);
       for (const id of ['ours at once', 'ours later']) {
         await assert.rejects(ask(id), (error) => {
           assert.ok(error instanceof GatewayError);
@@ -168,18 +171,18 @@ for (const [name, open] of Object.entries(transports)) {
       for (const id of ['foreign', 'foreign later']) {
         await assert.rejects(ask(id), (error) => hasCode('internal')(error) && !String(error).includes('secret'));
       }
-      assert.deepEqual(await ask('fine'), answerOf('fine'));
+      assert.deepEqual(await ask('fine'), saying('fine'));
       assert.equal(failing.counts.failed, 4);
     });
 
     test('carries the trace of a request, when it has one', async () => {
       await using network = await open();
       const [asker, responder] = await Promise.all([network.join(), network.join()]);
-      responder.bus.respond(retryOffer, (_, { trace }) => answerOf(trace ?? 'none'));
+      responder.bus.respond(question, (_, { trace }) => saying(trace ?? 'none'));
       await settled(responder.bus);
       const trace = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
-      assert.deepEqual(await asker.bus.request(retryOffer, offerOf('x'), { ...patient, trace }), answerOf(trace));
-      assert.deepEqual(await asker.bus.request(retryOffer, offerOf('x'), patient), answerOf('none'));
+      assert.deepEqual(await asker.bus.request(question, saying('x'), { ...patient, trace }), saying(trace));
+      assert.deepEqual(await asker.bus.request(question, saying('x'), patient), saying('none'));
     });
 
     test('tells every subscriber each event in order, and none that has left', async () => {
@@ -188,16 +191,16 @@ for (const [name, open] of Object.entries(transports)) {
       const heard: number[][] = [[], [], []];
       const { promise, resolve } = Promise.withResolvers<void>();
       for (const [index, { bus }] of [one, other, other].entries()) {
-        bus.subscribe(instancesChanged, ({ revision }) => {
-          heard[index]?.push(revision);
+        bus.subscribe(news, ({ port }) => {
+          heard[index]?.push(port);
           if (heard.every((list) => list.includes(99))) resolve();
         });
       }
       const left: number[] = [];
-      one.bus.subscribe(instancesChanged, ({ revision }) => left.push(revision)).close();
+      one.bus.subscribe(news, ({ port }) => left.push(port)).close();
       await Promise.all([settled(one.bus), settled(other.bus)]);
       const revisions = Array.from({ length: 100 }, (_, index) => index);
-      for (const revision of revisions) assert.equal(speaker.bus.publish(instancesChanged, eventOf(revision)), true);
+      for (const revision of revisions) assert.equal(speaker.bus.publish(news, saying('', revision)), true);
       await promise;
       assert.deepEqual(heard, [revisions, revisions, revisions]);
       assert.deepEqual(left, []);
@@ -208,13 +211,13 @@ for (const [name, open] of Object.entries(transports)) {
       const { bus } = await network.join();
       const order: string[] = [];
       const { promise, resolve } = Promise.withResolvers<void>();
-      bus.subscribe(instancesChanged, () => order.push('event'));
-      bus.consume(mirrorSend, () => {
+      bus.subscribe(news, () => order.push('event'));
+      bus.consume(task, () => {
         order.push('job');
         resolve();
       });
-      bus.publish(instancesChanged, eventOf(1));
-      bus.send(mirrorSend, jobOf('x'));
+      bus.publish(news, saying('', 1));
+      bus.send(task, saying('x'));
       order.push('sent');
       await promise;
       assert.deepEqual(order, ['sent', 'event', 'job']);
@@ -224,12 +227,12 @@ for (const [name, open] of Object.entries(transports)) {
       await using network = await open();
       const [speaker, listener] = await Promise.all([network.join(), network.join()]);
       const { promise, resolve } = Promise.withResolvers<void>();
-      listener.bus.subscribe(instancesChanged, ({ revision }) => {
-        if (revision < 3) throw new Error('broken');
+      listener.bus.subscribe(news, ({ port }) => {
+        if (port < 3) throw new Error('broken');
         resolve();
       });
       await settled(listener.bus);
-      for (const revision of [1, 2, 3]) speaker.bus.publish(instancesChanged, eventOf(revision));
+      for (const revision of [1, 2, 3]) speaker.bus.publish(news, saying('', revision));
       await promise;
       assert.equal(listener.counts.failed, 2);
     });
@@ -240,8 +243,8 @@ for (const [name, open] of Object.entries(transports)) {
       const jobs: [string, string][] = [];
       const { promise, resolve } = Promise.withResolvers<void>();
       for (const { bus } of [one, other]) {
-        bus.consume(mirrorSend, ({ requestId }, body) => {
-          jobs.push([requestId, Buffer.from(body).toString('hex')]);
+        bus.consume(task, ({ id }, body) => {
+          jobs.push([id, Buffer.from(body).toString('hex')]);
           if (jobs.length === 51) resolve();
         });
       }
@@ -250,8 +253,8 @@ for (const [name, open] of Object.entries(transports)) {
         `job ${index}`,
         Buffer.from([index, 0, 255, 10, 13]),
       ]);
-      for (const [id, body] of sent) assert.equal(sender.bus.send(mirrorSend, jobOf(id), body), true);
-      assert.equal(sender.bus.send(mirrorSend, jobOf('without a body')), true);
+      for (const [id, body] of sent) assert.equal(sender.bus.send(task, saying(id), body), true);
+      assert.equal(sender.bus.send(task, saying('without a body')), true);
       await promise;
       await settled(sender.bus);
       assert.deepEqual(
@@ -263,15 +266,15 @@ for (const [name, open] of Object.entries(transports)) {
     test('a responder that leaves its group in a handler is asked no more by one who has its answer', async () => {
       await using network = await open();
       const [asker, full, other] = await Promise.all([network.join(), network.join(), network.join()]);
-      other.bus.respond(retryOffer, () => answerOf('other'));
+      other.bus.respond(question, () => saying('other'));
       await settled(other.bus);
       for (let round = 0; round < 50; round++) {
-        const group = full.bus.respond(retryOffer, () => {
+        const group = full.bus.respond(question, () => {
           group.close();
-          return answerOf('full');
+          return saying('full');
         });
         await settled(full.bus);
-        const ask = async () => (await asker.bus.request(retryOffer, offerOf('x'), patient)).worker;
+        const ask = async () => (await asker.bus.request(question, saying('x'), patient)).id;
         while ((await ask()) !== 'full');
         assert.equal(await ask(), 'other');
       }
@@ -280,15 +283,15 @@ for (const [name, open] of Object.entries(transports)) {
     test('a responder that leaves its group answers all that had reached it', async () => {
       await using network = await open();
       const [asker, leaving, other] = await Promise.all([network.join(), network.join(), network.join()]);
-      other.bus.respond(retryOffer, () => answerOf('other'));
+      other.bus.respond(question, () => saying('other'));
       await settled(other.bus);
       for (let round = 0; round < 20; round++) {
-        const group = leaving.bus.respond(retryOffer, () => {
+        const group = leaving.bus.respond(question, () => {
           group.close();
-          return answerOf('leaving');
+          return saying('leaving');
         });
         await settled(leaving.bus);
-        const asked = Array.from({ length: 20 }, () => asker.bus.request(retryOffer, offerOf('x'), patient));
+        const asked = Array.from({ length: 20 }, () => asker.bus.request(question, saying('x'), patient));
         assert.equal((await Promise.all(asked)).length, 20);
       }
     });
@@ -298,19 +301,19 @@ for (const [name, open] of Object.entries(transports)) {
       const [asker, responder] = await Promise.all([network.join(), network.join()]);
       const started = Promise.withResolvers<void>();
       const finish = Promise.withResolvers<void>();
-      const group = responder.bus.respond(retryOffer, async ({ requestId }) => {
+      const group = responder.bus.respond(question, async ({ id }) => {
         started.resolve();
         await finish.promise;
-        return answerOf(requestId);
+        return saying(id);
       });
       await settled(responder.bus);
-      const answer = asker.bus.request(retryOffer, offerOf('x'), patient);
+      const answer = asker.bus.request(question, saying('x'), patient);
       await started.promise;
       group.close();
       await settled(responder.bus);
-      await assert.rejects(asker.bus.request(retryOffer, offerOf('y'), patient), hasCode('bus_no_responders'));
+      await assert.rejects(asker.bus.request(question, saying('y'), patient), hasCode('bus_no_responders'));
       finish.resolve();
-      assert.deepEqual(await answer, answerOf('x'));
+      assert.deepEqual(await answer, saying('x'));
     });
 
     test('lets its handlers finish when it is disposed, and then refuses everything', async () => {
@@ -318,13 +321,13 @@ for (const [name, open] of Object.entries(transports)) {
       const [asker, leaving] = await Promise.all([network.join(), network.join()]);
       const started = Promise.withResolvers<void>();
       const finish = Promise.withResolvers<void>();
-      leaving.bus.respond(retryOffer, async ({ requestId }) => {
+      leaving.bus.respond(question, async ({ id }) => {
         started.resolve();
         await finish.promise;
-        return answerOf(requestId);
+        return saying(id);
       });
       await settled(leaving.bus);
-      const answer = asker.bus.request(retryOffer, offerOf('x'), patient);
+      const answer = asker.bus.request(question, saying('x'), patient);
       await started.promise;
       const told: boolean[] = [];
       leaving.bus.onStatus((connected) => told.push(connected));
@@ -332,12 +335,12 @@ for (const [name, open] of Object.entries(transports)) {
       const disposed = leaving.bus[Symbol.asyncDispose]();
       setImmediate(() => finish.resolve());
       await disposed;
-      assert.deepEqual(await answer, answerOf('x'));
+      assert.deepEqual(await answer, saying('x'));
       await reached(leaving.bus, false);
       assert.deepEqual(told, [false]);
-      await assert.rejects(leaving.bus.request(retryOffer, offerOf('x'), patient), hasCode('bus_unavailable'));
-      assert.equal(leaving.bus.publish(instancesChanged, eventOf(1)), false);
-      assert.equal(leaving.bus.send(mirrorSend, jobOf('x')), false);
+      await assert.rejects(leaving.bus.request(question, saying('x'), patient), hasCode('bus_unavailable'));
+      assert.equal(leaving.bus.publish(news, saying('', 1)), false);
+      assert.equal(leaving.bus.send(task, saying('x')), false);
       assert.deepEqual(leaving.counts.dropped, { disconnected: 2 });
       await leaving.bus[Symbol.asyncDispose]();
     });
@@ -345,13 +348,13 @@ for (const [name, open] of Object.entries(transports)) {
     test('can be closed twice, and subscribed to again', async () => {
       await using network = await open();
       const { bus } = await network.join();
-      const first = bus.respond(retryOffer, () => answerOf('first'));
+      const first = bus.respond(question, () => saying('first'));
       first.close();
       first.close();
-      using _ = bus.respond(retryOffer, () => answerOf('second'));
+      using _ = bus.respond(question, () => saying('second'));
       first.close();
       await settled(bus);
-      assert.deepEqual(await bus.request(retryOffer, offerOf('x'), patient), answerOf('second'));
+      assert.deepEqual(await bus.request(question, saying('x'), patient), saying('second'));
     });
   });
 }

@@ -218,7 +218,8 @@ function onList(
     failures: 0,
   };
   const effects: FollowerEffect[] = applies && !isSame ? [{ type: 'reset', instances: page.instances }] : [];
-  return replay({ state: listed, effects }, kept, clock);
+  const newer = kept.filter(({ replica, revision }) => replica === page.replica && revision > page.revision);
+  return replay({ state: listed, effects }, newer, clock);
 }
 
 function onFailed(state: FollowerState, clock: FollowerClock): Step {
@@ -236,7 +237,11 @@ function onFailed(state: FollowerState, clock: FollowerClock): Step {
     failedMs: clock.nowMs,
     retryMs: clock.nowMs + ceilingMs * (0.5 + clock.random / 2),
   };
-  return replay(still(failed), listing.kept, clock);
+  return replay(
+    still(failed),
+    listing.kept.filter(({ replica }) => replica === state.replica),
+    clock,
+  );
 }
 
 /** What arrived during a list, after it. */
@@ -244,7 +249,6 @@ function replay(done: Step, kept: readonly Changed[], clock: FollowerClock): Ste
   let { state } = done;
   const effects = [...done.effects];
   for (const message of kept) {
-    if (message.replica !== state.replica && state.listing === null) continue;
     const next = onChanged(state, message, clock);
     state = next.state;
     effects.push(...next.effects);

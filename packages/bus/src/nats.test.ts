@@ -4,14 +4,13 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { instancesChanged, mirrorSend, retryOffer, subjects } from '@llm-gateway/protocol';
 import { createCertificates, type NatsServer, startNats, until } from '@llm-gateway/testing';
 import { Svcm } from '@nats-io/services';
 import { connect, type NatsConnection, nkeys } from '@nats-io/transport-node';
 import type { Bus } from './bus.ts';
 import { connectNats, type NatsOptions } from './nats.ts';
 import type { BusSettings } from './options.ts';
-import { answerOf, type Counts, counting, eventOf, hasCode, jobOf, offerOf, reached } from './scenario.ts';
+import { type Counts, counting, hasCode, news, question, reached, saying, task } from './scenario.ts';
 
 const patient = { timeoutMs: 30_000 };
 
@@ -57,19 +56,19 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     const { bus, counts } = stack.use(launch({ natsServers: server.url }));
     const told: boolean[] = [];
     bus.onStatus((connected) => told.push(connected));
-    bus.respond(retryOffer, ({ requestId }) => answerOf(requestId));
+    bus.respond(question, ({ id }) => saying(id));
     await until(() => counts.connectFailed.length >= 2);
     const startedMs = performance.now();
-    await assert.rejects(bus.request(retryOffer, offerOf('x'), patient), hasCode('bus_unavailable'));
+    await assert.rejects(bus.request(question, saying('x'), patient), hasCode('bus_unavailable'));
     assert.ok(performance.now() - startedMs < 1_000);
-    assert.equal(bus.publish(instancesChanged, eventOf(1)), false);
-    assert.equal(bus.send(mirrorSend, jobOf('x')), false);
+    assert.equal(bus.publish(news, saying('', 1)), false);
+    assert.equal(bus.send(task, saying('x')), false);
     assert.deepEqual(counts.dropped, { disconnected: 2 });
     assert.equal(bus.connected, false);
 
     await server.start();
     await reached(bus, true);
-    assert.deepEqual(await bus.request(retryOffer, offerOf('x'), patient), answerOf('x'));
+    assert.deepEqual(await bus.request(question, saying('x'), patient), saying('x'));
     assert.deepEqual(told, [true]);
     assert.ok(counts.connectFailed.every(({ code }) => code === 'bus_unavailable'));
   });
@@ -81,18 +80,15 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     const reachedResponder = Promise.withResolvers<AbortSignal>();
     const heard: number[] = [];
     const jobs: string[] = [];
-    responder.bus.respond(retryOffer, async ({ requestId }, { signal }) => {
-      if (requestId !== 'never') return answerOf(requestId);
+    responder.bus.respond(question, async ({ id }, { signal }) => {
+      if (id !== 'never') return saying(id);
       reachedResponder.resolve(signal);
       return new Promise<never>(() => undefined);
     });
-    responder.bus.subscribe(instancesChanged, ({ revision }) => heard.push(revision));
-    responder.bus.consume(mirrorSend, ({ requestId }) => jobs.push(requestId));
-    await subscribed(responder.bus, subjects.mirrorSend, server);
-    const inFlight = assert.rejects(
-      asker.bus.request(retryOffer, offerOf('never'), patient),
-      hasCode('bus_unavailable'),
-    );
+    responder.bus.subscribe(news, ({ port }) => heard.push(port));
+    responder.bus.consume(task, ({ id }) => jobs.push(id));
+    await subscribed(responder.bus, task.subject, server);
+    const inFlight = assert.rejects(asker.bus.request(question, saying('never'), patient), hasCode('bus_unavailable'));
     const signal = await reachedResponder.promise;
 
     const killedMs = performance.now();
@@ -100,13 +96,13 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     await inFlight;
     assert.ok(performance.now() - killedMs < 5_000);
     await until(() => signal.aborted);
-    assert.equal(asker.bus.publish(instancesChanged, eventOf(1)), false);
+    assert.equal(asker.bus.publish(news, saying('', 1)), false);
     await server.start();
     await Promise.all([reached(asker.bus, true), reached(responder.bus, true)]);
-    await subscribed(responder.bus, subjects.mirrorSend, server);
-    assert.deepEqual(await asker.bus.request(retryOffer, offerOf('again'), patient), answerOf('again'));
-    asker.bus.publish(instancesChanged, eventOf(2));
-    asker.bus.send(mirrorSend, jobOf('job'));
+    await subscribed(responder.bus, task.subject, server);
+    assert.deepEqual(await asker.bus.request(question, saying('again'), patient), saying('again'));
+    asker.bus.publish(news, saying('', 2));
+    asker.bus.send(task, saying('job'));
     await until(() => heard.length === 1 && jobs.length === 1);
     // What was published while there was no connection is not kept for later.
     assert.deepEqual(heard, [2]);
@@ -117,22 +113,22 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     await using server = await startNats();
     await using process = await connected(server);
     let answered = 0;
-    process.bus.respond(retryOffer, ({ requestId }) => {
+    process.bus.respond(question, ({ id }) => {
       answered++;
-      return answerOf(requestId);
+      return saying(id);
     });
-    const left = process.bus.respond(retryOffer, () => answerOf('left'), { owner: 'left' });
+    const left = process.bus.respond(question, () => saying('left'), { owner: 'left' });
     for (let round = 1; round <= 3; round++) {
       await server.kill();
       await reached(process.bus, false);
       if (round === 2) left.close();
       await server.start();
       await reached(process.bus, true);
-      await process.bus.request(retryOffer, offerOf('x'), patient);
+      await process.bus.request(question, saying('x'), patient);
       assert.equal(answered, round);
     }
     await assert.rejects(
-      process.bus.request(retryOffer, offerOf('x'), { ...patient, owner: 'left' }),
+      process.bus.request(question, saying('x'), { ...patient, owner: 'left' }),
       hasCode('bus_no_responders'),
     );
   });
@@ -141,13 +137,13 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     await using first = await startNats();
     await using second = await startNats();
     await using process = launch({ natsServers: `${first.url}, ${second.url}` });
-    process.bus.respond(retryOffer, ({ requestId }) => answerOf(requestId));
+    process.bus.respond(question, ({ id }) => saying(id));
     await reached(process.bus, true);
     for (const server of [first, second, first]) {
       await server.kill();
       await until(async () => {
-        const answer = await process.bus.request(retryOffer, offerOf('x'), patient);
-        return answer.worker === 'x';
+        const answer = await process.bus.request(question, saying('x'), patient);
+        return answer.id === 'x';
       });
       await server.start();
     }
@@ -157,20 +153,18 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     await using server = await startNats({ config: 'max_payload: 5000' });
     await using asker = await connected(server);
     await using responder = await connected(server);
-    responder.bus.respond(retryOffer, ({ requestId }) =>
-      answerOf(requestId === 'large answer' ? 'x'.repeat(5_000) : ''),
-    );
-    await subscribed(responder.bus, subjects.retryOffer, server);
-    await assert.rejects(asker.bus.request(retryOffer, offerOf('x'.repeat(5_000)), patient), (error) => {
+    responder.bus.respond(question, ({ id }) => saying(id === 'large answer' ? 'x'.repeat(5_000) : ''));
+    await subscribed(responder.bus, question.subject, server);
+    await assert.rejects(asker.bus.request(question, saying('x'.repeat(5_000)), patient), (error) => {
       assert.match(String(error), /over the 5000 bytes/);
       return hasCode('invalid_message')(error);
     });
-    assert.equal(asker.bus.send(mirrorSend, jobOf('x'), new Uint8Array(5_000)), false);
+    assert.equal(asker.bus.send(task, saying('x'), new Uint8Array(5_000)), false);
     assert.deepEqual(asker.counts.dropped, { too_large: 1 });
     // The responder says so instead of leaving the asker to its timeout.
-    await assert.rejects(asker.bus.request(retryOffer, offerOf('large answer'), patient), hasCode('invalid_message'));
+    await assert.rejects(asker.bus.request(question, saying('large answer'), patient), hasCode('invalid_message'));
     assert.equal(responder.counts.failed, 1);
-    assert.deepEqual(await asker.bus.request(retryOffer, offerOf('small'), patient), answerOf(''));
+    assert.deepEqual(await asker.bus.request(question, saying('small'), patient), saying(''));
     assert.deepEqual(asker.counts.disconnected, []);
   });
 
@@ -179,47 +173,47 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     await using process = await connected(server);
     await using client = await plainClient(server);
     const heard: number[] = [];
-    process.bus.respond(retryOffer, ({ requestId }) => answerOf(requestId));
-    process.bus.subscribe(instancesChanged, ({ revision }) => heard.push(revision));
-    process.bus.consume(mirrorSend, () => assert.fail('no job was valid'));
-    await subscribed(process.bus, subjects.mirrorSend, server);
-    const reply = await client.request(subjects.retryOffer, '{"requestId":7}', { timeout: 10_000 });
+    process.bus.respond(question, ({ id }) => saying(id));
+    process.bus.subscribe(news, ({ port }) => heard.push(port));
+    process.bus.consume(task, () => assert.fail('no job was valid'));
+    await subscribed(process.bus, task.subject, server);
+    const reply = await client.request(question.subject, '{"id":7}', { timeout: 10_000 });
     assert.equal(reply.headers?.get('Nats-Service-Error-Code'), '500');
     assert.match(reply.headers?.get('Nats-Service-Error') ?? '', /does not fit its schema/);
-    client.publish(subjects.retryOffer, 'without a reply subject');
-    client.publish(subjects.instancesChanged, '{');
-    client.publish(subjects.mirrorSend, 'no frame');
+    client.publish(question.subject, 'without a reply subject');
+    client.publish(news.subject, '{');
+    client.publish(task.subject, 'no frame');
     await client.flush();
-    process.bus.publish(instancesChanged, eventOf(3));
+    process.bus.publish(news, saying('', 3));
     await until(() => heard.length === 1);
     assert.equal(process.counts.failed, 4);
-    assert.deepEqual(await process.bus.request(retryOffer, offerOf('x'), patient), answerOf('x'));
+    assert.deepEqual(await process.bus.request(question, saying('x'), patient), saying('x'));
   });
 
   test('refuses an answer that does not fit its schema', async () => {
     await using server = await startNats();
     await using process = await connected(server);
     await using client = await plainClient(server);
-    client.subscribe(subjects.retryOffer, {
+    client.subscribe(question.subject, {
       callback(_, message) {
-        message.respond('{"accepted":"maybe"}');
+        message.respond('{"id":7}');
       },
     });
     await client.flush();
-    await assert.rejects(process.bus.request(retryOffer, offerOf('x'), patient), hasCode('invalid_message'));
+    await assert.rejects(process.bus.request(question, saying('x'), patient), hasCode('invalid_message'));
   });
 
   test('shows itself and what it answers to the tools for NATS services', async () => {
     await using server = await startNats();
     await using process = await connected(server, { name: 'retry-worker', version: '1.2.3' });
     await using client = await plainClient(server);
-    const group = process.bus.respond(retryOffer, ({ requestId }) => {
-      if (requestId === 'bad') throw new Error('broken');
-      return answerOf(requestId);
+    const group = process.bus.respond(question, ({ id }) => {
+      if (id === 'bad') throw new Error('broken');
+      return saying(id);
     });
-    process.bus.respond(retryOffer, ({ requestId }) => answerOf(requestId), { owner: 'worker-1' });
-    await process.bus.request(retryOffer, offerOf('x'), patient);
-    await assert.rejects(process.bus.request(retryOffer, offerOf('bad'), patient));
+    process.bus.respond(question, ({ id }) => saying(id), { owner: 'worker-1' });
+    await process.bus.request(question, saying('x'), patient);
+    await assert.rejects(process.bus.request(question, saying('bad'), patient));
 
     // The library was built against another copy of the client's types; what it uses of a connection is the same.
     const tool = new Svcm(client as unknown as ConstructorParameters<typeof Svcm>[0]).client();
@@ -227,8 +221,8 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     assert.deepEqual([ping?.name, ping?.version], ['retry-worker', '1.2.3']);
     const [info] = await all(tool.info());
     assert.deepEqual(info?.endpoints, [
-      { name: 'retry-offer', subject: subjects.retryOffer, queue_group: 'gw' },
-      { name: 'retry-offer-worker-1', subject: `${subjects.retryOffer}.worker-1`, queue_group: 'gw' },
+      { name: 'test-question', subject: question.subject, queue_group: 'gw' },
+      { name: 'test-question-worker-1', subject: `${question.subject}.worker-1`, queue_group: 'gw' },
     ]);
     const [stats] = await all(tool.stats('retry-worker', ping?.id));
     const [offers] = stats?.endpoints ?? [];
@@ -240,7 +234,7 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     const [after] = await all(tool.info('retry-worker'));
     assert.deepEqual(
       after?.endpoints.map(({ name }) => name),
-      ['retry-offer-worker-1'],
+      ['test-question-worker-1'],
     );
   });
 
@@ -249,13 +243,13 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     await using asker = await connected(server);
     await using stuck = await connected(server, { drainTimeoutMs: 50 });
     const started = Promise.withResolvers<void>();
-    stuck.bus.respond(retryOffer, () => {
+    stuck.bus.respond(question, () => {
       started.resolve();
       return new Promise<never>(() => undefined);
     });
-    await subscribed(stuck.bus, subjects.retryOffer, server);
+    await subscribed(stuck.bus, question.subject, server);
     const leaving = new AbortController();
-    const answer = asker.bus.request(retryOffer, offerOf('x'), { ...patient, signal: leaving.signal });
+    const answer = asker.bus.request(question, saying('x'), { ...patient, signal: leaving.signal });
     await started.promise;
     await stuck.bus[Symbol.asyncDispose]();
     assert.equal(stuck.bus.connected, false);
@@ -266,20 +260,20 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
   test('leaves a server that froze, keeps little for it, and comes back when it thaws', async () => {
     await using server = await startNats();
     await using process = await connected(server, { pingIntervalMs: 200 });
-    process.bus.respond(retryOffer, ({ requestId }) => answerOf(requestId));
+    process.bus.respond(question, ({ id }) => saying(id));
     await server.kill('SIGSTOP');
-    await assert.rejects(process.bus.request(retryOffer, offerOf('x'), { timeoutMs: 100 }), hasCode('bus_timeout'));
+    await assert.rejects(process.bus.request(question, saying('x'), { timeoutMs: 100 }), hasCode('bus_timeout'));
     const body = new Uint8Array(512 * 1024);
-    const sends = Array.from({ length: 100 }, () => process.bus.send(mirrorSend, jobOf('x'), body));
+    const sends = Array.from({ length: 100 }, () => process.bus.send(task, saying('x'), body));
     const kept = sends.filter(Boolean).length;
     assert.ok(kept * body.length <= 17 * 1024 * 1024, `${kept} kept`);
     assert.deepEqual(process.counts.dropped, { backlog: sends.length - kept });
-    await assert.rejects(process.bus.request(retryOffer, offerOf('x'), patient), hasCode('bus_unavailable'));
+    await assert.rejects(process.bus.request(question, saying('x'), patient), hasCode('bus_unavailable'));
     await reached(process.bus, false);
     assert.deepEqual(process.counts.disconnected, ['stale']);
     await server.kill('SIGCONT');
     await until(() => process.bus.connected, { timeoutMs: 60_000 });
-    assert.deepEqual(await process.bus.request(retryOffer, offerOf('x'), patient), answerOf('x'));
+    assert.deepEqual(await process.bus.request(question, saying('x'), patient), saying('x'));
   });
 
   test('does not pile up sockets at a server that accepts and says nothing', async () => {
@@ -295,10 +289,10 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     await using client = await plainClient(server);
     const heard: number[] = [];
     // More copies of each event than the buffers of the kernel take: the client is blocked as well, and cannot go on sending.
-    for (let copy = 0; copy < 20; copy++) slow.bus.subscribe(instancesChanged, ({ revision }) => heard.push(revision));
-    await subscribed(slow.bus, subjects.instancesChanged, server);
-    const large = JSON.stringify({ ...eventOf(1), replica: 'r'.repeat(900_000) });
-    for (let sent = 0; sent < 10; sent++) client.publish(subjects.instancesChanged, large);
+    for (let copy = 0; copy < 20; copy++) slow.bus.subscribe(news, ({ port }) => heard.push(port));
+    await subscribed(slow.bus, news.subject, server);
+    const large = JSON.stringify({ ...saying('', 1), id: 'x'.repeat(900_000) });
+    for (let sent = 0; sent < 10; sent++) client.publish(news.subject, large);
     const flooded = client.flush();
     await until(() => heard.length > 0);
     const blockedMs = performance.now();
@@ -307,7 +301,8 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     await until(() => slow.counts.disconnected.length > 0, { timeoutMs: 30_000 });
     assert.deepEqual(slow.counts.disconnected, ['slow']);
     await reached(slow.bus, true);
-    client.publish(subjects.instancesChanged, JSON.stringify(eventOf(2)));
+    await subscribed(slow.bus, news.subject, server);
+    client.publish(news.subject, JSON.stringify(saying('', 2)));
     await until(() => heard.includes(2));
   });
 
@@ -335,19 +330,19 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
         {
           user: 'gateway',
           password: 'p',
-          publish: [subjects.instancesChanged, ...others],
-          subscribe: [subjects.instancesChanged, ...others],
+          publish: [news.subject, ...others],
+          subscribe: [news.subject, ...others],
         },
       ],
     });
     await using process = launch({ natsServers: server.url, natsUser: 'gateway', natsPassword: 'p' });
     await reached(process.bus, true);
     const startedMs = performance.now();
-    await assert.rejects(process.bus.request(retryOffer, offerOf('x'), patient), hasCode('bus_unavailable'));
+    await assert.rejects(process.bus.request(question, saying('x'), patient), hasCode('bus_unavailable'));
     assert.ok(performance.now() - startedMs < 10_000);
-    process.bus.consume(mirrorSend, () => assert.fail('not permitted'));
+    process.bus.consume(task, () => assert.fail('not permitted'));
     await until(() => process.counts.refused.length === 2);
-    assert.match(String(process.counts.refused[1]), /mirror\.send/);
+    assert.match(String(process.counts.refused[1]), /test\.task/);
     assert.equal(process.bus.connected, true);
   });
 
@@ -362,8 +357,8 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
       natsTlsKeyFile: ours.client.key,
     });
     await reached(process.bus, true);
-    process.bus.respond(retryOffer, ({ requestId }) => answerOf(requestId));
-    assert.deepEqual(await process.bus.request(retryOffer, offerOf('x'), patient), answerOf('x'));
+    process.bus.respond(question, ({ id }) => saying(id));
+    assert.deepEqual(await process.bus.request(question, saying('x'), patient), saying('x'));
 
     await using suspicious = launch({ natsServers, natsTlsCaFile: foreign.ca });
     await until(() => suspicious.counts.connectFailed.length > 0);

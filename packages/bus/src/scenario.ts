@@ -1,40 +1,21 @@
-/** What the tests of this package share: messages made of one word, and an observer that counts. */
+/** What the tests of this package share: messages of their own, and an observer that counts. */
 import {
+  defineEvent,
+  defineJob,
+  defineRequest,
   type ErrorCode,
   GatewayError,
-  type instancesChanged,
-  type mirrorSend,
-  type retryOffer,
+  InstanceAddress,
 } from '@llm-gateway/protocol';
 import type { Bus, BusObserver } from './bus.ts';
 
-type QueryOf<M> = M extends { query: { encode(value: infer Q): unknown } } ? Q : never;
-type PayloadOf<M> = M extends { payload: { encode(value: infer P): unknown } } ? P : never;
+export const question = defineRequest('gw.v1.test.question', InstanceAddress, InstanceAddress);
+export const news = defineEvent('gw.v1.test.news', InstanceAddress);
+export const task = defineJob('gw.v1.test.task', InstanceAddress);
 
-export function offerOf(requestId: string): QueryOf<typeof retryOffer> {
-  return { requestId, generation: '', endpoint: 0, retryAfterMs: null, deadlineMs: 0 };
-}
-
-export function answerOf(worker: string) {
-  return { accepted: false, worker, reason: 'full' } as const;
-}
-
-export function eventOf(revision: number): PayloadOf<typeof instancesChanged> {
-  return { replica: 'r', revision, previous: revision, storeUp: true, upserts: [], removals: [] };
-}
-
-export function jobOf(requestId: string): PayloadOf<typeof mirrorSend> {
-  return {
-    requestId,
-    ingress: 'i',
-    copy: 0,
-    method: 'POST',
-    url: 'http://mirror',
-    headers: [],
-    timeoutMs: 0,
-    log: false,
-    compare: false,
-  };
+/** A query, an answer, an event or a job: a word and a number, in fields that happen to exist. */
+export function saying(id: string, port = 0): InstanceAddress {
+  return { id, host: '', port, kvHost: '', kvPort: 0 };
 }
 
 export interface Counts {
