@@ -28,6 +28,8 @@ export {
   mirrorSend,
   OutcomeReport,
   outcomeReport,
+  RetryOffer,
+  RetryReply,
   retryOffer,
   routeDecide,
   stages,

@@ -1,0 +1,189 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { JobEnd, JobRequest } from '@llm-gateway/protocol';
+import { type Endpoint, endpointHeaders, joinUrl } from '@llm-gateway/routing';
+import { type FlatHeaders, retryAfterMs, splitUrl, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
+import { type BackoffRules, backoffMs } from './backoff.ts';
+import { type CallEnd, callEndpoint } from './endpoint-call.ts';
+import type { JobAnswer } from './job-answer.ts';
+import type { Observer } from './observer.ts';
+import type { Place } from './places.ts';
+
+export interface JobRules extends BackoffRules {
+  /** Calls of one job; -1: as many as the deadline allows. */
+  readonly maxCount: number;
+}
+
+/** What was agreed on when the job was accepted. */
+export interface Terms {
+  readonly requestId: string;
+  readonly endpoint: Endpoint;
+  /** Calls that other workers made for this job. */
+  readonly calls: number;
+  /** What the endpoint's last 429 asked for; null when it asked for nothing. */
+  readonly retryAfterMs: number | null;
+  /** On the clock of `performance.now()`. */
+  readonly deadlineAtMs: number;
+}
+
+/** The client's request, as the ingress handed it over. */
+export interface ClientRequest extends Pick<JobRequest, 'method' | 'target'> {
+  readonly headers: FlatHeaders;
+  readonly body: Buffer;
+}
+
+export interface JobParts {
+  readonly upstream: Upstream;
+  readonly observer: Observer;
+  readonly rules: JobRules;
+  readonly headersTimeoutMs: number;
+}
+
+/** How a job ended. The last three are told to the ingress; of the others it sees all there is to see. */
+export type Ending =
+  | { readonly end: 'relayed' | 'broken' | 'left' }
+  | {
+      readonly end: Exclude<JobEnd, 'answered'>;
+      readonly answer: WholeResponse | null;
+      readonly failure: string | null;
+    };
+
+const maxTimerMs = 2 ** 31 - 1;
+
+/** Whether a job that was called `calls` times may be called once more. */
+export function mayCall(calls: number, { maxCount }: JobRules): boolean {
+  return maxCount < 0 || calls < maxCount;
+}
+
+/** One job in this worker's hands: it waits, calls, and waits again, until the ingress has an answer or nothing is left to do. */
+export class Job {
+  readonly terms: Terms;
+  /** Scheme, host and port of the endpoint, its host for logs, and the path there. */
+  readonly url: ReturnType<typeof splitUrl>;
+  readonly #request: ClientRequest;
+  readonly #place: Place;
+  readonly #answer: JobAnswer;
+  readonly #parts: JobParts;
+  /** Aborts when the ingress leaves. */
+  readonly #left = new AbortController();
+  /** Aborts when waiting has no sense any more. */
+  readonly #awake = new AbortController();
+  #stopped: Ending | undefined;
+  #calls: number;
+
+  constructor(
+    job: { terms: Terms; request: ClientRequest; place: Place },
+    { answer, parts }: { answer: JobAnswer; parts: JobParts },
+  ) {
+    this.terms = job.terms;
+    this.url = splitUrl(joinUrl(job.terms.endpoint.baseUrl, job.request.target));
+    this.#request = job.request;
+    this.#place = job.place;
+    this.#answer = answer;
+    this.#parts = parts;
+    this.#calls = job.terms.calls;
+  }
+
+  /** Made by this worker. */
+  get calls(): number {
+    return this.#calls - this.terms.calls;
+  }
+
+  /** The ingress is gone: whatever is done for it stops. */
+  leave(): void {
+    this.#stopped = { end: 'left' };
+    this.#left.abort();
+    this.#awake.abort();
+  }
+
+  /** This worker is ending: a wait, under way or due, is left to another one; a call goes on. */
+  handBack(): void {
+    this.#stopped ??= { end: 'handed-back', answer: null, failure: 'none' };
+    this.#awake.abort();
+  }
+
+  async run(): Promise<Ending> {
+    const ending = await this.#callUntilItEnds();
+    if ('answer' in ending) {
+      this.#answer.give({ end: ending.end, calls: this.#calls, failure: ending.failure }, ending.answer);
+    }
+    return ending;
+  }
+
+  async #callUntilItEnds(): Promise<Ending> {
+    const { rules } = this.#parts;
+    let asked = this.terms.retryAfterMs;
+    let last: WholeResponse | null = null;
+    for (;;) {
+      const waitMs = backoffMs(this.#calls, rules, { retryAfterMs: asked, random: Math.random });
+      if (!mayCall(this.#calls, rules) || waitMs > this.#leftMs()) return exhausted(last);
+      if (!(await this.#wait(waitMs, asked))) return this.#stopped ?? exhausted(last);
+      const end = await this.#call();
+      switch (end.kind) {
+        case 'answered':
+          return { end: 'relayed' };
+        case 'broken':
+        case 'left':
+          return { end: end.kind };
+        case 'failed':
+          return { end: 'failed', answer: null, failure: end.cause };
+        case 'refused':
+          if (end.answer.status !== 429) return { end: 'failed', answer: end.answer, failure: null };
+          last = end.answer;
+          asked = retryAfterMs(last.headers, Date.now());
+      }
+    }
+  }
+
+  /** Waits out the delay and for a slot to call with. False when it came to nothing: stopped, or no slot before the deadline. */
+  async #wait(waitMs: number, asked: number | null): Promise<boolean> {
+    const beganAtMs = performance.now();
+    const { signal } = this.#awake;
+    this.#answer.tell({ phase: 'waiting', calls: this.#calls, retryAfterMs: asked });
+    try {
+      await delay(Math.min(waitMs, maxTimerMs), undefined, { signal });
+      if (!(await this.#place.beginCall(Math.min(this.#leftMs(), maxTimerMs), signal))) return false;
+    } catch (error) {
+      if (signal.aborted) return false;
+      throw error;
+    }
+    this.#parts.observer.waited(performance.now() - beganAtMs);
+    return true;
+  }
+
+  async #call(): Promise<CallEnd> {
+    const { upstream, observer, headersTimeoutMs } = this.#parts;
+    const { endpoint } = this.terms;
+    const { method, headers, body } = this.#request;
+    this.#calls++;
+    // Told before the call is made, so that the ingress has counted it even if this process dies of it.
+    this.#answer.tell({ phase: 'calling', calls: this.#calls, retryAfterMs: null });
+    const end = await callEndpoint(
+      {
+        origin: this.url.origin,
+        path: this.url.path,
+        method,
+        headers: endpointHeaders(headers, endpoint),
+        body,
+        headersTimeoutMs: Math.max(1, Math.min(headersTimeoutMs, Math.round(this.#leftMs()))),
+      },
+      {
+        upstream,
+        answer: this.#answer,
+        ourKey: endpoint.apiKey !== '',
+        calls: this.#calls,
+        signal: this.#left.signal,
+      },
+    );
+    this.#place.endCall();
+    observer.called(this.url.host, end);
+    return end;
+  }
+
+  #leftMs(): number {
+    return this.terms.deadlineAtMs - performance.now();
+  }
+}
+
+function exhausted(last: WholeResponse | null): Ending {
+  return { end: 'exhausted', answer: last, failure: last === null ? 'none' : null };
+}

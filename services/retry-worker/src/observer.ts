@@ -1,0 +1,109 @@
+import type { Metrics } from '@llm-gateway/runtime';
+import type { CallEnd } from './endpoint-call.ts';
+import type { Places } from './places.ts';
+
+/** How a job ended, as metrics and the log name it. `expired`: the ingress did not come with the request. */
+export type JobOutcome = 'answered' | 'broken' | 'exhausted' | 'failed' | 'handed_back' | 'cancelled' | 'expired';
+export type OfferResult = 'accepted' | 'full' | 'draining' | 'generation' | 'hopeless';
+
+/** What is told of a job when it ended. */
+export interface JobStory {
+  readonly requestId: string;
+  /** Host of the endpoint. */
+  readonly endpoint: string;
+  readonly outcome: JobOutcome;
+  /** Made by this worker. */
+  readonly calls: number;
+  readonly heldMs: number;
+}
+
+export interface Log {
+  info(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+/** Everything the worker tells about its jobs: metrics, and one log line for each. */
+export class Observer {
+  readonly #log: Log;
+  readonly #offers;
+  readonly #jobs;
+  readonly #calls;
+  readonly #waits;
+
+  constructor(log: Log, metrics: Metrics) {
+    this.#log = log;
+    this.#offers = metrics.counter({
+      name: 'retry_queue_offers_total',
+      help: 'Offers of jobs to this worker, by its answer',
+      labels: ['result'],
+    });
+    this.#jobs = metrics.counter({
+      name: 'retry_queue_outcomes_total',
+      help: 'Jobs this worker had, by how they ended',
+      labels: ['outcome'],
+    });
+    this.#calls = metrics.counter({
+      name: 'retry_queue_calls_total',
+      help: 'Calls of endpoints by this worker',
+      labels: ['endpoint', 'outcome'],
+    });
+    this.#waits = metrics.histogram({
+      name: 'retry_queue_wait_seconds',
+      help: 'From a 429 to the next call of its job',
+    });
+  }
+
+  offer(result: OfferResult): void {
+    this.#offers.labels({ result }).inc();
+  }
+
+  waited(durationMs: number): void {
+    this.#waits.observe(durationMs / 1000);
+  }
+
+  called(endpoint: string, end: CallEnd): void {
+    const limited = end.kind === 'refused' && end.answer.status === 429;
+    this.#calls.labels({ endpoint, outcome: limited ? 'limited' : callOutcomes[end.kind] }).inc();
+  }
+
+  ended(story: JobStory): void {
+    this.#jobs.labels({ outcome: story.outcome }).inc();
+    this.#log.info({ ...story, heldMs: Math.round(story.heldMs) }, 'job');
+  }
+
+  /** Something that should never happen: a defect of the worker itself. */
+  defect(error: unknown, requestId: string): void {
+    this.#log.error({ err: error, requestId }, 'a job failed inside the worker');
+  }
+}
+
+const callOutcomes = {
+  answered: 'answered',
+  refused: 'failed',
+  failed: 'failed',
+  broken: 'broken',
+  left: 'cancelled',
+} as const satisfies Record<CallEnd['kind'], string>;
+
+export function declareGauges(metrics: Metrics, places: Places, oldestMs: () => number): void {
+  metrics.gauge({
+    name: 'retry_queue_depth',
+    help: 'Jobs that wait, in backoff or for their turn',
+    collect: () => places.waiting,
+  });
+  metrics.gauge({
+    name: 'retry_queue_calls_in_flight',
+    help: 'Jobs that call their endpoint',
+    collect: () => places.calling,
+  });
+  metrics.gauge({
+    name: 'retry_queue_oldest_age_seconds',
+    help: 'Age of the oldest job, 0 when there is none',
+    collect: () => oldestMs() / 1000,
+  });
+  metrics.gauge({
+    name: 'retry_queue_held_bytes',
+    help: 'Bytes of request bodies that jobs have',
+    collect: () => places.heldBytes,
+  });
+}

@@ -1,0 +1,65 @@
+import { readFileSync } from 'node:fs';
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { Bus } from '@llm-gateway/bus';
+import { routeTable } from '@llm-gateway/routing';
+import { advertisedHost, type Parts, type Running } from '@llm-gateway/runtime';
+import { Upstream } from '@llm-gateway/upstream';
+import { jobSurface } from './job-surface.ts';
+import { declareGauges, type Log, Observer } from './observer.ts';
+import type { Settings } from './options.ts';
+import { RetryWorker } from './worker.ts';
+
+/** Starts a retry worker: bound when the promise resolves. Whoever made the bus closes it. */
+export async function start(
+  options: Settings,
+  { log, metrics, shutdown, bus }: Pick<Parts, 'metrics' | 'shutdown'> & { readonly log: Log; readonly bus: Bus },
+): Promise<Running> {
+  await using parts = new AsyncDisposableStack();
+  const upstream = parts.use(new Upstream(options));
+  const worker = new RetryWorker({
+    bus,
+    table: routeTable(options, (path) => readFileSync(path, 'utf8')),
+    upstream,
+    observer: new Observer(log, metrics),
+    limits: {
+      queueSize: options.fallbackRetryQueueSize,
+      workerSize: options.fallbackRetryWorkerSize,
+      maxHeldBytes: options.fallbackRetryMaxHeldBytes,
+    },
+    rules: {
+      maxCount: options.fallbackRetryMaxCount,
+      initDelayMs: options.fallbackRetryInitDelayMs,
+      maxDelayMs: options.fallbackRetryMaxDelayMs,
+    },
+    headersTimeoutMs: options.upstreamHeadersTimeoutMs,
+  });
+  declareGauges(metrics, worker.places, () => worker.oldestMs);
+
+  const app = jobSurface((id, request, response) => worker.serve(id, request, response));
+  parts.defer(() => app.close());
+  await app.listen({ host: options.internalHost, port: options.internalPort });
+  // Last in, first out: connections are cut before what their jobs use goes away.
+  parts.defer(() => app.server.closeAllConnections());
+
+  const url = `http://${inUrl(advertisedHost(options.advertiseHost))}:${portOf(app.server)}`;
+  worker.open(url);
+  parts.defer(() => worker.close());
+  // A job that waits is better off elsewhere from the moment on that this process is to end.
+  shutdown.addEventListener('abort', () => worker.close(), { once: true });
+  const kept = parts.move();
+  return {
+    addresses: { internal: url },
+    ready: () => bus.connected,
+    drain: (signal) => worker.idle(signal),
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
+}
+
+function portOf(server: Server): number {
+  return (server.address() as AddressInfo).port;
+}
+
+function inUrl(host: string): string {
+  return host.includes(':') && !host.startsWith('[') ? `[${host}]` : host;
+}
