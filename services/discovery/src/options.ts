@@ -1,4 +1,4 @@
-import { busMistakes, busOptions } from '@llm-gateway/bus';
+import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
 import { discoveryOptions, readStaticEndpoints } from '@llm-gateway/registry';
 import { pdOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
@@ -11,6 +11,9 @@ export const options = defineService({
 });
 
 export type Options = OptionsOf<typeof options>;
+
+/** What the service itself reads: its bus is made by whoever starts it. */
+export type Settings = Omit<Options, keyof BusSettings>;
 
 /** What a static list must satisfy only when it is used, and only together with other flags. For every service that runs discovery. */
 export function staticEndpointMistakes(values: {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Bus, Subscription } from '@llm-gateway/bus';
 import { instancesChanged, instancesList } from '@llm-gateway/protocol';
 import type { Parts, Running } from '@llm-gateway/runtime';
-import type { Options } from './options.ts';
+import type { Settings } from './options.ts';
 import { Revisions } from './revisions.ts';
 import { openSource, type SourceStep } from './source.ts';
 
@@ -10,7 +10,7 @@ import { openSource, type SourceStep } from './source.ts';
 const heartbeatIntervalMs = 1000;
 
 /** Discovery: answers `list`, announces changes and heartbeats. Whoever made the bus closes it. */
-export async function start(values: Options, deps: Parts & { readonly bus: Bus }): Promise<Running> {
+export async function start(values: Settings, deps: Parts & { readonly bus: Bus }): Promise<Running> {
   const { bus, log } = deps;
   const replica = `discovery-${randomUUID().slice(0, 8)}`;
   const revisions = new Revisions(replica);

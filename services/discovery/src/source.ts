@@ -2,7 +2,7 @@ import { type Instance, roles } from '@llm-gateway/protocol';
 import { openStoreReader, readStaticEndpoints, skipReasons } from '@llm-gateway/registry';
 import type { CollectSeries, Parts } from '@llm-gateway/runtime';
 import { type PodState, podStates, step, unread } from './liveness.ts';
-import type { Options } from './options.ts';
+import type { Settings } from './options.ts';
 
 /** What changed in the list of instances, and whether the store is there. */
 export interface SourceStep {
@@ -14,11 +14,11 @@ export interface SourceStep {
 type Part = Pick<Parts, 'log' | 'metrics'>;
 
 /** Where the instances come from: a store, or the list of the flags. Tells of each step until it is disposed of. */
-export function openSource(values: Options, part: Part, onStep: (step: SourceStep) => void): AsyncDisposable {
+export function openSource(values: Settings, part: Part, onStep: (step: SourceStep) => void): AsyncDisposable {
   return values.llmBackendDiscovery === 'endpoints' ? openList(values, part, onStep) : openStore(values, part, onStep);
 }
 
-function openList(values: Options, { metrics }: Part, onStep: (step: SourceStep) => void): AsyncDisposable {
+function openList(values: Settings, { metrics }: Part, onStep: (step: SourceStep) => void): AsyncDisposable {
   const read = readStaticEndpoints(values.llmBackendEndpoints, { kvPorts: values.pdDisaggProtocol !== '' });
   // The flags were checked with the same function.
   if ('mistake' in read) throw new Error(read.mistake);
@@ -34,7 +34,7 @@ function openList(values: Options, { metrics }: Part, onStep: (step: SourceStep)
   return { async [Symbol.asyncDispose]() {} };
 }
 
-function openStore(values: Options, { log, metrics }: Part, onStep: (step: SourceStep) => void): AsyncDisposable {
+function openStore(values: Settings, { log, metrics }: Part, onStep: (step: SourceStep) => void): AsyncDisposable {
   const startedMs = performance.now();
   let state = unread;
   /** Why the store is away was logged; it is tried again every second or so. */

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { busMistakes, busOptions } from '@llm-gateway/bus';
+import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
 import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
@@ -92,3 +92,6 @@ export const options = defineService({
 });
 
 export type Options = OptionsOf<typeof options>;
+
+/** What the service itself reads: its bus is made by whoever starts it. */
+export type Settings = Omit<Options, keyof BusSettings>;

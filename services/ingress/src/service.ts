@@ -16,7 +16,7 @@ import { Load } from './load.ts';
 import { Mirror } from './mirror/mirror.ts';
 import { Models } from './models.ts';
 import { Observer } from './observer.ts';
-import type { Options } from './options.ts';
+import type { Settings } from './options.ts';
 import { type Gateway, serve } from './request.ts';
 import { BodyBudget } from './request-body.ts';
 import { RetryBudget } from './retry-budget.ts';
@@ -24,7 +24,7 @@ import { RetryQueue } from './retry-queue.ts';
 import { StallWatch } from './stall-watch.ts';
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
-export async function start(options: Options, { log, metrics, bus }: Parts & { bus: Bus }): Promise<Running> {
+export async function start(options: Settings, { log, metrics, bus }: Parts & { bus: Bus }): Promise<Running> {
   const table = routeTable(options, (path) => readFileSync(path, 'utf8'));
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
   await using parts = new AsyncDisposableStack();

@@ -23,19 +23,30 @@ const lostAfterMs = 5000;
 const lookIntervalMs = 500;
 const maxReasons = 50;
 
+interface BooksParts {
+  readonly ingress: string;
+  readonly bus: Bus;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** Hears of each copy that was open and has ended. */
+  onEnd(copy: number): void;
+}
+
 /** What became of this ingress's copies: sampled = sent + failed + dropped, as soon as none is open. */
 export class Books implements Disposable {
   readonly #bus: Bus;
   readonly #log: Logger;
+  readonly #onEnd: (copy: number) => void;
   readonly #ledger = new CopyLedger({ maxOpen: maxOpenCopies, lostAfterMs });
   readonly #parts = new DisposableStack();
   readonly #reason = boundedLabel(maxReasons);
   readonly #sampled;
   readonly #ended;
 
-  constructor({ ingress, bus, log, metrics }: { ingress: string; bus: Bus; log: Logger; metrics: Metrics }) {
+  constructor({ ingress, bus, log, metrics, onEnd }: BooksParts) {
     this.#bus = bus;
     this.#log = log;
+    this.#onEnd = onEnd;
     this.#sampled = metrics.counter({
       name: 'mirror_sampled_total',
       help: 'Requests chosen to be mirrored; each is counted once more in mirror_copies_total when its copy has ended',
@@ -83,7 +94,9 @@ export class Books implements Disposable {
   }
 
   #close(copy: number, outcome: CopyOutcome, reason: string): void {
-    if (this.#ledger.close(copy)) this.#count(outcome, reason);
+    if (!this.#ledger.close(copy)) return;
+    this.#onEnd(copy);
+    this.#count(outcome, reason);
   }
 
   #closeLost(): void {
@@ -92,17 +105,17 @@ export class Books implements Disposable {
       this.#ledger.forgiveSilence(now);
       return;
     }
-    const lost = this.#ledger.closeLost(now);
-    if (lost === 0) return;
-    this.#count('dropped', 'lost', lost);
+    const lost = this.#ledger.lost(now);
+    if (lost.length === 0) return;
+    for (const copy of lost) this.#close(copy, 'dropped', 'lost');
     this.#log.warn(
-      { copies: lost },
+      { copies: lost.length },
       'mirror copies were lost: no mirror-sender took them, or the one that did is gone',
     );
   }
 
-  #count(outcome: CopyOutcome, reason: string, by = 1): void {
-    this.#ended.labels({ outcome, reason: this.#reason(reason) }).inc(by);
+  #count(outcome: CopyOutcome, reason: string): void {
+    this.#ended.labels({ outcome, reason: this.#reason(reason) }).inc();
   }
 
   [Symbol.dispose](): void {

@@ -1,11 +1,10 @@
-import { randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
+import { randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Server } from 'node:http';
 import { errorBody } from '@llm-gateway/protocol';
 import { type FastifyInstance, fastify } from 'fastify';
 
 /** A body that waits to be fetched, once, by whoever has the token. */
 interface Claim {
-  readonly copy: number;
   readonly body: Buffer;
   readonly token: Buffer;
   readonly timer: NodeJS.Timeout;
@@ -14,12 +13,12 @@ interface Claim {
   cut?: () => void;
 }
 
-/** The bodies that are too large for the bus, bounded in bytes and in time. */
+/** The bodies that are too large for the bus, by the numbers of their copies; bounded in bytes and in time. */
 export class ClaimPool implements Disposable {
   readonly #maxBytes: number;
   readonly #timeoutMs: number;
   readonly #onExpired: (copy: number) => void;
-  readonly #claims = new Map<string, Claim>();
+  readonly #claims = new Map<number, Claim>();
   heldBytes = 0;
 
   /** @param options.onExpired hears of each copy whose body nobody fetched in time */
@@ -33,20 +32,19 @@ export class ClaimPool implements Disposable {
     return this.#claims.size;
   }
 
-  /** What names the claim to the sender; null when the pool is full. */
-  hold(copy: number, body: Buffer): { id: string; token: string } | null {
+  /** The token for it; null when the pool is full. */
+  hold(copy: number, body: Buffer): string | null {
     if (this.heldBytes + body.length > this.#maxBytes) return null;
-    const id = randomUUID();
     const token = randomBytes(32).toString('base64url');
-    const timer = setTimeout(() => this.#expire(id), this.#timeoutMs).unref();
-    this.#claims.set(id, { copy, body, token: Buffer.from(token), timer, taken: false });
+    const timer = setTimeout(() => this.#expire(copy), this.#timeoutMs).unref();
+    this.#claims.set(copy, { body, token: Buffer.from(token), timer, taken: false });
     this.heldBytes += body.length;
-    return { id, token };
+    return token;
   }
 
   /** The body, at most once; null without the right token. Its bytes are held until `release`, or until `cut` was called. */
-  take(id: string, token: string, cut: () => void): Buffer | null {
-    const claim = this.#claims.get(id);
+  take(copy: number, token: string, cut: () => void): Buffer | null {
+    const claim = this.#claims.get(copy);
     const given = Buffer.from(token);
     if (claim === undefined || claim.taken || given.length !== claim.token.length) return null;
     if (!timingSafeEqual(given, claim.token)) return null;
@@ -55,40 +53,45 @@ export class ClaimPool implements Disposable {
     return claim.body;
   }
 
-  /** Lets go of a body. Doing it twice does nothing. */
-  release(id: string): void {
-    const claim = this.#claims.get(id);
+  /** Lets go of a body; of one that is not held (any more), does nothing. */
+  release(copy: number): void {
+    const claim = this.#claims.get(copy);
     if (claim === undefined) return;
     clearTimeout(claim.timer);
-    this.#claims.delete(id);
+    this.#claims.delete(copy);
     this.heldBytes -= claim.body.length;
   }
 
-  #expire(id: string): void {
-    const claim = this.#claims.get(id);
-    this.release(id);
+  /** Lets go of a body that nobody will fetch any more. */
+  abandon(copy: number): void {
+    if (this.#claims.get(copy)?.taken === false) this.release(copy);
+  }
+
+  #expire(copy: number): void {
+    const claim = this.#claims.get(copy);
+    this.release(copy);
     claim?.cut?.();
-    if (claim?.taken === false) this.#onExpired(claim.copy);
+    if (claim?.taken === false) this.#onExpired(copy);
   }
 
   [Symbol.dispose](): void {
-    for (const id of [...this.#claims.keys()]) this.release(id);
+    for (const copy of [...this.#claims.keys()]) this.release(copy);
   }
 }
 
 const bearer = /^Bearer (\S+)$/i;
 
-/** The internal listener of an ingress: `GET /claims/<id>` with the token, and nothing else. */
+/** The internal listener of an ingress: `GET /claims/<copy>` with the token, and nothing else. */
 export function claimSurface(pool: ClaimPool): FastifyInstance<Server> {
   const app = fastify({ logger: false, exposeHeadRoutes: false, forceCloseConnections: true });
   const nothing = errorBody('not_found', 'there is nothing here');
-  app.get<{ Params: { id: string } }>('/claims/:id', (request, reply) => {
-    const { id } = request.params;
+  app.get<{ Params: { copy: string } }>('/claims/:copy', (request, reply) => {
+    const copy = Number(request.params.copy);
     const [, token = ''] = bearer.exec(request.headers.authorization ?? '') ?? [];
-    const body = pool.take(id, token, () => reply.raw.destroy());
+    const body = pool.take(copy, token, () => reply.raw.destroy());
     if (body === null) return reply.code(404).send(nothing);
     // Held while it is under way: a slow reader must not make room for more than the pool may hold.
-    reply.raw.on('close', () => pool.release(id));
+    reply.raw.on('close', () => pool.release(copy));
     return reply.header('content-type', 'application/octet-stream').send(body);
   });
   app.setNotFoundHandler((_request, reply) => reply.code(404).send(nothing));

@@ -17,19 +17,18 @@ describe('the copy ledger', () => {
     const ledger = new CopyLedger(limits);
     for (const copy of [1, 2]) ledger.open(copy, 0);
     ledger.heard([2, 7], 60);
-    assert.equal(ledger.closeLost(99), 0);
-    assert.equal(ledger.closeLost(100), 1);
-    assert.equal(ledger.close(1), false);
-    assert.equal(ledger.closeLost(160), 1);
-    assert.equal(ledger.size, 0);
+    assert.deepEqual(ledger.lost(99), []);
+    assert.deepEqual(ledger.lost(100), [1]);
+    assert.equal(ledger.close(1), true);
+    assert.deepEqual(ledger.lost(160), [2]);
   });
 
   it('does not hold a silence against copies that could not be heard of', () => {
     const ledger = new CopyLedger(limits);
     ledger.open(1, 0);
     ledger.forgiveSilence(500);
-    assert.equal(ledger.closeLost(500), 0);
-    assert.equal(ledger.closeLost(600), 1);
+    assert.deepEqual(ledger.lost(500), []);
+    assert.deepEqual(ledger.lost(600), [1]);
   });
 
   it('is bounded', () => {

@@ -34,14 +34,10 @@ export class CopyLedger {
     return this.#heardAtMs.delete(copy);
   }
 
-  /** Closes those that nobody has named for too long, and tells how many they were. */
-  closeLost(nowMs: number): number {
-    let lost = 0;
-    for (const [copy, heardAtMs] of this.#heardAtMs) {
-      if (nowMs - heardAtMs < this.#lostAfterMs) continue;
-      this.#heardAtMs.delete(copy);
-      lost++;
-    }
+  /** Those that nobody has named for too long. */
+  lost(nowMs: number): number[] {
+    const lost: number[] = [];
+    for (const [copy, heardAtMs] of this.#heardAtMs) if (nowMs - heardAtMs >= this.#lostAfterMs) lost.push(copy);
     return lost;
   }
 

@@ -56,7 +56,7 @@ export class Mirror implements AsyncDisposable {
   private constructor(options: MirrorOptions, parts: MirrorParts) {
     this.#parts = parts;
     this.#inlineMaxBytes = options.busInlineMaxBytes;
-    this.#books = this.#owned.use(new Books(parts));
+    this.#books = this.#owned.use(new Books({ ...parts, onEnd: (copy) => this.#pool.abandon(copy) }));
     this.#pool = this.#owned.use(
       new ClaimPool({
         maxBytes: options.mirrorPoolMaxBytes,
@@ -151,12 +151,11 @@ export class Mirror implements AsyncDisposable {
       compare: config.Compare,
     };
     if (body.length <= this.#inlineMaxBytes) return bus.send(mirrorSend, message, body) ? undefined : 'bus_refused';
-    const claim = this.#pool.hold(copy, body);
-    if (claim === null) return 'pool_full';
-    const { id, token } = claim;
-    const claimed = { ...message, claim: { url: this.#claimsUrl + id, token, bytes: body.length } };
-    if (bus.send(mirrorSend, claimed, noBytes)) return undefined;
-    this.#pool.release(id);
+    const token = this.#pool.hold(copy, body);
+    if (token === null) return 'pool_full';
+    const claim = { url: this.#claimsUrl + copy, token, bytes: body.length };
+    if (bus.send(mirrorSend, { ...message, claim }, noBytes)) return undefined;
+    this.#pool.release(copy);
     return 'bus_refused';
   }
 

@@ -1,0 +1,49 @@
+import { readFileSync } from 'node:fs';
+import { staticEndpointMistakes } from '@llm-gateway/discovery/options';
+import { ingressOptions } from '@llm-gateway/ingress/options';
+import { mirrorSenderOptions } from '@llm-gateway/mirror-sender/options';
+import { discoveryOptions } from '@llm-gateway/registry';
+import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
+import { pdOptions, routeMistakes, routeOptions, schedulingOptions } from '@llm-gateway/routing';
+import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
+import { upstreamOptions } from '@llm-gateway/upstream';
+
+/** Alone there is no store to expect: a list of endpoints, and without one simulated engines. */
+const aloneDiscoveryOptions = {
+  ...discoveryOptions,
+  'llm-backend-discovery': { ...discoveryOptions['llm-backend-discovery'], default: 'endpoints' },
+  'llm-backend-endpoints': {
+    ...discoveryOptions['llm-backend-endpoints'],
+    description: `${discoveryOptions['llm-backend-endpoints'].description}; none: two simulated engines are started`,
+  },
+} as const;
+
+export const options = defineService({
+  name: 'standalone',
+  description: 'The whole gateway in one process, without NATS: for development and small installations',
+  groups: [
+    ingressOptions,
+    aloneDiscoveryOptions,
+    routeOptions,
+    pdOptions,
+    schedulingOptions,
+    retryWorkerOptions,
+    mirrorSenderOptions,
+    upstreamOptions,
+    internalOptions,
+  ],
+  check: (values) => [
+    ...routeMistakes(values, (path) => readFileSync(path, 'utf8')),
+    ...(usesSimulators(values) ? [] : staticEndpointMistakes(values)),
+  ],
+});
+
+export type Options = OptionsOf<typeof options>;
+
+/** Whether nothing says where engines are. */
+export function usesSimulators(values: {
+  readonly llmBackendDiscovery: string;
+  readonly llmBackendEndpoints: string;
+}): boolean {
+  return values.llmBackendDiscovery === 'endpoints' && values.llmBackendEndpoints === '';
+}

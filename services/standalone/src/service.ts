@@ -1,0 +1,40 @@
+import { inProcessBus } from '@llm-gateway/bus';
+import { start as startDiscovery } from '@llm-gateway/discovery';
+import { start as startIngress } from '@llm-gateway/ingress';
+import { start as startMirrorSender } from '@llm-gateway/mirror-sender';
+import { start as startRetryWorker } from '@llm-gateway/retry-worker';
+import { start as startRouter } from '@llm-gateway/router';
+import type { Parts, Running } from '@llm-gateway/runtime';
+import { type Options, usesSimulators } from './options.ts';
+import { startSimulators } from './simulators.ts';
+import { welcome } from './welcome.ts';
+
+/** The whole gateway in one process: the same services, on a bus that is a function call. */
+export async function start(values: Options, parts: Parts): Promise<Running> {
+  await using stack = new AsyncDisposableStack();
+  const simulators = usesSimulators(values) ? stack.use(await startSimulators(values, parts)) : undefined;
+  const settings = simulators === undefined ? values : { ...values, llmBackendEndpoints: simulators.endpoints };
+  const bus = stack.use(inProcessBus());
+  const deps = { ...parts, bus };
+
+  // The ingress last: when it listens, everything that it asks is there.
+  const discovery = stack.use(await startDiscovery(settings, deps));
+  const router = stack.use(await startRouter(settings, deps));
+  const mirrorSender = stack.use(await startMirrorSender(settings, deps));
+  // It listens for jobs on a port of its own; `--internal-port` is the one the ingress listens on.
+  const retryWorker = stack.use(await startRetryWorker({ ...settings, internalPort: 0 }, deps));
+  const ingress = stack.use(await startIngress(settings, deps));
+
+  welcome(ingress.addresses.http ?? '', { simulated: simulators !== undefined, models: simulators?.models ?? [] });
+  const owned = stack.move();
+  return {
+    addresses: { ...ingress.addresses, ...simulators?.addresses },
+    ready: () => ingress.ready() && router.ready() && discovery.ready(),
+    async drain(signal) {
+      // The ingress's requests may still need the others, so they come after it.
+      await ingress.drain?.(signal);
+      await Promise.all([retryWorker.drain?.(signal), mirrorSender.drain?.(signal)]);
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
