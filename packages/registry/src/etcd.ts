@@ -226,6 +226,8 @@ function connect(url: string, settings: EtcdSettings, authenticate: boolean): Et
       'grpc.max_receive_message_length': maxMessageBytes,
       // A connection of its own: a shared one may still sit out the back-off of an earlier failure, up to two minutes.
       'grpc.use_local_subchannel_pool': 1,
+      // A proxy of the environment is for the internet.
+      'grpc.enable_http_proxy': 0,
       'grpc.keepalive_time_ms': pingIntervalMs,
       'grpc.keepalive_timeout_ms': dialTimeoutMs,
     },

@@ -19,7 +19,7 @@ export interface Liveness {
   readonly storeUp: boolean;
 }
 
-export interface Pod {
+interface Pod {
   readonly record: PodRecord;
   /** The record's, but an instance that did not change is the same object as before. */
   readonly instances: readonly Instance[];
