@@ -26,7 +26,7 @@ const maxReasons = 50;
 interface BooksParts {
   readonly ingress: string;
   readonly bus: Bus;
-  readonly log: Logger;
+  readonly log: Pick<Logger, 'warn'>;
   readonly metrics: Metrics;
   /** Hears of each copy that was open and has ended. */
   onEnd(copy: number): void;
@@ -35,7 +35,7 @@ interface BooksParts {
 /** What became of this ingress's copies: sampled = sent + failed + dropped, as soon as none is open. */
 export class Books implements Disposable {
   readonly #bus: Bus;
-  readonly #log: Logger;
+  readonly #log: Pick<Logger, 'warn'>;
   readonly #onEnd: (copy: number) => void;
   readonly #ledger = new CopyLedger({ maxOpen: maxOpenCopies, lostAfterMs });
   readonly #parts = new DisposableStack();

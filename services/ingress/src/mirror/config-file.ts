@@ -62,7 +62,7 @@ async function lookAt(path: string): Promise<Finding> {
 export class ConfigFile implements Disposable {
   readonly #path: string;
   readonly #onChange: (config: MirrorConfig) => void;
-  readonly #log: Logger;
+  readonly #log: Pick<Logger, 'info' | 'error'>;
   readonly #errors;
   readonly #timer: NodeJS.Timeout;
   #state = noConfig;
@@ -76,7 +76,7 @@ export class ConfigFile implements Disposable {
     path: string;
     intervalMs: number;
     onChange: (config: MirrorConfig) => void;
-    log: Logger;
+    log: Pick<Logger, 'info' | 'error'>;
     metrics: Metrics;
   }) {
     this.#path = options.path;

@@ -27,7 +27,7 @@ interface MirrorParts {
   /** Names this ingress to the senders. */
   readonly ingress: string;
   readonly bus: Bus;
-  readonly log: Logger;
+  readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
   readonly metrics: Metrics;
 }
 
