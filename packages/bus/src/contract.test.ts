@@ -1,54 +1,12 @@
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { GatewayError, instancesList } from '@llm-gateway/protocol';
-import { startNats } from '@llm-gateway/testing';
-import type { Bus } from './bus.ts';
-import { inProcessBus } from './in-process.ts';
-import { connectNats } from './nats.ts';
-import { type Counts, counting, hasCode, news, question, reached, saying, task } from './scenario.ts';
+import { GatewayError } from '@llm-gateway/protocol';
+import { hasCode, networks, news, question, reached, saying, settled, task } from './scenario.ts';
 
-/** A network of processes: each bus stands for one. */
-interface Network extends AsyncDisposable {
-  /** The bus of a further process; connected. */
-  join(): Promise<{ readonly bus: Bus; readonly counts: Counts }>;
-}
-
-const transports: Record<string, () => Promise<Network>> = {
-  async 'in process'() {
-    const { counts, observer } = counting();
-    const bus = inProcessBus(observer);
-    return { join: async () => ({ bus, counts }), [Symbol.asyncDispose]: () => bus[Symbol.asyncDispose]() };
-  },
-  async 'over NATS'() {
-    const server = await startNats();
-    await using stack = new AsyncDisposableStack();
-    stack.use(server);
-    const kept = stack.move();
-    return {
-      async join() {
-        const { counts, observer } = counting();
-        const bus = kept.use(connectNats({ natsServers: server.url }, { name: 'test', observer }));
-        await reached(bus, true);
-        return { bus, counts };
-      },
-      [Symbol.asyncDispose]: () => kept.disposeAsync(),
-    };
-  },
-};
-
-/** Resolves when the other processes can reach what this bus has subscribed to. */
-async function settled(bus: Bus): Promise<void> {
-  const owner = randomUUID();
-  using _ = bus.respond(instancesList, () => emptyPage, { owner });
-  await bus.request(instancesList, {}, { timeoutMs: 10_000, owner });
-}
-
-const emptyPage = { replica: 'r', revision: 0, storeUp: true, instances: [], more: false };
 const patient = { timeoutMs: 30_000 };
 
-for (const [name, open] of Object.entries(transports)) {
+for (const [name, open] of Object.entries(networks)) {
   describe(`a bus ${name}`, { timeout: 60_000 }, () => {
     test('answers a request with what its responder returns, now or later', async () => {
       await using network = await open();
