@@ -7,7 +7,9 @@ import {
   discoveryRecord,
   putEtcd,
   type RedisServer,
+  respond,
   setRedis,
+  startEngine,
   startEtcd,
   startEtcdCluster,
   startNats,
@@ -364,4 +366,42 @@ test('etcd: a put is seen at once, also when the record is stale or its pod move
   await etcd.command('del', key('a'));
   await listener.shows('b_dp0');
   await listener.shows();
+});
+
+test('user and password of the flags are used for both stores, and are in no log', async () => {
+  await using nats = await startNats();
+  await using redis = await startRedis({
+    password: 'redis-default-secret',
+    users: [{ name: 'gateway', password: 'redis-user-secret', rules: '~llumnix:* -@all +scan +mget +set +del' }],
+  });
+  await using etcd = await startEtcd({ user: { name: 'gateway', password: 'etcd-user-secret' } });
+  await using engine = await startEngine(() => respond(200));
+  const inRedis = ['--discovery-redis-host', '127.0.0.1', '--discovery-redis-port', String(redis.port)];
+  const asDefault = [...inRedis, '--discovery-redis-password', 'redis-default-secret'];
+  const asUser = [
+    ...inRedis,
+    '--discovery-redis-username',
+    'gateway',
+    '--discovery-redis-password',
+    'redis-user-secret',
+  ];
+  const inEtcd = ['--llm-backend-discovery', 'etcd', '--discovery-etcd-endpoints', etcd.endpoint];
+  const asEtcdUser = [
+    ...inEtcd,
+    '--discovery-etcd-username',
+    'gateway',
+    '--discovery-etcd-password',
+    'etcd-user-secret',
+  ];
+  const pod = ['--entrypoint-ip', '127.0.0.1', '--entrypoint-port', String(engine.port)];
+  const bus = ['--nats-servers', nats.url];
+  const outputs: string[] = [];
+  for (const [at, flags] of [asDefault, asUser, asEtcdUser].entries()) {
+    await using registrar = await startService('registrar', ['--pod-name', `pod-${at}`, ...pod, ...flags]);
+    await using discovery = await startService('discovery', [...bus, ...flags]);
+    await until(async () => (await discovery.metrics()).value('llm_gateway_instances', { state: 'live' }) === 1);
+    outputs.push(registrar.output(), discovery.output());
+    await registrar.stop();
+  }
+  assert.doesNotMatch(outputs.join('\n'), /-secret/);
 });
