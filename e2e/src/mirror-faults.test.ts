@@ -13,7 +13,9 @@ const ingressFlags = ['--mirror-pool-max-bytes', String(limits.poolBytes), '--mi
 const engineDelayMs = 40;
 const copyTimeoutMs = 500;
 /** More than all senders of a scene can hold while a copy takes its timeout. */
-const requests = 250;
+const requests = 200;
+/** Other work on the machine may spoil a measurement, but not all of them. */
+const maxMeasurements = 3;
 
 interface Latency {
   readonly p50: number;
@@ -21,7 +23,8 @@ interface Latency {
 }
 
 /** Requests that must all succeed, eight at once, so that the machine is not what is measured. */
-async function latencyOf(scene: MirrorScene, body = chat()): Promise<Latency> {
+async function latencyOf(scene: MirrorScene): Promise<Latency> {
+  const body = chat();
   const answers = await repeat(requests, 8, () => send(scene.url, body));
   assert.ok(answers.every(({ status }) => status === 200));
   const sorted = answers.map(({ durationMs }) => durationMs).sort((a, b) => a - b);
@@ -29,12 +32,20 @@ async function latencyOf(scene: MirrorScene, body = chat()): Promise<Latency> {
   return { p50: at(0.5), p99: at(0.99) };
 }
 
-/** The margins are what other work on the machine may cost; a request that waits for its copy in any way takes far longer. */
-function assertUnchanged(without: Latency, during: Latency): void {
-  const shown = JSON.stringify({ without, during });
-  assert.ok(during.p50 < without.p50 * 1.25 + 5, shown);
-  assert.ok(during.p99 < without.p99 * 1.5 + 60, shown);
-  assert.ok(during.p99 < copyTimeoutMs, shown);
+/** Measures with mirroring off and then on, as `change` says, and returns how many requests were mirrored. */
+async function assertUnchanged(scene: MirrorScene, change: object): Promise<number> {
+  const measured: object[] = [];
+  while (measured.length < maxMeasurements) {
+    await scene.configure({ Enable: false });
+    const without = await latencyOf(scene);
+    await scene.configure({ ...change });
+    const during = await latencyOf(scene);
+    measured.push({ without, during });
+    // A request that waits for its copy in any way takes as long as the copy: 500 ms.
+    const same = during.p50 < without.p50 * 1.25 + 5 && during.p99 < without.p99 * 1.5 + 60;
+    if (same && during.p99 < copyTimeoutMs) return measured.length * requests;
+  }
+  assert.fail(`mirroring is felt by the clients: ${JSON.stringify(measured)}`);
 }
 
 async function memoryOf(service: Service): Promise<number> {
@@ -45,12 +56,10 @@ describe('whatever becomes of the copies, the clients do not feel it and the boo
   timeout: 180_000,
 }, () => {
   let scene: MirrorScene;
-  let without: Latency;
   before(async () => {
     scene = await MirrorScene.start({ senders: 2, senderFlags, ingressFlags });
     scene.primary.script = () => completion({ delayMs: engineDelayMs });
     await latencyOf(scene);
-    without = await latencyOf(scene);
   });
   after(() => scene[Symbol.asyncDispose]());
 
@@ -78,15 +87,11 @@ describe('whatever becomes of the copies, the clients do not feel it and the boo
       const received = scene.target.requests.length;
       if (script === undefined) await scene.target.stop();
       else scene.target.script = script;
-      await scene.configure({ Timeout: copyTimeoutMs });
-      const during = await latencyOf(scene);
+      const mirrored = await assertUnchanged(scene, { Timeout: copyTimeoutMs });
       const { sampled, sent, failed, dropped } = await scene.settled(books);
       if (script === undefined) await scene.target.start();
 
-      assertUnchanged(without, during);
-      assert.equal(sampled, requests);
-      assert.equal(sent, 0);
-      assert.equal(failed + dropped, requests);
+      assert.deepEqual({ sampled, sent, ended: failed + dropped }, { sampled: mirrored, sent: 0, ended: mirrored });
       assert.ok(failed > 0);
       if (reasons.includes('timeout')) assert.ok(dropped > 0, 'what does not fit is dropped');
       for (const reason of reasons) {
@@ -135,9 +140,8 @@ describe('whatever becomes of the copies, the clients do not feel it and the boo
     await until(async () => (await scene.books(books)).sampled > 50);
     await scene.gateway.nats.kill('SIGKILL');
     await running;
-    const during = await latencyOf(scene);
-    assertUnchanged(without, during);
-    assert.ok((await scene.metric('mirror_copies_total', { reason: 'bus_disconnected' })) >= requests);
+    const mirrored = await assertUnchanged(scene, {});
+    assert.ok((await scene.metric('mirror_copies_total', { reason: 'bus_disconnected' })) >= mirrored);
     const received = scene.target.requests.length;
     await scene.gateway.nats.restart();
     await until(
@@ -176,12 +180,11 @@ describe('whatever becomes of the copies, the clients do not feel it and the boo
     await until(() => scene.target.live >= 16);
     await Promise.all(scene.senders.map((sender) => sender.kill('SIGKILL')));
     await running;
-    const during = await latencyOf(scene);
-    assertUnchanged(without, during);
+    const mirrored = await assertUnchanged(scene, {});
     const { sampled, sent, failed, dropped } = await scene.settled(books);
-    assert.deepEqual({ sampled, sent, failed }, { sampled: 2 * requests, sent: 0, failed: 0 });
+    assert.deepEqual({ sampled, sent, failed }, { sampled: requests + mirrored, sent: 0, failed: 0 });
     assert.equal(dropped, sampled);
-    assert.ok((await scene.metric('mirror_copies_total', { reason: 'lost' })) >= requests + 16);
+    assert.ok((await scene.metric('mirror_copies_total', { reason: 'lost' })) >= mirrored + 16);
 
     scene.target.script = () => completion();
     await scene.gateway.start('mirror-sender');
