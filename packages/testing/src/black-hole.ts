@@ -14,8 +14,8 @@ export interface BlackHole extends AsyncDisposable {
  * An address where connecting neither succeeds nor fails, as behind a firewall that drops packets. It listens with a
  * short backlog on a thread that then blocks and so never accepts; once the backlog is full, Linux drops each further SYN.
  */
-export async function startBlackHole(): Promise<BlackHole> {
-  const port = await freePort();
+export async function startBlackHole(options: { port?: number } = {}): Promise<BlackHole> {
+  const port = options.port ?? (await freePort());
   const worker = new Worker(
     `const { parentPort, workerData } = require('node:worker_threads');
      require('node:net').createServer().listen({ ...workerData, backlog: 1 }, () => {
