@@ -51,7 +51,10 @@ export async function start(
   return {
     addresses: { internal: url },
     ready: () => bus.connected,
-    drain: (signal) => worker.idle(signal),
+    drain(signal) {
+      worker.close();
+      return worker.idle(signal);
+    },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
 }
