@@ -1,6 +1,18 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { completion, cut, respond, stall, stream, until } from '@llm-gateway/testing';
+import {
+  completion,
+  cut,
+  respond,
+  stall,
+  startEngine,
+  startService,
+  stream,
+  temporaryFolder,
+  until,
+} from '@llm-gateway/testing';
 import { chat, post } from './gateway.ts';
 import { type MirrorBooks, MirrorScene, repeat, send } from './mirror.ts';
 
@@ -174,5 +186,24 @@ describe('mirror copies', { timeout: 180_000 }, () => {
     assert.ok(slower > 20 * 0.03);
     assert.ok((await total('response_bytes_sum', { side: 'shadow' })) > 0);
     for (const sender of scene.senders) assert.doesNotMatch(sender.output(), /s3cret/);
+  });
+});
+
+describe('mirror copies of a gateway in one process', { timeout: 60_000 }, () => {
+  it('are sent as well, large ones and those that are slower than its end', async () => {
+    await using primary = await startEngine();
+    await using target = await startEngine(() => respond(200, 'ok', { delayMs: 500 }));
+    const configPath = join(temporaryFolder(), 'mirror.json');
+    writeFileSync(configPath, JSON.stringify({ Enable: true, Target: target.url, Ratio: 100 }));
+    await using gateway = await startService('standalone', [
+      ...['--llm-backend-endpoints', primary.endpoint, '--mirror-config', configPath],
+      ...['--internal-host', '127.0.0.1', '--drain-delay-ms', '0'],
+    ]);
+    const bodies = [chat(), chat({ stream: true }), chat({ content: 'x'.repeat(2_000_000) })];
+    for (const body of bodies) await send(gateway.url, body);
+    assert.deepEqual(await gateway.stop(), { code: 0, signal: null });
+    const received = target.requests.map(({ body }) => body.toString()).sort();
+    assert.deepEqual(received, bodies.sort());
+    assert.ok(target.requests.every(({ abandoned }) => !abandoned));
   });
 });
