@@ -21,7 +21,7 @@ const services = [
   'standalone',
 ];
 
-describe('flags', () => {
+describe('flags', { concurrency: 4 }, () => {
   for (const service of services) {
     it(`${service} --help exits 0 and lists its flags`, async () => {
       const child = await startService(service, ['--help'], { until: 'spawned' });

@@ -20,12 +20,15 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   // The ingress last: when it listens, everything that it asks is there.
   const discovery = stack.use(await startDiscovery(settings, deps));
   const router = stack.use(await startRouter(settings, deps));
-  const mirrorSender = stack.use(await startMirrorSender(settings, deps));
-  // It listens for jobs on a port of its own; `--internal-port` is the one the ingress listens on.
-  const retryWorker = stack.use(await startRetryWorker({ ...settings, internalPort: 0 }, deps));
+  // There is no other sender or worker that could take over when the process is to end: they go on until their drain.
+  const untilDrained = { ...deps, shutdown: new AbortController().signal };
+  const mirrorSender = stack.use(await startMirrorSender(settings, untilDrained));
+  // It listens for jobs of this process alone.
+  const own = { internalHost: '127.0.0.1', internalPort: 0, advertiseHost: '127.0.0.1' };
+  const retryWorker = stack.use(await startRetryWorker({ ...settings, ...own }, untilDrained));
   const ingress = stack.use(await startIngress(settings, deps));
 
-  welcome(ingress.addresses.http ?? '', { simulated: simulators !== undefined, models: simulators?.models ?? [] });
+  welcome(ingress.addresses.http ?? '', simulators?.model);
   const owned = stack.move();
   return {
     addresses: { ...ingress.addresses, ...simulators?.addresses },

@@ -1,12 +1,13 @@
 import { start as startSimulator } from '@llm-gateway/engine-simulator';
-import { options as simulatorOptions } from '@llm-gateway/engine-simulator/options';
+import { models, options as simulatorOptions } from '@llm-gateway/engine-simulator/options';
 import { type Parts, parseOptions } from '@llm-gateway/runtime';
 import type { Options } from './options.ts';
 
 export interface Simulators extends AsyncDisposable {
   /** As `--llm-backend-endpoints` takes them. */
   readonly endpoints: string;
-  readonly models: readonly string[];
+  /** The model that both serve. */
+  readonly model: string;
   readonly addresses: Readonly<Record<string, string>>;
 }
 
@@ -18,6 +19,7 @@ const firstDisaggregatedPort = 18_091;
 export async function startSimulators(values: Options, parts: Parts): Promise<Simulators> {
   await using stack = new AsyncDisposableStack();
   const addresses: Record<string, string> = {};
+  let model = '';
   for (const [index, name] of names.entries()) {
     const port = values.pdDisaggProtocol === '' ? 0 : firstDisaggregatedPort + index;
     const flags = ['--host', '127.0.0.1', '--port', String(port), '--name', name];
@@ -25,6 +27,7 @@ export async function startSimulators(values: Options, parts: Parts): Promise<Si
     const parsed = parseOptions(simulatorOptions, flags, {});
     if (!('values' in parsed)) throw new Error('the flags of the simulated engines are wrong');
     const simulator = stack.use(await startSimulator(parsed.values, parts));
+    model = models(parsed.values)[0] ?? '';
     addresses[name] = simulator.addresses.http ?? '';
   }
   const kept = stack.move();
@@ -32,7 +35,7 @@ export async function startSimulators(values: Options, parts: Parts): Promise<Si
     endpoints: Object.values(addresses)
       .map((address) => new URL(address).host)
       .join(','),
-    models: ['simulator'],
+    model,
     addresses,
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };

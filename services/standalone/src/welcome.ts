@@ -1,13 +1,10 @@
 /** Tells whoever started it by hand what to try; on stderr, beside the log. */
-export function welcome(
-  address: string,
-  { simulated, models }: { simulated: boolean; models: readonly string[] },
-): void {
+export function welcome(address: string, simulatedModel: string | undefined): void {
   const url = address.replace(/\/\/(0\.0\.0\.0|\[::\])/, '//localhost');
-  const model = models[0] ?? 'MODEL';
+  const model = simulatedModel ?? 'MODEL';
   const lines = [
     '',
-    `llm-gateway listens on ${url}${simulated ? ', in front of two simulated engines' : ''}. Try:`,
+    `llm-gateway listens on ${url}${simulatedModel ? ', in front of two simulated engines' : ''}. Try:`,
     '',
     `  curl ${url}/v1/chat/completions -H 'content-type: application/json' \\`,
     `    -d '{"model": "${model}", "messages": [{"role": "user", "content": "Hello"}]}'`,
