@@ -17,8 +17,16 @@ export type OfferResult =
   | 'no_responders'
   | 'timeout'
   | 'unavailable';
-/** What became of a job that a retry worker had. */
-export type QueueJobResult = 'answered' | 'exhausted' | 'failed' | 'lost' | 'not_called' | 'broken' | 'cancelled';
+/** What became of a job for the retry workers; `refused`: none of them had it. */
+export type QueueJobResult =
+  | 'answered'
+  | 'exhausted'
+  | 'failed'
+  | 'lost'
+  | 'refused'
+  | 'not_called'
+  | 'broken'
+  | 'cancelled';
 
 /** Everything the ingress tells about its requests: metrics, and one log line per finished request. Never a prompt, an answer or a key. */
 export class Observer {
@@ -87,7 +95,7 @@ export class Observer {
     });
     this.#queueJobs = metrics.counter({
       name: 'retry_jobs_total',
-      help: 'Jobs that retry workers had, by what this ingress saw of their end',
+      help: 'Jobs for the retry workers, by what this ingress saw of their end',
       labels: ['outcome'],
     });
     this.#budgetExhausted = metrics.counter({

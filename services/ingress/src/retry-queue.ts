@@ -72,7 +72,10 @@ export class RetryQueue {
     const job = new Job(known, exchange, this.#parts.budget);
     try {
       const place = await this.#offer(step.endpoint, known, exchange);
-      if (place === null) return { kind: 'queue-refused' };
+      if (place === null) {
+        this.#parts.observer.job('refused');
+        return { kind: 'queue-refused' };
+      }
       const end = await this.#handOver(place, job, exchange);
       const outcome = job.outcome(end);
       this.#parts.observer.job(jobResult(end, outcome));
