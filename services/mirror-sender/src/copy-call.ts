@@ -5,7 +5,7 @@ import { type FailureCause, readWhole, splitUrl, type Upstream } from '@llm-gate
 const maxCopyMs = 600_000;
 
 /** Why a copy is ended before its answer has. */
-export type StopReason =
+type StopReason =
   /** The time that its config gives it is over. */
   | 'timeout'
   /** This sender has to go. */

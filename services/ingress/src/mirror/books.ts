@@ -40,6 +40,8 @@ export class Books implements Disposable {
   readonly #ledger = new CopyLedger({ maxOpen: maxOpenCopies, lostAfterMs });
   readonly #parts = new DisposableStack();
   readonly #reason = boundedLabel(maxReasons);
+  /** Whether copies were lost since the last report. */
+  #lossTold = false;
   readonly #sampled;
   readonly #ended;
 
@@ -64,6 +66,7 @@ export class Books implements Disposable {
     this.#parts.use(
       bus.subscribe(mirrorReport, (report) => {
         if (report.ingress !== ingress) return;
+        this.#lossTold = false;
         this.#ledger.heard(report.held, performance.now());
         for (const { copy, outcome, reason } of report.ended) this.#close(copy, outcome, reason);
       }),
@@ -108,10 +111,9 @@ export class Books implements Disposable {
     const lost = this.#ledger.lost(now);
     if (lost.length === 0) return;
     for (const copy of lost) this.#close(copy, 'dropped', 'lost');
-    this.#log.warn(
-      { copies: lost.length },
-      'mirror copies were lost: no mirror-sender took them, or the one that did is gone',
-    );
+    if (this.#lossTold) return;
+    this.#lossTold = true;
+    this.#log.warn('mirror copies are lost: no mirror-sender takes them, or the one that did is gone');
   }
 
   #count(outcome: CopyOutcome, reason: string): void {

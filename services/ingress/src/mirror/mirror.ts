@@ -61,7 +61,10 @@ export class Mirror implements AsyncDisposable {
       new ClaimPool({
         maxBytes: options.mirrorPoolMaxBytes,
         timeoutMs: options.mirrorClaimTimeoutMs,
-        onExpired: (copy) => this.#books.dropOpen(copy, 'claim_expired'),
+        onExpired: (copy) => {
+          this.#books.dropOpen(copy, 'claim_expired');
+          this.#logDrop('claim_expired');
+        },
       }),
     );
     parts.metrics.gauge({
@@ -121,7 +124,11 @@ export class Mirror implements AsyncDisposable {
       return;
     }
     this.#books.drop(copy, reason);
-    if (config.EnableLog) this.#parts.log.info({ requestId: exchange.id, reason }, 'mirror copy dropped');
+    this.#logDrop(reason, exchange.id);
+  }
+
+  #logDrop(reason: DropReason, requestId?: string): void {
+    if (this.#config.EnableLog) this.#parts.log.info({ requestId, reason }, 'mirror copy dropped');
   }
 
   #tryPublish(copy: number, exchange: Exchange): DropReason | undefined {
