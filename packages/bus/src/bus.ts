@@ -20,7 +20,7 @@ export interface RequestOptions {
 
 export interface RespondContext {
   readonly trace: string | undefined;
-  /** Aborts when nobody can get the answer any more: over NATS the connection is lost; in one process the asker left. */
+  /** Aborts when nobody waits for the answer any more: the deadline passed, the connection is lost, or (in one process) the asker left. */
   readonly signal: AbortSignal;
 }
 

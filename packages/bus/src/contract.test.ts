@@ -83,6 +83,20 @@ for (const [name, open] of Object.entries(networks)) {
       assert.deepEqual(await asker.bus.request(question, saying('next'), patient), saying('next'));
     });
 
+    test('tells a handler when the deadline of its asker has passed', async () => {
+      await using network = await open();
+      const [asker, slow] = await Promise.all([network.join(), network.join()]);
+      const aborted = Promise.withResolvers<void>();
+      slow.bus.respond(question, async (query, { signal }) => {
+        await new Promise((resolve) => signal.addEventListener('abort', resolve));
+        aborted.resolve();
+        return query;
+      });
+      await settled(slow.bus);
+      await assert.rejects(asker.bus.request(question, saying('x'), { timeoutMs: 50 }), hasCode('bus_timeout'));
+      await aborted.promise;
+    });
+
     test('stops waiting when the asker leaves, and does not ask for one that has left', async () => {
       await using network = await open();
       const [asker, slow] = await Promise.all([network.join(), network.join()]);

@@ -14,6 +14,8 @@ import { InFlight } from './in-flight.ts';
 import { StallWatch } from './stall-watch.ts';
 
 const traceHeader = 'traceparent';
+/** How long the asker waits, in ms from when it asked: clocks of two machines cannot be compared. */
+const timeoutHeader = 'Gateway-Timeout-Ms';
 /** The NATS services protocol (ADR-32) marks an answer that is an error with these two. */
 const errorHeader = 'Nats-Service-Error';
 const errorStatusHeader = 'Nats-Service-Error-Code';
@@ -28,6 +30,8 @@ const maxUnconfirmedBytes = 16 * 1024 * 1024;
 const confirmAfterBytes = 256 * 1024;
 const defaultMaxPayload = 1024 * 1024;
 const maxErrorLength = 1_000;
+/** More than the headers of any message here: an error of `maxErrorLength` characters, or a trace. */
+const maxHeaderBytes = 8 * 1024;
 
 interface Pending {
   readonly subject: string;
@@ -96,8 +100,7 @@ export class Link {
     options: { reply?: string; headers?: MsgHdrs } = {},
   ): DropReason | undefined {
     if (this.#lost.signal.aborted || this.#connection.isClosed()) return 'disconnected';
-    const headerBytes = options.headers === undefined ? 0 : options.headers.toString().length;
-    if (bytes.length + headerBytes > this.maxBytes) return 'too_large';
+    if (sizeOf(bytes, options.headers, this.maxBytes) > this.maxBytes) return 'too_large';
     if (this.isFull) return 'backlog';
     this.#connection.publish(subject, bytes, options);
     this.#unconfirmedBytes += bytes.length;
@@ -127,7 +130,7 @@ export class Link {
       const token = this.#requests.toString(36);
       const dropped = this.publish(subject, bytes, {
         reply: this.#inbox + token,
-        ...(trace !== undefined && { headers: traceHeaders(trace) }),
+        headers: requestHeaders(timeoutMs, trace),
       });
       if (dropped !== undefined) {
         reject(dropFailure(subject, dropped, { bytes: bytes.length, maxBytes: this.maxBytes }));
@@ -240,9 +243,16 @@ export function traceOf(message: Msg): string | undefined {
   return message.headers?.get(traceHeader) || undefined;
 }
 
-export function traceHeaders(trace: string): MsgHdrs {
+/** How long the asker of a message waits; undefined when it does not say so. */
+export function timeoutOf(message: Msg): number | undefined {
+  const timeoutMs = Number(message.headers?.get(timeoutHeader) || Number.NaN);
+  return timeoutMs >= 0 ? timeoutMs : undefined;
+}
+
+function requestHeaders(timeoutMs: number, trace: string | undefined): MsgHdrs {
   const headers = emptyHeaders();
-  headers.set(traceHeader, trace);
+  headers.append(timeoutHeader, String(timeoutMs));
+  if (trace !== undefined) headers.append(traceHeader, trace);
   return headers;
 }
 
@@ -263,6 +273,12 @@ export function dropFailure(
         { details: { subject, ...size } },
       );
   }
+}
+
+/** Headers count as well, but are encoded to be measured only where that could matter. */
+function sizeOf(bytes: Uint8Array, headers: MsgHdrs | undefined, maxBytes: number): number {
+  const isNear = headers !== undefined && bytes.length + maxHeaderBytes > maxBytes;
+  return bytes.length + (isNear ? Buffer.byteLength(headers.toString()) : 0);
 }
 
 function replyFailure(subject: string, message: Msg, headers: MsgHdrs): GatewayError | undefined {

@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   type EventMessage,
@@ -7,32 +6,21 @@ import {
   ownedSubject,
   type RequestMessage,
 } from '@llm-gateway/protocol';
-import {
-  type Authenticator,
-  connect,
-  credsAuthenticator,
-  type Msg,
-  type NatsConnection,
-  type Subscription as NatsSubscription,
-  type NodeConnectionOptions,
-  TimeoutError,
-} from '@nats-io/transport-node';
+import type { Msg, NatsConnection, Subscription as NatsSubscription } from '@nats-io/transport-node';
 import type { Bus, BusObserver, DropReason, RequestOptions, RespondContext, Subscription } from './bus.ts';
+import { Dialer } from './dialer.ts';
 import { askerLeft, responderFailure, unavailable } from './failure.ts';
 import { decodeJob, encodeJob } from './job-frame.ts';
-import { dropFailure, Link, traceOf } from './link.ts';
-import { type BusSettings, serverList } from './options.ts';
-import { isAnswering } from './probe.ts';
+import { dropFailure, Link, timeoutOf, traceOf } from './link.ts';
+import type { BusSettings } from './options.ts';
 import { Endpoint, ServiceCard } from './service-card.ts';
 import { subscription } from './subscription.ts';
 
 const queueGroup = 'gw';
 const defaultConnectTimeoutMs = 5_000;
-const firstReconnectMs = 250;
 const reconnectMs = 250;
-const reconnectJitterMs = 750;
+const reconnectJitterMs = 500;
 const defaultPingIntervalMs = 5_000;
-const maxPingsOut = 2;
 const defaultDrainTimeoutMs = 5_000;
 const noBytes = new Uint8Array(0);
 
@@ -66,7 +54,7 @@ interface Registration {
 }
 
 class NatsBus implements Bus {
-  readonly #settings: BusSettings;
+  readonly #dialer: Dialer;
   readonly #name: string;
   readonly #observer: BusObserver;
   readonly #drainTimeoutMs: number;
@@ -75,20 +63,18 @@ class NatsBus implements Bus {
   readonly #draining = new Set<Promise<void>>();
   readonly #listeners = new Set<(connected: boolean) => void>();
   readonly #stopped = new AbortController();
-  readonly #connectTimeoutMs: number;
-  readonly #pingIntervalMs: number;
-  /** A server accepted a connection and said nothing. */
-  #silent = false;
   #link: Link | undefined;
   #disposal: Promise<void> | undefined;
 
   constructor(settings: BusSettings, options: NatsOptions) {
-    this.#settings = settings;
+    this.#dialer = new Dialer(settings, {
+      name: options.name,
+      connectTimeoutMs: options.connectTimeoutMs ?? defaultConnectTimeoutMs,
+      pingIntervalMs: options.pingIntervalMs ?? defaultPingIntervalMs,
+    });
     this.#name = options.name;
     this.#observer = options.observer ?? {};
     this.#drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
-    this.#connectTimeoutMs = options.connectTimeoutMs ?? defaultConnectTimeoutMs;
-    this.#pingIntervalMs = options.pingIntervalMs ?? defaultPingIntervalMs;
     this.#card = new ServiceCard(options.name, options.version ?? '0.0.0');
     for (const [subject, answer] of this.#card.answers()) {
       this.#register(subject, undefined, (message, link) => link.reply(message, Buffer.from(answer())));
@@ -225,30 +211,20 @@ class NatsBus implements Bus {
     while (!this.#stopped.signal.aborted) {
       // Aborted: the loop's condition sees it.
       await delay(waitMs, undefined, { signal: this.#stopped.signal }).catch(() => undefined);
+      const startedMs = performance.now();
       const connection = await this.#connect();
       if (connection !== undefined) await this.#serve(connection);
       // All processes lose a server at the same moment; they must not come back at the same moment.
-      waitMs = connection ? Math.random() * firstReconnectMs : reconnectMs + Math.random() * reconnectJitterMs;
+      const wasUsed = connection !== undefined && performance.now() - startedMs > reconnectMs;
+      waitMs = (wasUsed ? 0 : reconnectMs) + Math.random() * reconnectJitterMs;
     }
   }
 
   async #connect(): Promise<NatsConnection | undefined> {
     if (this.#stopped.signal.aborted) return undefined;
     try {
-      const options = await connectionOptions(this.#settings);
-      const timeout = this.#connectTimeoutMs;
-      const servers = this.#silent ? await answering(options.servers, timeout) : options.servers;
-      const connection = await connect({
-        ...options,
-        servers,
-        timeout,
-        name: this.#name,
-        pingInterval: this.#pingIntervalMs,
-      });
-      this.#silent = false;
-      return connection;
+      return await this.#dialer.dial();
     } catch (cause) {
-      this.#silent ||= cause instanceof TimeoutError;
       const why = cause instanceof Error ? cause.message : String(cause);
       this.#observer.connectFailed?.(new GatewayError('bus_unavailable', `cannot connect to NATS: ${why}`, { cause }));
       return undefined;
@@ -310,6 +286,7 @@ class Answering implements RespondContext {
   readonly #link: Link;
   readonly #endpoint: Endpoint;
   readonly #startedMs = performance.now();
+  #signal: AbortSignal | undefined;
 
   constructor(message: Msg, link: Link, endpoint: Endpoint) {
     this.subject = endpoint.subject;
@@ -323,14 +300,23 @@ class Answering implements RespondContext {
   }
 
   get signal(): AbortSignal {
-    return this.#link.lost;
+    if (this.#signal === undefined) {
+      const timeoutMs = timeoutOf(this.#message);
+      const leftMs = timeoutMs && Math.max(0, timeoutMs - (performance.now() - this.#startedMs));
+      this.#signal =
+        leftMs === undefined
+          ? this.#link.lost
+          : AbortSignal.any([this.#link.lost, AbortSignal.timeout(Math.ceil(leftMs))]);
+    }
+    return this.#signal;
   }
 
   answer(bytes: Uint8Array): void {
     const dropped = this.#link.reply(this.#message, bytes);
-    // An answer that does not fit must not look like a silent responder.
-    if (dropped === 'too_large')
+    if (dropped !== undefined) {
+      // Of an answer that does not fit the asker hears at once, instead of waiting for it.
       throw dropFailure(this.subject, dropped, { bytes: bytes.length, maxBytes: this.#link.maxBytes });
+    }
     this.#endpoint.count(performance.now() - this.#startedMs);
   }
 
@@ -338,37 +324,6 @@ class Answering implements RespondContext {
     this.#endpoint.count(performance.now() - this.#startedMs, failure.message);
     this.#link.replyFailure(this.#message, failure);
   }
-}
-
-/** Reads the files anew, so that a rotated certificate or credential is used at the next connection. */
-async function connectionOptions(settings: BusSettings): Promise<NodeConnectionOptions & { servers: string[] }> {
-  const servers = serverList(settings.natsServers);
-  const { natsTlsCaFile: caFile, natsTlsCertFile: certFile, natsTlsKeyFile: keyFile } = settings;
-  const tls = Boolean(caFile || certFile) || servers.some((server) => server.startsWith('tls://'));
-  return {
-    servers,
-    // The client would go on answering requests by waiting, and buffer events; a connection is one `Link` here, and `NatsBus` makes the next.
-    reconnect: false,
-    noAsyncTraces: true,
-    maxPingOut: maxPingsOut,
-    ...(settings.natsUser && { user: settings.natsUser, pass: settings.natsPassword ?? '' }),
-    ...(settings.natsToken && { token: settings.natsToken }),
-    ...(settings.natsCredsFile && { authenticator: await credentials(settings.natsCredsFile) }),
-    ...(tls && {
-      tls: { ...(caFile && { caFile }), ...(certFile && { certFile }), ...(keyFile && { keyFile }) },
-    }),
-  };
-}
-
-async function answering(servers: readonly string[], timeoutMs: number): Promise<string[]> {
-  const answers = await Promise.all(servers.map((server) => isAnswering(server, timeoutMs)));
-  const able = servers.filter((_, index) => answers[index]);
-  if (able.length === 0) throw new Error('no server answers');
-  return able;
-}
-
-async function credentials(file: string): Promise<Authenticator> {
-  return credsAuthenticator(await readFile(file));
 }
 
 function subjectOf(message: { readonly subject: string }, owner: string | undefined): string {
