@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { startService } from '@llm-gateway/testing';
+import { startService, until } from '@llm-gateway/testing';
 
 /** Runs a service that must refuse its flags, and gives the lines it printed. */
 async function refused(service: string, flags: string[], env: Record<string, string> = {}): Promise<string> {
-  const child = await startService(service, flags, { until: 'spawned', env });
-  const exit = await child.exited;
-  assert.deepEqual(exit, { code: 64, signal: null }, child.output());
+  await using child = await startService(service, flags, { until: 'spawned', env });
+  await until(() => child.ended, { timeoutMs: 30_000, what: `${service} ${flags.join(' ')} ends` });
+  assert.deepEqual(await child.exited, { code: 64, signal: null }, child.output());
   return child.output();
 }
 
@@ -57,27 +57,35 @@ describe('flags', { concurrency: 4 }, () => {
     }
   });
 
-  const wrong: [string, string][] = [
-    ['not JSON', '[{'],
-    ['no array', '{"base_url":"local"}'],
-    ['base_url', '[{"weight":1}]'],
-    ['base_url', '[{"base_url":"ftp://x","weight":1}]'],
-    ['base_url', '[{"base_url":"example.com","weight":1}]'],
-    ['api_key', '[{"base_url":"http://x","api_key":5,"weight":1}]'],
-    ['model', '[{"base_url":"http://x","model":[],"weight":1}]'],
-    ['fallback', '[{"base_url":"http://x","fallback":"yes","weight":1}]'],
-    ['weight', '[{"base_url":"http://x","weight":-1}]'],
-    ['weight', '[{"base_url":"http://x","weight":1.5}]'],
-    ['prefix', '[{"base_url":"http://x","prefix":7,"weight":1}]'],
-  ];
-  for (const service of ['ingress', 'router'] as const) {
-    for (const [field, config] of wrong) {
-      it(`${service} refuses --route-config ${config}`, async () => {
-        const output = await refused(service, ['--route-policy', 'weight', '--route-config', config]);
-        assert.match(output, /--route-config/);
-        if (field !== 'not JSON' && field !== 'no array') assert.ok(output.includes(field), output);
-      });
+  it('names every mistake of a route config by its row and field', async () => {
+    const rows = {
+      'base_url [0]': '{"weight":1}',
+      'base_url [1]': '{"base_url":"ftp://x"}',
+      'base_url [2]': '{"base_url":"example.com"}',
+      'api_key [3]': '{"base_url":"http://x","api_key":5}',
+      'model [4]': '{"base_url":"http://x","model":[]}',
+      'fallback [5]': '{"base_url":"http://x","fallback":"yes"}',
+      'weight [6]': '{"base_url":"http://x","weight":-1}',
+      'weight [7]': '{"base_url":"http://x","weight":1.5}',
+      'prefix [8]': '{"base_url":"http://x","prefix":7}',
+    };
+    const config = `[${Object.values(rows).join(',')}]`;
+    const output = await refused('ingress', ['--route-policy', 'weight', '--route-config', config]);
+    const lines = output.split('\n').filter((line) => line !== '');
+    assert.equal(lines.length, Object.keys(rows).length, output);
+    for (const row of Object.keys(rows)) {
+      const [field = '', index = ''] = row.split(' ');
+      assert.ok(
+        lines.some((line) => line.includes(`--route-config${index}.${field}`)),
+        `${row} in\n${output}`,
+      );
     }
+  });
+
+  for (const config of ['[{', '{"base_url":"local"}']) {
+    it(`router refuses --route-config ${config}`, async () => {
+      assert.match(await refused('router', ['--route-policy', 'weight', '--route-config', config]), /--route-config/);
+    });
   }
 
   it('refuses a route config without a policy', async () => {
