@@ -124,6 +124,16 @@ for (const disaggregation of disaggregations) {
       }
     }
 
+    it('gives both engines the whole of a large prompt', async () => {
+      const prompt = 'Say "é" \\ and go on.\n'.repeat(20_000);
+      const sent = JSON.stringify({ model: 'm', prompt, stream: false });
+      const response = await post(gateway.url, sent, { path: '/v1/completions' });
+      assert.equal(response.status, 200, await response.text());
+      const calls = engines.flatMap((engine) => engine.requests.filter(({ body }) => body.length >= sent.length));
+      assert.equal(calls.length, expectedParams(disaggregation, 0).prefill === null ? 1 : 2);
+      for (const call of calls) assert.equal((call.json() as { prompt: string }).prompt, prompt);
+    });
+
     it('uses the connections of both engines again', () => {
       for (const engine of engines) {
         assert.ok(engine.requests.length > 2);
