@@ -32,7 +32,7 @@ export class Exchange {
   route: RouteLabel = 'none';
   /** The instance or the endpoint's host that was tried last. */
   endpoint = '';
-  /** The prefill instance of the last attempt, where there was one. */
+  /** The prefill instance that was tried last. */
   prefill: string | undefined;
   attempts = 0;
   /** The broken answer's code, when the client got part of one. */
