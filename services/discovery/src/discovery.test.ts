@@ -96,6 +96,14 @@ function neutral(podName: string, port = 8000) {
   return { podName, instances: [{ port }] };
 }
 
+/** Writes the records of pods again and again, as their registrars do, whether or not Redis is there. */
+function beating(redis: RedisServer, ...names: string[]): Disposable & { names: string[] } {
+  const beats = { names, [Symbol.dispose]: () => clearInterval(timer) };
+  const beat = () => put(redis, ...beats.names.map((name) => neutral(name))).catch(() => undefined);
+  const timer = setInterval(beat, 300);
+  return beats;
+}
+
 /** Flags of node that set the clock of a process. */
 function clockOff(byMs: number): Record<string, string> {
   const script = `const now = Date.now; Date.now = () => now() + ${byMs};`;
@@ -223,18 +231,15 @@ for (const [kind, byMs] of [
     await using redis = await startRedis();
     const ttl = ['--discovery-redis-status-ttl-ms', '2000'];
     await put(redis, neutral('lives'), neutral('ends'), { ...neutral('dead'), timestampMs: Date.now() - 2500 });
+    using beats = beating(redis, 'lives', 'ends');
     await using _discovery = await startService('discovery', redisFlags(nats, redis, ttl), { env: clockOff(byMs) });
     await using listener = new Listener(nats.url);
     await listener.shows('ends_dp0', 'lives_dp0');
-    const beats = setInterval(() => void put(redis, neutral('lives')), 500);
-    try {
-      await listener.shows('lives_dp0');
-      await put(redis, neutral('dead'));
-      await listener.shows('dead_dp0', 'lives_dp0');
-      assert.equal(listener.fewest, 1);
-    } finally {
-      clearInterval(beats);
-    }
+    beats.names = ['lives'];
+    await listener.shows('lives_dp0');
+    beats.names = ['lives', 'dead'];
+    await listener.shows('dead_dp0', 'lives_dp0');
+    assert.equal(listener.fewest, 1);
   });
 }
 
@@ -242,10 +247,11 @@ test('while Redis is away longer than the TTL nothing expires; back empty, entri
   await using nats = await startNats();
   await using redis = await startRedis();
   const ttl = ['--discovery-redis-status-ttl-ms', '2000'];
-  await put(redis, neutral('a'), neutral('b'));
+  using beats = beating(redis, 'a', 'b');
   await using discovery = await startService('discovery', redisFlags(nats, redis, ttl));
   await using listener = new Listener(nats.url);
   await listener.shows('a_dp0', 'b_dp0');
+  beats.names = [];
   await redis.kill();
   await until(() => !listener.follower.state().storeUp);
   const awayMs = performance.now();
@@ -258,13 +264,9 @@ test('while Redis is away longer than the TTL nothing expires; back empty, entri
   await until(() => listener.follower.state().storeUp);
   assert.deepEqual(listener.ids, ['a_dp0', 'b_dp0']);
   assert.equal((await discovery.metrics()).value('llm_gateway_instances', { state: 'held' }), 2);
-  const beats = setInterval(() => void put(redis, neutral('a')), 300);
-  try {
-    await listener.shows('a_dp0');
-    assert.equal((await discovery.metrics()).value('llm_gateway_instances', { state: 'live' }), 1);
-  } finally {
-    clearInterval(beats);
-  }
+  beats.names = ['a'];
+  await listener.shows('a_dp0');
+  assert.equal((await discovery.metrics()).value('llm_gateway_instances', { state: 'live' }), 1);
 });
 
 test('a replica that is cut off from its store is left for one that is not', async () => {
