@@ -27,8 +27,6 @@ export class EtcdReader implements StoreReader {
   #heardAtMs = performance.now();
   /** `lost` was said and nothing heard since. */
   #away = false;
-  /** `lost` was said and nothing loaded since. */
-  #doubtful = false;
   /** Keys whose value does not count, and why. */
   readonly #skipped = new Map<string, string>();
 
@@ -68,7 +66,8 @@ export class EtcdReader implements StoreReader {
         failures++;
         this.#sink.onFailure(error instanceof GatewayError ? error : unexpected(error));
         if (failures % urls.length !== 0) continue;
-        this.#lose();
+        // Once round the list may have been one member that ended, behind an address that all share.
+        if (failures > urls.length) this.#lose();
         await this.#pause.wait(retryDelayMs(failures / urls.length, Math.random));
       }
     }
@@ -100,13 +99,13 @@ export class EtcdReader implements StoreReader {
   }
 
   #load(entries: readonly EtcdEntry[], head: EtcdHead): void {
-    const doubtful = this.#doubtful || this.#isOtherHistory(head);
+    // Leases are renewed every third of their TTL: in a shorter outage none can have run out whose holder lives.
+    const doubtful = this.#isOtherHistory(head) || performance.now() - this.#heardAtMs > this.ttlMs / 2;
     const records = new Map<string, PodRecord>();
     for (const entry of entries) {
       const record = this.#decode(entry);
       if (record) records.set(podName(entry.key), record);
     }
-    this.#doubtful = false;
     this.#head = head;
     this.#hear();
     this.#sink.onEvent({ kind: 'loaded', records, doubtful, storeWallMs: null });
@@ -122,16 +121,17 @@ export class EtcdReader implements StoreReader {
       if (!entry) this.#skipped.delete(key);
     }
     if (this.#head) this.#head = { ...this.#head, revision: Math.max(this.#head.revision, changes.revision) };
+    const deletedTogether = changes.deletions.size === 1;
     changes.clear();
     this.#hear();
-    this.#sink.onEvent({ kind: 'changed', puts, deletes });
+    this.#sink.onEvent({ kind: 'changed', puts, deletes, deletedTogether });
   }
 
   #confirm(head: EtcdHead): void {
     if (this.#closed) return;
     if (this.#isOtherHistory(head)) throw new GatewayError('store_unavailable', 'etcd: the data was lost or replaced');
     this.#hear();
-    this.#sink.onEvent({ kind: 'changed', puts: new Map(), deletes: [] });
+    this.#sink.onEvent({ kind: 'changed', puts: new Map(), deletes: [], deletedTogether: false });
   }
 
   #isOtherHistory(head: EtcdHead): boolean {
@@ -159,7 +159,6 @@ export class EtcdReader implements StoreReader {
   #lose(): void {
     if (this.#away || this.#closed) return;
     this.#away = true;
-    this.#doubtful = true;
     this.#sink.onEvent({ kind: 'lost' });
   }
 }
@@ -169,6 +168,8 @@ class Changes {
   /** By key, the newest; null: deleted. */
   readonly entries = new Map<string, EtcdEntry | null>();
   revision = 0;
+  /** Revisions that deleted something. */
+  readonly deletions = new Set<number>();
   ended: GatewayError | null = null;
   readonly #pause: Pause;
 
@@ -182,6 +183,7 @@ class Changes {
 
   clear(): void {
     this.entries.clear();
+    this.deletions.clear();
   }
 
   onPut(entry: EtcdEntry, revision: number): void {
@@ -189,6 +191,7 @@ class Changes {
   }
 
   onDelete(key: string, revision: number): void {
+    this.deletions.add(revision);
     this.#add(key, null, revision);
   }
 

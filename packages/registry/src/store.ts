@@ -16,7 +16,13 @@ export type StoreEvent =
       readonly storeWallMs: number | null;
     }
   /** What changed since the last event; nothing did when both are empty, which says that the store is there. */
-  | { readonly kind: 'changed'; readonly puts: Records; readonly deletes: readonly string[] }
+  | {
+      readonly kind: 'changed';
+      readonly puts: Records;
+      readonly deletes: readonly string[];
+      /** All of `deletes` went in one act. */
+      readonly deletedTogether: boolean;
+    }
   /** The store does not answer. Said once; the next event of another kind ends it. */
   | { readonly kind: 'lost' };
 

@@ -63,11 +63,16 @@ class Replay {
   }
 
   put(records: Record<string, PodRecord>): this {
-    return this.event({ kind: 'changed', puts: new Map(Object.entries(records)), deletes: [] });
+    return this.event({ kind: 'changed', puts: new Map(Object.entries(records)), deletes: [], deletedTogether: false });
   }
 
+  /** In one act. */
   deleted(...deletes: string[]): this {
-    return this.event({ kind: 'changed', puts: new Map(), deletes });
+    return this.event({ kind: 'changed', puts: new Map(), deletes, deletedTogether: true });
+  }
+
+  deletedOneByOne(...deletes: string[]): this {
+    return this.event({ kind: 'changed', puts: new Map(), deletes, deletedTogether: false });
   }
 
   lost(): this {
@@ -244,7 +249,7 @@ test('a put and a delete touch one pod', () => {
 test('a prefix that is deleted as a whole is held, one after the other leaves', () => {
   const [a, b] = [record('a', noonMs), record('b', noonMs)];
   assert.deepEqual(new Replay().loaded({ a, b }).deleted('a', 'b').names(), ['a_dp0', 'b_dp0']);
-  assert.deepEqual(new Replay().loaded({ a, b }).deleted('a').deleted('b').names(), []);
+  assert.deepEqual(new Replay().loaded({ a, b }).deletedOneByOne('a', 'b').names(), []);
 });
 
 test('staleness is judged whenever the store is heard of', () => {

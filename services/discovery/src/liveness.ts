@@ -68,11 +68,11 @@ export function step(state: Liveness, event: StoreEvent, context: { readonly now
     const judge = { storeTimeMs, ttlMs: pace.ttlMs, referenceWallMs: referenceWall(event, now) };
     for (const [name, record] of event.records) pods.set(name, seen(state.pods.get(name), record, judge));
     const missing = [...pods.keys()].filter((name) => !event.records.has(name));
-    vanish(pods, missing, { storeTimeMs, heldForMs: event.doubtful ? pace.ttlMs : null });
+    vanish(pods, missing, { storeTimeMs, heldForMs: event.doubtful ? pace.ttlMs : null, together: true });
   } else {
     const judge = { storeTimeMs, ttlMs: pace.ttlMs, referenceWallMs: now.wallMs };
     for (const [name, record] of event.puts) pods.set(name, seen(state.pods.get(name), record, judge));
-    vanish(pods, event.deletes, { storeTimeMs, heldForMs: null });
+    vanish(pods, event.deletes, { storeTimeMs, heldForMs: null, together: event.deletedTogether });
   }
   for (const [name, pod] of pods) {
     if (pod.liveUntilMs > storeTimeMs || pod.state === 'expired') continue;
@@ -138,10 +138,10 @@ function firstLife(record: PodRecord, { storeTimeMs, ttlMs, referenceWallMs }: J
 function vanish(
   pods: Map<string, Pod>,
   missing: readonly string[],
-  options: { storeTimeMs: number; heldForMs: number | null },
+  options: { storeTimeMs: number; heldForMs: number | null; together: boolean },
 ): void {
   const listed = missing.filter((name) => isListed(pods.get(name)));
-  const emptied = listed.length > 1 && count(pods, isListed) === listed.length;
+  const emptied = options.together && listed.length > 1 && count(pods, isListed) === listed.length;
   for (const name of missing) {
     const pod = pods.get(name);
     // What is held already is neither removed nor held longer.
