@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { type ErrorCode, errorBody, errorCodes, type FinishReason } from '@llm-gateway/protocol';
 import { type FlatHeaders, headerValue } from '@llm-gateway/upstream';
 import type { Stalled, StallWatch } from './stall-watch.ts';
+import { type Flushable, flushAtEndOfTurn } from './turn.ts';
 
 /** Names that an upstream's answer must not set: the gateway answers them itself. */
 export const ownResponseHeaders: ReadonlySet<string> = new Set([
@@ -13,24 +14,31 @@ export const ownResponseHeaders: ReadonlySet<string> = new Set([
 ]);
 
 const lingerMs = 2000;
-const lastChunk = Buffer.from('0\r\n\r\n');
-const crlf = Buffer.from('\r\n');
+/** A chunk up to here is joined with what else leaves in this turn; a larger one is not worth the copy. */
+const joinedBytes = 16_384;
+/** Bytes of one answer that may wait for the end of a turn. */
+const maxWaitingBytes = 262_144;
 
 /**
  * The client's side of one request, and the one place that commits: from the first byte written here nothing is tried again.
  *
  * The head is held until the first body byte (or the end) is there, so that an upstream that dies between the two can still be replaced.
- * Chunks are framed here and written to the socket in one piece each: Node's own framing costs three writes and a tick per chunk.
+ * Chunks are framed here, past `ServerResponse.write`, which takes three writes and a tick for each; and as Latin-1 text, which stands for
+ * the same bytes, because Node joins text with text and sends it in one plain write.
  */
-export class ClientResponse implements Stalled {
+export class ClientResponse implements Stalled, Flushable {
   readonly #response: ServerResponse;
   readonly #stalls: StallWatch;
   #head: { status: number; headers: FlatHeaders } | undefined;
   #chunked = false;
   #eventStream = false;
   #headOut = false;
-  /** The last bytes sent, to know whether an event was left open. */
-  #tail: Buffer = crlf;
+  /** What leaves when this turn ends. */
+  #waiting = '';
+  #ended = false;
+  #flushDue = false;
+  /** The last bytes of an event stream, to know whether an event was left open. */
+  #tail = '';
   #onDrain: (() => void) | undefined;
   committed = false;
   status = 0;
@@ -40,7 +48,6 @@ export class ClientResponse implements Stalled {
   onCommit: (() => void) | undefined;
   /** Set while somebody wants to know it: sees the bytes of the answer as they pass. */
   finishReason: FinishReason | undefined;
-
   stalledSinceMs = 0;
 
   constructor(response: ServerResponse, stalls: StallWatch) {
@@ -54,23 +61,28 @@ export class ClientResponse implements Stalled {
   }
 
   /**
-   * Sends one chunk as it is. False when the client takes it slower than it comes: `onDrain` is called once when it has caught up.
+   * Sends one chunk as it is, when this turn ends. False when the client takes it slower than it comes: `onDrain` is called once when it has
+   * caught up.
    */
   write(chunk: Buffer, onDrain: () => void): boolean {
+    if (chunk.length === 0) return true;
     if (!this.committed) this.#commit();
     this.bodyBytes += chunk.length;
     this.finishReason?.take(chunk);
-    if (this.#eventStream) this.#tail = chunk.length >= 4 ? chunk : Buffer.concat([this.#tail.subarray(-4), chunk]);
-    if (chunk.length === 0) return true;
-    const taken = this.#send(this.#chunked ? frame(chunk) : chunk);
-    if (!taken && this.#onDrain === undefined) this.#waitForDrain(onDrain);
-    return taken;
+    if (chunk.length <= joinedBytes) this.#add(this.#chunked ? frame(chunk) : chunk.toString('latin1'));
+    else this.#sendLarge(chunk);
+    if (this.#eventStream)
+      this.#tail = (this.#tail + chunk.toString('latin1', Math.max(0, chunk.length - 4))).slice(-4);
+    if (this.#waiting.length <= maxWaitingBytes && !this.#outlet.writableNeedDrain) return true;
+    this.#onDrain ??= onDrain;
+    return false;
   }
 
   /** The answer is whole. */
   end(): void {
     if (!this.committed) this.#commit();
-    this.#response.end(this.#chunked ? lastChunk : undefined);
+    this.#ended = true;
+    this.#add(this.#chunked ? '0\r\n\r\n' : '');
   }
 
   /** A whole answer at once; its length is told by `body`, whatever `headers` say. */
@@ -119,12 +131,24 @@ export class ClientResponse implements Stalled {
       return;
     }
     if (this.#eventStream) {
-      const event = Buffer.from(
-        `${endsEvent(this.#tail) ? '' : '\n\n'}data: ${JSON.stringify(errorBody(code, message))}\n\n`,
-      );
-      this.#send(this.#chunked ? frame(event) : event);
+      const event = `${endsEvent(this.#tail) ? '' : '\n\n'}data: ${JSON.stringify(errorBody(code, message))}\n\n`;
+      this.#add(this.#chunked ? frame(Buffer.from(event)) : event);
     }
+    this.flush();
     socket.destroySoon();
+  }
+
+  /** Sends what waits. The end of the turn calls it; see `flushAtEndOfTurn`. */
+  flush(): void {
+    this.#flushDue = false;
+    if (this.#waiting !== '' || !this.#headOut) {
+      const text = this.#waiting;
+      this.#waiting = '';
+      this.#send(text, 'latin1');
+    }
+    // The head and a small body have left in one write by now, so that this one has nothing more to send.
+    if (this.#ended) this.#response.end();
+    else if (this.#onDrain !== undefined) this.#waitForDrain(this.#onDrain);
   }
 
   #commit(): void {
@@ -149,26 +173,55 @@ export class ClientResponse implements Stalled {
     this.onCommit?.();
   }
 
-  /** Past the head, straight to the socket: `ServerResponse.write` corks it and schedules an uncork for every chunk. */
-  #send(bytes: Buffer): boolean {
-    const socket: Socket | null = this.#response.socket;
-    if (this.#headOut && socket !== null) return socket.write(bytes);
+  /** What holds the bytes that are under way: the response itself while an earlier one of a pipelining client has the socket. */
+  get #outlet(): ServerResponse | Socket {
+    return this.#response.socket ?? this.#response;
+  }
+
+  #add(text: string): void {
+    this.#waiting += text;
+    if (this.#flushDue) return;
+    this.#flushDue = true;
+    flushAtEndOfTurn(this);
+  }
+
+  #sendLarge(chunk: Buffer): void {
+    if (this.#chunked) this.#waiting += `${chunk.length.toString(16)}\r\n`;
+    this.flush();
+    this.#send(chunk);
+    if (this.#chunked) this.#add('\r\n');
+  }
+
+  #send(bytes: Buffer | string, encoding: BufferEncoding = 'latin1'): void {
+    const response = this.#response;
+    if (this.#headOut && response.socket !== null) {
+      response.socket.write(bytes, encoding);
+      return;
+    }
     this.#headOut = true;
-    return this.#response.write(bytes);
+    response.write(bytes, encoding);
+    // It corked the socket until the next tick, to join this with writes that come from here in one piece anyway.
+    response.socket?.uncork();
   }
 
   #waitForDrain(onDrain: () => void): void {
-    const source = this.#response.socket ?? this.#response;
+    const outlet = this.#outlet;
+    if (!outlet.writableNeedDrain) {
+      this.#onDrain = undefined;
+      onDrain();
+      return;
+    }
+    if (this.stalledSinceMs > 0) return;
     const caughtUp = () => {
       this.#onDrain = undefined;
+      this.stalledSinceMs = 0;
       this.#stalls.end(this);
-      source.off('drain', caughtUp).off('close', caughtUp);
+      outlet.off('drain', caughtUp).off('close', caughtUp);
       onDrain();
     };
-    this.#onDrain = caughtUp;
     this.stalledSinceMs = performance.now();
     this.#stalls.begin(this);
-    source.on('drain', caughtUp).on('close', caughtUp);
+    outlet.on('drain', caughtUp).on('close', caughtUp);
   }
 
   /** The client has not taken anything for too long. */
@@ -177,19 +230,12 @@ export class ClientResponse implements Stalled {
   }
 }
 
-/** One chunk of the chunked transfer coding (RFC 9112 section 7.1) in one buffer. */
-function frame(chunk: Buffer): Buffer {
-  const size = chunk.length.toString(16);
-  const framed = Buffer.allocUnsafe(size.length + chunk.length + 4);
-  framed.write(size, 0, 'latin1');
-  crlf.copy(framed, size.length);
-  chunk.copy(framed, size.length + 2);
-  crlf.copy(framed, size.length + 2 + chunk.length);
-  return framed;
+/** One chunk of the chunked transfer coding (RFC 9112 section 7.1). */
+function frame(chunk: Buffer): string {
+  return `${chunk.length.toString(16)}\r\n${chunk.toString('latin1')}\r\n`;
 }
 
 /** Whether an event stream that ended with these bytes has no event open (an empty line, in any of the three line endings). */
-function endsEvent(tail: Buffer): boolean {
-  const text = tail.subarray(-4).toString('latin1');
-  return text.endsWith('\n\n') || text.endsWith('\r\r') || text.endsWith('\n\r\n') || text === '\r\n';
+function endsEvent(tail: string): boolean {
+  return tail === '' || tail.endsWith('\n\n') || tail.endsWith('\r\r') || tail.endsWith('\n\r\n');
 }
