@@ -143,6 +143,8 @@ export const RetryOffer = Type.Object({
   deadlineMs: Milliseconds,
   /** Calls that workers made for this job before it was lost. */
   calls: Count,
+  /** So many calls the ingress allows in all; null: as many as the worker's flags do. */
+  maxCalls: Type.Union([Count, Type.Null()]),
   /** The size of the body that will come. */
   bodyBytes: Count,
 });

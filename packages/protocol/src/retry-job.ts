@@ -42,10 +42,11 @@ export interface JobProgress {
  * How a job ended.
  * - `answered`: the endpoint's answer, for the client.
  * - `exhausted`: no further call is allowed; the endpoint's last 429, unless there is a `failure`.
+ * - `limited`: the calls that the ingress allowed are used up, the worker would make more; the endpoint's last 429.
  * - `failed`: the endpoint's own failed answer, or none and a `failure`.
  * - `handed-back`: by a worker that is ending; another may go on.
  */
-export const jobEnds = ['answered', 'exhausted', 'failed', 'handed-back'] as const;
+export const jobEnds = ['answered', 'exhausted', 'limited', 'failed', 'handed-back'] as const;
 export type JobEnd = (typeof jobEnds)[number];
 
 export interface JobResult {

@@ -2,7 +2,6 @@ import { withoutJobHeaders } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import {
   type FlatHeaders,
-  failureOf,
   KeptAnswer,
   type ResponseHead,
   type ResponseSink,
@@ -40,8 +39,7 @@ export interface AttemptContext {
 
 /** Reads what a retry worker tells of the job it holds. */
 export interface JobWatch {
-  /** False gives the job up. */
-  onInformation(headers: FlatHeaders): boolean;
+  onInformation(headers: FlatHeaders): void;
   /** Whether the answer is relayed; otherwise it is kept back. */
   isForClient(head: ResponseHead): boolean;
 }
@@ -76,9 +74,7 @@ class Attempt implements ResponseSink {
   }
 
   onInformation(headers: FlatHeaders): void {
-    if (this.#context.job?.onInformation(headers) !== false) return;
-    this.#call.abort();
-    this.#finish({ kind: 'failed', failure: failureOf('reset') });
+    this.#context.job?.onInformation(headers);
   }
 
   onHead(head: ResponseHead): void {

@@ -132,6 +132,18 @@ describe('failover', () => {
     assert.deepEqual(advance(queued, lost, spent).step, { do: 'endpoint', endpoint: 2, fallback: true, waitMs: 0 });
   });
 
+  it('calls through the queue again as long as the retry budget pays for it', () => {
+    const given = rules({ fallbacks: [1, 2], queueEnabled: true });
+    const queued = run(internal, [failed(), refused(429)], given);
+    const later = { ...answer(429), body: Buffer.from('later') };
+    const limited: Outcome = { kind: 'queue-limited', answer: later, progress: { calls: 1, retryAfterMs: 50 } };
+    const again = advance(queued, limited, { rules: given, takeRetry: always });
+    assert.deepEqual(again.step, { do: 'queue', endpoint: 1, answer: later, progress: limited.progress });
+    const spent = advance(queued, limited, { rules: given, takeRetry: () => false });
+    assert.deepEqual(spent.step, { do: 'endpoint', endpoint: 2, fallback: true, waitMs: 0 });
+    assert.equal(spent.lastAnswer, later);
+  });
+
   it('goes on from the answer that a job ended with', () => {
     const given = rules({ fallbacks: [1, 2], queueEnabled: true });
     const queued = run(internal, [failed(), refused(429)], given);

@@ -39,9 +39,11 @@ export type Outcome =
   /** No retry worker took the job, or none may call again. */
   | { readonly kind: 'queue-refused' }
   /** The worker that held the job is gone, or handed it back. */
-  | { readonly kind: 'queue-lost'; readonly progress: QueueProgress };
+  | { readonly kind: 'queue-lost'; readonly progress: QueueProgress }
+  /** Another 429; whether there is a further call is for the retry budget to say. */
+  | { readonly kind: 'queue-limited'; readonly answer: StoredAnswer; readonly progress: QueueProgress };
 
-/** How far a job of the retry queue came before its worker was lost. */
+/** How far a job of the retry queue came with the workers that had it. */
 export interface QueueProgress {
   /** Calls made for it by all its workers. */
   readonly calls: number;
@@ -94,7 +96,7 @@ export function advance(
   { rules, takeRetry }: { rules: FailoverRules; takeRetry: () => boolean },
 ): FailoverState {
   const { step } = state;
-  const answer = outcome.kind === 'refused' ? outcome.answer : null;
+  const answer = 'answer' in outcome ? outcome.answer : null;
   const called = outcome.kind === 'refused' || outcome.kind === 'failed';
   const now: FailoverState = {
     ...state,
@@ -112,6 +114,9 @@ export function advance(
   }
   if (step.do === 'queue' && outcome.kind === 'queue-lost' && now.lost < maxLostWorkers && takeRetry()) {
     return { ...now, lost: now.lost + 1, step: { ...step, progress: outcome.progress } };
+  }
+  if (step.do === 'queue' && outcome.kind === 'queue-limited' && takeRetry()) {
+    return { ...now, step: { ...step, answer: outcome.answer, progress: outcome.progress } };
   }
   return nextInChain(now, outcome, rules);
 }
@@ -148,6 +153,7 @@ function errorCode(outcome: Outcome): ErrorCode {
     case 'refused':
     case 'queue-refused':
     case 'queue-lost':
+    case 'queue-limited':
       // An answer precedes each of these, so the chain ends with that answer.
       return 'upstream_failed';
   }

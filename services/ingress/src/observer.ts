@@ -21,6 +21,7 @@ export type OfferResult =
 export type QueueJobResult =
   | 'answered'
   | 'exhausted'
+  | 'limited'
   | 'failed'
   | 'lost'
   | 'refused'

@@ -4,7 +4,6 @@ import {
   decodeJobResult,
   encodeJobRequest,
   GatewayError,
-  type JobProgress,
   retryOffer,
   withoutJobHeaders,
 } from '@llm-gateway/protocol';
@@ -19,7 +18,7 @@ import {
 } from '@llm-gateway/upstream';
 import { type AttemptEnd, attempt, type JobWatch } from './attempt.ts';
 import type { Exchange } from './exchange.ts';
-import type { Outcome, QueueProgress, Step } from './failover.ts';
+import type { Outcome, QueueProgress, Step, StoredAnswer } from './failover.ts';
 import type { Observer, OfferResult, QueueJobResult } from './observer.ts';
 import type { RetryBudget } from './retry-budget.ts';
 
@@ -53,7 +52,7 @@ interface Place {
 
 /**
  * The ingress's side of the 429 retry queue: offers a job over the bus, streams the request to the worker that takes it, and relays its answer.
- * On entry the retry budget has paid for one call; each further one is paid for when the worker announces the wait for it.
+ * Where there is a retry budget it has paid for one call, and the worker gets no more than that at a time.
  */
 export class RetryQueue {
   readonly #parts: RetryQueueParts;
@@ -69,7 +68,7 @@ export class RetryQueue {
       calls: 0,
       retryAfterMs: retryAfterMs(step.answer.headers, Date.now()),
     };
-    const job = new Job(known, exchange, this.#parts.budget);
+    const job = new Job(known, exchange);
     try {
       const place = await this.#offer(step.endpoint, known, exchange);
       if (place === null) {
@@ -81,13 +80,13 @@ export class RetryQueue {
       this.#parts.observer.job(jobResult(end, outcome));
       return outcome;
     } finally {
-      job.settle();
+      if (!job.called) this.#parts.budget?.give();
     }
   }
 
   /** Offers until a worker accepts; null when none does. */
   async #offer(endpoint: number, known: QueueProgress, exchange: Exchange): Promise<Place | null> {
-    const { bus, generation, observer } = this.#parts;
+    const { bus, generation, observer, budget } = this.#parts;
     const offeredAtMs = performance.now();
     let timeouts = 0;
     for (let offers = 0; offers < maxOffers && timeouts < 2; offers++) {
@@ -101,6 +100,8 @@ export class RetryQueue {
         retryAfterMs: known.retryAfterMs === null ? null : Math.max(0, known.retryAfterMs - (now - offeredAtMs)),
         deadlineMs,
         calls: known.calls,
+        // The retry budget has paid for one.
+        maxCalls: budget === null ? null : known.calls + 1,
         bodyBytes: exchange.body.length,
       };
       try {
@@ -145,41 +146,26 @@ export class RetryQueue {
 /** One job in the hands of one worker: what the worker tells of it, and what that means. */
 class Job implements JobWatch {
   readonly #exchange: Exchange;
-  readonly #budget: RetryBudget | null;
   #progress: QueueProgress;
   #toldAtMs = performance.now();
-  /** The budget has paid for a call that has not begun. */
-  #paid = true;
-  /** The budget did not allow the next call. */
-  #overBudget = false;
+  called = false;
 
-  constructor(known: QueueProgress, exchange: Exchange, budget: RetryBudget | null) {
+  constructor(known: QueueProgress, exchange: Exchange) {
     this.#progress = known;
     this.#exchange = exchange;
-    this.#budget = budget;
   }
 
-  onInformation(headers: FlatHeaders): boolean {
+  onInformation(headers: FlatHeaders): void {
     const told = decodeJobProgress(headers);
-    if (told === null) return true;
-    this.#note(told);
-    if (told.phase === 'calling') {
-      this.#paid = false;
-    } else if (!this.#paid) {
-      this.#paid = this.#budget === null || this.#budget.take();
-      this.#overBudget = !this.#paid;
-    }
-    return !this.#overBudget;
+    if (told === null) return;
+    this.#exchange.attempts += told.calls - this.#progress.calls;
+    this.#progress = { calls: told.calls, retryAfterMs: told.retryAfterMs };
+    this.#toldAtMs = performance.now();
+    this.called ||= told.phase === 'calling';
   }
 
   isForClient({ headers }: ResponseHead): boolean {
     return decodeJobResult(headers)?.end === 'answered';
-  }
-
-  #note({ calls, retryAfterMs }: JobProgress): void {
-    this.#exchange.attempts += calls - this.#progress.calls;
-    this.#progress = { calls, retryAfterMs };
-    this.#toldAtMs = performance.now();
   }
 
   outcome(end: AttemptEnd): Outcome | null {
@@ -189,20 +175,31 @@ class Job implements JobWatch {
       case 'client-left':
         return null;
       case 'failed':
-        return this.#overBudget ? { kind: 'queue-refused' } : { kind: 'queue-lost', progress: this.#left() };
+        return { kind: 'queue-lost', progress: this.#left() };
       case 'refused':
-        break;
+        return this.#notAnswered(end.answer);
     }
-    const { answer } = end;
-    const result = decodeJobResult(answer.headers);
-    if (result === null || result.end === 'handed-back' || result.end === 'answered')
-      return { kind: 'queue-lost', progress: this.#left() };
-    if (result.failure === null) {
-      return { kind: 'refused', answer: { ...answer, headers: withoutJobHeaders(answer.headers) }, instances: [] };
+  }
+
+  #notAnswered(given: StoredAnswer): Outcome {
+    const result = decodeJobResult(given.headers);
+    const answer = { ...given, headers: withoutJobHeaders(given.headers) };
+    switch (result?.end) {
+      case 'limited': {
+        const asked = retryAfterMs(answer.headers, Date.now());
+        return { kind: 'queue-limited', answer, progress: { calls: result.calls, retryAfterMs: asked } };
+      }
+      case 'exhausted':
+      case 'failed': {
+        if (result.failure === null) return { kind: 'refused', answer, instances: [] };
+        if (!isFailureCause(result.failure)) return { kind: 'queue-refused' };
+        const { cause, error } = failureOf(result.failure);
+        return { kind: 'failed', code: error.code, cause, instances: [] };
+      }
+      default:
+        // Handed back, or not a worker's answer at all.
+        return { kind: 'queue-lost', progress: this.#left() };
     }
-    if (!isFailureCause(result.failure)) return { kind: 'queue-refused' };
-    const { cause, error } = failureOf(result.failure);
-    return { kind: 'failed', code: error.code, cause, instances: [] };
   }
 
   /** What another worker has to know. */
@@ -210,12 +207,6 @@ class Job implements JobWatch {
     const { calls, retryAfterMs } = this.#progress;
     const sinceMs = performance.now() - this.#toldAtMs;
     return { calls, retryAfterMs: retryAfterMs === null ? null : Math.max(0, retryAfterMs - sinceMs) };
-  }
-
-  /** Gives back what was paid for and not used. */
-  settle(): void {
-    if (this.#paid) this.#budget?.give();
-    this.#paid = false;
   }
 }
 
@@ -227,6 +218,8 @@ function jobResult(end: AttemptEnd, outcome: Outcome | null): QueueJobResult {
       return 'lost';
     case 'refused':
       return outcome.answer.status === 429 ? 'exhausted' : 'failed';
+    case 'queue-limited':
+      return 'limited';
     case 'queue-refused':
       return 'not_called';
     default:

@@ -29,7 +29,7 @@ describe('the wait before a call', () => {
         fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
         (calls, given, retryAfterMs, drawn) => {
           const waitMs = backoffMs(calls, given, { retryAfterMs, random: () => drawn });
-          const delayMs = Math.min(given.initDelayMs * 2 ** calls || 0, given.maxDelayMs);
+          const delayMs = Math.min(given.initDelayMs === 0 ? 0 : given.initDelayMs * 2 ** calls, given.maxDelayMs);
           const longest = Math.max(delayMs, retryAfterMs ?? 0);
           assert.ok(waitMs >= (retryAfterMs ?? 0));
           assert.ok(waitMs >= 0.9 * longest - 1e-6 && waitMs <= 1.1 * longest + 1e-6);

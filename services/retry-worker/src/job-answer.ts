@@ -1,5 +1,11 @@
 import type { ServerResponse } from 'node:http';
-import { encodeJobProgress, encodeJobResult, type JobProgress, type JobResult } from '@llm-gateway/protocol';
+import {
+  encodeJobProgress,
+  encodeJobResult,
+  type JobProgress,
+  type JobResult,
+  withoutJobHeaders,
+} from '@llm-gateway/protocol';
 import type { FlatHeaders, ResponseHead, WholeResponse } from '@llm-gateway/upstream';
 
 /**
@@ -29,7 +35,8 @@ export class JobAnswer {
 
   /** Takes the head of the answer that is about to be relayed. */
   prepare({ status, headers }: ResponseHead, result: JobResult): void {
-    this.#head = { status, headers: [...headers, ...encodeJobResult(result)] };
+    // An endpoint must not be able to tell the ingress how the job ended.
+    this.#head = { status, headers: [...withoutJobHeaders(headers), ...encodeJobResult(result)] };
   }
 
   /** False when the ingress takes it slower than it comes: `onDrain` is called once when it has caught up. */

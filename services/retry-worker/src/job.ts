@@ -19,6 +19,8 @@ export interface Terms {
   readonly endpoint: Endpoint;
   /** Calls that other workers made for this job. */
   readonly calls: number;
+  /** So many calls the ingress allows in all; null: as many as the rules do. */
+  readonly maxCalls: number | null;
   /** What the endpoint's last 429 asked for; null when it asked for nothing. */
   readonly retryAfterMs: number | null;
   /** On the clock of `performance.now()`. */
@@ -38,7 +40,7 @@ export interface JobParts {
   readonly headersTimeoutMs: number;
 }
 
-/** How a job ended. The last three are told to the ingress; of the others it sees all there is to see. */
+/** How a job ended. Those with an answer are told to the ingress; of the others it sees all there is to see. */
 export type Ending =
   | { readonly end: 'relayed' | 'broken' | 'left' }
   | {
@@ -116,6 +118,9 @@ export class Job {
     for (;;) {
       const waitMs = backoffMs(this.#calls, rules, { retryAfterMs: asked, random: Math.random });
       if (!mayCall(this.#calls, rules) || waitMs > this.#leftMs()) return exhausted(last);
+      if (this.#calls >= (this.terms.maxCalls ?? Number.POSITIVE_INFINITY)) {
+        return { end: 'limited', answer: last, failure: null };
+      }
       if (!(await this.#wait(waitMs, asked))) return this.#stopped ?? exhausted(last);
       const end = await this.#call();
       switch (end.kind) {

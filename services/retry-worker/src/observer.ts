@@ -3,7 +3,15 @@ import type { CallEnd } from './endpoint-call.ts';
 import type { Places } from './places.ts';
 
 /** How a job ended, as metrics and the log name it. `expired`: the ingress did not come with the request. */
-export type JobOutcome = 'answered' | 'broken' | 'exhausted' | 'failed' | 'handed_back' | 'cancelled' | 'expired';
+export type JobOutcome =
+  | 'answered'
+  | 'broken'
+  | 'exhausted'
+  | 'limited'
+  | 'failed'
+  | 'handed_back'
+  | 'cancelled'
+  | 'expired';
 export type OfferResult = 'accepted' | 'full' | 'draining' | 'generation' | 'hopeless';
 
 /** What is told of a job when it ended. */

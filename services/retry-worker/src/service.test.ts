@@ -94,6 +94,7 @@ class Scene implements AsyncDisposable {
       retryAfterMs: null,
       deadlineMs: 60_000,
       calls: 0,
+      maxCalls: null,
       bodyBytes: 2,
       ...change,
     };
@@ -238,6 +239,13 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     assert.equal(headers['retry-after-ms'], '30');
     assert.match(body.toString(), /"no"/);
     assert.equal(scene.engine.requests.length, 2, 'calls of other workers count');
+  });
+
+  it('makes no more calls than the ingress allows', async () => {
+    await using scene = await Scene.start(() => refuse(429, { retryAfterMs: 30 }));
+    const { status, result } = await (await scene.job({ maxCalls: 2 })).end();
+    assert.deepEqual([status, result], [429, { end: 'limited', calls: 2, failure: null }]);
+    assert.equal(scene.engine.requests.length, 2);
   });
 
   it('ends at once at any other failure, with the answer of the endpoint if there is one', async () => {

@@ -112,7 +112,7 @@ export class RetryWorker {
     if (!this.#open) return 'draining';
     const endpoint = table.endpoints[offer.endpoint];
     if (offer.generation !== table.generation || endpoint === undefined) return 'generation';
-    const { calls, retryAfterMs } = offer;
+    const { calls, maxCalls, retryAfterMs } = offer;
     const shortestMs = backoffMs(calls, rules, { retryAfterMs, random: () => 0 });
     if (!mayCall(calls, rules) || shortestMs > offer.deadlineMs) return 'hopeless';
     const place = this.places.take(offer.bodyBytes);
@@ -123,6 +123,7 @@ export class RetryWorker {
       requestId: offer.requestId,
       endpoint,
       calls,
+      maxCalls,
       retryAfterMs,
       deadlineAtMs: sinceMs + offer.deadlineMs,
     };
@@ -210,6 +211,7 @@ const outcomes = {
   broken: 'broken',
   left: 'cancelled',
   exhausted: 'exhausted',
+  limited: 'limited',
   failed: 'failed',
   'handed-back': 'handed_back',
 } as const satisfies Record<Ending['end'], JobOutcome>;
