@@ -1,0 +1,167 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { after, before, describe, it } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { type Engine, refuse, respond, startEngine, stream } from '@llm-gateway/testing';
+import { ask, readAnswer } from './answer.ts';
+import { chat, type Gateway, post, startGateway } from './gateway.ts';
+
+/** Longer than this between two chunks would be cut; what is tested takes several times as long in all. */
+const silenceMs = 1000;
+
+describe('an external endpoint', { timeout: 120_000 }, () => {
+  const stack = new AsyncDisposableStack();
+  let engine: Engine;
+  let spare: Engine;
+  let gateway: Gateway;
+
+  before(async () => {
+    engine = stack.use(await startEngine());
+    spare = stack.use(await startEngine(() => respond(200, 'spare')));
+    const routes = [
+      { prefix: 'keyed', base_url: `${engine.url}/api/v3`, api_key: 'our-key' },
+      { prefix: 'plain', base_url: `${engine.url}/compatible-mode/` },
+      { prefix: 'forwarding', base_url: engine.url, forward_auth: true },
+      { base_url: `${spare.url}/v1`, fallback: true },
+    ];
+    const routing = ['--route-policy', 'prefix', '--route-config', JSON.stringify(routes)];
+    const limits = ['--upstream-headers-timeout-ms', silenceMs, '--upstream-idle-timeout-ms', silenceMs].map(String);
+    gateway = stack.use(
+      await startGateway({ engines: [engine], flags: { router: routing, ingress: [...routing, ...limits] } }),
+    );
+  });
+  after(() => stack.disposeAsync());
+
+  const last = () => {
+    const request = engine.requests.at(-1);
+    assert.ok(request);
+    return request;
+  };
+  const client = {
+    authorization: 'Bearer client-key',
+    'x-client': 'kept',
+    connection: 'keep-alive, x-hop',
+    'x-hop': 'not',
+  };
+
+  it("is called at the joined URL, with our key in place of the client's", async () => {
+    engine.script = () => respond(200, 'ok');
+    const response = await post(gateway.url, chat({ model: 'keyed' }), {
+      path: '/v1/chat/completions?a=%2F&b',
+      headers: { authorization: client.authorization, 'x-client': 'kept' },
+    });
+    assert.equal(await response.text(), 'ok');
+    assert.equal(last().url, '/api/v3/chat/completions?a=%2F&b');
+    assert.equal(last().headers.authorization, 'Bearer our-key');
+    assert.equal(last().headers['x-client'], 'kept');
+    assert.equal(last().headers.host, engine.endpoint);
+    assert.equal(last().rawHeaders.filter((name) => name.toLowerCase() === 'authorization').length, 1);
+  });
+
+  it("does not see the client's key without one of ours, unless the route says so", async () => {
+    engine.script = () => respond(200, 'ok');
+    await ask(gateway.url, { model: 'plain', headers: { authorization: client.authorization } });
+    assert.equal(last().url, '/compatible-mode/v1/chat/completions');
+    assert.equal(last().headers.authorization, undefined);
+    await ask(gateway.url, { model: 'forwarding', headers: { authorization: client.authorization } });
+    assert.equal(last().headers.authorization, client.authorization);
+  });
+
+  it('does not get hop-by-hop headers, nor those that Connection names', async () => {
+    engine.script = () =>
+      respond(200, 'ok', { headers: { connection: 'x-back, close', 'x-back': 'no', 'x-end': 'yes' } });
+    const { response } = await raw(gateway.url, chat({ model: 'plain' }), client);
+    assert.equal(last().headers['x-hop'], undefined);
+    assert.equal(last().headers['x-client'], 'kept');
+    assert.equal(response.headers['x-back'], undefined);
+    assert.equal(response.headers['x-end'], 'yes');
+  });
+
+  it('gets a body of 20 MB byte for byte', async () => {
+    engine.script = () => respond(200, 'ok');
+    const filler = randomBytes(15_000_000).toString('base64');
+    const body = JSON.stringify({ model: 'keyed', messages: [{ role: 'user', content: filler }] });
+    assert.ok(body.length > 20_000_000);
+    assert.equal((await post(gateway.url, body)).status, 200);
+    assert.equal(hash(last().body), hash(Buffer.from(body)));
+  });
+
+  it('answers compressed, and the client gets those bytes and their header', async () => {
+    const zipped = gzipSync('{"id":"zipped"}');
+    engine.script = () =>
+      respond(200, zipped, { headers: { 'content-encoding': 'gzip', 'content-type': 'application/json' } });
+    const { response, body } = await raw(gateway.url, chat({ model: 'keyed' }), { 'accept-encoding': 'gzip;q=1.0' });
+    assert.equal(last().headers['accept-encoding'], 'gzip;q=1.0');
+    assert.equal(response.headers['content-encoding'], 'gzip');
+    assert.equal(response.headers['content-length'], String(zipped.length));
+    assert.deepEqual(body, zipped);
+  });
+
+  it('may stream for as long as it likes: only its silence is limited', async () => {
+    const events = Array.from({ length: 16 }, (_, n) => `data: ${n}\n\n`);
+    engine.script = () => stream(events, { gapMs: 300 });
+    const startedAt = performance.now();
+    const answer = await ask(gateway.url, { model: 'keyed', stream: true });
+    assert.equal(answer.text, events.join(''));
+    assert.ok(answer.whole);
+    assert.ok(performance.now() - startedAt > 4 * silenceMs);
+  });
+
+  it("is replaced when it does not take our key, but may refuse the client's", async () => {
+    for (const status of [401, 403, 404]) {
+      engine.script = () => refuse(status);
+      assert.equal((await ask(gateway.url, { model: 'keyed' })).text, 'spare', String(status));
+      assert.equal((await ask(gateway.url, { model: 'plain' })).status, status);
+    }
+  });
+
+  it('is told of by status and retry-after alone when its failed answer is too large to keep', async () => {
+    engine.script = () => respond(500, 'x'.repeat(2_000_000), { headers: { 'retry-after': '9' } });
+    spare.script = () => refuse(503, { message: 'spare is down' });
+    const replaced = await ask(gateway.url, { model: 'keyed' });
+    assert.deepEqual([replaced.status, replaced.whole], [503, true]);
+    await spare.stop();
+    const own = await ask(gateway.url, { model: 'keyed' });
+    assert.deepEqual([own.status, own.text, own.headers.get('retry-after')], [500, '', '9']);
+    await spare.start();
+  });
+
+  it('has no successor when its client left', async () => {
+    spare.script = () => respond(200, 'spare');
+    const before = spare.requests.length;
+    const controller = new AbortController();
+    engine.script = () => async (exchange) => {
+      controller.abort();
+      await exchange.delay(50);
+      await refuse(500)(exchange);
+    };
+    await assert.rejects(post(gateway.url, chat({ model: 'keyed' }), { signal: controller.signal }).then(readAnswer));
+    const still = await ask(gateway.url, { model: 'unknown' });
+    assert.equal(still.text, 'spare');
+    assert.equal(spare.requests.length, before + 1);
+  });
+});
+
+/** As node:http sees it: nothing decoded, headers as they are. */
+async function raw(
+  base: string,
+  body: string,
+  headers: Record<string, string>,
+): Promise<{ response: IncomingMessage; body: Buffer }> {
+  const request = httpRequest(`${base}/v1/chat/completions`, {
+    method: 'POST',
+    agent: false,
+    headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body), ...headers },
+  });
+  request.end(body);
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  const chunks: Buffer[] = [];
+  for await (const chunk of response) chunks.push(chunk);
+  return { response, body: Buffer.concat(chunks) };
+}
+
+function hash(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}

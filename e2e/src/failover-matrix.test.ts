@@ -1,0 +1,263 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { after, before, describe, it } from 'node:test';
+import {
+  completion,
+  cut,
+  type Engine,
+  type Answer as EngineAnswer,
+  refuse,
+  type Script,
+  type Service,
+  stall,
+  startBlackHole,
+  startEngine,
+  startService,
+} from '@llm-gateway/testing';
+import { type Answer, ask, errorCode } from './answer.ts';
+
+/** One row of the outcome table of `docs/failover.md`. */
+interface Row {
+  readonly fault: string;
+  readonly retried: boolean;
+  readonly fallsBack: boolean;
+  /** `broken`, `as it was`, or status and code. */
+  readonly answer: string;
+}
+
+const rows = outcomeTable();
+
+function outcomeTable(): Row[] {
+  const text = readFileSync(new URL('../../docs/failover.md', import.meta.url), 'utf8');
+  const [, table = ''] = text.split('## The outcome table');
+  const lines = table.split('\n## ', 1)[0]?.match(/^\|.*\|$/gm) ?? [];
+  return lines.slice(2).map((line) => {
+    const [fault = '', retried, fallsBack, answer = ''] = line
+      .split('|')
+      .slice(1, -1)
+      .map((cell) => cell.trim());
+    return { fault, retried: retried === 'yes', fallsBack: fallsBack === 'yes', answer: answer.replaceAll('`', '') };
+  });
+}
+
+const half = 'data: {"n":1}\n\n';
+const json = { 'content-type': 'application/json', 'content-length': '100' };
+
+/** What the faulty upstream does, by the name of the fault; the two that are no answers are brought about otherwise. */
+function faultyAnswer(fault: string, stream: boolean): EngineAnswer {
+  const headers = stream ? {} : json;
+  switch (fault) {
+    case 'reset before headers':
+      return cut('before-head', { how: 'reset' });
+    case 'silence before headers':
+      return stall('before-head');
+    case 'headers, then silence':
+      return stall('after-head', { headers });
+    case 'cut before commit':
+      return cut('after-head', { headers });
+    case 'cut after commit':
+      return cut({ afterBytes: half.length }, { headers, body: half });
+    default:
+      return refuse(Number(fault), { message: `faulty ${fault}`, retryAfter: 7 });
+  }
+}
+
+const faultyScript: Script = (request) => faultyAnswer(String(request.headers['x-fault']), isStream(request.body));
+
+function isStream(body: Buffer): boolean {
+  return JSON.parse(body.toString()).stream === true;
+}
+
+const positions = ['internal', 'external', 'fallback'] as const;
+type Position = (typeof positions)[number];
+
+interface Cell {
+  readonly id: string;
+  readonly row: Row;
+  readonly position: Position;
+  readonly stream: boolean;
+  /** Whether there is something else to try. */
+  readonly left: boolean;
+}
+
+function cellsOf(faults: readonly Row[]): Cell[] {
+  return faults.flatMap((row) =>
+    positions.flatMap((position) =>
+      [false, true].flatMap((stream) =>
+        [false, true].map((left) => ({
+          id: [row.fault, position, stream ? 'stream' : 'unary', left ? 'left' : 'none']
+            .join('/')
+            .replaceAll(/[ ,]+/g, '-'),
+          row,
+          position,
+          stream,
+          left,
+        })),
+      ),
+    ),
+  );
+}
+
+const limits = [
+  ['--upstream-connect-timeout-ms', '700'],
+  ['--upstream-headers-timeout-ms', '1000'],
+  ['--upstream-idle-timeout-ms', '1000'],
+].flat();
+
+/** A gateway in one process, in front of an internal instance and with these routes. */
+function startSite(endpoints: string, routes: readonly object[], flags: readonly string[] = []): Promise<Service> {
+  const routing = routes.length > 0 ? ['--route-policy', 'prefix', '--route-config', JSON.stringify(routes)] : [];
+  return startService('standalone', ['--llm-backend-endpoints', endpoints, ...limits, ...routing, ...flags]);
+}
+
+describe('the outcome table of docs/failover.md', { timeout: 240_000 }, () => {
+  const stack = new AsyncDisposableStack();
+  let faulty: Engine;
+  let good: Engine;
+  /** By whether something is left to try. */
+  let primaries: Record<'none' | 'left', Service>;
+  let chains: Record<'none' | 'left', Service>;
+  let retrying: Service;
+
+  before(async () => {
+    faulty = stack.use(await startEngine(faultyScript));
+    good = stack.use(await startEngine(() => completion({ tokens: ['good'] })));
+    const primary = [
+      { prefix: 'internal', base_url: 'local' },
+      { prefix: 'external', base_url: faulty.url },
+    ];
+    const site = async (...given: Parameters<typeof startSite>) => stack.use(await startSite(...given));
+    const [none, left, chainNone, chainLeft, retry] = await Promise.all([
+      site(faulty.endpoint, primary),
+      site(faulty.endpoint, [...primary, { base_url: good.url, fallback: true }]),
+      site(faulty.endpoint, [{ base_url: faulty.url, fallback: true }]),
+      site(faulty.endpoint, [
+        { base_url: faulty.url, fallback: true },
+        { base_url: good.url, fallback: true },
+      ]),
+      site(`${faulty.endpoint},${good.endpoint}`, [], ['--retry-max-count', '1']),
+    ]);
+    primaries = { none, left };
+    chains = { none: chainNone, left: chainLeft };
+    retrying = retry;
+  });
+  after(() => stack.disposeAsync());
+
+  const callsAt = (engine: Engine, id: string) =>
+    engine.requests.filter((request) => request.headers['x-request-id'] === id).length;
+
+  const walk = async (cell: Cell, reached: boolean) => {
+    const { id, row, position, stream, left } = cell;
+    const site = (position === 'fallback' ? chains : primaries)[left ? 'left' : 'none'];
+    const answer = await ask(site.url, { id, model: position, stream, headers: { 'x-fault': row.fault } });
+    const replaced = left && row.fallsBack;
+    if (replaced) assertGood(answer, id);
+    else assertTruthful(answer, row, { stream, id });
+    assert.equal(callsAt(faulty, id), reached ? 1 : 0, `${id}: calls of the faulty one`);
+    assert.equal(callsAt(good, id), replaced ? 1 : 0, `${id}: calls of the good one`);
+  };
+
+  /** The faulty instance and a good one: whichever is chosen first, the client must not notice what a retry can mend. */
+  const walkRetry = async (row: Row, stream: boolean, reached: boolean) => {
+    const id = `${row.fault}/retry/${stream}`.replaceAll(/[ ,]+/g, '-');
+    const answer = await ask(retrying.url, { id, stream, headers: { 'x-fault': row.fault } });
+    const [atFaulty, atGood] = [callsAt(faulty, id), callsAt(good, id)];
+    if (row.retried || atGood === 1) {
+      assertGood(answer, id);
+      assert.equal(atGood, 1, id);
+    } else {
+      assertTruthful(answer, row, { stream, id });
+      assert.equal(atGood, 0, id);
+    }
+    assert.ok(atFaulty <= (reached ? 1 : 0) && (row.retried || atFaulty + atGood === 1), id);
+  };
+
+  const walkAll = async (faults: readonly Row[], reached: boolean) => {
+    const walks = [
+      ...cellsOf(faults).map((cell) => walk(cell, reached)),
+      ...faults.flatMap((row) => [false, true].map((stream) => walkRetry(row, stream, reached))),
+    ];
+    const failed = (await Promise.allSettled(walks)).filter((result) => result.status === 'rejected');
+    assert.deepEqual(
+      failed.map(({ reason }) => String(reason.message)),
+      [],
+    );
+  };
+
+  const unreachable = ['connection refused', 'connection black-holed'];
+
+  it('holds for every answer that an upstream can give, or break', async () => {
+    const faults = rows.filter(({ fault }) => !unreachable.includes(fault));
+    assert.equal(faults.length, 12);
+    await walkAll(faults, true);
+    const metrics = await retrying.metrics();
+    assert.ok(metrics.value('llm_gateway_retries_total') > 0, 'some of it took a retry');
+  });
+
+  it('holds when connections are refused', async () => {
+    await faulty.stop();
+    await walkAll(
+      rows.filter(({ fault }) => fault === 'connection refused'),
+      false,
+    );
+  });
+
+  it('holds when connections hang', async () => {
+    await using _hole = await startBlackHole({ port: faulty.port });
+    await walkAll(
+      rows.filter(({ fault }) => fault === 'connection black-holed'),
+      false,
+    );
+  });
+
+  it('leaves balanced books behind', async () => {
+    for (const [site, requests] of [
+      [primaries.none, rows.length * 4],
+      [primaries.left, rows.length * 4],
+      [chains.none, rows.length * 2],
+      [chains.left, rows.length * 2],
+      [retrying, rows.length * 2],
+    ] as const) {
+      const metrics = await site.metrics();
+      assert.equal(metrics.value('llm_gateway_requests_total'), requests);
+      assert.equal(metrics.value('llm_gateway_requests_in_flight'), 0);
+      assert.equal(metrics.value('llm_gateway_held_body_bytes'), 0);
+    }
+    const fallbacks = await chains.left.metrics();
+    const outcomes = (outcome: string) => fallbacks.value('llm_gateway_fallbacks_total', { outcome });
+    const failing = rows.filter(({ fallsBack, fault }) => fallsBack && fault !== '429').length;
+    assert.deepEqual(
+      { failed: outcomes('failed'), limited: outcomes('limited'), broken: outcomes('broken') },
+      { failed: failing * 2, limited: 2, broken: 2 },
+    );
+    assert.equal(good.live, 0);
+  });
+});
+
+function assertGood(answer: Answer, id: string): void {
+  assert.equal(answer.status, 200, id);
+  assert.ok(answer.whole && answer.text.includes('good'), id);
+}
+
+function assertTruthful(answer: Answer, row: Row, { stream, id }: { stream: boolean; id: string }): void {
+  if (row.answer === 'as it was') {
+    assert.equal(answer.status, Number(row.fault), id);
+    assert.ok(answer.whole && answer.text.includes(`faulty ${row.fault}`), id);
+    assert.equal(answer.headers.get('retry-after'), '7', id);
+  } else if (row.answer === 'broken') {
+    assert.equal(answer.status, 200, id);
+    assert.ok(!answer.whole, `${id}: it must not look whole`);
+    if (!stream) {
+      assert.equal(answer.text, half, id);
+      return;
+    }
+    const [event, last] = answer.text.split('\n\n');
+    assert.equal(`${event}\n\n`, half, id);
+    assert.equal(JSON.parse(last?.slice('data: '.length) ?? '').error.code, 'upstream_failed', id);
+    assert.ok(!answer.text.includes('[DONE]'), id);
+  } else {
+    assert.equal(`${answer.status} ${errorCode(answer)}`, row.answer, id);
+    assert.ok(!answer.text.includes('127.0.0.1'), `${id}: no address is told`);
+  }
+  assert.equal(answer.headers.get('x-request-id'), id);
+}
