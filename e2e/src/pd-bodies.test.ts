@@ -159,5 +159,12 @@ for (const disaggregation of disaggregations) {
       if (prefills === 0) return;
       assert.equal(metrics?.value('llm_gateway_prefill_duration_seconds_count', { outcome: 'succeeded' }), prefills);
     });
+
+    it('serves the same when no router is left', async () => {
+      for (const router of gateway.router) await router.kill();
+      const { calls, text } = await callsOf('/v1/completions', { stream: 'true', limits: clientLimits, params: '' });
+      assert.equal(text, events.join(''));
+      assert.equal(calls.length, expectedParams(disaggregation, 0).prefill === null ? 1 : 2);
+    });
   });
 }

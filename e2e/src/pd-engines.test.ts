@@ -18,7 +18,7 @@ const deployments: readonly Deployment[] = [
 ];
 
 const prefillMs = 50;
-const maxBatches = 8;
+const maxBatches = 12;
 
 /** What simulated engines accept is the protocol to the letter: they refuse a decode that does not fit a prefill which happened. */
 interface Engines {
@@ -183,7 +183,7 @@ for (const deployment of deployments) {
         // What else runs on the machine only ever adds: the batch that was disturbed least tells.
         while (batches.length < maxBatches && Math.min(...batches) >= 3) {
           const rounds: { direct: number; through: number }[] = [];
-          for (let round = 0; round < 15; round++) {
+          for (let round = 0; round < 11; round++) {
             const direct = await firstTokenOfEngines(prefill, decode);
             rounds.push({ direct, through: await firstTokenMs(url, { prompt: 'hello', stream: true }) });
           }
