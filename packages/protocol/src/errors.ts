@@ -11,7 +11,6 @@ export const errorCodes = {
   request_timeout: { status: 408, type: 'invalid_request_error', retryable: false },
   body_too_large: { status: 413, type: 'invalid_request_error', retryable: false },
   headers_too_large: { status: 431, type: 'invalid_request_error', retryable: false },
-  rate_limited: { status: 429, type: 'rate_limit_error', retryable: true },
   internal: { status: 500, type: 'server_error', retryable: false },
   upstream_failed: { status: 502, type: 'server_error', retryable: true },
   no_instance: { status: 503, type: 'server_error', retryable: true },
@@ -27,7 +26,6 @@ export const errorCodes = {
   bus_timeout: { status: 504, type: 'server_error', retryable: true },
   invalid_message: { status: 500, type: 'server_error', retryable: false },
   store_unavailable: { status: 503, type: 'server_error', retryable: true },
-  invalid_record: { status: 500, type: 'server_error', retryable: false },
   invalid_config: { status: 500, type: 'server_error', retryable: false },
 } as const;
 

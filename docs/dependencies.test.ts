@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict';
+import { join, posix } from 'node:path';
+import { suite, test } from 'node:test';
+import { codeRows, filesOf, type Manifest, textOf, type Workspace, workspaces } from './repository.ts';
+
+const ours = '@llm-gateway/';
+
+const all = workspaces();
+const members = all.filter(({ folder }) => folder !== '.');
+
+function declared({ dependencies, devDependencies }: Manifest): string[] {
+  return Object.keys({ ...dependencies, ...devDependencies });
+}
+
+/** The folder's last part, as the page and the rules call a workspace. */
+function nameOf({ folder }: Workspace): string {
+  return folder === '.' ? 'root' : posix.basename(folder);
+}
+
+interface Import {
+  readonly file: string;
+  readonly from: string;
+}
+
+function importsOf(folder: string): Import[] {
+  return filesOf(`${folder}/**/*.ts`).flatMap((file) =>
+    [...textOf(file).matchAll(/(?:\bfrom|^import|\bimport\()\s*'([^'\n]+)'/gm)].map(([, from = '']) => ({
+      file,
+      from,
+    })),
+  );
+}
+
+function isTest(file: string): boolean {
+  return file.endsWith('.test.ts');
+}
+
+/** `@scope/name` or `name` of a specifier. */
+function packageOf(specifier: string): string {
+  return specifier.split('/', specifier.startsWith('@') ? 2 : 1).join('/');
+}
+
+suite('docs/dependencies.md', () => {
+  const rows = codeRows(textOf('docs/dependencies.md'));
+  const foreign = new Set(all.flatMap(({ manifest }) => declared(manifest)).filter((name) => !name.startsWith(ours)));
+
+  test('lists every dependency of every package.json, and no other', () => {
+    assert.deepEqual(rows.map(([name]) => name).sort(), [...foreign].sort());
+  });
+
+  for (const [name = '', users, licence] of rows) {
+    test(`tells who has ${name}, and its licence`, () => {
+      const having = all.filter(({ manifest }) => declared(manifest).includes(name)).map(nameOf);
+      assert.equal(users, having.sort().join(', '));
+      const manifest: Manifest = JSON.parse(textOf(`node_modules/${name}/package.json`));
+      assert.equal(licence, manifest.license);
+    });
+  }
+});
+
+suite('package.json', () => {
+  for (const { folder, manifest } of all) {
+    test(`of ${folder} pins exact versions`, () => {
+      for (const [name, version] of Object.entries({ ...manifest.dependencies, ...manifest.devDependencies })) {
+        assert.match(version, /^\d+\.\d+\.\d+(?:-[\w.]+)?$/, name);
+      }
+    });
+  }
+
+  test('package-lock.json names no host that packages came from', () => {
+    const lock: { packages: Record<string, { resolved?: string }> } = JSON.parse(textOf('package-lock.json'));
+    const hosted = Object.values(lock.packages).filter(({ resolved }) => resolved?.includes('//'));
+    assert.deepEqual(hosted, []);
+  });
+});
+
+/** Who alone may import what; `docs/dependencies.md` tells why. */
+const soleImporters: readonly { readonly of: RegExp; readonly only: readonly string[] }[] = [
+  { of: /^@nats-io\//, only: ['bus'] },
+  { of: /^undici$/, only: ['upstream'] },
+  { of: /^(?:ioredis|etcd3|protobufjs)$/, only: ['registry'] },
+  { of: /^(?:pino|prom-client)$/, only: ['runtime'] },
+  { of: /^typebox$/, only: ['protocol', 'routing', 'ingress'] },
+  { of: /^fastify$/, only: ['runtime', 'ingress', 'retry-worker'] },
+];
+
+suite('imports', () => {
+  for (const workspace of members) {
+    const { folder, manifest } = workspace;
+    const imports = importsOf(folder);
+
+    test(`of ${folder} are declared there, and tests alone use devDependencies`, () => {
+      const production = Object.keys(manifest.dependencies ?? {});
+      // `e2e`, `bench` and the scenarios of suites are for tests as a whole.
+      const everything = declared(manifest);
+      for (const { file, from } of imports) {
+        if (from.startsWith('.') || from.startsWith('node:')) continue;
+        const testing = isTest(file) || !folder.includes('/') || isOnlyForTests(file, imports);
+        const known = testing ? everything : production;
+        assert.ok(known.includes(packageOf(from)), `${file} imports ${from}`);
+      }
+    });
+
+    test(`of ${folder} do not reach into other folders`, () => {
+      for (const { file, from } of imports) {
+        if (!from.startsWith('.')) continue;
+        const target = posix.join(posix.dirname(file), from);
+        assert.ok(target.startsWith(`${folder}/`), `${file} imports ${from}`);
+      }
+    });
+
+    test(`of ${folder} leave a library to its sole importer`, () => {
+      const here = soleImporters.filter(({ only }) => !only.includes(nameOf(workspace)));
+      for (const { file, from } of imports) {
+        assert.ok(!here.some(({ of }) => of.test(packageOf(from))), `${file} imports ${from}`);
+      }
+    });
+  }
+});
+
+/** A file beside the tests that nothing but them imports. */
+function isOnlyForTests(file: string, imports: readonly Import[]): boolean {
+  const importers = imports.filter(
+    (one) => one.from.startsWith('.') && posix.join(posix.dirname(one.file), one.from) === file,
+  );
+  return importers.length > 0 && importers.every((one) => isTest(one.file));
+}
+
+const packages = members.filter(({ folder }) => folder.startsWith('packages/')).map(nameOf);
+const services = members.filter(({ folder }) => folder.startsWith('services/')).map(nameOf);
+
+/** What of ours a workspace may depend on. Tiers point inwards: protocol ← the other packages ← services ← standalone. */
+function allowed(name: string): readonly string[] {
+  if (['protocol', 'runtime', 'testing'].includes(name)) return [];
+  if (packages.includes(name)) return ['protocol'];
+  const shipped = packages.filter((one) => one !== 'testing');
+  if (name === 'standalone') return [...shipped, ...services];
+  return services.includes(name) ? shipped : packages;
+}
+
+suite('layers', () => {
+  for (const workspace of members) {
+    const { folder, manifest } = workspace;
+    const oursOf = (names: object = {}) =>
+      Object.keys(names)
+        .filter((name) => name.startsWith(ours))
+        .map((name) => name.slice(ours.length));
+
+    test(`${folder} depends on inner ones only`, () => {
+      const outer = oursOf(manifest.dependencies).filter((name) => !allowed(nameOf(workspace)).includes(name));
+      assert.deepEqual(outer, []);
+    });
+
+    test(`${folder} has no other package of ours for its tests than testing and what it may depend on`, () => {
+      const outer = oursOf(manifest.devDependencies).filter(
+        (name) => name !== 'testing' && !allowed(nameOf(workspace)).includes(name),
+      );
+      assert.deepEqual(outer, []);
+    });
+  }
+
+  test('protocol and routing are pure: no module of Node but for hashing', () => {
+    for (const { file, from } of [...importsOf('packages/protocol/src'), ...importsOf('packages/routing/src')]) {
+      if (!isTest(file)) assert.ok(!from.startsWith('node:') || from === 'node:crypto', `${file} imports ${from}`);
+    }
+  });
+
+  test('a package that others can import opens one door, a service two', () => {
+    for (const { folder } of members) {
+      if (!folder.includes('/')) continue;
+      const { exports }: { exports: object } = JSON.parse(textOf(join(folder, 'package.json')));
+      const doors = folder.startsWith('packages/') ? ['.'] : ['.', './options'];
+      assert.deepEqual(Object.keys(exports), doors, folder);
+    }
+  });
+});
