@@ -1,5 +1,8 @@
 import { type Logger, type LoggerOptions, pino } from 'pino';
 
+/** Lines are written together, at so many bytes or after so long: a write for each would cost more than the line. */
+const joinedBytes = 8192;
+const flushIntervalMs = 100;
 /** What is held while the reader is slow; beyond it lines are dropped, never the requests they tell of. */
 const maxBufferedBytes = 8 * 1024 * 1024;
 /** To a reader that is gone the last lines are never written. */
@@ -20,12 +23,17 @@ export interface Log {
 }
 
 /**
- * JSON lines on stdout. They are written beside the event loop: lines that come while a write is under way leave together
- * in the next. Fields that usually hold a credential are redacted, and so is each of `secrets` (the secret options' values)
+ * JSON lines on stdout, written beside the event loop within a tenth of a second. Fields that usually hold a credential are redacted, and so is each of `secrets` (the secret options' values)
  * wherever it appears, be it inside the message of a foreign error.
  */
 export function createLog(service: string, options: { level: string; secrets: readonly string[] }): Log {
-  const destination = pino.destination({ dest: 1, sync: false, maxLength: maxBufferedBytes });
+  const destination = pino.destination({
+    dest: 1,
+    sync: false,
+    minLength: joinedBytes,
+    periodicFlush: flushIntervalMs,
+    maxLength: maxBufferedBytes,
+  });
   const logger = pino(loggerOptions(service, options), destination);
   let closed = false;
   return {
