@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { advance, begin, type FailoverRules, type FailoverState, type Outcome, type StoredAnswer } from './failover.ts';
 
 const answer = (status: number): StoredAnswer => ({ status, headers: [], body: Buffer.from(String(status)) });
@@ -155,50 +154,77 @@ describe('failover', () => {
     assert.deepEqual(none.step, { do: 'answer', answer: answer(429) });
   });
 
-  it('never calls more than the flags allow, whatever happens: retries and fallbacks add up', () => {
-    const outcome: fc.Arbitrary<Outcome> = fc.oneof(
-      fc.constantFrom<Outcome>({ kind: 'no-instance' }, { kind: 'unknown-route' }, { kind: 'queue-refused' }, lost),
-      fc.constantFrom(408, 429, 500, 502, 503).map((status) => refused(status, ['a'])),
-      fc.constant(failed(['b'])),
-    );
-    fc.assert(
-      fc.property(
-        fc.record({
-          retryMaxCount: fc.nat(4),
-          fallbacks: fc.uniqueArray(fc.nat(9), { maxLength: 4 }),
-          queueEnabled: fc.boolean(),
-        }),
-        fc.boolean(),
-        fc.infiniteStream(outcome),
-        (given, external, stream) => {
-          let state = begin(external ? { route: 'external', endpoint: 99 } : internal);
-          const called: Record<string, number> = {};
-          for (let n = 0; state.step.do !== 'answer' && state.step.do !== 'error'; n++) {
-            assert.ok(n < 100, 'it ends');
-            const { step } = state;
-            const key = step.do === 'internal' ? 'internal' : `${step.do} ${step.endpoint}`;
-            called[key] = (called[key] ?? 0) + 1;
-            const next = stream.next().value as Outcome;
-            state = advance(state, step.do === 'queue' ? queueOutcome(next) : callOutcome(next), {
-              rules: given,
-              takeRetry: always,
+  it('never calls more than the flags allow, in any combination of outcomes: retries and fallbacks add up', () => {
+    for (const retryMaxCount of [0, 1, 3]) {
+      for (const fallbacks of [[], [1], [1, 2, 3]]) {
+        for (const queueMaxCount of [0, 1, 3]) {
+          for (const primary of [internal, { route: 'external', endpoint: 0 } as const]) {
+            const given = rules({ retryMaxCount, fallbacks, queueEnabled: queueMaxCount > 0 });
+            const walked = everyWay(primary, given, queueMaxCount);
+            const internalCalls = primary.route === 'internal' ? 1 + retryMaxCount : 0;
+            assert.deepEqual(walked.most, {
+              ...(internalCalls > 0 ? { internal: internalCalls } : { 'endpoint 0': 1 }),
+              ...Object.fromEntries(fallbacks.map((endpoint) => [`endpoint ${endpoint}`, 1 + queueMaxCount])),
+              total: Math.max(internalCalls, 1) + fallbacks.length * (1 + queueMaxCount),
             });
+            assert.deepEqual([...walked.ends].sort(), ['answer', 'error']);
           }
-          assert.ok((called.internal ?? 0) <= 1 + given.retryMaxCount);
-          for (const [key, count] of Object.entries(called)) {
-            if (key.startsWith('endpoint')) assert.equal(count, 1, `${key} is called once`);
-            if (key.startsWith('queue')) assert.ok(given.queueEnabled && count <= 4);
-          }
-        },
-      ),
-    );
+        }
+      }
+    }
   });
 });
 
-function queueOutcome(outcome: Outcome): Outcome {
-  return outcome.kind === 'unknown-route' || outcome.kind === 'no-instance' ? { kind: 'queue-refused' } : outcome;
+/** Walks every way that a request can go, with a retry worker that makes at most `queueMaxCount` calls for a job. */
+function everyWay(
+  primary: Parameters<typeof begin>[0],
+  given: FailoverRules,
+  queueMaxCount: number,
+): { most: Record<string, number>; ends: Set<string> } {
+  const most: Record<string, number> = {};
+  const ends = new Set<string>();
+  const seen = new Set<string>();
+  const walk = (state: FailoverState, called: Record<string, number>) => {
+    const { step } = state;
+    if (step.do === 'answer' || step.do === 'error') {
+      ends.add(step.do);
+      const total = Object.values(called).reduce((sum, calls) => sum + calls, 0);
+      for (const [name, calls] of Object.entries({ ...called, total })) most[name] = Math.max(most[name] ?? 0, calls);
+      return;
+    }
+    const key = JSON.stringify([{ ...state, lastAnswer: state.lastAnswer?.status }, called]);
+    if (seen.has(key)) return;
+    seen.add(key);
+    const at = step.do === 'internal' ? 'internal' : `endpoint ${step.endpoint}`;
+    for (const [outcome, calls] of step.do === 'queue' ? queueOutcomes(step, queueMaxCount) : callOutcomes(step.do)) {
+      for (const allowed of [true, false]) {
+        const next = advance(state, outcome, { rules: given, takeRetry: () => allowed });
+        walk(next, calls === 0 ? called : { ...called, [at]: (called[at] ?? 0) + calls });
+      }
+    }
+  };
+  walk(begin(primary), {});
+  return { most, ends };
 }
 
-function callOutcome(outcome: Outcome): Outcome {
-  return outcome.kind === 'queue-refused' || outcome.kind === 'queue-lost' ? failed(['c']) : outcome;
+/** Every way that a call can end, and how many calls it was. */
+function callOutcomes(step: 'internal' | 'endpoint'): [Outcome, number][] {
+  const called: Outcome[] = [refused(408), refused(429), refused(500), failed()];
+  const outcomes = called.map((outcome): [Outcome, number] => [outcome, 1]);
+  return step === 'endpoint' ? outcomes : [...outcomes, [{ kind: 'no-instance' }, 0], [{ kind: 'unknown-route' }, 0]];
+}
+
+/** Every way that a worker can end a job, and how many calls it made meanwhile. */
+function queueOutcomes(step: Extract<FailoverState['step'], { do: 'queue' }>, maxCount: number): [Outcome, number][] {
+  const before = step.progress?.calls ?? 0;
+  const outcomes: [Outcome, number][] = [[{ kind: 'queue-refused' }, 0]];
+  for (let calls = before; calls <= maxCount; calls++) {
+    const made = calls - before;
+    const progress = { calls, retryAfterMs: null };
+    outcomes.push([{ kind: 'queue-lost', progress }, made]);
+    if (made === 0) continue;
+    outcomes.push([failed(), made], [refused(503), made], [refused(429), made]);
+    outcomes.push([{ kind: 'queue-limited', answer: answer(429), progress }, made]);
+  }
+  return outcomes;
 }
