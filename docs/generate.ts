@@ -2,17 +2,7 @@ import { globSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { busOptions } from '../packages/bus/src/index.ts';
-import {
-  instancesChanged,
-  instancesList,
-  loadReport,
-  mirrorPrimary,
-  mirrorReport,
-  mirrorSend,
-  outcomeReport,
-  retryOffer,
-  routeDecide,
-} from '../packages/protocol/src/index.ts';
+import { catalogue } from '../packages/protocol/src/index.ts';
 import { discoveryOptions } from '../packages/registry/src/index.ts';
 import { pdOptions, RouteConfig, routeOptions, schedulingOptions } from '../packages/routing/src/index.ts';
 import {
@@ -44,25 +34,6 @@ const sharedGroups: readonly { readonly title: string; readonly group: OptionGro
   { title: 'Between services', group: internalOptions },
   { title: 'NATS', group: busOptions },
   { title: 'Every service', group: runtimeOptions },
-];
-
-interface Schema {
-  readonly schema: object;
-}
-
-const messages: readonly (
-  | { readonly kind: 'request'; readonly subject: string; readonly query: Schema; readonly reply: Schema }
-  | { readonly kind: 'event' | 'job'; readonly subject: string; readonly payload: Schema }
-)[] = [
-  routeDecide,
-  instancesList,
-  instancesChanged,
-  loadReport,
-  outcomeReport,
-  retryOffer,
-  mirrorSend,
-  mirrorPrimary,
-  mirrorReport,
 ];
 
 /** Files that operators write. Missing keys of the mirror config have their defaults, so that none is required. */
@@ -137,7 +108,7 @@ function cell(text: string): string {
 }
 
 function schemaFiles(): [string, string][] {
-  const ofMessages = messages.flatMap((message): [string, string, object][] =>
+  const ofMessages = catalogue.flatMap((message): [string, string, object][] =>
     message.kind === 'request'
       ? [
           [`${message.subject}.query`, `Query of ${message.subject}`, message.query.schema],

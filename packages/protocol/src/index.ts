@@ -13,6 +13,7 @@ export {
 export {
   Ask,
   type CopyOutcome,
+  catalogue,
   copyOutcomes,
   Decision,
   instancesChanged,

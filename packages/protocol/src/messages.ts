@@ -231,3 +231,16 @@ export const MirrorReport = Type.Object({
 });
 export type MirrorReport = Static<typeof MirrorReport>;
 export const mirrorReport = defineEvent(subjects.mirrorReport, MirrorReport);
+
+/** Every message, for documents and tests. To send one, import it by its name. */
+export const catalogue = [
+  routeDecide,
+  instancesList,
+  instancesChanged,
+  loadReport,
+  outcomeReport,
+  retryOffer,
+  mirrorSend,
+  mirrorPrimary,
+  mirrorReport,
+] as const;
