@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join, posix } from 'node:path';
+import { suite, test } from 'node:test';
+import { filesOf, root, textOf } from './repository.ts';
+
+const paths = filesOf('{*,.*,**/*,**/.*,.*/**}');
+/** What people and tools read as text; a file with a zero byte is none. This one spells what it looks for. */
+const texts = paths
+  .filter((path) => path !== 'docs/repository.test.ts')
+  .map((path) => ({ path, text: textOf(path) }))
+  .filter(({ text }) => !text.includes('\0'));
+
+function assertNowhere(pattern: RegExp, why: string): void {
+  const found = texts.flatMap(({ path, text }) =>
+    text.split('\n').flatMap((line, index) => (pattern.test(line) ? [`${path}:${index + 1}: ${line.trim()}`] : [])),
+  );
+  assert.deepEqual(found, [], why);
+}
+
+suite('no file of the repository', () => {
+  test('names a folder of the machine it was written on', () => {
+    assertNowhere(/(?<![\w.~-])\/(?:home|Users)\/[\w.-]+\//, 'a path below a home folder');
+    // In an image there is a root user, whose cache is mounted while it is built.
+    assertNowhere(/(?<!target=)(?<![\w.~-])\/root\//, "a path below root's folder");
+    assertNowhere(new RegExp(`${RegExp.escape(root)}(?![\\w-])`), 'the path of this checkout');
+  });
+
+  test('names a host that packages come from: where they do is for the user of npm to say', () => {
+    assertNowhere(/\bregistry\.[a-z0-9-]+\.[a-z]{2,}|\bnpmjs\.(?:org|com)\b|\byarnpkg\.com\b/i, 'a registry');
+  });
+
+  test('is left with a conflict', () => {
+    assertNowhere(/^(?:<{7}|>{7})(?: |$)/, 'a conflict');
+  });
+});
+
+suite('no test', () => {
+  const tests = texts.filter(({ path }) => path.endsWith('.test.ts'));
+
+  test('is skipped, put off or run alone', () => {
+    const pattern = /\b(?:test|it|describe|suite)\.(?:only|skip|todo)\b|\b(?:only|skip|todo): true\b/;
+    assert.deepEqual(
+      tests.filter(({ text }) => pattern.test(text)).map(({ path }) => path),
+      [],
+    );
+  });
+});
+
+/** Files that pages speak of and that are no files of this repository. */
+const notOurs = new Set(['/mnt/mirror.json']);
+
+suite('links', () => {
+  const pages = texts.filter(({ path }) => path.endsWith('.md'));
+
+  for (const { path, text } of pages) {
+    test(`of ${path} lead somewhere`, () => {
+      const prose = text.replaceAll(/^```.*?^```/gms, '');
+      for (const [, target = ''] of prose.matchAll(/(?:\]\(|(?:src|srcset|href)=")([^)"\s]+)/g)) {
+        if (/^(?:[a-z]+:|#)/.test(target)) continue;
+        const file = posix.join(posix.dirname(path), target.split('#', 1)[0] ?? '');
+        assert.ok(existsSync(join(root, file)), target);
+      }
+    });
+
+    test(`${path} names only files of ours that exist`, () => {
+      const named = /`((?:(?:packages|services|e2e|bench|docs|deploy)\/)?[\w./-]+\.(?:ts|proto|json|md|svg))`/g;
+      for (const [, file = ''] of text.matchAll(named)) {
+        const exists = paths.some((one) => one === file || one.endsWith(`/${file.replace(/^\.\//, '')}`));
+        assert.ok(exists || notOurs.has(file), file);
+      }
+    });
+  }
+});
