@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { freePort, type Service, startEtcd, startRedis, startService, until } from '@llm-gateway/testing';
 import { post } from './gateway.ts';
-import { type Disaggregation, flagsOf, startPdGateway, titleOf } from './pd.ts';
+import { allSettled, type Disaggregation, flagsOf, startPdGateway, titleOf, withinMs } from './pd.ts';
 
 interface Deployment extends Disaggregation {
   readonly store: 'redis' | 'etcd' | 'static';
@@ -18,7 +18,7 @@ const deployments: readonly Deployment[] = [
 ];
 
 const prefillMs = 50;
-const maxBatches = 12;
+const maxBatches = 8;
 
 /** What simulated engines accept is the protocol to the letter: they refuse a decode that does not fit a prefill which happened. */
 interface Engines {
@@ -32,17 +32,15 @@ async function startEngines({ protocol, store }: Deployment, stack: AsyncDisposa
   const engine = async (flags: readonly string[]) =>
     stack.use(await startService('engine-simulator', ['--kv-connector', protocol, ...pace, ...flags]));
   if (store === 'static') {
-    const ports = [await freePort(), await freePort()];
-    const all = await Promise.all(ports.map((port) => engine(['--port', String(port)])));
+    const ports = [await staticPort(), await staticPort()];
+    const all = await allSettled(ports.map((port) => engine(['--port', String(port)])));
     const endpoints = ports.map((port) => `127.0.0.1:${port}`).join();
     return { all, discovery: ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', endpoints] };
   }
   const discovery = store === 'redis' ? await redisFlags(stack) : await etcdFlags(stack);
-  const [prefill, decode] = await Promise.all([
-    engine(['--kv-role', 'kv_producer']),
-    engine(['--kv-role', 'kv_consumer']),
-  ]);
-  await Promise.all(
+  const all = await allSettled(['kv_producer', 'kv_consumer'].map((role) => engine(['--kv-role', role])));
+  const [prefill, decode] = all as [Service, Service];
+  await allSettled(
     Object.entries({ prefill, decode }).map(async ([role, { url, addresses }]) => {
       const kv = new URL(addresses.kv ?? '');
       stack.use(
@@ -54,7 +52,15 @@ async function startEngines({ protocol, store }: Deployment, stack: AsyncDisposa
       );
     }),
   );
-  return { all: [prefill, decode], discovery };
+  return { all, discovery };
+}
+
+/** Its KV port, 20000 higher by the rule of static lists, must not be one that the kernel gives to outgoing connections. */
+async function staticPort(): Promise<number> {
+  for (;;) {
+    const port = await freePort();
+    if (port + 20_000 < 32_768) return port;
+  }
 }
 
 async function redisFlags(stack: AsyncDisposableStack): Promise<string[]> {
@@ -189,7 +195,7 @@ for (const deployment of deployments) {
           }
           batches.push(median(rounds.map(({ through }) => through)) - median(rounds.map(({ direct }) => direct)));
         }
-        assert.ok(Math.min(...batches) < 3, `added ms: ${batches.join()}`);
+        assert.ok(Math.min(...batches) < withinMs(3), `added ms: ${batches.join()}`);
       });
     }
   });

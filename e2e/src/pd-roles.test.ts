@@ -14,7 +14,7 @@ import {
   until,
 } from '@llm-gateway/testing';
 import { type Gateway, post } from './gateway.ts';
-import { type Disaggregation, flagsOf, halves, paramsOf, startPdGateway } from './pd.ts';
+import { allSettled, type Disaggregation, flagsOf, halves, paramsOf, startPdGateway } from './pd.ts';
 
 const disaggregation: Disaggregation = { protocol: 'vllm-kvt', staged: true };
 /** Many reports of its load by an ingress to its routers. */
@@ -81,7 +81,7 @@ describe('instances of one role each, staged', () => {
       { base_url: fallback.url, fallback: true },
     ];
     const routing = ['--route-policy', 'prefix', '--route-config', JSON.stringify(routes)];
-    registrars = await Promise.all([
+    registrars = await allSettled([
       register('p', 'prefill', prefill),
       ...decodes.map((decode, at) => register(`d${at}`, 'decode', decode)),
     ]);
