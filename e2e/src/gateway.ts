@@ -40,22 +40,28 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   };
   const start = (name: ServiceName) =>
     startService(name, ['--nats-servers', nats.url, ...(own[name] ?? []), ...(flags[name] ?? [])]);
-  const kept = async (name: ServiceName) => stack.use(await start(name));
-  const several = (name: ServiceName, count = 1) => Promise.all(Array.from({ length: count }, () => kept(name)));
-  const [discovery, router, ingress, others] = await Promise.all([
-    several('discovery', replicas.discovery),
-    several('router', replicas.router),
-    several('ingress', replicas.ingress),
-    Promise.all((options.with ?? []).map(kept)),
-  ]);
+  const several = (name: ServiceName, count = 1) => Array.from({ length: count }, () => name);
+  const names = [
+    ...several('discovery', replicas.discovery),
+    ...several('router', replicas.router),
+    ...several('ingress', replicas.ingress),
+    ...(options.with ?? []),
+  ];
+  // All of them, before one that failed is told of: those that started must be stopped with the rest.
+  const started = await Promise.allSettled(names.map(async (name) => stack.use(await start(name))));
+  const services = started.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  });
+  const named = (name: ServiceName) => services.filter((_, index) => names[index] === name);
   const owned = stack.move();
   return {
     nats,
-    url: ingress[0]?.url ?? '',
-    ingress,
-    router,
-    discovery,
-    others,
+    url: named('ingress')[0]?.url ?? '',
+    ingress: named('ingress'),
+    router: named('router'),
+    discovery: named('discovery'),
+    others: services.slice(services.length - (options.with ?? []).length),
     start: async (name) => owned.use(await start(name)),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
