@@ -3,6 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { type Engine, refuse, respond, startEngine, stream } from '@llm-gateway/testing';
 import { ask, readAnswer } from './answer.ts';
@@ -109,6 +110,22 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     assert.ok(performance.now() - startedAt > 4 * silenceMs);
   });
 
+  it('gets its large answer through to a client that stops reading for a while', async () => {
+    const size = 12_000_000;
+    const large = 'x'.repeat(size);
+    for (const script of [() => respond(200, large), () => stream([large])]) {
+      engine.script = script;
+      const response = await open(gateway.url, chat({ model: 'keyed' }), {});
+      let bytes = 0;
+      for await (const chunk of response) {
+        // Long enough for the buffers on the way to fill; nobody may take it for the silence of the endpoint.
+        if (bytes === 0) await sleep(1.5 * silenceMs);
+        bytes += chunk.length;
+      }
+      assert.equal(bytes, size);
+    }
+  });
+
   it("is replaced when it does not take our key, but may refuse the client's", async () => {
     for (const status of [401, 403, 404]) {
       engine.script = () => refuse(status);
@@ -150,6 +167,13 @@ async function raw(
   body: string,
   headers: Record<string, string>,
 ): Promise<{ response: IncomingMessage; body: Buffer }> {
+  const response = await open(base, body, headers);
+  const chunks: Buffer[] = [];
+  for await (const chunk of response) chunks.push(chunk);
+  return { response, body: Buffer.concat(chunks) };
+}
+
+async function open(base: string, body: string, headers: Record<string, string>): Promise<IncomingMessage> {
   const request = httpRequest(`${base}/v1/chat/completions`, {
     method: 'POST',
     agent: false,
@@ -157,9 +181,7 @@ async function raw(
   });
   request.end(body);
   const [response] = (await once(request, 'response')) as [IncomingMessage];
-  const chunks: Buffer[] = [];
-  for await (const chunk of response) chunks.push(chunk);
-  return { response, body: Buffer.concat(chunks) };
+  return response;
 }
 
 function hash(bytes: Buffer): string {

@@ -75,6 +75,8 @@ export class ClientResponse implements Stalled, Flushable {
       this.#tail = (this.#tail + chunk.toString('latin1', Math.max(0, chunk.length - 4))).slice(-4);
     if (this.#waiting.length <= maxWaitingBytes && !this.#outlet.writableNeedDrain) return true;
     this.#onDrain ??= onDrain;
+    // A large chunk whose length was told by the head left at once: no flush follows that would see to it.
+    if (!this.#flushDue) this.#waitForDrain(this.#onDrain);
     return false;
   }
 
