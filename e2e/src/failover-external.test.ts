@@ -5,8 +5,8 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
-import { type Engine, refuse, respond, startEngine, stream } from '@llm-gateway/testing';
-import { ask, readAnswer } from './answer.ts';
+import { type Engine, refuse, respond, startEngine, stream, until } from '@llm-gateway/testing';
+import { ask, begin } from './answer.ts';
 import { chat, type Gateway, post, startGateway } from './gateway.ts';
 
 /** Longer than this between two chunks would be cut; what is tested takes several times as long in all. */
@@ -148,15 +148,15 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
   it('has no successor when its client left', async () => {
     spare.script = () => respond(200, 'spare');
     const before = spare.requests.length;
-    const controller = new AbortController();
+    const asked = begin(gateway.url, { model: 'keyed', id: 'left' });
     engine.script = () => async (exchange) => {
-      controller.abort();
+      asked.leave();
       await exchange.delay(50);
       await refuse(500)(exchange);
     };
-    await assert.rejects(post(gateway.url, chat({ model: 'keyed' }), { signal: controller.signal }).then(readAnswer));
-    const still = await ask(gateway.url, { model: 'unknown' });
-    assert.equal(still.text, 'spare');
+    await assert.rejects(asked.answer);
+    await until(() => engine.requests.at(-1)?.abandoned);
+    assert.equal((await ask(gateway.url, { model: 'unknown' })).text, 'spare');
     assert.equal(spare.requests.length, before + 1);
   });
 });

@@ -14,7 +14,7 @@ import {
   stream,
   until,
 } from '@llm-gateway/testing';
-import { ask, readAnswer } from './answer.ts';
+import { ask, begin } from './answer.ts';
 import { chat, type Gateway, post } from './gateway.ts';
 import { callsOf, held, limitedFirst, startQueue, sumOf, untilWaiting } from './queue.ts';
 
@@ -44,16 +44,13 @@ describe('a job of the 429 queue', { timeout: 180_000 }, () => {
     );
     const body = chat({ content: randomBytes(2_400_000).toString('base64') });
     assert.ok(body.length > 3_000_000);
-    const response = await post(gateway.url, body, {
+    const response = await ask(gateway.url, {
+      id: 'large',
+      body,
       path: '/v1/chat/completions?a=%2F',
-      headers: {
-        'x-request-id': 'large',
-        authorization: 'Bearer client',
-        'x-client': 'ä',
-        'x-gateway-job-token': 'forged',
-      },
+      headers: { authorization: 'Bearer client', 'x-client': '\u00e4', 'x-gateway-job-token': 'forged' },
     });
-    assert.equal(await response.text(), 'first');
+    assert.equal(response.text, 'first');
     assert.equal(response.headers.get('x-endpoint'), 'yes');
     assert.equal(response.headers.get('x-request-id'), 'large');
     assert.equal(response.headers.get('x-gateway-attempts'), '3');
@@ -138,14 +135,11 @@ describe('a job of the 429 queue', { timeout: 180_000 }, () => {
   });
 
   it('whose client leaves is cancelled, waiting, calling or answering', async () => {
-    const leave = async (id: string, when: () => Promise<unknown>) => {
-      const controller = new AbortController();
-      const asked = ask(gateway.url, { id, stream: true, signal: controller.signal }).catch(() => 'left');
-      await when();
-      controller.abort();
-      const leftAt = performance.now();
-      await asked;
-      return leftAt;
+    const leave = async (id: string, when: (head: Promise<unknown>) => Promise<unknown>) => {
+      const asked = begin(gateway.url, { id, stream: true });
+      await when(asked.head);
+      asked.leave();
+      return performance.now();
     };
     const closedAt = (id: string) =>
       first.requests.filter(({ headers }) => headers['x-request-id'] === id).at(-1)?.closedAt ?? null;
@@ -162,14 +156,7 @@ describe('a job of the 429 queue', { timeout: 180_000 }, () => {
     assert.ok(callClosedAt - callingLeftAt < 150, `closed after ${callClosedAt - callingLeftAt} ms`);
 
     first.script = limitedFirst(1, () => stall({ afterBytes: 9 }, { body: 'data: 1\n\n' }));
-    const controller = new AbortController();
-    const response = await post(gateway.url, chat({ stream: true }), {
-      headers: { 'x-request-id': 'left-answering' },
-      signal: controller.signal,
-    });
-    controller.abort();
-    const answeringLeftAt = performance.now();
-    await readAnswer(response);
+    const answeringLeftAt = await leave('left-answering', (head) => head);
     const answerClosedAt = await until(() => closedAt('left-answering'));
     assert.ok(answerClosedAt - answeringLeftAt < 150, `closed after ${answerClosedAt - answeringLeftAt} ms`);
 

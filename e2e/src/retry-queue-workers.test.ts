@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { type Engine, respond, type Service, startEngine, stream, until } from '@llm-gateway/testing';
-import { ask, readAnswer } from './answer.ts';
-import { chat, type Gateway, post } from './gateway.ts';
+import { ask, begin } from './answer.ts';
+import type { Gateway } from './gateway.ts';
 import { callsOf, held, limitedFirst, startQueue, sumOf, untilWaiting } from './queue.ts';
 
 /** Long enough to kill somebody while a job waits. */
@@ -83,9 +83,10 @@ describe('the 429 queue when its workers end', { timeout: 180_000 }, () => {
   it('breaks the answer off when its worker is killed after the first byte, and calls nobody again', async () => {
     const events = Array.from({ length: 100 }, (_, n) => `data: ${n}\n\n`);
     first.script = limitedFirst(1, () => stream(events, { gapMs: 100 }));
-    const response = await post(gateway.url, chat({ stream: true }), { headers: { 'x-request-id': id(0) } });
+    const asked = begin(gateway.url, { id: id(0), stream: true });
+    await asked.head;
     await (await holder('calling')).kill('SIGKILL');
-    const answer = await readAnswer(response);
+    const answer = await asked.answer;
     assert.equal(answer.status, 200);
     assert.ok(!answer.whole);
     assert.match(answer.text, /^data: 0\n\n/);
