@@ -140,7 +140,9 @@ class Gate {
       return;
     }
     this.inside++;
-    void work().finally(() => this.inside--);
+    // Not when the work is done: a slow client still takes the end of its answer then.
+    response.once('close', () => this.inside--);
+    void work();
   }
 
   /** Lets nobody in, and waits until the last one is out. */
