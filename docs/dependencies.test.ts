@@ -67,10 +67,22 @@ suite('package.json', () => {
     });
   }
 
-  test('package-lock.json names no host that packages came from', () => {
-    const lock: { packages: Record<string, { resolved?: string }> } = JSON.parse(textOf('package-lock.json'));
+  const lock: { packages: Record<string, { resolved?: string; optionalDependencies?: Record<string, string> }> } =
+    JSON.parse(textOf('package-lock.json'));
+
+  test('has a lock that names no host that packages came from', () => {
     const hosted = Object.values(lock.packages).filter(({ resolved }) => resolved?.includes('//'));
     assert.deepEqual(hosted, []);
+  });
+
+  // npm leaves out what its registry does not have, and then `npm ci` refuses the lock wherever that is missing or is there.
+  test('has a lock with the packages of every platform', () => {
+    const locked = Object.keys(lock.packages);
+    const optional = Object.values(lock.packages).flatMap((one) => Object.keys(one.optionalDependencies ?? {}));
+    assert.deepEqual(
+      optional.filter((name) => !locked.some((path) => path.endsWith(`node_modules/${name}`))),
+      [],
+    );
   });
 });
 
