@@ -27,7 +27,10 @@ export class EtcdPlace implements RecordPlace {
   async put(instances: readonly Instance[]): Promise<void> {
     const value = encodeRecord(this.#podName, Date.now(), instances);
     await this.#use(async (connection) => {
-      if (this.#lease !== null && (await connection.put(this.#key, value, this.#lease))) return;
+      // A put does not prolong its lease, and while there are puts nobody renews.
+      if (this.#lease !== null && (await connection.keepAlive(this.#lease))) {
+        if (await connection.put(this.#key, value, this.#lease)) return;
+      }
       this.#lease = await connection.grant(this.#settings.leaseTtlSeconds);
       if (await connection.put(this.#key, value, this.#lease)) return;
       throw new GatewayError('store_unavailable', 'etcd: a new lease was gone at once');

@@ -327,6 +327,26 @@ test('a keeper renews its lease, and without it the record goes', async () => {
   await until(async () => (await connection.read(etcdKeyPrefix)).entries.length === 1);
 });
 
+test('a keeper that is told more often than it renews keeps its lease as well', async () => {
+  await using etcd = await startEtcd();
+  const leaseTtlSeconds = 2;
+  const place = new EtcdPlace('a', { ...settings(etcd.endpoint), leaseTtlSeconds });
+  await using keeper = new Keeper(place, { ttlMs: 60_000, onFailure() {} });
+  const leases = () => etcd.command('lease', 'list');
+  keeper.set([instance('a')]);
+  await until(() => keeper.written);
+  const first = await leases();
+  const sinceMs = performance.now();
+  await until(
+    () => {
+      keeper.set([instance('a')]);
+      return performance.now() - sinceMs > 3 * leaseTtlSeconds * 1000;
+    },
+    { intervalMs: 200 },
+  );
+  assert.equal(await leases(), first);
+});
+
 test('a record is back as soon as a wiped cluster is, and a record of an earlier process is removed', async () => {
   await using etcd = await startEtcd();
   await etcd.command('put', `${etcdKeyPrefix}a`, 'from before');
