@@ -10,8 +10,11 @@ export interface Books {
 }
 
 /** Sends requests at a steady pace, every other one a stream, whatever becomes of the earlier ones, until it is stopped. */
-export function steadyLoad(url: string, options: { perSecond: number; model?: string }): { stop(): Promise<Books> } {
-  const { perSecond, model } = options;
+export function steadyLoad(
+  url: string,
+  options: { perSecond: number; model?: string; onAnswer?: (response: Response) => void },
+): { stop(): Promise<Books> } {
+  const { perSecond, model, onAnswer } = options;
   const failures: string[] = [];
   const running = new Set<Promise<void>>();
   let sent = 0;
@@ -21,6 +24,7 @@ export function steadyLoad(url: string, options: { perSecond: number; model?: st
   const one = async (stream: boolean) => {
     try {
       const response = await post(url, chat({ stream, ...(model !== undefined && { model }) }));
+      onAnswer?.(response);
       const text = await response.text();
       const whole = response.status === 200 && (!stream || text.endsWith('data: [DONE]\n\n'));
       if (whole) completed++;
