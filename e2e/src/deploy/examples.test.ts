@@ -6,7 +6,8 @@ import { startLocalSite } from './local-site.ts';
 import { ManifestSet } from './manifest.ts';
 
 describe('the examples of deploy/, their rendered manifests run as processes of this machine', {
-  timeout: 300_000, concurrency: 2,
+  timeout: 300_000,
+  concurrency: 2,
 }, () => {
   it('have a check each', () => {
     assert.deepEqual(Object.keys(checks).sort(), examples);

@@ -1,0 +1,345 @@
+import { environmentName, flagTable, parseOptions } from '@llm-gateway/runtime';
+import type { IHorizontalPodAutoscaler } from 'kubernetes-models/autoscaling/v2/HorizontalPodAutoscaler';
+import type { INetworkPolicy } from 'kubernetes-models/networking.k8s.io/v1/NetworkPolicy';
+import type { IPodDisruptionBudget } from 'kubernetes-models/policy/v1/PodDisruptionBudget';
+import type { IConfigMap } from 'kubernetes-models/v1/ConfigMap';
+import type { IContainer } from 'kubernetes-models/v1/Container';
+import {
+  componentLabel,
+  expand,
+  gatewayImage,
+  type ManifestSet,
+  matches,
+  serviceOf,
+  type Workload,
+} from './manifest.ts';
+import { blocked, portNamed, selects } from './network.ts';
+import { serviceNames, serviceOptions } from './service-options.ts';
+
+/** What schemas cannot see: whether the objects of a namespace fit each other, and whether the services would start. A line for each problem. */
+export async function ruleProblems(set: ManifestSet): Promise<string[]> {
+  const dangling = references(set);
+  return [
+    ...selectors(set),
+    ...ports(set),
+    ...policies(set),
+    ...dangling,
+    ...pods(set),
+    ...calls(set),
+    ...(await settings(set)),
+    // Without its variables nothing can be said of a service.
+    ...(dangling.length === 0 ? await flags(set) : []),
+  ];
+}
+
+function selectors(set: ManifestSet): string[] {
+  const workloads = set.workloads();
+  const problems: string[] = [];
+  for (const { kind, name, selector, labels } of workloads) {
+    if (Object.keys(selector).length === 0) problems.push(`${kind} ${name} selects every pod`);
+    if (!matches(selector, labels)) problems.push(`${kind} ${name} does not select its own pods`);
+    const others = workloads.filter((other) => other.name !== name && matches(selector, other.labels));
+    for (const other of others) problems.push(`${kind} ${name} selects the pods of ${other.name}`);
+  }
+  for (const { metadata, spec } of set.services()) {
+    const behind = workloads.filter(({ labels }) => matches(spec?.selector ?? {}, labels));
+    if (behind.length !== 1) problems.push(`Service ${metadata.name} selects the pods of ${behind.length} workloads`);
+  }
+  for (const { metadata, spec } of set.ofKind<IPodDisruptionBudget>('PodDisruptionBudget')) {
+    if (!workloads.some(({ labels }) => selects(spec?.selector ?? {}, labels))) {
+      problems.push(`PodDisruptionBudget ${metadata.name} selects no pods`);
+    }
+  }
+  return problems;
+}
+
+function ports(set: ManifestSet): string[] {
+  const problems: string[] = [];
+  const has = (workload: Workload, port: string | number | undefined, what: string) => {
+    const numbers = workload.pod.containers.flatMap((container) => container.ports ?? []);
+    const found = numbers.some(({ name, containerPort }) => name === port || containerPort === port);
+    if (!found) problems.push(`${what}: ${workload.name} has no port ${port}`);
+  };
+  for (const { metadata, spec } of set.services()) {
+    const workload = set.workloads().find(({ labels }) => matches(spec?.selector ?? {}, labels));
+    for (const { port, targetPort } of workload ? (spec?.ports ?? []) : []) {
+      if (workload) has(workload, targetPort ?? port, `Service ${metadata.name}`);
+    }
+  }
+  for (const workload of set.workloads()) {
+    for (const { name, startupProbe, readinessProbe, livenessProbe, ports: own = [] } of workload.pod.containers) {
+      for (const probe of [startupProbe, readinessProbe, livenessProbe]) {
+        const port = probe?.httpGet?.port ?? probe?.tcpSocket?.port;
+        if (probe && !own.some((one) => one.name === port))
+          problems.push(`a probe of ${workload.name}/${name}: no port ${port}`);
+      }
+      if (!readinessProbe || !livenessProbe) problems.push(`${workload.name}/${name} lacks a probe`);
+    }
+  }
+  return problems;
+}
+
+function policies(set: ManifestSet): string[] {
+  const problems: string[] = [];
+  const workloads = set.workloads();
+  const autoscalers = set.ofKind<IHorizontalPodAutoscaler>('HorizontalPodAutoscaler');
+  for (const { metadata, spec } of autoscalers) {
+    const target = workloads.find(
+      ({ kind, name }) => kind === spec?.scaleTargetRef.kind && name === spec.scaleTargetRef.name,
+    );
+    if (!target) problems.push(`HorizontalPodAutoscaler ${metadata.name} has no target`);
+    // It would be set back at each apply.
+    else if (target.replicas !== undefined) problems.push(`${target.name} has replicas and an autoscaler`);
+    else if (target.pod.containers.some(({ resources }) => !resources?.requests?.cpu)) {
+      problems.push(`${target.name} is scaled by CPU and requests none`);
+    }
+    if ((spec?.minReplicas ?? 1) < 2) problems.push(`${metadata.name} may be a single pod`);
+  }
+  for (const { name, labels, replicas } of workloads) {
+    const scaled = autoscalers.some(({ spec }) => spec?.scaleTargetRef.name === name);
+    if (labels[componentLabel] === 'gateway' && !scaled) problems.push(`${name} has no autoscaler`);
+    if (!scaled && replicas === undefined) problems.push(`nothing says how many ${name} there are`);
+  }
+  for (const { metadata, spec } of set.ofKind<INetworkPolicy>('NetworkPolicy')) {
+    const chosen = workloads.filter(({ labels }) => selects(spec?.podSelector ?? {}, labels));
+    if (chosen.length === 0) problems.push(`NetworkPolicy ${metadata.name} selects no pods`);
+    const peers = [
+      ...(spec?.ingress ?? []).flatMap(({ from = [] }) => from),
+      ...(spec?.egress ?? []).flatMap(({ to = [] }) => to),
+    ];
+    for (const { podSelector } of peers) {
+      if (podSelector && !workloads.some(({ labels }) => selects(podSelector, labels))) {
+        problems.push(`NetworkPolicy ${metadata.name} names pods that do not exist: ${JSON.stringify(podSelector)}`);
+      }
+    }
+    for (const workload of chosen) {
+      for (const { port } of (spec?.ingress ?? []).flatMap((rule) => rule.ports ?? [])) {
+        try {
+          portNamed(workload, port);
+        } catch (error) {
+          problems.push(`NetworkPolicy ${metadata.name}: ${error instanceof Error ? error.message : error}`);
+        }
+      }
+    }
+  }
+  return problems;
+}
+
+/** Everything that is named exists. */
+function references(set: ManifestSet): string[] {
+  const problems: string[] = [];
+  for (const workload of set.workloads()) {
+    const { name, pod } = workload;
+    if (pod.serviceAccountName && !set.find('ServiceAccount', pod.serviceAccountName)) {
+      problems.push(`${name} has a ServiceAccount that does not exist`);
+    }
+    for (const { name: volume, configMap, secret } of pod.volumes ?? []) {
+      const optional = configMap?.optional ?? secret?.optional ?? false;
+      const found = configMap
+        ? set.data('ConfigMap', configMap.name ?? '')
+        : set.data('Secret', secret?.secretName ?? '');
+      if ((configMap || secret) && !found && !optional) problems.push(`${name}: nothing for the volume ${volume}`);
+      if (!pod.containers.some(({ volumeMounts = [] }) => volumeMounts.some((mount) => mount.name === volume))) {
+        problems.push(`${name}: nobody mounts ${volume}`);
+      }
+    }
+    for (const container of pod.containers) {
+      for (const { name: volume } of container.volumeMounts ?? []) {
+        const claimed = workload.kind === 'StatefulSet';
+        if (!claimed && !pod.volumes?.some((one) => one.name === volume)) problems.push(`${name}: no volume ${volume}`);
+      }
+      try {
+        variables(set, workload, container);
+      } catch (error) {
+        problems.push(`${name}/${container.name}: ${error instanceof Error ? error.message : error}`);
+      }
+    }
+  }
+  return problems;
+}
+
+/** What a pod of the gateway must not do, and how long it gets to end. */
+function pods(set: ManifestSet): string[] {
+  const problems: string[] = [];
+  for (const workload of set.workloads()) {
+    const { name, pod } = workload;
+    if (pod.enableServiceLinks !== false) problems.push(`${name}: enableServiceLinks may set our flags`);
+    if (pod.automountServiceAccountToken !== false) problems.push(`${name} gets a token of the API server`);
+    for (const container of pod.containers) {
+      const { image = '', securityContext: own = {}, resources } = container;
+      if (!/:[^/]+$/.test(image)) problems.push(`${name}/${container.name}: the image ${image} has no tag`);
+      if (!resources?.limits?.memory || !resources.requests?.memory)
+        problems.push(`${name}/${container.name}: no memory limit`);
+      if (own.allowPrivilegeEscalation !== false) problems.push(`${name}/${container.name} may escalate privileges`);
+      if (!serviceOf(container)) continue;
+      if (!(own.runAsNonRoot ?? pod.securityContext?.runAsNonRoot))
+        problems.push(`${name}/${container.name} may be root`);
+      if (!own.readOnlyRootFilesystem) problems.push(`${name}/${container.name} may write to its image`);
+      if (!own.capabilities?.drop?.includes('ALL')) problems.push(`${name}/${container.name} has capabilities`);
+    }
+  }
+  return problems;
+}
+
+/** Who calls whom, and where: the picture of docs/operations.md. */
+function calls(set: ManifestSet): string[] {
+  const workloads = set.workloads();
+  const named = (name: string) => workloads.filter((workload) => workload.name === name);
+  const component = (name: string) => workloads.filter(({ labels }) => labels[componentLabel] === name);
+  const bus = component('gateway').map((from) => ({ from, to: named('nats'), port: 4222 }));
+  const stored = [...named('discovery'), ...component('engine')];
+  const edges = [
+    ...bus,
+    { from: named('nats')[0], to: named('nats'), port: 6222 },
+    { from: named('ingress')[0], to: component('engine'), port: 8000 },
+    { from: named('ingress')[0], to: named('retry-worker'), port: 8100 },
+    { from: named('mirror-sender')[0], to: named('ingress'), port: 8100 },
+    { from: named('mirror-sender')[0], to: named('mirror-target'), port: 8000 },
+    ...['ingress', 'retry-worker'].map((name) => ({ from: named(name)[0], to: named('vllm-external'), port: 8000 })),
+    ...stored.map((from) => ({ from, to: named('redis'), port: 6379 })),
+    ...stored.map((from) => ({ from, to: named('etcd'), port: 2379 })),
+    { from: named('etcd')[0], to: named('etcd'), port: 2380 },
+    { from: named('decode')[0], to: named('prefill'), port: 28_000 },
+  ];
+  return edges.flatMap(({ from, to, port }) =>
+    to.flatMap((one) => {
+      const why = from && blocked(set, from, { to: one, port });
+      return why === undefined ? [] : [why];
+    }),
+  );
+}
+
+/** A misspelt setting would be ignored by every service. */
+async function settings(set: ManifestSet): Promise<string[]> {
+  const tables = await Promise.all(serviceNames.map(async (name) => flagTable(await serviceOptions(name))));
+  const known = new Set(tables.flatMap((table) => [...table.keys()].map(environmentName)));
+  const maps = set
+    .ofKind<IConfigMap>('ConfigMap')
+    .filter(({ metadata }) => metadata.name.startsWith('gateway-settings'));
+  if (maps.length !== 1) return [`there are ${maps.length} gateway-settings`];
+  const names = Object.keys(maps[0]?.data ?? {});
+  return names.filter((name) => !known.has(name)).map((name) => `gateway-settings: no service has ${name}`);
+}
+
+/** Every service would start with its arguments and variables; what they name is there; and its limits hold what it may hold. */
+async function flags(set: ManifestSet): Promise<string[]> {
+  const problems: string[] = [];
+  const serviceAddresses = new Set(
+    set.services().flatMap(({ metadata, spec }) => (spec?.ports ?? []).map(({ port }) => `${metadata.name}:${port}`)),
+  );
+  const reachable = (address: string, what: string) => {
+    // `etcd-0.etcd` is a pod behind the headless Service `etcd`.
+    const behind = address.replace(/^[^.:]+\./, '');
+    if (!serviceAddresses.has(address) && !serviceAddresses.has(behind))
+      problems.push(`${what}: ${address} is no Service`);
+  };
+  for (const workload of set.workloads()) {
+    for (const container of workload.pod.containers) {
+      const asked = serviceOf(container);
+      if (!asked) continue;
+      const what = `${workload.name}/${container.name}`;
+      const options = await serviceOptions(asked.service);
+      const table = flagTable(options);
+      const environment = withFiles(set, workload, { container, environment: variables(set, workload, container) });
+      for (const { name } of container.env ?? []) {
+        const known = [...table.keys()].some((flag) => environmentName(flag) === name);
+        if (name.startsWith('LLM_GATEWAY_') && !known) problems.push(`${what}: ${asked.service} has no ${name}`);
+      }
+      const parsed = parseOptions(
+        options,
+        asked.flags.map((flag) => expand(flag, environment)),
+        environment,
+      );
+      if (!('values' in parsed)) {
+        problems.push(`${what}: ${'mistakes' in parsed ? parsed.mistakes.join('; ') : 'prints its help'}`);
+        continue;
+      }
+      const values = new Map<string, unknown>(Object.entries(parsed.values));
+      const declared = new Set((container.ports ?? []).map(({ containerPort }) => containerPort));
+      for (const flag of ['port', 'internalPort', 'adminPort']) {
+        const port = values.get(flag);
+        const engineAdmin = asked.service === 'engine-simulator' && flag === 'adminPort';
+        if (typeof port === 'number' && !engineAdmin && !declared.has(port))
+          problems.push(`${what}: port ${port} is not declared`);
+      }
+      for (const server of String(values.get('natsServers') ?? '')
+        .split(',')
+        .filter(Boolean)) {
+        reachable(server.replace(/^\w+:\/\//, ''), what);
+      }
+      if (values.get('llmBackendDiscovery') === 'redis') {
+        reachable(`${values.get('discoveryRedisHost')}:${values.get('discoveryRedisPort')}`, what);
+      }
+      if (values.get('llmBackendDiscovery') === 'etcd') {
+        for (const endpoint of String(values.get('discoveryEtcdEndpoints')).split(','))
+          reachable(endpoint.trim(), what);
+      }
+      for (const [, address = ''] of String(values.get('routeConfig') ?? '').matchAll(/"http:\/\/([^"/]+)/g))
+        reachable(address, what);
+      const graceMs = (workload.pod.terminationGracePeriodSeconds ?? 30) * 1000;
+      if (
+        asked.service !== 'registrar' &&
+        graceMs < Number(values.get('drainDelayMs')) + Number(values.get('drainTimeoutMs')) + 10_000
+      ) {
+        problems.push(`${what}: the grace period is shorter than the drain`);
+      }
+      const held = ['maxHeldBodyBytes', 'mirrorPoolMaxBytes', 'fallbackRetryMaxHeldBytes', 'mirrorMaxHeldBytes'];
+      const heldBytes = held.reduce((sum, name) => sum + Number(values.get(name) ?? 0), 0);
+      const limitBytes = bytes(container.resources?.limits?.memory);
+      if (limitBytes < heldBytes + 256 * mebi)
+        problems.push(`${what}: bodies of ${heldBytes} bytes do not fit into ${limitBytes}`);
+      if (asked.service === 'registrar') problems.push(...engineOf(workload, values.get('entrypointPort'), what));
+    }
+  }
+  return problems;
+}
+
+const mebi = 1024 * 1024;
+const units: Readonly<Record<string, number>> = { Mi: mebi, Gi: 1024 * mebi };
+
+function bytes(quantity: string | number | undefined): number {
+  const [, number = '', unit = ''] = /^(\d+)([MG]i)$/.exec(String(quantity)) ?? [];
+  return Number(number) * (units[unit] ?? Number.NaN);
+}
+
+/** The registrar tells of a port that its engine listens on. */
+function engineOf({ pod }: Workload, entrypointPort: unknown, what: string): string[] {
+  const engine = pod.containers.find(({ name }) => name === 'engine');
+  const listens = engine?.ports?.some(({ name, containerPort }) => name === 'http' && containerPort === entrypointPort);
+  return listens ? [] : [`${what}: the engine has no port ${entrypointPort}`];
+}
+
+function variables(
+  set: ManifestSet,
+  { name, labels, annotations }: Workload,
+  container: IContainer,
+): Record<string, string> {
+  return set.environment(container, { name: `${name}-0`, ip: '10.0.0.1', labels, annotations });
+}
+
+/** `@FILE` is replaced by the text of the mounted file. Throws when there is none. */
+function withFiles(
+  set: ManifestSet,
+  { pod }: Workload,
+  { container, environment }: { container: IContainer; environment: Readonly<Record<string, string>> },
+): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(environment).map(([name, value]) => {
+      const mount = container.volumeMounts?.find(({ mountPath }) => value.startsWith(`@${mountPath}/`));
+      if (!mount) return [name, value];
+      const volume = pod.volumes?.find((one) => one.name === mount.name);
+      const data = volume?.configMap
+        ? set.data('ConfigMap', volume.configMap.name ?? '')
+        : set.data('Secret', volume?.secret?.secretName ?? '');
+      const text = data?.[value.slice(mount.mountPath.length + 2)];
+      if (text === undefined) throw new Error(`${value} is not in the volume ${mount.name}`);
+      return [name, text];
+    }),
+  );
+}
+
+/** Images of this project in a set; they must all be of one version. */
+export function gatewayImages(set: ManifestSet): string[] {
+  const images = set.workloads().flatMap(({ pod }) => pod.containers.map(({ image = '' }) => image));
+  return [...new Set(images.filter((image) => image.split(':', 1)[0] === gatewayImage))];
+}
