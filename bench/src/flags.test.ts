@@ -1,0 +1,23 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { readFlags } from './flags.ts';
+
+test('without flags everything is measured', () => {
+  assert.deepEqual(readFlags([]), { quick: false, only: ['unary', 'stream', 'memory', 'growth'], profile: false });
+});
+
+test('parts are chosen by name', () => {
+  assert.deepEqual(readFlags(['--quick', '--only', 'growth, unary']), {
+    quick: true,
+    only: ['unary', 'growth'],
+    profile: false,
+  });
+});
+
+test('what is not known is refused with what is allowed', () => {
+  for (const argv of [['--only', 'nothing'], ['--fast'], ['extra']]) {
+    const read = readFlags(argv);
+    assert.ok('say' in read && read.exitCode === 64, argv.join(' '));
+    assert.match(read.say, /--only <list>/);
+  }
+});

@@ -1,0 +1,42 @@
+import { parseArgs } from 'node:util';
+import { type Part, parts } from './results.ts';
+
+export interface Flags {
+  readonly quick: boolean;
+  readonly only: readonly Part[];
+  readonly profile: boolean;
+}
+
+const help = `Measures the gateway beside other proxies.
+
+  --quick        a few minutes, fewer rounds: for a look, not for a verdict
+  --only <list>  some parts, separated by commas: ${parts.join(', ')}
+  --profile      CPU profiles of ingress and router instead
+  --help
+`;
+
+/** The flags, or what to say instead and the code to exit with. */
+export function readFlags(argv: readonly string[]): Flags | { readonly say: string; readonly exitCode: number } {
+  try {
+    const { values } = parseArgs({
+      args: [...argv],
+      options: {
+        quick: { type: 'boolean', default: false },
+        only: { type: 'string', default: parts.join(',') },
+        profile: { type: 'boolean', default: false },
+        help: { type: 'boolean', default: false },
+      },
+    });
+    if (values.help) return { say: help, exitCode: 0 };
+    const named = values.only.split(',').map((name) => name.trim());
+    const unknown = named.filter((name) => !parts.some((part) => part === name));
+    if (unknown.length > 0) return refusal(`--only: no part is named ${unknown.join(', ')}`);
+    return { quick: values.quick, only: parts.filter((part) => named.includes(part)), profile: values.profile };
+  } catch (error) {
+    return refusal(error instanceof Error ? error.message : String(error));
+  }
+}
+
+function refusal(mistake: string): { say: string; exitCode: number } {
+  return { say: `${mistake}\n\n${help}`, exitCode: 64 };
+}

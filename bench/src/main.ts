@@ -1,0 +1,14 @@
+/** `npm run bench`: measures the gateway beside other proxies and writes the report. `--help` names the flags. */
+import { readFlags } from './flags.ts';
+import { profileHotPaths } from './profile/profile.ts';
+import { run } from './run.ts';
+
+const flags = readFlags(process.argv.slice(2));
+if ('say' in flags) {
+  (flags.exitCode === 0 ? console.log : console.error)(flags.say);
+  process.exit(flags.exitCode);
+}
+// What was started goes with this process in an orderly exit, which a signal by itself is not.
+process.once('SIGINT', () => process.exit(130));
+process.once('SIGTERM', () => process.exit(143));
+await (flags.profile ? profileHotPaths() : run(flags));

@@ -1,0 +1,52 @@
+/** One measure over the rounds of a run. */
+export interface Series {
+  readonly median: number;
+  readonly low: number;
+  readonly high: number;
+  /** In the order of the rounds. */
+  readonly samples: readonly number[];
+}
+
+/** Throws without a sample: a measure that was not taken must not read as a number. */
+export function series(samples: readonly number[]): Series {
+  if (samples.length === 0) throw new Error('a series needs a sample');
+  const sorted = samples.toSorted((a, b) => a - b);
+  const at = (index: number) => sorted[index] ?? Number.NaN;
+  const middle = sorted.length >> 1;
+  const median = sorted.length % 2 === 1 ? at(middle) : (at(middle - 1) + at(middle)) / 2;
+  return { median, low: at(0), high: at(sorted.length - 1), samples };
+}
+
+/**
+ * Two measures of the same rounds as one, round by round: what the machine did in a round touched both, and falls out of
+ * their quotient or difference.
+ */
+export function paired(a: Series, b: Series, combine: (a: number, b: number) => number): Series {
+  if (a.samples.length !== b.samples.length) throw new Error('paired series need the same rounds');
+  return series(a.samples.map((sample, round) => combine(sample, b.samples[round] ?? Number.NaN)));
+}
+
+export function quotient(a: Series, b: Series): Series {
+  return paired(a, b, (x, y) => x / y);
+}
+
+export function difference(a: Series, b: Series): Series {
+  return paired(a, b, (x, y) => x - y);
+}
+
+/** The values of each round, by measure. A measure that is missing in a round is an error. */
+export function gather(rounds: readonly Readonly<Record<string, number>>[]): Record<string, Series> {
+  const names = new Set(rounds.flatMap((values) => Object.keys(values)));
+  return Object.fromEntries(
+    [...names].map((name) => [
+      name,
+      series(
+        rounds.map((values) => {
+          const value = values[name];
+          if (value === undefined) throw new Error(`${name} was not measured in each round`);
+          return value;
+        }),
+      ),
+    ]),
+  );
+}

@@ -1,0 +1,128 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { nodePath, startNats } from '@llm-gateway/testing';
+import { endpoints } from '../engine-process.ts';
+import type { Logged, Workplace } from '../workplace.ts';
+import { clientHeaders, type Setting, type Target } from './target.ts';
+
+const root = join(import.meta.dirname, '../../..');
+
+export interface GatewayOptions {
+  /** Tells the logs and configurations of several gateways apart. */
+  readonly name?: string;
+  readonly instances?: number;
+  readonly ingresses?: number;
+  /** A mirror sender as well, and the file that says what is mirrored. */
+  readonly mirrorConfig?: string;
+  /** Where the CPU profiles of ingress and router go when they end. */
+  readonly profileFolder?: string;
+}
+
+export interface Gateway extends Target {
+  readonly ingresses: readonly { readonly url: string; readonly pid: number }[];
+  readonly mirrorSender: number | undefined;
+  busMessages(): Promise<number>;
+  /** Ends ingress and router in good order: only then are profiles written. */
+  stop(): Promise<void>;
+}
+
+/** The gateway as an operator starts it: services over a real nats-server, at the default log level. */
+export async function startGateway(setting: Setting, options: GatewayOptions = {}): Promise<Gateway> {
+  const { name = 'services', instances = 1, ingresses = 1, mirrorConfig, profileFolder } = options;
+  await using stack = new AsyncDisposableStack();
+  const nats = stack.use(await startNats());
+  const bus = ['--nats-servers', nats.url];
+  const start = async (service: string, flags: readonly string[], nodeFlags: readonly string[] = []) =>
+    stack.use(await startService(setting.place, { service, name: `${name}-${service}`, flags, nodeFlags }));
+  const profiled = profileFolder === undefined ? [] : profileFlags(profileFolder);
+
+  const list = [
+    '--llm-backend-discovery',
+    'endpoints',
+    '--llm-backend-endpoints',
+    endpoints(setting.engine, instances),
+  ];
+  const mirror = mirrorConfig === undefined ? [] : ['--mirror-refresh-interval-ms', String(mirrorRefreshMs)];
+  const ingressFlags = [...clientFacing(setting, mirrorConfig), '--drain-delay-ms', '0', ...mirror, ...bus];
+  const [, router, sender, ...doors] = await Promise.all([
+    start('discovery', [...list, ...bus]),
+    start('router', bus, profiled),
+    mirrorConfig === undefined ? undefined : start('mirror-sender', bus),
+    ...Array.from({ length: ingresses }, () => start('ingress', ingressFlags, profiled)),
+  ]);
+  const ingress = await Promise.all(doors.map(async (door) => ({ url: await door.address('http'), pid: door.pid })));
+  const pids = ingress.map(({ pid }, at) => [at === 0 ? 'ingress' : `ingress ${at + 1}`, pid]);
+  const owned = stack.move();
+  return {
+    url: ingress[0]?.url ?? '',
+    headers: clientHeaders,
+    pids: { ...Object.fromEntries(pids), router: router.pid, nats: nats.pid },
+    ingresses: ingress,
+    mirrorSender: sender?.pid,
+    async busMessages() {
+      const server = (await (await fetch(`${nats.monitorUrl}/varz`)).json()) as { in_msgs: number };
+      return server.in_msgs;
+    },
+    async stop() {
+      await Promise.all([...doors, router].map((service) => service.stop()));
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+export const mirrorRefreshMs = 50;
+
+/** The embedded default: the whole gateway in one process. */
+export async function standalone(setting: Setting): Promise<Target> {
+  const service = 'standalone';
+  const flags = [...clientFacing(setting), '--llm-backend-endpoints', endpoints(setting.engine, 1)];
+  const started = await startService(setting.place, { service, name: service, flags, nodeFlags: [] });
+  return {
+    url: await started.address('http'),
+    headers: clientHeaders,
+    pids: { standalone: started.pid },
+    [Symbol.asyncDispose]: () => started[Symbol.asyncDispose](),
+  };
+}
+
+function clientFacing({ place }: Setting, mirrorConfig = join(place.folder, 'no-mirror.json')): string[] {
+  const listen = [
+    '--host',
+    '127.0.0.1',
+    '--port',
+    '0',
+    '--internal-host',
+    '127.0.0.1',
+    '--advertise-host',
+    '127.0.0.1',
+  ];
+  return [...listen, '--mirror-config', mirrorConfig];
+}
+
+function profileFlags(folder: string): string[] {
+  mkdirSync(folder, { recursive: true });
+  return ['--cpu-prof', '--cpu-prof-interval', '500', '--cpu-prof-dir', folder];
+}
+
+interface StartedService extends Logged {
+  /** Base URL of one of its listeners, once it is ready. */
+  address(listener: string): Promise<string>;
+}
+
+async function startService(
+  place: Workplace,
+  options: { service: string; name: string; flags: readonly string[]; nodeFlags: readonly string[] },
+): Promise<StartedService> {
+  const { service, name, flags, nodeFlags } = options;
+  const main = join(root, 'services', service, 'src/main.ts');
+  const admin = ['--admin-host', '127.0.0.1', '--admin-port', '0'];
+  const command = [nodePath, ...nodeFlags, main, ...admin, ...flags] as const;
+  const process = await place.start(name, command, { cwd: root });
+  const address = async (listener: string) => {
+    const line = new RegExp(`"name":"${listener}","address":"([^"]+)"`);
+    return (await process.printed(line))[1] ?? '';
+  };
+  const readiness = `${await address('admin')}/readyz`;
+  await process.becomes(async () => (await fetch(readiness)).ok, 'is ready');
+  return Object.assign(process, { address });
+}

@@ -1,0 +1,24 @@
+import type { Engine } from '../engine-process.ts';
+import type { Pids } from '../processes.ts';
+import type { Workplace } from '../workplace.ts';
+
+/** Something that stands between client and engine. Disposing ends its processes. */
+export interface Target extends AsyncDisposable {
+  readonly url: string;
+  /** `name: value`: what each request must carry. */
+  readonly headers: readonly string[];
+  /** The processes whose CPU the path costs. */
+  readonly pids: Pids;
+  /** Messages that processes have sent over the bus so far. */
+  busMessages?(): Promise<number>;
+}
+
+export interface Setting {
+  readonly place: Workplace;
+  readonly engine: Engine;
+}
+
+export type StartTarget = (setting: Setting) => Promise<Target>;
+
+/** Sent to all, so that all forward it. */
+export const clientHeaders: readonly string[] = ['authorization: Bearer benchmark'];
