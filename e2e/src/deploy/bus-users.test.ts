@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { subjects } from '@llm-gateway/protocol';
+import { type NatsServer, type Service, startEngine, startNats, startService, until } from '@llm-gateway/testing';
+import { chat, post } from '../gateway.ts';
+import { deployFolder } from './kustomize.ts';
+
+const text = readFileSync(join(deployFolder, 'base/nats/users.conf'), 'utf8');
+const group = 'gw';
+const { routeDecide, instancesList, instancesChanged, loadReport, outcomeReport, retryOffer, mirrorSend } = subjects;
+const { mirrorPrimary, mirrorReport } = subjects;
+
+/** Who says what, and who hears it, by the catalogue of messages. */
+const speakers = {
+  ingress: [routeDecide, instancesList, loadReport, outcomeReport, retryOffer, mirrorSend, mirrorPrimary],
+  router: [instancesList],
+  discovery: [instancesChanged],
+  'retry-worker': [],
+  'mirror-sender': [mirrorReport],
+};
+const listeners = {
+  ingress: [instancesChanged, mirrorReport],
+  router: [`${routeDecide} ${group}`, instancesChanged, loadReport, outcomeReport],
+  discovery: [`${instancesList} ${group}`],
+  'retry-worker': [`${retryOffer} ${group}`],
+  'mirror-sender': [`${mirrorSend} ${group}`, mirrorPrimary],
+};
+type User = keyof typeof speakers;
+const services = Object.keys(speakers) as User[];
+
+interface Permissions {
+  readonly publish: readonly string[];
+  readonly subscribe: readonly string[];
+}
+
+/** What users.conf says of each user. */
+function permissions(): Map<string, Permissions> {
+  const list = (block: string, key: string) => {
+    const [, items = ''] = new RegExp(`${key}: \\[([^\\]]*)\\]`).exec(block) ?? [];
+    return [...items.matchAll(/"([^"]+)"|([^\s,"]+)/g)].map(([, quoted, plain]) => quoted ?? plain ?? '');
+  };
+  const blocks = text.split(/\n\s+user: /).slice(1);
+  return new Map(
+    blocks.map((block) => [
+      /^[\w-]+/.exec(block)?.[0] ?? '',
+      { publish: list(block, 'publish'), subscribe: list(block, 'subscribe') },
+    ]),
+  );
+}
+
+/** Subjects that one replica answers have its id at the end. */
+function withReplicas(list: readonly string[]): string[] {
+  return list.flatMap((entry) => {
+    const [subject = '', queue] = entry.split(' ');
+    const owned = `${subject}.*${queue === undefined ? '' : ` ${queue}`}`;
+    return subject === instancesList ? [entry, owned] : [entry];
+  });
+}
+
+describe('the users of NATS', () => {
+  let stack: AsyncDisposableStack;
+  let nats: NatsServer;
+  let running: Service[];
+  before(async () => {
+    stack = new AsyncDisposableStack();
+    nats = stack.use(await startNats({ config: text.replaceAll(/\$NATS_\w+/g, 'secret') }));
+    const engine = stack.use(await startEngine());
+    const own: Partial<Record<User, string[]>> = {
+      router: ['--scheduling-policy', 'load-balance'],
+      discovery: ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.endpoint],
+    };
+    const login = (user: User) => ['--nats-servers', nats.url, '--nats-user', user, '--drain-delay-ms', '0'];
+    const env = { LLM_GATEWAY_NATS_PASSWORD: 'secret' };
+    running = await Promise.all(
+      services.map(async (user) =>
+        stack.use(await startService(user, [...login(user), ...(own[user] ?? [])], { env })),
+      ),
+    );
+  });
+  after(() => stack.disposeAsync());
+
+  it('may say and hear what the catalogue of messages has for their service, and nothing else', () => {
+    const found = permissions();
+    assert.deepEqual([...found.keys()], [...services, 'operator']);
+    for (const service of services) {
+      const { publish, subscribe } = found.get(service) ?? { publish: [], subscribe: [] };
+      assert.deepEqual([...publish].sort(), withReplicas(speakers[service]).sort(), service);
+      const expected = [...withReplicas(listeners[service]), `_INBOX.${service}.>`, '$SRV.>'];
+      assert.deepEqual([...subscribe].sort(), expected.sort(), service);
+    }
+    const heard = new Set(services.flatMap((service) => listeners[service]).map((entry) => entry.split(' ')[0]));
+    const said = new Set(services.flatMap((service) => speakers[service]));
+    assert.deepEqual([...heard].sort(), Object.values(subjects).sort());
+    assert.deepEqual([...said].sort(), Object.values(subjects).sort());
+  });
+
+  it('are enough: the services subscribe to just these subjects, and nothing of theirs is refused', async () => {
+    const ingress = running[services.indexOf('ingress')];
+    assert.equal((await post(ingress?.url ?? '', chat())).status, 200);
+    const subscribed = async () => {
+      const response = await fetch(`${nats.monitorUrl}/connz?subs=detail&auth=1`);
+      const { connections } = (await response.json()) as { connections: Connection[] };
+      return new Map(connections.map(({ authorized_user: user, ...rest }) => [user, rest.subscriptions_list_detail]));
+    };
+    await until(async () => (await subscribed()).size === services.length);
+    for (const [user, list] of await subscribed()) {
+      const entries = (list ?? []).map(({ subject, qgroup }) => (qgroup ? `${subject} ${qgroup}` : subject));
+      const bus = entries.filter((entry) => entry.startsWith('gw.')).map((entry) => entry.replace(/\.\w+-\w{8}/, '.*'));
+      assert.deepEqual(bus.sort(), withReplicas(listeners[user as User]).sort(), user);
+      const others = entries.filter((entry) => !entry.startsWith('gw.'));
+      assert.ok(
+        others.every((entry) => entry.startsWith(`_INBOX.${user}.`) || entry.startsWith('$SRV.')),
+        `${others}`,
+      );
+    }
+    const refusals = running.flatMap((service) => service.logs()).filter(({ msg }) => msg === 'NATS refused something');
+    assert.deepEqual(refusals, []);
+  });
+
+  for (const user of services) {
+    it(`keep ${user} from what is not its business`, async () => {
+      const { publish, subscribe } = permissions().get(user) ?? { publish: [], subscribe: [] };
+      const all = withReplicas(Object.values(subjects)).map((subject) => subject.replace('*', 'x'));
+      const notSaid = all.filter((subject) => !publish.includes(subject.replace(/\.x$/, '.*')));
+      // As a member of the queue group it may; plain, it would overhear others.
+      const notHeard = all.filter((subject) => !subscribe.includes(subject.replace(/\.x$/, '.*')));
+      const inboxes = services.filter((other) => other !== user).map((other) => `_INBOX.${other}.>`);
+      const commands = [
+        ...[...notSaid, '_INBOX.router.x', '_INBOX.ingress.x', '$SYS.REQ.SERVER.PING'].map(
+          (subject) => `PUB ${subject} 0\r\n`,
+        ),
+        ...[...notHeard, ...inboxes, '>', 'gw.>', '$SYS.>'].map((subject, at) => `SUB ${subject} ${at + 1}`),
+      ];
+      const refused = await violations(nats.port, user, commands);
+      assert.equal(refused.length, commands.length, refused.join('\n'));
+    });
+  }
+
+  it('let an operator see the services', async () => {
+    const commands = ['SUB _INBOX.operator.1 1', 'PUB $SRV.PING _INBOX.operator.1 0\r\n'];
+    assert.deepEqual(await violations(nats.port, 'operator', commands), []);
+    assert.equal(
+      (await violations(nats.port, 'operator', [`SUB ${routeDecide} 1`, `PUB ${mirrorSend} 0\r\n`])).length,
+      2,
+    );
+  });
+});
+
+interface Connection {
+  readonly authorized_user: string;
+  readonly subscriptions_list_detail?: readonly { readonly subject: string; readonly qgroup?: string }[];
+}
+
+/** Logs in, sends commands of the NATS protocol, and returns what the server refused of them. */
+async function violations(port: number, user: string, commands: readonly string[]): Promise<string[]> {
+  const socket = connect(port, '127.0.0.1');
+  try {
+    await once(socket, 'connect');
+    let received = '';
+    socket.setEncoding('utf8');
+    socket.on('data', (chunk: string) => {
+      received += chunk;
+    });
+    const login = { user, pass: 'secret', verbose: false, pedantic: false, headers: true, protocol: 1 };
+    socket.write(`CONNECT ${JSON.stringify(login)}\r\nPING\r\n`);
+    await until(() => received.includes('PONG'));
+    for (const command of commands) socket.write(`${command}\r\n`);
+    received = '';
+    socket.write('PING\r\n');
+    await until(() => received.includes('PONG'));
+    return received.split('\r\n').filter((line) => /^-ERR 'Permissions Violation/.test(line));
+  } finally {
+    socket.destroy();
+  }
+}
