@@ -37,7 +37,6 @@ export interface Workload {
 }
 
 export const componentLabel = 'app.kubernetes.io/component';
-const nameLabel = 'app.kubernetes.io/name';
 /** The image of every service of this project. */
 export const gatewayImage = 'llm-gateway';
 
