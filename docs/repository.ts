@@ -4,13 +4,18 @@ import { join, relative } from 'node:path';
 /** What the tests of the whole repository look at. */
 export const root = join(import.meta.dirname, '..');
 
-/** Beside what is installed or generated, folders that git does not keep. */
-const foreign = new Set(['node_modules', '.git', '.turbo', '.cache', '.k8scheck']);
+/** What git does not keep, by the two forms that .gitignore has here: `folder/` and `*.suffix`. */
+const ignored = readFileSync(join(root, '.gitignore'), 'utf8').split('\n');
+const foreignFolders = new Set([
+  '.git',
+  ...ignored.filter((line) => line.endsWith('/')).map((line) => line.slice(0, -1)),
+]);
+const foreignSuffixes = ignored.filter((line) => line.startsWith('*.')).map((line) => line.slice(1));
 
 /** Paths from the root, with `/`. */
 export function filesOf(pattern: string): string[] {
-  return globSync(pattern, { cwd: root, exclude: (entry) => foreign.has(entry.name), withFileTypes: true })
-    .filter((entry) => entry.isFile())
+  return globSync(pattern, { cwd: root, exclude: (entry) => foreignFolders.has(entry.name), withFileTypes: true })
+    .filter((entry) => entry.isFile() && !foreignSuffixes.some((suffix) => entry.name.endsWith(suffix)))
     .map((entry) => relative(root, join(entry.parentPath, entry.name)))
     .sort();
 }
