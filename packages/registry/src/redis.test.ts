@@ -104,7 +104,12 @@ test('thousands of records are read, and an unchanged one is the same object eac
   using store = new RedisStore(settings(redis.port));
   await store.connected();
   const names = Array.from({ length: 2500 }, (_, at) => `pod-${at}`);
-  await Promise.all(names.map((name) => put(store, name)));
+  const records = names.map((name): [string, Buffer] => [
+    `${redisKeyPrefix}${name}`,
+    encodeRecord(name, Date.now(), [instance(name)]),
+  ]);
+  // One command: the last of thousands would wait for all others, and each has to be answered in time.
+  await store.call((redis) => redis.mset(new Map(records)));
   await using reading = new Reading(redis.port);
   await until(() => reading.events.length > 1);
   const [first, second] = reading.events;
