@@ -9,12 +9,12 @@ export interface Books {
   readonly failures: readonly string[];
 }
 
-/** Sends requests at a steady pace, every other one a stream, whatever becomes of the earlier ones, until it is stopped. */
+/** Sends requests at a steady pace, every other one a stream unless told otherwise, whatever becomes of the earlier ones, until it is stopped. */
 export function steadyLoad(
   url: string,
-  options: { perSecond: number; model?: string; onAnswer?: (response: Response) => void },
+  options: { perSecond: number; model?: string; streams?: boolean; onAnswer?: (response: Response) => void },
 ): { stop(): Promise<Books> } {
-  const { perSecond, model, onAnswer } = options;
+  const { perSecond, model, streams = true, onAnswer } = options;
   const failures: string[] = [];
   const running = new Set<Promise<void>>();
   let sent = 0;
@@ -38,7 +38,7 @@ export function steadyLoad(
     while (!stopped) {
       const due = Math.floor(((performance.now() - startedAt) / 1000) * perSecond);
       for (; sent < due; sent++) {
-        const request = one(sent % 2 === 1).finally(() => running.delete(request));
+        const request = one(streams && sent % 2 === 1).finally(() => running.delete(request));
         running.add(request);
       }
       await sleep(5);

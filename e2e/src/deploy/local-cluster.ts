@@ -15,7 +15,7 @@ import type { IContainer } from 'kubernetes-models/v1/Container';
 import { componentLabel, expand, type ManifestSet, matches, serviceOf, type Workload } from './manifest.ts';
 import { MountedFolder } from './mounted-folder.ts';
 import { serviceOptions } from './service-options.ts';
-import { kvPort } from './site.ts';
+import { etcdSize, kvPort } from './site.ts';
 
 export interface LocalOptions {
   /** Flags by name, for every service that has them: shorter times than a cluster's. */
@@ -129,7 +129,7 @@ export class LocalCluster implements AsyncDisposable {
     const [nats, redis, etcd] = await Promise.all([
       this.#startNats(),
       has('redis') ? startRedis() : undefined,
-      has('etcd') ? startEtcdCluster(3) : undefined,
+      has('etcd') ? startEtcdCluster(etcdSize) : undefined,
     ]);
     for (const server of [nats, redis, etcd]) if (server) this.#stack.use(server);
     this.etcd = etcd;

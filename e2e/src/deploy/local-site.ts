@@ -1,6 +1,6 @@
 import { LocalCluster, podIp } from './local-cluster.ts';
 import type { ManifestSet } from './manifest.ts';
-import { kvPort, recordedBy, type SimulatedEngine, type Site, type SiteTimes } from './site.ts';
+import { kvPort, type RecordedRequest, type SimulatedEngine, type Site, type SiteTimes } from './site.ts';
 
 const times: SiteTimes = { heartbeatMs: 1000, leaseMs: 4000, reloadMs: 2000, patienceMs: 30_000 };
 const flags = {
@@ -31,7 +31,12 @@ export async function startLocalSite(set: ManifestSet): Promise<Site & { complai
         cluster.pods(workload).map(async ({ name, ports, containers }): Promise<SimulatedEngine> => {
           const url = containers.get('engine')?.url ?? '';
           const kv = { host: podIp, port: await ports.at(kvPort) };
-          return { name, workload, kv, requests: () => recordedBy(url) };
+          return {
+            name,
+            workload,
+            kv,
+            requests: async () => (await (await fetch(`${url}/simulator/requests`)).json()) as RecordedRequest[],
+          };
         }),
       );
     },
@@ -41,21 +46,21 @@ export async function startLocalSite(set: ManifestSet): Promise<Site & { complai
     },
     ...(etcd && {
       etcd: {
-        async kill(...nodes: readonly number[]) {
-          await Promise.all(nodes.map((node) => etcd.nodes[node]?.kill()));
+        async keep(count: number) {
+          await Promise.all(etcd.nodes.slice(count).map((node) => node.kill()));
         },
         wipe: () => etcd.wipe(),
         start: () => etcd.start(),
       },
     }),
-    async configureMirror(config) {
-      await cluster.editConfigMap('mirror-config', { 'mirror.json': JSON.stringify(config) });
-    },
-    async generation(workload) {
-      return cluster
-        .pods(workload)
-        .flatMap(({ containers }) => [...containers.values()].map(({ pid, ended }) => (ended ? 'ended' : pid)))
-        .join(' ');
+    mirror: {
+      async write(config) {
+        await cluster.editConfigMap('mirror-config', { 'mirror.json': JSON.stringify(config) });
+      },
+      async readers() {
+        const processes = cluster.pods('ingress').flatMap(({ containers }) => [...containers.values()]);
+        return processes.map(({ pid, ended }) => (ended ? 'ended' : pid)).join(' ');
+      },
     },
     [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose](),
   };

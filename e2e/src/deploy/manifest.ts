@@ -37,6 +37,7 @@ export interface Workload {
 }
 
 export const componentLabel = 'app.kubernetes.io/component';
+export const nameLabel = 'app.kubernetes.io/name';
 /** The image of every service of this project. */
 export const gatewayImage = 'llm-gateway';
 

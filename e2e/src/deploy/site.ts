@@ -17,10 +17,8 @@ export interface Site extends AsyncDisposable {
   replace(engine: SimulatedEngine): Promise<void>;
   /** The nodes of an etcd discovery. */
   readonly etcd?: EtcdNodes;
-  /** Changes the file that the ingresses watch. */
-  configureMirror(config: object): Promise<void>;
-  /** Tells processes of a workload from those that come after a restart. */
-  generation(workload: string): Promise<string>;
+  /** The file that the ingresses watch. */
+  readonly mirror?: MirrorFile;
 }
 
 export interface SiteTimes {
@@ -51,20 +49,26 @@ export interface RecordedRequest {
 }
 
 export interface EtcdNodes {
-  /** Ends nodes at once and keeps them down. Their data stays. */
-  kill(...nodes: readonly number[]): Promise<void>;
+  /** Ends the last nodes at once, so that this many are left, and keeps them down. Their data stays. */
+  keep(count: number): Promise<void>;
   /** Ends all nodes and removes their data. */
   wipe(): Promise<void>;
   /** Starts every node that is down. Resolves when there is a quorum. */
   start(): Promise<void>;
 }
 
-/** Reads `/simulator/requests` of an engine. */
-export async function recordedBy(url: string): Promise<RecordedRequest[]> {
-  const response = await fetch(`${url}/simulator/requests`);
-  if (!response.ok) throw new Error(`${url}/simulator/requests: ${response.status}`);
-  return (await response.json()) as RecordedRequest[];
+export interface MirrorFile {
+  write(config: object): Promise<void>;
+  /** Names the processes that read it; another text after one was restarted. */
+  readers(): Promise<string>;
 }
+
+/** How many nodes an etcd of the examples has. */
+export const etcdSize = 3;
+
+/** For `node -e` in an engine's container: its network may be out of reach, and it has no curl. */
+export const printRequests =
+  "fetch('http://127.0.0.1:8000/simulator/requests').then(async (answer) => process.stdout.write(await answer.text()))";
 
 /** The port that the registrars of the manifests announce for KV transfers. */
 export const kvPort = 28_000;

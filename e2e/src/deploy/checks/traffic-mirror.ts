@@ -10,21 +10,23 @@ const quietMs = 2000;
 
 /** N of N requests are mirrored, byte-equal; none after mirroring was disabled by the file; N again after it was enabled; and no process restarts for it. */
 export async function checkTrafficMirror(site: Site): Promise<void> {
+  const { mirror } = site;
+  assert.ok(mirror, 'the example has no mirror config');
   await servedByAll(site, 'neutral');
-  const before = await site.generation('ingress');
+  const before = await mirror.readers();
   await expectMirrored(site);
 
-  await site.configureMirror({ ...config, Enable: false });
+  await mirror.write({ ...config, Enable: false });
   await sleep(site.times.reloadMs);
   const tag = newTag();
   assertWhole(await sendMany(site, taggedBodies(requests, { model: site.model, tag })));
   await sleep(quietMs);
   assert.deepEqual(await recordedWith(await site.engines(target), tag), []);
 
-  await site.configureMirror(config);
+  await mirror.write(config);
   await sleep(site.times.reloadMs);
   await expectMirrored(site);
-  assert.equal(await site.generation('ingress'), before, 'no ingress was restarted');
+  assert.equal(await mirror.readers(), before, 'no ingress was restarted');
 }
 
 const target = 'mirror-target';
