@@ -1,11 +1,23 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { promisify } from 'node:util';
 import { subjects } from '@llm-gateway/protocol';
-import { type NatsServer, type Service, startEngine, startNats, startService, until } from '@llm-gateway/testing';
+import {
+  createCertificates,
+  findBinary,
+  type NatsServer,
+  type Service,
+  startEngine,
+  startNats,
+  startService,
+  temporaryFolder,
+  until,
+} from '@llm-gateway/testing';
 import { chat, post } from '../gateway.ts';
 import { deployFolder } from './kustomize.ts';
 
@@ -60,6 +72,29 @@ function withReplicas(list: readonly string[]): string[] {
     return subject === instancesList ? [entry, owned] : [entry];
   });
 }
+
+describe('the configurations of NATS', () => {
+  for (const file of ['base/nats/nats.conf', 'compose/nats.conf', 'components/nats-tls/tls.conf']) {
+    it(`${file} is one that nats-server takes`, async () => {
+      const folder = temporaryFolder();
+      const certificates = await createCertificates();
+      const paths = { crt: certificates.server.cert, key: certificates.server.key };
+      const put = (name: string, from: string) => {
+        const text = readFileSync(join(deployFolder, from), 'utf8');
+        const local = text
+          .replaceAll(/\/etc\/nats-tls\/tls\.(crt|key)/g, (_, kind: 'crt' | 'key') => paths[kind])
+          .replaceAll('/etc/nats-tls/ca.crt', certificates.ca);
+        writeFileSync(join(folder, name), local);
+      };
+      put('users.conf', 'base/nats/users.conf');
+      put('nats.conf', 'base/nats/nats.conf');
+      put('tested.conf', file);
+      const passwords = [...text.matchAll(/\$(NATS_\w+)/g)].map(([, name = '']) => [name, 'secret']);
+      const env = { ...process.env, ...Object.fromEntries(passwords), POD_NAME: 'nats-0' };
+      await promisify(execFile)(await findBinary('nats-server'), ['-t', '-c', join(folder, 'tested.conf')], { env });
+    });
+  }
+});
 
 describe('the users of NATS', () => {
   let stack: AsyncDisposableStack;

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { globSync } from 'node:fs';
+import { globSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
 import { before, describe, it } from 'node:test';
 import manifest from '../../package.json' with { type: 'json' };
-import { deployFolder, kustomizations, render } from './kustomize.ts';
+import { deployFolder, kustomizations, render, root } from './kustomize.ts';
 import { type Manifest, ManifestSet } from './manifest.ts';
 import { idlePatches, unusedFiles } from './patches.ts';
 import { gatewayImages, ruleProblems } from './rules.ts';
@@ -10,6 +11,21 @@ import { schemaProblems } from './schema.ts';
 
 /** Can be applied by themselves and give a whole gateway; the others are parts of them. */
 const whole = kustomizations().filter((folder) => !/^(base|engines|traffic-splitting\/external)(\/|$)/.test(folder));
+
+/** An installation as an operator would write it. */
+const overlay = `
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [../../deploy/traffic-splitting/weight]
+components: [../../deploy/components/nats-tls, ../../deploy/components/internet-endpoints]
+images: [{ name: llm-gateway, newName: llm-gateway, newTag: "9.9" }]
+secretGenerator:
+  - name: nats-tls
+    literals: [tls.crt=certificate, tls.key=key, ca.crt=authority]
+  - name: nats-users
+    behavior: replace
+    literals: [ingress=a1, router=b1, discovery=c1, retry-worker=d1, mirror-sender=e1, operator=f1]
+`;
 
 describe('the manifests of deploy/', { timeout: 120_000 }, () => {
   const rendered = new Map<string, readonly Manifest[]>();
@@ -40,6 +56,26 @@ describe('the manifests of deploy/', { timeout: 120_000 }, () => {
     });
   }
 
+  it('take the components that are for overlays', async () => {
+    const folder = join(root, '.cache', `overlay-${process.pid}`);
+    mkdirSync(folder, { recursive: true });
+    try {
+      writeFileSync(join(folder, 'kustomization.yaml'), overlay);
+      const manifests = await render(relative(deployFolder, folder));
+      if (!manifests) return;
+      assert.deepEqual(await ruleProblems(new ManifestSet(manifests)), []);
+      assert.deepEqual(await schemaProblems(manifests), []);
+      assert.deepEqual(idlePatches(relative(deployFolder, folder), new ManifestSet(manifests)), []);
+      const users = manifests.filter((one) => JSON.stringify(one).includes('tls://nats:4222'));
+      assert.deepEqual(
+        users.map(({ kind }) => kind),
+        ['ConfigMap'],
+      );
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   it('are all used', () => {
     const files = globSync('**/*.{yaml,json,conf,env}', { cwd: deployFolder });
     const folders = [...kustomizations(), ...globSync('components/*', { cwd: deployFolder })];
@@ -49,7 +85,6 @@ describe('the manifests of deploy/', { timeout: 120_000 }, () => {
         files.filter((file) => !file.endsWith('kustomization.yaml')),
       ),
     );
-    // Included by nats.conf as well as named; the guide's path.
     assert.deepEqual(unused, []);
   });
 });
