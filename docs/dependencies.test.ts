@@ -67,12 +67,29 @@ suite('package.json', () => {
     });
   }
 
-  const lock: { packages: Record<string, { resolved?: string; optionalDependencies?: Record<string, string> }> } =
-    JSON.parse(textOf('package-lock.json'));
+  interface Locked {
+    readonly resolved?: string;
+    readonly optional?: boolean;
+    readonly engines?: { readonly node?: string };
+    readonly optionalDependencies?: Readonly<Record<string, string>>;
+  }
+  const lock: { readonly packages: Readonly<Record<string, Locked>> } = JSON.parse(textOf('package-lock.json'));
 
   test('has a lock that names no host that packages came from', () => {
     const hosted = Object.values(lock.packages).filter(({ resolved }) => resolved?.includes('//'));
     assert.deepEqual(hosted, []);
+  });
+
+  // npm leaves an optional package out where the Node that npm runs on does not suit it, and some are the programs themselves. They run on the
+  // Node that is installed here, so the lock asks for none: delete the `engines` that a new version brought.
+  test('has a lock whose optional packages are installed whatever Node npm runs on, from 18', () => {
+    const asking = Object.entries(lock.packages).filter(
+      ([, { optional, engines }]) => optional && !/^>=\s*1[0-8]\b/.test(engines?.node ?? '>=18'),
+    );
+    assert.deepEqual(
+      asking.map(([path]) => path),
+      [],
+    );
   });
 
   // npm leaves out what its registry does not have, and then `npm ci` refuses the lock wherever that is missing or is there.
