@@ -14,7 +14,14 @@ import {
   stream,
   until,
 } from '@llm-gateway/testing';
-import { type FailureCause, type FlatHeaders, readWhole, Upstream, type UpstreamTimeouts } from './index.ts';
+import {
+  type FailureCause,
+  type FlatHeaders,
+  readWhole,
+  Upstream,
+  type UpstreamRequest,
+  type UpstreamTimeouts,
+} from './index.ts';
 
 const timeouts: UpstreamTimeouts = {
   upstreamConnectTimeoutMs: 3000,
@@ -306,6 +313,50 @@ describe('a call', () => {
       assert.equal(seen.end, once ? 'reset' : 'end');
       assert.equal(engine.requests.length, once ? 2 : 3);
     }
+  });
+});
+
+describe('a call that cannot be made', () => {
+  const possible: UpstreamRequest = {
+    origin: 'http://127.0.0.1:1',
+    path: '/',
+    method: 'POST',
+    headers: [],
+    body: Buffer.from('{}'),
+  };
+  for (const [what, impossible] of Object.entries({
+    'a header that is none': { headers: ['x', 'a\nb'] },
+    'a path with a blank': { path: '/a b' },
+    'an origin that is none': { origin: 'nowhere' },
+  })) {
+    it(`fails in a later turn: ${what}`, async () => {
+      await using upstream = new Upstream(timeouts);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      let returned = false;
+      upstream.call(
+        { ...possible, ...impossible },
+        {
+          onHead: () => assert.fail(),
+          onData: () => assert.fail(),
+          onEnd: () => assert.fail(),
+          onFailure() {
+            assert.ok(returned, 'the caller holds its call by now');
+            resolve();
+          },
+        },
+      );
+      returned = true;
+      await promise;
+    });
+  }
+
+  it('fails in a later turn when the upstreams are closed already', async () => {
+    const upstream = new Upstream(timeouts);
+    await upstream[Symbol.asyncDispose]();
+    const seen = call(upstream, 'http://127.0.0.1:1');
+    assert.equal(seen.end, undefined);
+    await seen.done;
+    assert.equal(seen.end, 'connect');
   });
 });
 

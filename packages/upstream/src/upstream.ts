@@ -86,6 +86,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
   readonly #request: UpstreamRequest;
   readonly #sink: ResponseSink;
   #controller: Dispatcher.DispatchController | undefined;
+  #dispatching = false;
   #aborted = false;
   /** Anything came, be it only informational: the upstream works on the request. */
   #answering = false;
@@ -103,6 +104,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
   }
 
   #dispatch(): void {
+    this.#dispatching = true;
     const { origin, path, method, headers, body, headersTimeoutMs, idleTimeoutMs } = this.#request;
     const options: Dispatcher.DispatchOptions = {
       origin,
@@ -116,9 +118,14 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
     try {
       this.#agent.dispatch(options, this);
     } catch (error) {
-      // The agent refuses what it cannot send, and everything once it is destroyed.
-      setImmediate(() => this.#fail(classifyFailure(error, { connected: false, headSeen: false })));
+      this.#refused(error);
     }
+    this.#dispatching = false;
+  }
+
+  /** The agent refuses what it cannot send, and everything once it is destroyed; some of it before `dispatch` returns. */
+  #refused(error: unknown): void {
+    setImmediate(() => this.#fail(classifyFailure(error, { connected: false, headSeen: false })));
   }
 
   abort(): void {
@@ -169,6 +176,10 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
 
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
     if (this.#aborted) return;
+    if (this.#dispatching) {
+      this.#refused(error);
+      return;
+    }
     if (this.#diedOfStaleConnection(error)) {
       this.#retriedStale = true;
       this.#controller = undefined;
