@@ -34,8 +34,8 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   const own: Partial<Record<ServiceName, readonly string[]>> = {
     discovery:
       endpoints === undefined ? [] : ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', endpoints],
-    ingress: ['--drain-delay-ms', '0', '--internal-host', '127.0.0.1', '--advertise-host', '127.0.0.1'],
-    'retry-worker': ['--drain-delay-ms', '0', '--internal-host', '127.0.0.1', '--advertise-host', '127.0.0.1'],
+    ingress: ['--drain-delay-ms', '0', '--internal-host', '127.0.0.1'],
+    'retry-worker': ['--drain-delay-ms', '0', '--internal-host', '127.0.0.1'],
     'mirror-sender': ['--drain-delay-ms', '0'],
   };
   const start = (name: ServiceName) =>

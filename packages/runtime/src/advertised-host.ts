@@ -1,8 +1,15 @@
 import { networkInterfaces } from 'node:os';
 
-/** Where other processes reach this one: `--advertise-host`, or the first address that is not loopback, IPv4 first. */
-export function advertisedHost(configured: string): string {
-  if (configured) return configured;
+/** What a listener is bound to when it listens on every address. */
+const everyAddress: ReadonlySet<string> = new Set(['', '0.0.0.0', '::']);
+
+/**
+ * Where other processes reach a listener of this one: `--advertise-host`; else the address that it was told to listen on; else, when that stands
+ * for all there are, the first that is not loopback, IPv4 first.
+ */
+export function advertisedHost({ advertiseHost, listenHost }: { advertiseHost: string; listenHost: string }): string {
+  if (advertiseHost) return advertiseHost;
+  if (!everyAddress.has(listenHost)) return listenHost;
   const outside = Object.values(networkInterfaces())
     .flatMap((addresses) => addresses ?? [])
     .filter(({ internal, scopeid }) => !internal && !scopeid);

@@ -5,7 +5,8 @@ export const internalOptions = {
   'internal-host': {
     type: 'string',
     default: '0.0.0.0',
-    description: 'Address to listen on for other services of the gateway; they are told --advertise-host',
+    description:
+      'Address to listen on for other services of the gateway; they are told --advertise-host when it is set',
   },
   'internal-port': {
     type: 'integer',

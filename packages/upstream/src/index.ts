@@ -11,5 +11,5 @@ export {
   type UpstreamRequest,
   type UpstreamTimeouts,
 } from './upstream.ts';
-export { splitUrl } from './url.ts';
+export { originOf, splitUrl } from './url.ts';
 export { readWhole, type WholeResponse } from './whole.ts';

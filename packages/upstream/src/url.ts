@@ -7,3 +7,8 @@ export function splitUrl(url: string): { origin: string; host: string; path: str
   const pathStart = url.indexOf('/', hostStart);
   return { origin: url.slice(0, pathStart), host: url.slice(hostStart, pathStart), path: url.slice(pathStart) };
 }
+
+/** The origin of an HTTP server; `host` may be a bare IPv6 address. */
+export function originOf({ host, port }: { host: string; port: number }): string {
+  return host.includes(':') && !host.startsWith('[') ? `http://[${host}]:${port}` : `http://${host}:${port}`;
+}

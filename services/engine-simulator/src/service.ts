@@ -7,7 +7,6 @@ import { Rank } from './rank.ts';
 
 export { type SimulatorValues, simulatorOptions } from './options.ts';
 
-const wildcards = new Set(['', '0.0.0.0', '::']);
 const drainPollMs = 50;
 
 /**
@@ -43,8 +42,11 @@ export async function start(
   if (kvCache) {
     const staticPort = values.port === 0 ? 0 : values.port + staticKvPortOffset;
     const address = await listen(kvCache.server, { host: values.host, port: values.kvPort || staticPort }, parts);
-    const boundHost = wildcards.has(values.host) ? advertisedHost(values.advertiseHost ?? '') : values.host;
-    kvCache.announce(values.kvHost || boundHost, Number(new URL(address).port));
+    const host = advertisedHost({
+      advertiseHost: values.kvHost || (values.advertiseHost ?? ''),
+      listenHost: values.host,
+    });
+    kvCache.announce(host, Number(new URL(address).port));
     addresses.kv = address;
   }
   log.debug({ models: limits.models, ranks: ranks.length }, 'simulating');

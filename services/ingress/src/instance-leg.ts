@@ -1,5 +1,6 @@
 import type { InstanceAddress } from '@llm-gateway/protocol';
 import type { Outcome as InstanceOutcome } from '@llm-gateway/routing';
+import { originOf } from '@llm-gateway/upstream';
 import type { AttemptEnd } from './attempt.ts';
 import type { Exchange } from './exchange.ts';
 import type { Load } from './load.ts';
@@ -35,10 +36,6 @@ export class InstanceLeg implements Disposable {
     this.#held = false;
     this.#load.release(this.id, this.outcome);
   }
-}
-
-export function originOf({ host, port }: { host: string; port: number }): string {
-  return host.includes(':') && !host.startsWith('[') ? `http://[${host}]:${port}` : `http://${host}:${port}`;
 }
 
 /** What the end of an attempt tells about the instance; nothing when the client left. */

@@ -1,9 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Instance } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
-import { endToEndHeaders, readWhole, type Upstream } from '@llm-gateway/upstream';
+import { endToEndHeaders, originOf, readWhole, type Upstream } from '@llm-gateway/upstream';
 import { requestId } from './exchange.ts';
-import { originOf } from './instance-leg.ts';
 
 /** One entry of `GET /v1/models`; engines add fields of their own (`max_model_len`, `root`, …), which stay. */
 interface ModelCard {

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import type { Bus } from '@llm-gateway/bus';
 import { routeTable } from '@llm-gateway/routing';
 import { advertisedHost, type Parts, type Running } from '@llm-gateway/runtime';
-import { Upstream } from '@llm-gateway/upstream';
+import { originOf, Upstream } from '@llm-gateway/upstream';
 import { jobSurface } from './job-surface.ts';
 import { declareGauges, type Log, Observer } from './observer.ts';
 import type { Settings } from './options.ts';
@@ -42,7 +42,8 @@ export async function start(
   // Last in, first out: connections are cut before what their jobs use goes away.
   parts.defer(() => app.server.closeAllConnections());
 
-  const url = `http://${inUrl(advertisedHost(options.advertiseHost))}:${portOf(app.server)}`;
+  const host = advertisedHost({ advertiseHost: options.advertiseHost, listenHost: options.internalHost });
+  const url = originOf({ host, port: portOf(app.server) });
   worker.open(url);
   parts.defer(() => worker.close());
   // A job that waits is better off elsewhere from the moment on that this process is to end.
@@ -61,8 +62,4 @@ export async function start(
 
 function portOf(server: Server): number {
   return (server.address() as AddressInfo).port;
-}
-
-function inUrl(host: string): string {
-  return host.includes(':') && !host.startsWith('[') ? `[${host}]` : host;
 }

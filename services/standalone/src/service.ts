@@ -24,7 +24,7 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   const untilDrained = { ...deps, shutdown: new AbortController().signal };
   const mirrorSender = stack.use(await startMirrorSender(settings, untilDrained));
   // It listens for jobs of this process alone.
-  const own = { internalHost: '127.0.0.1', internalPort: 0, advertiseHost: '127.0.0.1' };
+  const own = { internalHost: '127.0.0.1', internalPort: 0, advertiseHost: '' };
   const retryWorker = stack.use(await startRetryWorker({ ...settings, ...own }, untilDrained));
   const ingress = stack.use(await startIngress(settings, deps));
 
