@@ -5,7 +5,7 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
-import { type Engine, refuse, respond, startEngine, stream, until } from '@llm-gateway/testing';
+import { type Engine, freePort, refuse, respond, startEngine, startService, stream, until } from '@llm-gateway/testing';
 import { ask, begin } from './answer.ts';
 import { chat, type Gateway, post, startGateway } from './gateway.ts';
 
@@ -158,6 +158,32 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     await until(() => engine.requests.at(-1)?.abandoned);
     assert.equal((await ask(gateway.url, { model: 'unknown' })).text, 'spare');
     assert.equal(spare.requests.length, before + 1);
+  });
+});
+
+describe('two gateways that are fallbacks of each other', { timeout: 60_000 }, () => {
+  it('each try a request once, and do not pass it round', async () => {
+    await using stack = new AsyncDisposableStack();
+    await using engine = await startEngine(() => refuse(500));
+    const ports = [await freePort(), await freePort()] as const;
+    const gateways = await Promise.all(
+      [ports, ports.toReversed()].map(async ([own, other]) => {
+        const routes = [
+          { base_url: 'local', weight: 1 },
+          { base_url: `http://127.0.0.1:${other}`, fallback: true, weight: 0 },
+        ];
+        const routing = ['--route-policy', 'weight', '--route-config', JSON.stringify(routes)];
+        const flags = ['--port', String(own), '--llm-backend-endpoints', engine.endpoint, ...routing];
+        return stack.use(await startService('standalone', flags));
+      }),
+    );
+    const answer = await ask(gateways[0]?.url ?? '', { model: 'test' });
+    assert.equal(answer.status, 500);
+    assert.equal(engine.requests.length, 2);
+    const served = await Promise.all(
+      gateways.map(async (gateway) => (await gateway.metrics()).value('llm_gateway_requests_total')),
+    );
+    assert.deepEqual(served, [1, 1]);
   });
 });
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { after, before, describe, it } from 'node:test';
-import { type Engine, respond, startEngine, until } from '@llm-gateway/testing';
+import { type Engine, respond, stall, startEngine, until } from '@llm-gateway/testing';
 import { chat, type Gateway, post, startGateway } from './gateway.ts';
 
 describe('hostile input', () => {
@@ -132,6 +132,35 @@ describe('hostile input', () => {
     assert.equal(status(await talk(['POST /v1/chat/completions HTTP/1.1\r\nx-slow: ', ...slow], { gapMs: 100 })), 408);
   });
 
+  it('understands a target as the engine will, however it is spelled', async () => {
+    const body = chat();
+    for (const target of [
+      'http://elsewhere/v1/chat/completions?a=%2F',
+      '/v1/chat/%63ompletions?a=%2F',
+      '/v1/chat/completions?a=%2F#part',
+    ]) {
+      const bytes = head(`content-length: ${body.length}`, 'connection: close').replace('/v1/chat/completions', target);
+      assert.equal(status(await talk([bytes + body])), 200, target);
+      assert.equal(engine.requests.at(-1)?.url, '/v1/chat/completions?a=%2F');
+    }
+  });
+
+  it('sends one id on, however many the client sent', async () => {
+    const body = chat();
+    const ids = ['x-request-id: a', 'x-request-id: b', 'connection: close'];
+    assert.equal(status(await talk([head(...ids, `content-length: ${body.length}`) + body])), 200);
+    const sent = engine.requests.at(-1)?.rawHeaders ?? [];
+    assert.equal(sent.filter((name) => name.toLowerCase() === 'x-request-id').length, 1);
+  });
+
+  it('answers 400 to a body of more members than any request has, and holds no memory for them', async () => {
+    const response = await post(gateway.url, `{${'"":0,'.repeat(190_000)}"model":"m"}`);
+    assert.equal(response.status, 400);
+    const { error } = (await response.json()) as { error: { code: string; message: string } };
+    assert.equal(error.code, 'invalid_body');
+    assert.match(error.message, /4096/);
+  });
+
   it('never sends one request twice when requests are pipelined', async () => {
     const seen = engine.requests.length;
     const body = chat();
@@ -146,4 +175,27 @@ describe('hostile input', () => {
     const response = await post(gateway.url, chat());
     assert.equal(await response.text(), 'ok');
   });
+});
+
+it('an ingress at its limit says so to clients, in its metrics and in its log', async () => {
+  await using engine = await startEngine(() => stall('before-head'));
+  await using gateway = await startGateway({
+    engines: [engine],
+    flags: { ingress: ['--max-concurrent-requests', '1'] },
+  });
+  const client = new AbortController();
+  const held = post(gateway.url, chat(), { signal: client.signal });
+  await engine.request(0);
+  const refused = await post(gateway.url, chat(), { headers: { 'x-request-id': 'one-too-many' } });
+  assert.equal(refused.status, 503);
+  assert.equal(refused.headers.get('retry-after'), '1');
+  assert.equal(((await refused.json()) as { error: { code: string } }).error.code, 'overloaded');
+  const [ingress] = gateway.ingress;
+  const labels = { route: 'none', status: '503' };
+  assert.equal((await ingress?.metrics())?.value('llm_gateway_requests_total', labels), 1);
+  const line = () => ingress?.logs().find(({ requestId, msg }) => requestId === 'one-too-many' && msg === 'request');
+  await until(() => line() !== undefined);
+  assert.deepEqual([line()?.status, line()?.outcome, line()?.code], [503, 'failed', 'overloaded']);
+  client.abort();
+  await assert.rejects(held);
 });

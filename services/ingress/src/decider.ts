@@ -33,32 +33,44 @@ const maxBatch = 512;
  */
 export class Decider implements Disposable {
   readonly #parts: DeciderParts;
-  readonly #ask: (ask: Ask) => Promise<Decision>;
+  readonly #ask: (ask: Ask, signal: AbortSignal) => Promise<Decision>;
   #misses = 0;
+  /** Routers are left alone, and a probe is due or under way. */
+  #broken = false;
   #probe: NodeJS.Timeout | undefined;
+  #closed = false;
 
   constructor(parts: DeciderParts) {
     this.#parts = parts;
-    this.#ask = batched((asks) => this.#askRouter(asks), { maxBatch });
+    this.#ask = batched((asks) => this.#askBatch(asks), { maxBatch });
   }
 
   /** Whether decisions are made here at the moment. */
   get degraded(): boolean {
-    return this.#misses > 0;
+    return this.#misses > 0 || !this.#parts.bus.connected;
   }
 
-  async decide(ask: Ask): Promise<Decision> {
-    if (this.#probe !== undefined || !this.#parts.bus.connected) return this.#decideHere(ask, 'unreachable');
+  /** Throws `client_closed` when `signal` aborts before there is a decision, and nothing else. */
+  async decide(ask: Ask, signal: AbortSignal): Promise<Decision> {
+    if (this.#broken || !this.#parts.bus.connected) return this.#decideHere(ask, 'unreachable');
     try {
-      const decision = await this.#ask(ask);
+      const decision = await this.#ask(ask, signal);
       return decision.route === 'failed' ? this.#decideHere(ask, 'failed') : decision;
     } catch (error) {
+      if (signal.aborted) throw error;
       return this.#decideHere(ask, degradedReason(error));
     }
   }
 
   [Symbol.dispose](): void {
+    this.#closed = true;
     clearTimeout(this.#probe);
+  }
+
+  #askBatch(asks: Ask[]): Promise<Decision[]> {
+    // They waited for a batch that was the last straw: they must not each wait out a timeout of their own.
+    if (this.#broken) throw new GatewayError('bus_unavailable', 'the routers are left alone');
+    return this.#askRouter(asks);
   }
 
   async #askRouter(asks: Ask[]): Promise<Decision[]> {
@@ -79,15 +91,18 @@ export class Decider implements Disposable {
 
   #missed(): void {
     this.#misses++;
-    if (this.#misses >= missesBeforeBreak && this.#probe === undefined) this.#scheduleProbe();
+    if (this.#misses < missesBeforeBreak || this.#broken) return;
+    this.#broken = true;
+    this.#scheduleProbe();
   }
 
   #scheduleProbe(): void {
+    if (this.#closed) return;
     this.#probe = setTimeout(() => {
       // An empty batch: answered like any other, and no request waits for it.
       this.#askRouter([]).then(
         () => {
-          this.#probe = undefined;
+          this.#broken = false;
         },
         () => this.#scheduleProbe(),
       );

@@ -11,8 +11,12 @@ export type Phase = 'reading' | 'deciding' | 'waiting' | 'queued' | 'prefilling'
 /** Which way a request went, as metrics and the access log name it. */
 export type RouteLabel = 'internal' | 'external' | 'fallback' | 'none';
 
+const fallbackHeader = 'x-gateway-fallback';
+
+const completionPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
+
 /** Headers that the next hop gets from us: undici writes `host` and `content-length`, and bodies are whole, so nothing is expected of it. */
-const rewritten: ReadonlySet<string> = new Set(['host', 'content-length', 'expect']);
+const rewritten: ReadonlySet<string> = new Set(['host', 'content-length', 'expect', 'x-request-id']);
 
 /** One client request and all that is known of it; lives from its head to its end, over every attempt. */
 export class Exchange {
@@ -20,7 +24,8 @@ export class Exchange {
   readonly request: IncomingMessage;
   readonly client: ClientResponse;
   readonly startedAtMs = performance.now();
-  /** Path and query, as the client wrote them. */
+  readonly path: string;
+  /** Path and query for the next hop: the path as it was understood here, so that nobody can understand it otherwise. */
   readonly target: string;
   body: Buffer = Buffer.alloc(0);
   /** Where the fields lie in `body`, when that is known. */
@@ -43,10 +48,15 @@ export class Exchange {
 
   readonly #abort = new AbortController();
 
-  constructor(request: IncomingMessage, response: ServerResponse, stalls: StallWatch) {
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    { path, stalls }: { path: string; stalls: StallWatch },
+  ) {
     this.request = request;
     this.client = new ClientResponse(response, stalls);
-    this.target = request.url ?? '/';
+    this.path = path;
+    this.target = path + queryOf(request.url ?? '');
     this.id = requestId(request);
     // `res`, not `req`: a request closes as soon as its body is read.
     // A write that the client's leaving cancels is told here too; the close says all there is to know.
@@ -54,6 +64,11 @@ export class Exchange {
     response.on('close', () => {
       if (!response.writableFinished) this.#abort.abort();
     });
+  }
+
+  /** Whether it asks for a completion: what can be split over prefill and decode, and what is mirrored. */
+  get isCompletion(): boolean {
+    return completionPaths.has(this.path);
   }
 
   /** Aborts when the client leaves. */
@@ -64,12 +79,22 @@ export class Exchange {
   /** The client's end-to-end headers for the next hop, with the id that the request has there. */
   forwardHeaders(id = this.id): FlatHeaders {
     const headers = endToEndHeaders(this.request.rawHeaders, rewritten);
-    for (let i = 0; i < headers.length; i += 2) {
-      if (headers[i]?.toLowerCase() !== 'x-request-id') continue;
-      headers[i + 1] = id;
-      return headers;
-    }
     headers.push('x-request-id', id);
+    return headers;
+  }
+
+  /** Whether another gateway sent it here as a fallback. */
+  get isFallback(): boolean {
+    return fallbackHeader in this.request.headers;
+  }
+
+  /**
+   * Headers for a fallback endpoint. It may be a gateway as well, with this one among its fallbacks: a request that comes as a fallback is not
+   * passed on as one, or it would go round between the two for ever.
+   */
+  fallbackHeaders(): FlatHeaders {
+    const headers = this.forwardHeaders();
+    if (!this.isFallback) headers.push(fallbackHeader, '1');
     return headers;
   }
 
@@ -82,6 +107,14 @@ export class Exchange {
     }
     return headers;
   }
+}
+
+/** From the question mark on, as the client wrote it; empty without one. */
+function queryOf(url: string): string {
+  const start = url.indexOf('?');
+  if (start < 0) return '';
+  const fragment = url.indexOf('#', start);
+  return fragment < 0 ? url.slice(start) : url.slice(start, fragment);
 }
 
 /** The client's own id when it sent a usable one, else a new one. */

@@ -26,6 +26,8 @@ const postPaths = [
   '/generate',
 ];
 
+export const modelsPath = '/v1/models';
+
 export interface SurfaceLimits {
   readonly maxHeaderBytes: number;
   readonly clientHeadersTimeoutMs: number;
@@ -34,7 +36,8 @@ export interface SurfaceLimits {
 }
 
 export interface SurfaceHandlers {
-  serve(request: IncomingMessage, response: ServerResponse): void;
+  /** `path` is the one of the surface, however the request's target spells it: escaped, or in the absolute form of RFC 9112 section 3.2.2. */
+  serve(request: IncomingMessage, response: ServerResponse, path: string): void;
   models(request: IncomingMessage, response: ServerResponse): void;
 }
 
@@ -71,15 +74,15 @@ export function httpSurface(limits: SurfaceLimits, handlers: SurfaceHandlers): F
   for (const path of postPaths) {
     app.post(path, (request, reply) => {
       reply.hijack();
-      handlers.serve(request.raw, reply.raw);
+      handlers.serve(request.raw, reply.raw, path);
     });
   }
-  app.get('/v1/models', (request, reply) => {
+  app.get(modelsPath, (request, reply) => {
     reply.hijack();
     handlers.models(request.raw, reply.raw);
   });
   const allowed = new Map(postPaths.map((path) => [path, 'POST']));
-  allowed.set('/v1/models', 'GET');
+  allowed.set(modelsPath, 'GET');
   app.addHook('onSend', async (request, reply) => {
     reply.header('x-request-id', requestId(request.raw));
   });

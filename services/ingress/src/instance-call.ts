@@ -1,6 +1,6 @@
 import type { Decision, InstanceAddress } from '@llm-gateway/protocol';
 import { attempt, outcomeOf } from './attempt.ts';
-import { callPair, chooseDecode, isSplit } from './disaggregated/pair-call.ts';
+import { callPair, chooseDecode } from './disaggregated/pair-call.ts';
 import type { Outcome } from './failover.ts';
 import { InstanceLeg, type InternalContext, judge } from './instance-leg.ts';
 
@@ -13,7 +13,7 @@ export async function callInstances(decision: Decision, context: InternalContext
       return await callInstance(decision.instance, context);
     case 'pair': {
       exchange.route = 'internal';
-      if (gateway.pd !== null && isSplit(exchange.target)) return await callPair(decision, gateway.pd, context);
+      if (gateway.pd !== null && exchange.isCompletion) return await callPair(decision, gateway.pd, context);
       // The decode engine is the one that generates, and does a prefill of its own when it is told of none.
       const instance = decision.decode ?? (await chooseDecode(decision.prefill, context));
       return instance === null ? { kind: 'no-instance' } : await callInstance(instance, context);

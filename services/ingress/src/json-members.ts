@@ -11,6 +11,9 @@ export interface Member {
   readonly valueEnd: number;
 }
 
+/** An object of more members is none for us: each is an object of ours while the request lives, and no request has so many. */
+export const maxMembers = 4096;
+
 const QUOTE = 0x22;
 const COMMA = 0x2c;
 const COLON = 0x3a;
@@ -30,7 +33,7 @@ const denseBytes = 16;
 const structural = new Uint8Array(256);
 for (const byte of [QUOTE, OPEN_BRACE, OPEN_BRACKET, CLOSE_BRACE, CLOSE_BRACKET]) structural[byte] = 1;
 
-/** The members of the object that `bytes` hold, in their order, repeated keys included; null when it is no object. */
+/** The members of the object that `bytes` hold, in their order, repeated keys included; null when it is no object, or one of too many. */
 export function scanMembers(bytes: Buffer): Member[] | null {
   let at = skipSpace(bytes, 0);
   if (bytes[at] !== OPEN_BRACE) return null;
@@ -45,7 +48,7 @@ export function scanMembers(bytes: Buffer): Member[] | null {
     if (keyEnd < 0 || bytes[at] !== COLON) return null;
     const valueStart = skipSpace(bytes, at + 1);
     const valueEnd = skipValue(bytes, valueStart);
-    if (valueEnd < 0) return null;
+    if (valueEnd < 0 || members.length === maxMembers) return null;
     members.push({ key: readKey(bytes, keyStart, keyEnd), keyStart, valueStart, valueEnd });
     at = skipSpace(bytes, valueEnd);
     if (bytes[at] === CLOSE_BRACE) return skipSpace(bytes, at + 1) === bytes.length ? members : null;

@@ -1,4 +1,5 @@
-import { errorCodes } from '@llm-gateway/protocol';
+import type { IncomingMessage } from 'node:http';
+import { type ErrorCode, errorCodes } from '@llm-gateway/protocol';
 import { boundedLabel, type Logger, type Metrics } from '@llm-gateway/runtime';
 import type { DegradedReason } from './decider.ts';
 import type { Exchange } from './exchange.ts';
@@ -184,6 +185,13 @@ export class Observer {
     this.#log.error({ err: error, requestId }, 'a request failed inside the gateway');
   }
 
+  /** A request that was refused at the door, unread. */
+  turnedAway(request: IncomingMessage, { id, path, code }: { id: string; path: string; code: ErrorCode }): void {
+    const { status } = errorCodes[code];
+    this.#requests.labels({ model: this.#model(''), route: 'none', status: String(status) }).inc();
+    this.#log.info({ requestId: id, method: request.method, path, status, outcome: 'failed', code }, 'request');
+  }
+
   finished(exchange: Exchange): void {
     const { client, route } = exchange;
     const now = performance.now();
@@ -203,7 +211,7 @@ export class Observer {
       {
         requestId: exchange.id,
         method: exchange.request.method,
-        path: exchange.target.split('?', 1)[0],
+        path: exchange.path,
         model: exchange.model,
         stream: exchange.stream,
         route,

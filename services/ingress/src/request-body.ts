@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { GatewayError } from '@llm-gateway/protocol';
-import { type Member, scanMembers } from './json-members.ts';
+import { type Member, maxMembers, scanMembers } from './json-members.ts';
 
 /** How many bytes of request bodies one ingress holds at once, over all its requests. */
 export class BodyBudget {
@@ -106,7 +106,7 @@ function parseFields(body: Buffer): { model?: unknown; stream?: unknown } {
 
 function scanWhole(body: Buffer): Member[] {
   const members = scanMembers(body);
-  if (members === null) throw invalidBody('the body is not a valid JSON object');
+  if (members === null) throw invalidBody(`the body is not a valid JSON object of at most ${maxMembers} members`);
   return members;
 }
 

@@ -1,4 +1,3 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
 import { fallbacksAfter, type RouteTable } from '@llm-gateway/routing';
@@ -7,7 +6,7 @@ import { withOwnHeaders } from './attempt.ts';
 import type { Decider } from './decider.ts';
 import type { PdProtocol } from './disaggregated/protocol.ts';
 import { callEndpoint } from './endpoint-call.ts';
-import { Exchange } from './exchange.ts';
+import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
 import { callInstances } from './instance-call.ts';
 import type { Load } from './load.ts';
@@ -40,11 +39,10 @@ export interface Gateway {
 }
 
 /** One request from its head to its end. Never throws: every way out ends in an answer, a closed connection, or a client that left. */
-export async function serve(request: IncomingMessage, response: ServerResponse, gateway: Gateway): Promise<void> {
-  const exchange = new Exchange(request, response, gateway.stalls);
+export async function serve(exchange: Exchange, gateway: Gateway): Promise<void> {
   let release: (() => void) | undefined;
   try {
-    const body = await readBody(request, { maxBytes: gateway.maxBodyBytes, budget: gateway.bodies });
+    const body = await readBody(exchange.request, { maxBytes: gateway.maxBodyBytes, budget: gateway.bodies });
     release = body.release;
     exchange.body = body.bytes;
     const fields = readFields(body.bytes);
@@ -65,11 +63,14 @@ export async function serve(request: IncomingMessage, response: ServerResponse, 
 /** Decides, and carries out what the failover machine says until the client has an answer or is gone. */
 async function forward(exchange: Exchange, gateway: Gateway): Promise<void> {
   exchange.phase = 'deciding';
-  const decision = await gateway.decider.decide({ model: exchange.model, stage: 'route', excluded: [] });
+  const decision = await gateway.decider.decide(
+    { model: exchange.model, stage: 'route', excluded: [] },
+    exchange.signal,
+  );
   const primary = decision.route === 'external' ? decision.endpoint : null;
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,
-    fallbacks: fallbacksAfter(gateway.table, primary),
+    fallbacks: exchange.isFallback ? [] : fallbacksAfter(gateway.table, primary),
     queueEnabled: gateway.queue !== null,
   };
   gateway.budget?.arrived();
@@ -98,13 +99,16 @@ async function carryOut(
       await pause(step.waitMs, exchange);
       const decision =
         given ??
-        (await gateway.decider.decide({ model: exchange.model, stage: 'internal', excluded: [...step.excluded] }));
+        (await gateway.decider.decide(
+          { model: exchange.model, stage: 'internal', excluded: [...step.excluded] },
+          exchange.signal,
+        ));
       return await callInstances(decision, { exchange, gateway, excluded: step.excluded });
     }
     case 'endpoint': {
       await pause(step.waitMs, exchange);
       exchange.route = step.fallback ? 'fallback' : 'external';
-      const outcome = await callEndpoint(step.endpoint, exchange, gateway);
+      const outcome = await callEndpoint(step, exchange, gateway);
       if (step.fallback) gateway.observer.fallback(exchange.endpoint, fallbackResult(outcome, exchange));
       return outcome;
     }

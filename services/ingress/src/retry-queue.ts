@@ -128,7 +128,7 @@ export class RetryQueue {
         origin,
         path,
         method: 'POST',
-        headers: encodeJobRequest(exchange.forwardHeaders(), { token: place.token, method, target: exchange.target }),
+        headers: encodeJobRequest(exchange.fallbackHeaders(), { token: place.token, method, target: exchange.target }),
         body: exchange.body,
         // The worker holds its head back until there is a first byte, just as the ingress does.
         headersTimeoutMs: this.#deadlineMs(exchange) + this.#parts.idleTimeoutMs + graceMs,

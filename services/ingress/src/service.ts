@@ -10,8 +10,8 @@ import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import { Decider } from './decider.ts';
 import { pdProtocol } from './disaggregated/protocol.ts';
-import { requestId } from './exchange.ts';
-import { httpSurface } from './http-surface.ts';
+import { Exchange, requestId } from './exchange.ts';
+import { httpSurface, modelsPath } from './http-surface.ts';
 import { Load } from './load.ts';
 import { Mirror } from './mirror/mirror.ts';
 import { Models } from './models.ts';
@@ -90,10 +90,13 @@ export async function start(options: Settings, { log, metrics, bus }: Parts & { 
     exposeRouteHeaders: options.exposeRouteHeaders,
   };
 
-  const gate = new Gate(options.maxConcurrentRequests);
+  const gate = new Gate(options.maxConcurrentRequests, observer);
   const app = httpSurface(options, {
-    serve: (request, response) => gate.pass(response, () => serve(request, response, gateway)),
-    models: (request, response) => gate.pass(response, () => models.answer(request, response)),
+    serve: (request, response, path) =>
+      gate.pass(response, path, () =>
+        serve(new Exchange(request, response, { path, stalls: gateway.stalls }), gateway),
+      ),
+    models: (request, response) => gate.pass(response, modelsPath, () => models.answer(request, response)),
   });
   parts.defer(() => app.close());
   await app.listen({ host: options.host, port: options.port });
@@ -123,26 +126,45 @@ export async function start(options: Settings, { log, metrics, bus }: Parts & { 
 /** Counts the requests inside, and lets no more in than it may: at its limit, and once it drains. */
 class Gate {
   readonly #limit: number;
+  readonly #observer: Observer;
   inside = 0;
   closed = false;
 
-  constructor(limit: number) {
+  constructor(limit: number, observer: Observer) {
     this.#limit = limit;
+    this.#observer = observer;
   }
 
-  pass(response: ServerResponse, work: () => Promise<void>): void {
+  pass(response: ServerResponse, path: string, work: () => Promise<void>): void {
     if (this.closed) {
-      turnAway(response, 'draining', 'this gateway is shutting down');
+      this.#turnAway(response, { path, code: 'draining', message: 'this gateway is shutting down' });
       return;
     }
     if (this.inside >= this.#limit) {
-      turnAway(response, 'overloaded', 'the gateway serves as many requests as it may');
+      const message = 'the gateway serves as many requests as it may';
+      this.#turnAway(response, { path, code: 'overloaded', message });
       return;
     }
     this.inside++;
     // Not when the work is done: a slow client still takes the end of its answer then.
     response.once('close', () => this.inside--);
     void work();
+  }
+
+  #turnAway(response: ServerResponse, refusal: { path: string; code: ErrorCode; message: string }): void {
+    const { path, code, message } = refusal;
+    const id = requestId(response.req);
+    response.req.resume();
+    const body = JSON.stringify(errorBody(code, message));
+    response.writeHead(errorCodes[code].status, {
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(body),
+      'x-request-id': id,
+      'retry-after': '1',
+      connection: 'close',
+    });
+    response.end(body);
+    this.#observer.turnedAway(response.req, { id, path, code });
   }
 
   /** Lets nobody in, and waits until the last one is out. */
@@ -157,19 +179,6 @@ class Gate {
 }
 
 const drainPollMs = 50;
-
-function turnAway(response: ServerResponse, code: ErrorCode, message: string): void {
-  response.req.resume();
-  const body = JSON.stringify(errorBody(code, message));
-  response.writeHead(errorCodes[code].status, {
-    'content-type': 'application/json',
-    'content-length': Buffer.byteLength(body),
-    'x-request-id': requestId(response.req),
-    'retry-after': '1',
-    connection: 'close',
-  });
-  response.end(body);
-}
 
 function addressOf(server: Server): string {
   const { address, port, family } = server.address() as AddressInfo;

@@ -1,4 +1,4 @@
-import { type Decision, GatewayError, type InstanceAddress } from '@llm-gateway/protocol';
+import { type Ask, type Decision, GatewayError, type InstanceAddress } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import {
   type FailureCause,
@@ -19,15 +19,8 @@ import type { PdProtocol, Prefilled } from './protocol.ts';
 
 type Pair = Extract<Decision, { route: 'pair' }>;
 
-/** The paths whose requests are split; engines serve any other as a whole. */
-const splitPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
-
 /** A prefill's answer is one token and where its cache lies, but a client may ask for the log probabilities of its whole prompt. */
 const prefillAnswerMaxBytes = 16 * 1024 * 1024;
-
-export function isSplit(target: string): boolean {
-  return splitPaths.has(target.split('?', 1)[0] ?? '');
-}
 
 /** What one prefill/decode attempt holds on to; a further attempt begins with nothing of it. */
 interface PairAttempt {
@@ -73,12 +66,9 @@ export async function chooseDecode(
   prefill: InstanceAddress,
   { exchange, gateway, excluded }: InternalContext,
 ): Promise<InstanceAddress | null> {
-  const decision = await gateway.decider.decide({
-    model: exchange.model,
-    stage: 'decode',
-    // An instance of both roles decodes what it prefilled only when it is alone.
-    excluded: [...excluded, prefill.id],
-  });
+  // An instance of both roles decodes what it prefilled only when it is alone.
+  const ask: Ask = { model: exchange.model, stage: 'decode', excluded: [...excluded, prefill.id] };
+  const decision = await gateway.decider.decide(ask, exchange.signal);
   return decision.route === 'internal' ? decision.instance : null;
 }
 

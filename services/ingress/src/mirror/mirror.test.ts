@@ -44,7 +44,10 @@ class Scene implements AsyncDisposable {
     this.bus.consume(mirrorSend, (copy, body) => void this.jobs.push({ copy, body: Buffer.from(body) }));
     this.bus.subscribe(mirrorPrimary, (primary) => void this.primaries.push(primary));
     this.#server = createServer(async (request, response) => {
-      const exchange = new Exchange(request, response, this.#stalls);
+      const exchange = new Exchange(request, response, {
+        path: (request.url ?? '').split('?', 1)[0] ?? '',
+        stalls: this.#stalls,
+      });
       const chunks: Buffer[] = [];
       for await (const chunk of request) chunks.push(chunk);
       exchange.body = Buffer.concat(chunks);

@@ -11,9 +11,8 @@ import {
   type OptionValues,
   type runtimeOptions,
 } from '@llm-gateway/runtime';
-import type { FlatHeaders } from '@llm-gateway/upstream';
+import { type FlatHeaders, originOf } from '@llm-gateway/upstream';
 import type { Exchange } from '../exchange.ts';
-import { originOf } from '../instance-leg.ts';
 import { Books, type DropReason } from './books.ts';
 import { ClaimPool, claimSurface } from './claims.ts';
 import { type MirrorConfig, mirroringOff } from './config.ts';
@@ -31,7 +30,6 @@ interface MirrorParts {
   readonly metrics: Metrics;
 }
 
-const mirroredPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
 const noBytes = new Uint8Array(0);
 const drainPollMs = 20;
 
@@ -91,9 +89,8 @@ export class Mirror implements AsyncDisposable {
     await surface.listen({ host: options.internalHost, port: options.internalPort });
     const { port } = surface.server.address() as AddressInfo;
     this.address = originOf({ host: options.internalHost, port });
-    // An address that was chosen to listen on is how this process is reached, unless it stands for all there are.
-    const chosen = isAnyAddress(options.internalHost) ? '' : options.internalHost;
-    this.#claimsUrl = `${originOf({ host: advertisedHost(options.advertiseHost || chosen), port })}/claims/`;
+    const host = advertisedHost({ advertiseHost: options.advertiseHost, listenHost: options.internalHost });
+    this.#claimsUrl = `${originOf({ host, port })}/claims/`;
   }
 
   async #follow(options: MirrorOptions): Promise<void> {
@@ -114,8 +111,7 @@ export class Mirror implements AsyncDisposable {
   /** Publishes a copy of a request with a valid body if it is drawn, while `on`. Never throws. */
   sample(exchange: Exchange): void {
     const config = this.#config;
-    const path = exchange.target.split('?', 1)[0] ?? '';
-    if (!mirroredPaths.has(path) || Math.random() * 100 >= config.Ratio) return;
+    if (!exchange.isCompletion || Math.random() * 100 >= config.Ratio) return;
     this.#books.sampled();
     const copy = ++this.#copies;
     const reason = this.#tryPublish(copy, exchange);
@@ -195,10 +191,6 @@ export class Mirror implements AsyncDisposable {
     this.on = false;
     await this.#owned.disposeAsync();
   }
-}
-
-function isAnyAddress(host: string): boolean {
-  return host === '' || host === '0.0.0.0' || host === '::';
 }
 
 /** The client's headers in pairs; with `authorization` set, that and no other. */
