@@ -18,7 +18,13 @@ test('a fault is for every engine, unless it names others', () => {
 });
 
 test('a header or value that means nothing is refused, so that no fault is left out in silence', () => {
-  for (const headers of [{ 'x-sim-staus': '500' }, { 'x-sim-status': 'high' }, { 'x-sim-stall': 'everywhere' }]) {
+  for (const headers of [
+    { 'x-sim-staus': '500' },
+    { 'x-sim-status': 'high' },
+    { 'x-sim-status': '99' },
+    { 'x-sim-status': '1000' },
+    { 'x-sim-stall': 'everywhere' },
+  ]) {
     assert.throws(() => readFaults(headers, target), { name: 'Refusal', status: 400 });
   }
 });

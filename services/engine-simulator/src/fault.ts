@@ -79,8 +79,12 @@ export function readFaults(
     if (value !== undefined && !found) throw new Refusal(400, `${prefix}${name} is not one of ${allowed.join(', ')}`);
     return found;
   };
+  const status = number('status');
+  if (status !== undefined && !(Number.isInteger(status) && status >= 200 && status <= 599)) {
+    throw new Refusal(400, `${prefix}status is not a status from 200 to 599: ${status}`);
+  }
   return {
-    status: number('status'),
+    status,
     retryAfter: text('retry-after'),
     retryAfterMs: text('retry-after-ms'),
     delayMs: number('delay-ms') ?? 0,

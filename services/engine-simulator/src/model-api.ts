@@ -14,6 +14,7 @@ export interface ModelApi {
 /** The version of vLLM whose answers are imitated. */
 const version = '0.11.0';
 const embeddingDimensions = 64;
+const maxEmbeddingDimensions = 4096;
 
 /** What an engine answers without generating anything. */
 export function modelRoutes(api: ModelApi): [string, Handler][] {
@@ -44,7 +45,7 @@ function answerEmbeddings(api: ModelApi, { response, body }: Exchange): void {
   const asked = readBody(body);
   const model = readModel(asked, api.models);
   const texts = inputTexts(asked);
-  const dimensions = typeof asked.dimensions === 'number' ? asked.dimensions : embeddingDimensions;
+  const dimensions = readDimensions(asked);
   const encode = asked.encoding_format === 'base64' ? base64Floats : (values: number[]) => values;
   const promptTokens = texts.reduce((sum, text) => sum + countTokens(text), 0);
   const usage = {
@@ -56,6 +57,15 @@ function answerEmbeddings(api: ModelApi, { response, body }: Exchange): void {
   const data = texts.map((text, index) => ({ index, object: 'embedding', embedding: encode(embed(text, dimensions)) }));
   const created = Math.floor(Date.now() / 1000);
   answerJson(response, JSON.stringify({ id: `embd-${randomUUID()}`, object: 'list', created, model, data, usage }));
+}
+
+function readDimensions({ dimensions }: Json): number {
+  if (dimensions === undefined || dimensions === null) return embeddingDimensions;
+  const valid = typeof dimensions === 'number' && Number.isInteger(dimensions) && dimensions > 0;
+  if (!valid || dimensions > maxEmbeddingDimensions) {
+    throw new Refusal(400, `dimensions must be an integer from 1 to ${maxEmbeddingDimensions}`, 'dimensions');
+  }
+  return dimensions;
 }
 
 function inputTexts({ input }: Json): string[] {

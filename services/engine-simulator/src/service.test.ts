@@ -60,6 +60,10 @@ describe('one engine', () => {
       await post(url, { input: ['x', 'y'], encoding_format: 'base64' }, { path: '/v1/embeddings' }),
     );
     assert.equal(Buffer.from(embeddings.data[1].embedding, 'base64').length, 64 * 4);
+    for (const dimensions of [1_000_000_000, 0, 1.5, 'x']) {
+      const refused = await post(url, { input: 'x', dimensions }, { path: '/v1/embeddings' });
+      assert.equal(refused.status, 400, String(dimensions));
+    }
     const models = await json(await fetch(`${url}/v1/models`));
     assert.deepEqual(
       models.data.map((model: { id: string }) => model.id),
