@@ -145,6 +145,49 @@ describe('hostile input', () => {
     }
   });
 
+  it('refuses a model whose name is no name, and other requests do not notice', async () => {
+    const long = post(gateway.url, chat({ model: 'm'.repeat(900_000) }));
+    assert.equal((await post(gateway.url, chat())).status, 200);
+    const refused = await long;
+    assert.equal(refused.status, 400);
+    assert.equal(((await refused.json()) as { error: { param: string } }).error.param, 'model');
+    const metrics = await gateway.ingress[0]?.metrics();
+    assert.equal(metrics?.value('llm_gateway_degraded_decisions_total'), 0);
+  });
+
+  const odd: [what: string, bytes: string, status: number, code: string][] = [
+    ['no Host', 'POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}', 400, 'invalid_request'],
+    ['an expectation', `${head('expect: miracles', 'content-length: 2')}{}`, 400, 'invalid_request'],
+    [
+      'a path that cannot be decoded',
+      'GET /v1/%zz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n',
+      400,
+      'invalid_request',
+    ],
+    ['no such path', 'GET /v2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n', 404, 'not_found'],
+    ['no HTTP', 'hello\r\n\r\n', 400, 'invalid_request'],
+  ];
+  for (const [what, bytes, expected, code] of odd) {
+    it(`answers ${what} in the OpenAI shape, with an id that finds its line in the log`, async () => {
+      const answer = await talk([bytes]);
+      assert.equal(status(answer), expected);
+      const id = /x-request-id: (\S+)/.exec(answer)?.[1];
+      const body = JSON.parse(answer.slice(answer.indexOf('\r\n\r\n') + 4));
+      assert.deepEqual([body.error.type, body.error.code], ['invalid_request_error', code]);
+      const line = () => gateway.ingress[0]?.logs().find((entry) => entry.msg === 'request' && entry.requestId === id);
+      await until(() => line() !== undefined);
+      assert.deepEqual([line()?.status, line()?.code], [expected, code]);
+    });
+  }
+
+  it("leaves it to the engine what a body's type is", async () => {
+    for (const type of ['', 'application/x-odd', ';;;']) {
+      const body = chat();
+      const bytes = head(`content-type: ${type}`, `content-length: ${body.length}`, 'connection: close') + body;
+      assert.equal(status(await talk([bytes])), 200, type);
+    }
+  });
+
   it('sends one id on, however many the client sent', async () => {
     const body = chat();
     const ids = ['x-request-id: a', 'x-request-id: b', 'connection: close'];
@@ -198,4 +241,22 @@ it('an ingress at its limit says so to clients, in its metrics and in its log', 
   assert.deepEqual([line()?.status, line()?.outcome, line()?.code], [503, 'failed', 'overloaded']);
   client.abort();
   await assert.rejects(held);
+});
+
+it('a body is held in about its own bytes, in however small pieces it comes', async () => {
+  await using engine = await startEngine(() => stall('before-head'));
+  await using gateway = await startGateway({ engines: [engine] });
+  const read = async (name: string) => (await gateway.ingress[0]?.metrics())?.value(name) ?? 0;
+  const before = await read('process_resident_memory_bytes');
+  const body = chat({ content: 'x'.repeat(500_000) });
+  const pieces = Array.from(body, (byte) => `1\r\n${byte}\r\n`).join('');
+  const { hostname, port } = new URL(gateway.url);
+  const client = connect(Number(port), hostname);
+  client.write('POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n');
+  client.write(`${pieces}0\r\n\r\n`);
+  await engine.request(0);
+  assert.equal(await read('llm_gateway_held_body_bytes'), body.length);
+  const grown = (await read('process_resident_memory_bytes')) - before;
+  assert.ok(grown < 60_000_000, `${grown} bytes`);
+  client.destroy();
 });

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { completion, type Engine, type Service, stall, startEngine, until } from '@llm-gateway/testing';
+import { completion, type Engine, respond, type Service, stall, startEngine, until } from '@llm-gateway/testing';
 import { chat, type Gateway, post, startGateway } from './gateway.ts';
 import { steadyLoad } from './load.ts';
 
@@ -70,6 +72,38 @@ describe('the split into services', () => {
     for (const text of await Promise.all(texts)) assert.ok(text.endsWith('data: [DONE]\n\n'));
     assert.deepEqual(await ended, { code: 0, signal: null });
     await assert.rejects(post(ingress.url, chat()));
+  });
+
+  it('lets a slow client take the end of its answers after SIGTERM of an ingress', async () => {
+    const ingress: Service = await gateway.start('ingress');
+    // Kept back as a failure and handed over whole: its end is there long before the client has taken it.
+    for (const engine of engines) engine.script = () => respond(429, 'x'.repeat(900_000));
+    const { hostname, port } = new URL(ingress.url);
+    const client = connect(Number(port), hostname);
+    const body = chat();
+    const request = `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
+    const answers = 20;
+    client.pause().write(request.repeat(answers));
+    const inFlight = async () => (await ingress.metrics()).value('llm_gateway_requests_in_flight');
+    await until(async () => (await inFlight()) > 1);
+    const ended = ingress.stop(20_000);
+    // It has stopped to listen, and looked for idle connections.
+    await until(
+      async () =>
+        await post(ingress.url, chat()).then(
+          () => false,
+          () => true,
+        ),
+    );
+    await sleep(200);
+    let received = 0;
+    client.on('data', (chunk) => {
+      received += chunk.length;
+    });
+    client.resume();
+    await once(client, 'close');
+    assert.ok(received > answers * 900_000, `${received} bytes`);
+    assert.deepEqual(await ended, { code: 0, signal: null });
   });
 });
 

@@ -120,5 +120,9 @@ function queryOf(url: string): string {
 /** The client's own id when it sent a usable one, else a new one. */
 export function requestId(request: IncomingMessage): string {
   const given = request.headers['x-request-id'];
-  return typeof given === 'string' && /^[\x21-\x7e]{1,200}$/.test(given) ? given : randomUUID();
+  return typeof given === 'string' && /^[\x21-\x7e]{1,200}$/.test(given) ? given : newRequestId();
+}
+
+export function newRequestId(): string {
+  return randomUUID();
 }

@@ -1,8 +1,7 @@
-import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { type ErrorCode, errorBody, errorCodes } from '@llm-gateway/protocol';
-import { type FastifyInstance, fastify } from 'fastify';
-import { requestId } from './exchange.ts';
+import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
+import { type Refusal, type Refused, refuse, refuseConnection } from './refusal.ts';
 
 /** The OpenAI-style calls that engines serve (vLLM and SGLang), each routed by the `model` of its body. */
 const postPaths = [
@@ -26,7 +25,7 @@ const postPaths = [
   '/generate',
 ];
 
-export const modelsPath = '/v1/models';
+const modelsPath = '/v1/models';
 
 export interface SurfaceLimits {
   readonly maxHeaderBytes: number;
@@ -39,43 +38,33 @@ export interface SurfaceHandlers {
   /** `path` is the one of the surface, however the request's target spells it: escaped, or in the absolute form of RFC 9112 section 3.2.2. */
   serve(request: IncomingMessage, response: ServerResponse, path: string): void;
   models(request: IncomingMessage, response: ServerResponse): void;
+  /** Told of everything that is answered here. */
+  refused(refused: Refused): void;
 }
 
 /** The paths of the ingress and its limits on clients; what a request then does is in `request.ts`. */
 export function httpSurface(limits: SurfaceLimits, handlers: SurfaceHandlers): FastifyInstance {
+  const answer = ({ raw: request }: FastifyRequest, reply: FastifyReply, refusal: Refusal) => {
+    reply.hijack();
+    refuse({ request, response: reply.raw }, refusal, handlers.refused);
+  };
   const app = fastify({
     logger: false,
     exposeHeadRoutes: false,
     return503OnClosing: false,
     forceCloseConnections: false,
-    clientErrorHandler: answerClientError,
-    serverFactory: (handler) => {
-      const server = createServer(
-        {
-          maxHeaderSize: limits.maxHeaderBytes,
-          headersTimeout: limits.clientHeadersTimeoutMs,
-          requestTimeout: limits.clientRequestTimeoutMs,
-          keepAliveTimeout: limits.clientKeepAliveMs,
-          connectionsCheckingInterval: 1000,
-          noDelay: true,
-          requireHostHeader: true,
-          insecureHTTPParser: false,
-        },
-        (request, response) => handler(request, response),
-      );
-      server.maxHeadersCount = maxHeadersCount;
-      return server;
-    },
+    clientErrorHandler: (error, socket) => answerClientError(error, socket, handlers.refused),
+    frameworkErrors: (_error, request, reply) => answer(request, reply, invalid),
+    serverFactory: (handler) => serverOf(limits, handler, handlers.refused),
   });
-  // Bodies are read by the request itself, raw and bounded.
-  app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', (_request, _payload, done) => done(null));
 
+  // Bodies are read by the request itself, raw and bounded, and so before the framework looks at them or at what type they say they are of.
   for (const path of postPaths) {
-    app.post(path, (request, reply) => {
+    const onRequest = ({ raw }: FastifyRequest, reply: FastifyReply) => {
       reply.hijack();
-      handlers.serve(request.raw, reply.raw, path);
-    });
+      handlers.serve(raw, reply.raw, path);
+    };
+    app.post(path, { onRequest }, answeredBefore);
   }
   app.get(modelsPath, (request, reply) => {
     reply.hijack();
@@ -83,39 +72,63 @@ export function httpSurface(limits: SurfaceLimits, handlers: SurfaceHandlers): F
   });
   const allowed = new Map(postPaths.map((path) => [path, 'POST']));
   allowed.set(modelsPath, 'GET');
-  app.addHook('onSend', async (request, reply) => {
-    reply.header('x-request-id', requestId(request.raw));
-  });
   app.setNotFoundHandler((request, reply) => {
-    const path = request.url.split('?', 1)[0] ?? '';
-    const allow = allowed.get(path);
-    if (allow === undefined) return reply.code(404).send(errorBody('not_found', 'this path is not served'));
-    return reply
-      .code(405)
-      .header('allow', allow)
-      .send(errorBody('method_not_allowed', `this path takes ${allow} only`));
+    const allow = allowed.get(request.url.split('?', 1)[0] ?? '');
+    if (allow === undefined) return answer(request, reply, { code: 'not_found', message: 'this path is not served' });
+    const message = `this path takes ${allow} only`;
+    return answer(request, reply, { code: 'method_not_allowed', message, headers: { allow } });
   });
-  app.setErrorHandler((_error, _request, reply) =>
-    reply.code(400).send(errorBody('invalid_request', 'the request is not valid')),
-  );
+  app.setErrorHandler((_error, request, reply) => answer(request, reply, invalid));
   return app;
+}
+
+const invalid: Refusal = { code: 'invalid_request', message: 'the request is not valid' };
+
+function answeredBefore(): never {
+  throw new Error('a request was not answered by its first hook');
 }
 
 const maxHeadersCount = 1000;
 
+function serverOf(limits: SurfaceLimits, handler: RequestListener, onRefused: SurfaceHandlers['refused']): Server {
+  const server = createServer(
+    {
+      maxHeaderSize: limits.maxHeaderBytes,
+      headersTimeout: limits.clientHeadersTimeoutMs,
+      requestTimeout: limits.clientRequestTimeoutMs,
+      keepAliveTimeout: limits.clientKeepAliveMs,
+      connectionsCheckingInterval: 1000,
+      noDelay: true,
+      // Checked below: Node's own answer has no body.
+      requireHostHeader: false,
+      insecureHTTPParser: false,
+    },
+    (request, response) => {
+      if (request.headers.host === undefined && request.httpVersion === '1.1')
+        close(request, response, 'a request names its host');
+      else handler(request, response);
+    },
+  );
+  const close = (request: IncomingMessage, response: ServerResponse, message: string) =>
+    refuse({ request, response }, { code: 'invalid_request', message, headers: { connection: 'close' } }, onRefused);
+  server.on('checkExpectation', (request, response) =>
+    close(request, response, 'what the request expects cannot be had'),
+  );
+  server.maxHeadersCount = maxHeadersCount;
+  return server;
+}
+
 /** What never became a request: answered in the OpenAI shape, and the connection is closed. */
-function answerClientError(error: Error & { code?: string }, socket: Socket): void {
+function answerClientError(
+  error: Error & { code?: string },
+  socket: Socket,
+  onRefused: SurfaceHandlers['refused'],
+): void {
   if (error.code === 'ECONNRESET' || !socket.writable || answerBegan(socket)) {
     socket.destroy();
     return;
   }
-  const [code, message] = clientError(error.code ?? '');
-  const { status } = errorCodes[code];
-  const body = JSON.stringify(errorBody(code, message));
-  socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
-    () => socket.destroySoon(),
-  );
+  refuseConnection(socket, clientError(error.code ?? ''), onRefused);
 }
 
 /** Whether an answer is already on its way over this connection, so that nothing else may be written to it. */
@@ -123,13 +136,13 @@ function answerBegan(socket: Socket & { _httpMessage?: { headersSent: boolean } 
   return socket._httpMessage?.headersSent === true;
 }
 
-function clientError(code: string): [ErrorCode, string] {
+function clientError(code: string): Refusal {
   switch (code) {
     case 'HPE_HEADER_OVERFLOW':
-      return ['headers_too_large', 'the head of the request is too large'];
+      return { code: 'headers_too_large', message: 'the head of the request is too large' };
     case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return ['request_timeout', 'the request did not arrive in time'];
+      return { code: 'request_timeout', message: 'the request did not arrive in time' };
     default:
-      return ['invalid_request', 'the request is not valid HTTP'];
+      return { code: 'invalid_request', message: 'the request is not valid HTTP' };
   }
 }

@@ -14,6 +14,8 @@ interface ModelSources {
   readonly upstream: Upstream;
   readonly table: RouteTable;
   readonly instances: () => readonly Instance[];
+  /** Told the id of each request that was answered. */
+  readonly onAnswered: (id: string) => void;
 }
 
 /** So many instances are asked at most: those that declare the same model tell the same. */
@@ -37,12 +39,14 @@ export class Models {
     request.resume();
     const cards = await this.#cards(request);
     const body = JSON.stringify({ object: 'list', data: cards });
+    const id = requestId(request);
     response.writeHead(200, {
       'content-type': 'application/json',
       'content-length': Buffer.byteLength(body),
-      'x-request-id': requestId(request),
+      'x-request-id': id,
     });
     response.end(body);
+    this.#sources.onAnswered(id);
   }
 
   #cards(request: IncomingMessage): Promise<ModelCard[]> {

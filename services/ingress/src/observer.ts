@@ -1,8 +1,8 @@
-import type { IncomingMessage } from 'node:http';
-import { type ErrorCode, errorCodes } from '@llm-gateway/protocol';
+import { errorCodes } from '@llm-gateway/protocol';
 import { boundedLabel, type Logger, type Metrics } from '@llm-gateway/runtime';
 import type { DegradedReason } from './decider.ts';
 import type { Exchange } from './exchange.ts';
+import type { Refused } from './refusal.ts';
 
 const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
@@ -185,11 +185,18 @@ export class Observer {
     this.#log.error({ err: error, requestId }, 'a request failed inside the gateway');
   }
 
-  /** A request that was refused at the door, unread. */
-  turnedAway(request: IncomingMessage, { id, path, code }: { id: string; path: string; code: ErrorCode }): void {
+  /** A request that was answered without being served. */
+  refused({ id, method, path, code }: Refused): void {
     const { status } = errorCodes[code];
     this.#requests.labels({ model: this.#model(''), route: 'none', status: String(status) }).inc();
-    this.#log.info({ requestId: id, method: request.method, path, status, outcome: 'failed', code }, 'request');
+    const outcome = status >= 500 ? 'failed' : 'completed';
+    this.#log.info({ requestId: id, method, path, status, outcome, code }, 'request');
+  }
+
+  listedModels(id: string): void {
+    this.#requests.labels({ model: this.#model(''), route: 'none', status: '200' }).inc();
+    const line = { requestId: id, method: 'GET', path: '/v1/models', status: 200, outcome: 'completed' };
+    this.#log.info(line, 'request');
   }
 
   finished(exchange: Exchange): void {

@@ -49,7 +49,7 @@ export const ingressOptions = {
   'client-keep-alive-ms': {
     type: 'integer',
     default: 75_000,
-    min: 0,
+    min: 1,
     description: "How long a client's idle connection is kept",
   },
   'decision-timeout-ms': {

@@ -38,7 +38,7 @@ export function readBody(
 ): Promise<HeldBody> {
   const { maxBytes, budget } = limits;
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
+    const pieces = new Pieces();
     let bytes = 0;
     const release = () => budget.give(bytes);
     const refuse = (error: GatewayError) => {
@@ -54,12 +54,12 @@ export function readBody(
         refuse(new GatewayError('overloaded', 'the gateway holds too many request bodies at the moment'));
       } else {
         bytes += chunk.length;
-        chunks.push(chunk);
+        pieces.add(chunk);
       }
     };
     const onEnd = () => {
       request.off('close', onClose);
-      resolve({ bytes: chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, bytes), release });
+      resolve({ bytes: pieces.joined(), release });
     };
     const onClose = () => refuse(new GatewayError('client_closed', 'the client left before its request was whole'));
     if (Number(request.headers['content-length']) > maxBytes) {
@@ -68,6 +68,39 @@ export function readBody(
     }
     request.on('data', onData).on('end', onEnd).on('close', onClose);
   });
+}
+
+/** A piece that came alone in a smaller buffer is copied to others of its kind. */
+const smallPieceBytes = 4096;
+const blockBytes = 65_536;
+
+/** The pieces of a body as they come: held in about as many bytes as they have, in however small pieces a client sends them. */
+class Pieces {
+  readonly #whole: Buffer[] = [];
+  /** Takes small pieces; the last of `#whole` is its filled part. */
+  #block: Buffer | undefined;
+  #filled = 0;
+
+  add(piece: Buffer): void {
+    // Most bodies come in one piece.
+    if (piece.length >= smallPieceBytes || this.#whole.length === 0) {
+      this.#whole.push(piece);
+      this.#block = undefined;
+      return;
+    }
+    if (this.#block === undefined || this.#filled + piece.length > blockBytes) {
+      this.#block = Buffer.allocUnsafeSlow(blockBytes);
+      this.#filled = 0;
+      this.#whole.push(this.#block);
+    }
+    piece.copy(this.#block, this.#filled);
+    this.#filled += piece.length;
+    this.#whole[this.#whole.length - 1] = this.#block.subarray(0, this.#filled);
+  }
+
+  joined(): Buffer {
+    return this.#whole.length === 1 ? (this.#whole[0] as Buffer) : Buffer.concat(this.#whole);
+  }
 }
 
 /** The few fields of an OpenAI request that the gateway reads. */
@@ -79,6 +112,9 @@ export interface RequestFields {
   readonly members: readonly Member[] | null;
 }
 
+/** A model's name goes into messages and log lines, which are to stay small. */
+const maxModelLength = 1024;
+
 /** Up to here a body is parsed whole, which finds every mistake; beyond, only its outline is read. */
 const parsedWholeBytes = 16_384;
 
@@ -87,7 +123,8 @@ export function readFields(body: Buffer): RequestFields {
   const members = body.length <= parsedWholeBytes ? null : scanWhole(body);
   const fields = members === null ? parseFields(body) : pickFields(body, members);
   const { model = null, stream = null } = fields;
-  if (model !== null && typeof model !== 'string') throw invalidBody('`model` must be a string', 'model');
+  if (model !== null && (typeof model !== 'string' || model.length > maxModelLength))
+    throw invalidBody(`\`model\` must be a string of at most ${maxModelLength} characters`, 'model');
   if (stream !== null && typeof stream !== 'boolean') throw invalidBody('`stream` must be a boolean', 'stream');
   return { model, stream: stream ?? false, members };
 }

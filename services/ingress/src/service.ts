@@ -1,22 +1,23 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Server, ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, Server as NetServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Bus, followInstances } from '@llm-gateway/bus';
-import { type ErrorCode, errorBody, errorCodes } from '@llm-gateway/protocol';
+import type { ErrorCode } from '@llm-gateway/protocol';
 import { Fleet, fleetMode, routeTable } from '@llm-gateway/routing';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import { Decider } from './decider.ts';
 import { pdProtocol } from './disaggregated/protocol.ts';
-import { Exchange, requestId } from './exchange.ts';
-import { httpSurface, modelsPath } from './http-surface.ts';
+import { Exchange } from './exchange.ts';
+import { httpSurface } from './http-surface.ts';
 import { Load } from './load.ts';
 import { Mirror } from './mirror/mirror.ts';
 import { Models } from './models.ts';
 import { Observer } from './observer.ts';
 import type { Settings } from './options.ts';
+import { type Refused, refuse } from './refusal.ts';
 import { type Gateway, serve } from './request.ts';
 import { BodyBudget } from './request-body.ts';
 import { RetryBudget } from './retry-budget.ts';
@@ -51,7 +52,12 @@ export async function start(options: Settings, { log, metrics, bus }: Parts & { 
   const pd = pdProtocol(options);
   const canServe = () => instances.state().synced && (pd === null || fleet.hasCompletePair());
   const bodies = new BodyBudget(options.maxHeldBodyBytes);
-  const models = new Models({ upstream, table, instances: () => fleet.instances() });
+  const models = new Models({
+    upstream,
+    table,
+    instances: () => fleet.instances(),
+    onAnswered: (id) => observer.listedModels(id),
+  });
   const mirror = parts.use(await Mirror.start(options, { ingress, bus, log, metrics }));
   const percent = options.retryBudgetPercent;
   const budget =
@@ -90,13 +96,13 @@ export async function start(options: Settings, { log, metrics, bus }: Parts & { 
     exposeRouteHeaders: options.exposeRouteHeaders,
   };
 
-  const gate = new Gate(options.maxConcurrentRequests, observer);
+  const refused = (what: Refused) => observer.refused(what);
+  const gate = new Gate(options.maxConcurrentRequests, refused);
   const app = httpSurface(options, {
     serve: (request, response, path) =>
-      gate.pass(response, path, () =>
-        serve(new Exchange(request, response, { path, stalls: gateway.stalls }), gateway),
-      ),
-    models: (request, response) => gate.pass(response, modelsPath, () => models.answer(request, response)),
+      gate.pass(response, () => serve(new Exchange(request, response, { path, stalls: gateway.stalls }), gateway)),
+    models: (request, response) => gate.pass(response, () => models.answer(request, response)),
+    refused,
   });
   parts.defer(() => app.close());
   await app.listen({ host: options.host, port: options.port });
@@ -123,62 +129,61 @@ export async function start(options: Settings, { log, metrics, bus }: Parts & { 
   };
 }
 
-/** Counts the requests inside, and lets no more in than it may: at its limit, and once it drains. */
+/** Knows the requests inside, and lets no more in than it may: at its limit, and once it drains. */
 class Gate {
   readonly #limit: number;
-  readonly #observer: Observer;
-  inside = 0;
+  readonly #onRefused: (refused: Refused) => void;
+  readonly #inside = new Set<ServerResponse>();
   closed = false;
 
-  constructor(limit: number, observer: Observer) {
+  constructor(limit: number, onRefused: (refused: Refused) => void) {
     this.#limit = limit;
-    this.#observer = observer;
+    this.#onRefused = onRefused;
   }
 
-  pass(response: ServerResponse, path: string, work: () => Promise<void>): void {
+  get inside(): number {
+    return this.#inside.size;
+  }
+
+  pass(response: ServerResponse, work: () => Promise<void>): void {
     if (this.closed) {
-      this.#turnAway(response, { path, code: 'draining', message: 'this gateway is shutting down' });
+      this.#turnAway(response, 'draining', 'this gateway is shutting down');
       return;
     }
-    if (this.inside >= this.#limit) {
-      const message = 'the gateway serves as many requests as it may';
-      this.#turnAway(response, { path, code: 'overloaded', message });
+    if (this.#inside.size >= this.#limit) {
+      this.#turnAway(response, 'overloaded', 'the gateway serves as many requests as it may');
       return;
     }
-    this.inside++;
+    this.#inside.add(response);
     // Not when the work is done: a slow client still takes the end of its answer then.
-    response.once('close', () => this.inside--);
+    response.once('close', () => this.#inside.delete(response));
     void work();
   }
 
-  #turnAway(response: ServerResponse, refusal: { path: string; code: ErrorCode; message: string }): void {
-    const { path, code, message } = refusal;
-    const id = requestId(response.req);
-    response.req.resume();
-    const body = JSON.stringify(errorBody(code, message));
-    response.writeHead(errorCodes[code].status, {
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(body),
-      'x-request-id': id,
-      'retry-after': '1',
-      connection: 'close',
-    });
-    response.end(body);
-    this.#observer.turnedAway(response.req, { id, path, code });
+  #turnAway(response: ServerResponse, code: ErrorCode, message: string): void {
+    const headers = { 'retry-after': '1', connection: 'close' };
+    refuse({ request: response.req, response }, { code, message, headers }, this.#onRefused);
   }
 
   /** Lets nobody in, and waits until the last one is out. */
   async drain(server: Server, signal: AbortSignal): Promise<void> {
     this.closed = true;
-    server.close();
-    while (this.inside > 0 && !signal.aborted) {
+    stopListening(server);
+    while (this.#inside.size > 0 && !signal.aborted) {
+      // To Node a connection is idle as soon as its answer was handed over, however much of it the client has yet to take.
+      if (!this.#inside.values().some((response) => response.writableEnded)) server.closeIdleConnections();
       await delay(drainPollMs);
-      server.closeIdleConnections();
     }
+    server.closeIdleConnections();
   }
 }
 
 const drainPollMs = 50;
+
+/** Takes no new connections. An HTTP server's own `close` would cut what it takes for idle connections. */
+function stopListening(server: Server): void {
+  NetServer.prototype.close.call(server);
+}
 
 function addressOf(server: Server): string {
   const { address, port, family } = server.address() as AddressInfo;
