@@ -120,7 +120,8 @@ export class LocalCluster implements AsyncDisposable {
 
   /** Log lines above `info` of every process there was. */
   complaints(): readonly Readonly<Record<string, unknown>>[] {
-    return this.#services.flatMap((service) => service.logs()).filter(({ level }) => Number(level) > 30);
+    const levels: readonly unknown[] = ['warn', 'error', 'fatal'];
+    return this.#services.flatMap((service) => service.logs()).filter(({ level }) => levels.includes(level));
   }
 
   async #startServers(): Promise<void> {
