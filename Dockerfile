@@ -12,14 +12,15 @@ RUN node manifests.ts /manifests && cp package-lock.json .npmrc /manifests
 FROM node:26-slim AS dependencies
 WORKDIR /app
 COPY --from=manifests /manifests ./
-# Declarations, source maps and pages are a third of the bytes, and nothing reads them.
+# Declarations, source maps and pages are a third of the bytes, and nothing reads them. Licences stay, some of which are such pages.
 RUN --mount=type=cache,target=/root/.npm npm ci --ignore-scripts \
- && find node_modules -type f \( -name '*.map' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' -o -name '*.md' \) -delete
+ && find node_modules -type f \( -name '*.map' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' -o -name '*.md' \) ! -iname 'licen[sc]e*' ! -iname 'notice*' ! -iname 'copying*' -delete
 
 FROM node:26-slim
 WORKDIR /app
 # Node does not run TypeScript below node_modules: packages and services stay where the links of the workspaces point.
 COPY --from=dependencies /app ./
+COPY LICENSE ./
 COPY packages packages
 COPY services services
 COPY deploy/image/llm-gateway /usr/local/bin/
