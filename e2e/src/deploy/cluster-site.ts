@@ -8,6 +8,7 @@ const run = promisify(execFile);
 /** Images are pulled meanwhile, volumes made, streams ended. */
 const patienceMs = 600_000;
 const patience = `--timeout=${patienceMs / 1000}s`;
+type Kubectl = (...args: readonly string[]) => Promise<string>;
 
 interface Pod {
   readonly metadata: { readonly name: string; readonly deletionTimestamp?: string };
@@ -20,7 +21,7 @@ interface Pod {
 
 /** An example in a namespace of the cluster that kubectl is configured for, deployed from deploy/simulated. */
 export async function openClusterSite(namespace: string): Promise<Site> {
-  const kubectl = async (...args: readonly string[]) =>
+  const kubectl: Kubectl = async (...args) =>
     (await run('kubectl', ['--namespace', namespace, ...args], { maxBuffer: 64 << 20 })).stdout;
   const podsOf = async (workload: string) => {
     const list = await kubectl('get', 'pods', '--selector', `${nameLabel}=${workload}`, '--output', 'json');
@@ -115,14 +116,17 @@ export async function openClusterSite(namespace: string): Promise<Site> {
   };
 }
 
-/** Those that the services were started with. */
-async function settingsOf(kubectl: (...args: readonly string[]) => Promise<string>): Promise<Record<string, string>> {
-  const path = 'jsonpath={.spec.template.spec.containers[0].envFrom[0].configMapRef.name}';
-  const name = await kubectl('get', 'deployment', 'ingress', '--output', path);
-  const { data } = JSON.parse(await kubectl('get', 'configmap', name, '--output', 'json')) as {
-    data: Record<string, string>;
-  };
-  return data;
+/** Those of the services and of discovery; discovery itself has both. */
+async function settingsOf(kubectl: Kubectl): Promise<Record<string, string>> {
+  const path = 'jsonpath={.spec.template.spec.containers[0].envFrom[*].configMapRef.name}';
+  const names = (await kubectl('get', 'deployment', 'discovery', '--output', path)).split(' ');
+  const maps = await Promise.all(
+    names.map(async (name) => {
+      const map = await kubectl('get', 'configmap', name, '--output', 'json');
+      return (JSON.parse(map) as { data?: Record<string, string> }).data;
+    }),
+  );
+  return Object.assign({}, ...maps);
 }
 
 function isReady({ metadata, status }: Pod): boolean {

@@ -33,6 +33,8 @@ export interface Workload {
   readonly annotations: Readonly<Record<string, string>>;
   readonly selector: Readonly<Record<string, string>>;
   readonly replicas: number | undefined;
+  /** Seconds after which a rollout that stands still counts as failed. Undefined for a StatefulSet's, which never does. */
+  readonly progressDeadline: number | undefined;
   readonly pod: IPodSpec;
 }
 
@@ -58,8 +60,13 @@ export class ManifestSet {
   }
 
   workloads(): Workload[] {
-    return [...this.ofKind<IDeployment>('Deployment'), ...this.ofKind<IStatefulSet>('StatefulSet')].map((manifest) => {
-      const { spec, kind, metadata } = manifest;
+    const deployments = this.ofKind<IDeployment>('Deployment').map((manifest) => ({
+      ...manifest,
+      progressDeadline: manifest.spec?.progressDeadlineSeconds ?? 600,
+    }));
+    const sets = this.ofKind<IStatefulSet>('StatefulSet').map((set) => ({ ...set, progressDeadline: undefined }));
+    return [...deployments, ...sets].map((manifest) => {
+      const { spec, kind, metadata, progressDeadline } = manifest;
       if (!spec?.template.spec) throw new Error(`${kind} ${metadata.name} has no pod`);
       return {
         kind,
@@ -68,6 +75,7 @@ export class ManifestSet {
         annotations: spec.template.metadata?.annotations ?? {},
         selector: spec.selector.matchLabels ?? {},
         replicas: spec.replicas,
+        progressDeadline,
         pod: spec.template.spec,
       };
     });

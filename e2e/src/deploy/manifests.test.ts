@@ -4,7 +4,7 @@ import { join, relative } from 'node:path';
 import { before, describe, it } from 'node:test';
 import manifest from '../../package.json' with { type: 'json' };
 import { deployFolder, kustomizations, render, root } from './kustomize.ts';
-import { type Manifest, ManifestSet } from './manifest.ts';
+import { componentLabel, type Manifest, ManifestSet, type Workload } from './manifest.ts';
 import { idlePatches, unusedFiles } from './patches.ts';
 import { gatewayImages, ruleProblems } from './rules.ts';
 import { schemaProblems } from './schema.ts';
@@ -26,6 +26,37 @@ secretGenerator:
     behavior: replace
     literals: [ingress=a1, router=b1, discovery=c1, retry-worker=d1, mirror-sender=e1, operator=f1]
 `;
+
+/** As deploy/README.md begins one, with engines of all three kinds. */
+const settingsOverlay = (retryMaxCount: number) => `
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+  - ../../deploy/base
+  - ../../deploy/engines/neutral
+  - ../../deploy/engines/prefill
+  - ../../deploy/engines/decode
+configMapGenerator:
+  - name: gateway-settings
+    behavior: merge
+    literals: [LLM_GATEWAY_RETRY_MAX_COUNT=${retryMaxCount}]
+`;
+
+/** Renders a kustomization that is no file of deploy/, and hands it over with the name that its folder has meanwhile. */
+async function renderOverlay(
+  kustomization: string,
+  use: (manifests: readonly Manifest[], folder: string) => Promise<void>,
+): Promise<void> {
+  const folder = join(root, '.cache', `overlay-${process.pid}`);
+  mkdirSync(folder, { recursive: true });
+  try {
+    writeFileSync(join(folder, 'kustomization.yaml'), kustomization);
+    const manifests = await render(relative(deployFolder, folder));
+    if (manifests) await use(manifests, relative(deployFolder, folder));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
 
 describe('the manifests of deploy/', { timeout: 120_000 }, () => {
   const rendered = new Map<string, readonly Manifest[]>();
@@ -57,23 +88,33 @@ describe('the manifests of deploy/', { timeout: 120_000 }, () => {
   }
 
   it('take the components that are for overlays', async () => {
-    const folder = join(root, '.cache', `overlay-${process.pid}`);
-    mkdirSync(folder, { recursive: true });
-    try {
-      writeFileSync(join(folder, 'kustomization.yaml'), overlay);
-      const manifests = await render(relative(deployFolder, folder));
-      if (!manifests) return;
+    await renderOverlay(overlay, async (manifests, folder) => {
       assert.deepEqual(await ruleProblems(new ManifestSet(manifests)), []);
       assert.deepEqual(await schemaProblems(manifests), []);
-      assert.deepEqual(idlePatches(relative(deployFolder, folder), new ManifestSet(manifests)), []);
+      assert.deepEqual(idlePatches(folder, new ManifestSet(manifests)), []);
       const users = manifests.filter((one) => JSON.stringify(one).includes('tls://nats:4222'));
       assert.deepEqual(
         users.map(({ kind }) => kind),
         ['ConfigMap'],
       );
-    } finally {
-      rmSync(folder, { recursive: true });
+    });
+  });
+
+  it('do not start an engine again when a setting of the gateway changes', async () => {
+    const engines: string[] = [];
+    const services: string[] = [];
+    for (const count of [3, 4]) {
+      await renderOverlay(settingsOverlay(count), async (manifests) => {
+        const workloads = new ManifestSet(manifests).workloads();
+        const isEngine = ({ labels }: Workload) => labels[componentLabel] === 'engine';
+        engines.push(JSON.stringify(workloads.filter(isEngine)));
+        services.push(JSON.stringify(workloads.filter((workload) => !isEngine(workload))));
+      });
     }
+    const [first, second] = engines;
+    assert.equal(first, second);
+    // The settings did change.
+    if (services.length > 0) assert.notEqual(services[0], services[1]);
   });
 
   it('are all used', () => {
@@ -94,10 +135,11 @@ describe('the checks of manifests', () => {
   before(async () => {
     example = (await render('traffic-splitting/weight')) ?? [];
   });
-  /** The problems after a change of the text of one object, `Kind/name`. */
+  /** The problems after a change of the text of one object, `Kind/name`; of a generated one without the hash. */
   const problemsAfter = async ({ of, from, to }: { of: string; from: string; to: string }) => {
     const changed = example.map((one): Manifest => {
-      if (`${one.kind}/${one.metadata.name}` !== of) return one;
+      if (![one.metadata.name, one.metadata.name.replace(/-\w{10}$/, '')].some((name) => of === `${one.kind}/${name}`))
+        return one;
       const text = JSON.stringify(one);
       assert.ok(text.includes(from), `${of} has no ${from}`);
       return JSON.parse(text.replaceAll(from, to));
@@ -151,6 +193,24 @@ describe('the checks of manifests', () => {
       '"--entrypoint-port","8000"',
       '"--entrypoint-port","8001"',
       /the engine has no port 8001/,
+    ],
+    'a rollout that fails while a model is loaded': [
+      'Deployment/neutral',
+      '"progressDeadlineSeconds":2400',
+      '"progressDeadlineSeconds":1800',
+      /neutral: replacing a pod may take 2130 s, and counts as failed after 1800/,
+    ],
+    'a setting of the store that registrars do not get': [
+      'ConfigMap/gateway-settings',
+      '"LLM_GATEWAY_LOG_LEVEL"',
+      '"LLM_GATEWAY_DISCOVERY_REDIS_USERNAME"',
+      /no registrar gets LLM_GATEWAY_DISCOVERY_REDIS_USERNAME/,
+    ],
+    'a setting that only discovery gets': [
+      'ConfigMap/discovery-settings',
+      '"LLM_GATEWAY_DISCOVERY_REDIS_PORT"',
+      '"LLM_GATEWAY_PD_DISAGG_PROTOCOL"',
+      /only discovery gets LLM_GATEWAY_PD_DISAGG_PROTOCOL/,
     ],
     'a field that does not exist': ['Deployment/router', '"failureThreshold"', '"failureTreshold"', /failureTreshold/],
     'a value of the wrong type': [

@@ -162,7 +162,13 @@ function references(set: ManifestSet): string[] {
 function pods(set: ManifestSet): string[] {
   const problems: string[] = [];
   for (const workload of set.workloads()) {
-    const { name, pod } = workload;
+    const { name, pod, progressDeadline = Number.POSITIVE_INFINITY } = workload;
+    const probes = pod.containers.flatMap(({ startupProbe }) => startupProbe ?? []);
+    const starts = probes.map(({ periodSeconds = 10, failureThreshold = 3 }) => periodSeconds * failureThreshold);
+    // Where none may be added before one is taken away, the pod before ends first.
+    const replaced = (pod.terminationGracePeriodSeconds ?? 30) + Math.max(0, ...starts);
+    if (replaced > progressDeadline)
+      problems.push(`${name}: replacing a pod may take ${replaced} s, and counts as failed after ${progressDeadline}`);
     if (pod.enableServiceLinks !== false) problems.push(`${name}: enableServiceLinks may set our flags`);
     if (pod.automountServiceAccountToken !== false) problems.push(`${name} gets a token of the API server`);
     for (const container of pod.containers) {
@@ -209,16 +215,28 @@ function calls(set: ManifestSet): string[] {
   );
 }
 
-/** A misspelt setting would be ignored by every service. */
+/** A misspelt setting would be ignored by every service, and one in the wrong map by those that it is for. */
 async function settings(set: ManifestSet): Promise<string[]> {
-  const tables = await Promise.all(serviceNames.map(async (name) => flagTable(await serviceOptions(name))));
-  const known = new Set(tables.flatMap((table) => [...table.keys()].map(environmentName)));
-  const maps = set
-    .ofKind<IConfigMap>('ConfigMap')
-    .filter(({ metadata }) => metadata.name.startsWith('gateway-settings'));
-  if (maps.length !== 1) return [`there are ${maps.length} gateway-settings`];
-  const names = Object.keys(maps[0]?.data ?? {});
-  return names.filter((name) => !known.has(name)).map((name) => `gateway-settings: no service has ${name}`);
+  const namesOf = async (service: string) =>
+    new Set([...flagTable(await serviceOptions(service)).keys()].map(environmentName));
+  const known = (await Promise.all(serviceNames.map(namesOf))).reduce((all, names) => all.union(names));
+  const [registrar, discovery, router] = await Promise.all(['registrar', 'discovery', 'router'].map(namesOf));
+  if (!registrar || !discovery || !router) throw new Error('a service has no flags');
+  // What a router has as well is for more than the store: the bus, prefill/decode, the log.
+  const ofStore = registrar.union(discovery).difference(router);
+  const data = (map: string) => {
+    const found = set.ofKind<IConfigMap>('ConfigMap').filter(({ metadata }) => metadata.name.startsWith(`${map}-`));
+    return found.length === 1 ? Object.keys(found[0]?.data ?? {}) : undefined;
+  };
+  const [shared, discovered] = [data('gateway-settings'), data('discovery-settings')];
+  if (!shared || !discovered) return ['there is not one each of gateway-settings and discovery-settings'];
+  return [
+    ...[...shared, ...discovered].filter((name) => !known.has(name)).map((name) => `settings: no service has ${name}`),
+    ...shared.filter((name) => ofStore.has(name)).map((name) => `gateway-settings: no registrar gets ${name}`),
+    ...discovered
+      .filter((name) => known.has(name) && !ofStore.has(name) && !registrar.has(name))
+      .map((name) => `discovery-settings: only discovery gets ${name}`),
+  ];
 }
 
 /** Every service would start with its arguments and variables; what they name is there; and its limits hold what it may hold. */
