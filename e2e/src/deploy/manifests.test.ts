@@ -194,6 +194,18 @@ describe('the checks of manifests', () => {
       '"--entrypoint-port","8001"',
       /the engine has no port 8001/,
     ],
+    'a registrar of another model': [
+      'Deployment/neutral',
+      `"name":"LLM_GATEWAY_MODEL","valueFrom":{"fieldRef":{"fieldPath":"metadata.annotations['llm-gateway/model']"}}`,
+      '"name":"LLM_GATEWAY_MODEL","value":"another"',
+      /the engine serves Qwen\/Qwen3-8B, and the record says "another"/,
+    ],
+    'a registrar that says any model for one that serves one': [
+      'Deployment/neutral',
+      '"name":"LLM_GATEWAY_MODEL"',
+      '"name":"NO_VARIABLE_OF_OURS"',
+      /the engine serves Qwen\/Qwen3-8B, and the record says ""/,
+    ],
     'a rollout that fails while a model is loaded': [
       'Deployment/neutral',
       '"progressDeadlineSeconds":2400',

@@ -306,7 +306,8 @@ async function flags(set: ManifestSet): Promise<string[]> {
       const limitBytes = bytes(container.resources?.limits?.memory);
       if (limitBytes < heldBytes + 256 * mebi)
         problems.push(`${what}: bodies of ${heldBytes} bytes do not fit into ${limitBytes}`);
-      if (asked.service === 'registrar') problems.push(...engineOf(workload, values.get('entrypointPort'), what));
+      if (asked.service === 'registrar')
+        problems.push(...announced(set, workload, values).map((why) => `${what}: ${why}`));
     }
   }
   return problems;
@@ -320,11 +321,35 @@ function bytes(quantity: string | number | undefined): number {
   return Number(number) * (units[unit] ?? Number.NaN);
 }
 
-/** The registrar tells of a port that its engine listens on. */
-function engineOf({ pod }: Workload, entrypointPort: unknown, what: string): string[] {
-  const engine = pod.containers.find(({ name }) => name === 'engine');
-  const listens = engine?.ports?.some(({ name, containerPort }) => name === 'http' && containerPort === entrypointPort);
-  return listens ? [] : [`${what}: the engine has no port ${entrypointPort}`];
+/** The registrar tells of a port that its engine listens on, and of the model that it serves. */
+function announced(set: ManifestSet, workload: Workload, values: ReadonlyMap<string, unknown>): string[] {
+  const engine = workload.pod.containers.find(({ name }) => name === 'engine');
+  if (!engine) return ['there is no engine beside it'];
+  const [port, model] = [values.get('entrypointPort'), values.get('model')];
+  const problems: string[] = [];
+  if (!engine.ports?.some(({ name, containerPort }) => name === 'http' && containerPort === port))
+    problems.push(`the engine has no port ${port}`);
+  const served = servedModels(set, workload, engine);
+  // A record can hold one model; without one the gateway sends requests for any.
+  const expected = served.length === 1 ? served[0] : '';
+  if (model !== expected) problems.push(`the engine serves ${served}, and the record says ${JSON.stringify(model)}`);
+  return problems;
+}
+
+/** The names that an engine answers to: of the simulator by its variable, of vLLM by its arguments. */
+function servedModels(set: ManifestSet, workload: Workload, engine: IContainer): string[] {
+  const environment = variables(set, workload, engine);
+  if (serviceOf(engine)) return (environment.LLM_GATEWAY_MODEL ?? '').split(',');
+  const words = (engine.args ?? []).flatMap((arg) => {
+    const [, flag, value] = /^(--[\w-]+)=(.*)$/.exec(arg) ?? [];
+    return (flag !== undefined && value !== undefined ? [flag, value] : [arg]).map((word) => expand(word, environment));
+  });
+  const valuesOf = (flag: string) => {
+    const rest = words.slice(words.indexOf(flag) + 1);
+    const end = rest.findIndex((word) => word.startsWith('--'));
+    return end === -1 ? rest : rest.slice(0, end);
+  };
+  return valuesOf(words.includes('--served-model-name') ? '--served-model-name' : '--model');
 }
 
 function variables(
