@@ -212,6 +212,12 @@ describe('the checks of manifests', () => {
       '"progressDeadlineSeconds":1800',
       /neutral: replacing a pod may take 2130 s, and counts as failed after 1800/,
     ],
+    'an autoscaler by a share of the request': [
+      'HorizontalPodAutoscaler/ingress',
+      '"averageValue":"600m","type":"AverageValue"',
+      '"averageUtilization":60,"type":"Utilization"',
+      /ingress is not scaled at 600m of CPU/,
+    ],
     'a setting of the store that registrars do not get': [
       'ConfigMap/gateway-settings',
       '"LLM_GATEWAY_LOG_LEVEL"',

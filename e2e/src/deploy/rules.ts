@@ -79,6 +79,9 @@ function ports(set: ManifestSet): string[] {
   return problems;
 }
 
+/** CPU of a pod above which there is one more of them. docs/operations.md sizes installations by it. */
+const scaleOutCpu = '600m';
+
 function policies(set: ManifestSet): string[] {
   const problems: string[] = [];
   const workloads = set.workloads();
@@ -92,6 +95,11 @@ function policies(set: ManifestSet): string[] {
     else if (target.replicas !== undefined) problems.push(`${target.name} has replicas and an autoscaler`);
     else if (target.pod.containers.some(({ resources }) => !resources?.requests?.cpu)) {
       problems.push(`${target.name} is scaled by CPU and requests none`);
+    }
+    for (const { resource } of spec?.metrics ?? []) {
+      const { type, averageValue } = resource?.target ?? {};
+      if (type !== 'AverageValue' || averageValue !== scaleOutCpu)
+        problems.push(`${metadata.name} is not scaled at ${scaleOutCpu} of CPU, but at ${JSON.stringify(resource)}`);
     }
     if ((spec?.minReplicas ?? 1) < 2) problems.push(`${metadata.name} may be a single pod`);
   }
