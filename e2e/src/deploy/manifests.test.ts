@@ -218,6 +218,18 @@ describe('the checks of manifests', () => {
       '"averageUtilization":60,"type":"Utilization"',
       /ingress is not scaled at 600m of CPU/,
     ],
+    'an engine that Prometheus cannot reach': [
+      'NetworkPolicy/neutral',
+      '{"port":"admin"},{"port":"http"}',
+      '{"port":"admin"}',
+      /no policy of neutral lets Prometheus in at 8000/,
+    ],
+    'an engine that Prometheus does not find': [
+      'Service/neutral-metrics',
+      '"targetPort":"http"',
+      '"targetPort":"admin"',
+      /no Service leads Prometheus to the engine of neutral/,
+    ],
     'a setting of the store that registrars do not get': [
       'ConfigMap/gateway-settings',
       '"LLM_GATEWAY_LOG_LEVEL"',

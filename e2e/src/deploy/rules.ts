@@ -26,6 +26,7 @@ export async function ruleProblems(set: ManifestSet): Promise<string[]> {
     ...dangling,
     ...pods(set),
     ...calls(set),
+    ...scrapes(set),
     ...(await settings(set)),
     // Without its variables nothing can be said of a service.
     ...(dangling.length === 0 ? await flags(set) : []),
@@ -221,6 +222,33 @@ function calls(set: ManifestSet): string[] {
       return why === undefined ? [] : [why];
     }),
   );
+}
+
+/** Prometheus, which no policy here knows by name, reaches what the Services for it lead to; and there is one for every engine. */
+function scrapes(set: ManifestSet): string[] {
+  const prometheus: Workload = {
+    kind: 'Deployment',
+    name: 'Prometheus',
+    labels: {},
+    annotations: {},
+    selector: {},
+    replicas: 1,
+    progressDeadline: undefined,
+    pod: { containers: [] },
+  };
+  const scraped = set.services().filter(({ metadata }) => metadata.name.endsWith('-metrics'));
+  const problems: string[] = [];
+  for (const to of set.workloads()) {
+    const own = scraped.filter(({ spec }) => matches(spec?.selector ?? {}, to.labels));
+    const ports = own.flatMap(({ spec }) => spec?.ports ?? []).map(({ port, targetPort = port }) => targetPort);
+    if (to.labels[componentLabel] === 'engine' && !ports.includes('http'))
+      problems.push(`no Service leads Prometheus to the engine of ${to.name}`);
+    for (const port of ports) {
+      const why = blocked(set, prometheus, { to, port: portNamed(to, port) ?? 0 });
+      if (why !== undefined) problems.push(why);
+    }
+  }
+  return problems;
 }
 
 /** A misspelt setting would be ignored by every service, and one in the wrong map by those that it is for. */
