@@ -14,6 +14,7 @@ try {
   console.log(`PASSED ${example} in namespace ${namespace}`);
 } catch (error) {
   console.error(error);
-  console.error(`FAILED ${example} in namespace ${namespace}`);
+  const [why] = (error instanceof Error ? error.message : String(error)).split('\n');
+  console.error(`FAILED ${example} in namespace ${namespace}: ${why}`);
   process.exit(1);
 }

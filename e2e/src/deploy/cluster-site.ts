@@ -19,7 +19,7 @@ interface Pod {
   };
 }
 
-/** An example in a namespace of the cluster that kubectl is configured for, deployed from deploy/simulated. */
+/** An example in a namespace of the cluster that kubectl is configured for, deployed from deploy/simulated. Resolves when all of it is rolled out. */
 export async function openClusterSite(namespace: string): Promise<Site> {
   const kubectl: Kubectl = async (...args) =>
     (await run('kubectl', ['--namespace', namespace, ...args], { maxBuffer: 64 << 20 })).stdout;
@@ -32,6 +32,7 @@ export async function openClusterSite(namespace: string): Promise<Site> {
     const settled = async () => (await podsOf(workload)).length === replicas;
     await until(settled, { timeoutMs: patienceMs, intervalMs: 1000, what: `${workload} has ${replicas} pods` });
   };
+  await rolledOut(kubectl, namespace);
   const settings = await settingsOf(kubectl);
   const mirrorRefreshMs = Number(settings.LLM_GATEWAY_MIRROR_REFRESH_INTERVAL_MS ?? 10_000);
 
@@ -114,6 +115,24 @@ export async function openClusterSite(namespace: string): Promise<Site> {
     },
     [Symbol.asyncDispose]: () => forwarding[Symbol.asyncDispose](),
   };
+}
+
+/** Waits, a patience for all together, until everything that was applied runs: a check would take what is ready so far for all there is. */
+async function rolledOut(kubectl: Kubectl, namespace: string): Promise<void> {
+  const listed = await kubectl('get', 'deployments,statefulsets', '--output', 'name');
+  const names = listed.split('\n').filter(Boolean);
+  if (names.length === 0) throw new Error(`nothing is deployed in namespace ${namespace}`);
+  const deadlineMs = performance.now() + patienceMs;
+  for (const name of names) {
+    const leftSeconds = Math.max(1, Math.ceil((deadlineMs - performance.now()) / 1000));
+    try {
+      await kubectl('rollout', 'status', name, `--timeout=${leftSeconds}s`);
+    } catch (cause) {
+      const { stderr = '' } = cause as { stderr?: string };
+      const why = stderr.trim().split('\n').at(-1) || String(cause);
+      throw new Error(`${name} in namespace ${namespace} is not rolled out: ${why}`, { cause });
+    }
+  }
 }
 
 /** Those of the services and of discovery; discovery itself has both. */
