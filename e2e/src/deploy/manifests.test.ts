@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { globSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { before, describe, it } from 'node:test';
 import manifest from '../../package.json' with { type: 'json' };
@@ -11,6 +11,8 @@ import { schemaProblems } from './schema.ts';
 
 /** Can be applied by themselves and give a whole gateway; the others are parts of them. */
 const whole = kustomizations().filter((folder) => !/^(base|engines|traffic-splitting\/external)(\/|$)/.test(folder));
+
+const readme = readFileSync(join(deployFolder, 'README.md'), 'utf8');
 
 /** An installation as an operator would write it. */
 const overlay = `
@@ -115,6 +117,14 @@ describe('the manifests of deploy/', { timeout: 120_000 }, () => {
     assert.equal(first, second);
     // The settings did change.
     if (services.length > 0) assert.notEqual(services[0], services[1]);
+  });
+
+  it('have engines that serve the model of the curl in the README', () => {
+    const [, folder = '', model = ''] =
+      /kubectl apply .* -k deploy\/(\S+)[\s\S]*?curl [\s\S]*?"model": "([^"]+)"/.exec(readme) ?? [];
+    assert.notEqual(model, '');
+    const manifests = set(folder);
+    if (manifests) assert.equal(manifests.workload('neutral').annotations['llm-gateway/model'], model);
   });
 
   it('are all used', () => {
