@@ -230,8 +230,8 @@ describe('the checks of manifests', () => {
     ],
     'an engine that Prometheus cannot reach': [
       'NetworkPolicy/neutral',
-      '{"port":"admin"},{"port":"http"}',
-      '{"port":"admin"}',
+      '"app.kubernetes.io/name":"prometheus"',
+      '"app.kubernetes.io/name":"another"',
       /no policy of neutral lets Prometheus in at 8000/,
     ],
     'an engine that Prometheus does not find': [

@@ -116,8 +116,9 @@ function policies(set: ManifestSet): string[] {
       ...(spec?.ingress ?? []).flatMap(({ from = [] }) => from),
       ...(spec?.egress ?? []).flatMap(({ to = [] }) => to),
     ];
-    for (const { podSelector } of peers) {
-      if (podSelector && !workloads.some(({ labels }) => selects(podSelector, labels))) {
+    for (const { podSelector, namespaceSelector } of peers) {
+      // With a selector of namespaces it may be somebody else's pod.
+      if (podSelector && !namespaceSelector && !workloads.some(({ labels }) => selects(podSelector, labels))) {
         problems.push(`NetworkPolicy ${metadata.name} names pods that do not exist: ${JSON.stringify(podSelector)}`);
       }
     }
@@ -224,12 +225,12 @@ function calls(set: ManifestSet): string[] {
   );
 }
 
-/** Prometheus, which no policy here knows by name, reaches what the Services for it lead to; and there is one for every engine. */
+/** Prometheus, by its usual label, reaches what the Services for it lead to; and there is one for every engine. */
 function scrapes(set: ManifestSet): string[] {
   const prometheus: Workload = {
     kind: 'Deployment',
     name: 'Prometheus',
-    labels: {},
+    labels: { 'app.kubernetes.io/name': 'prometheus' },
     annotations: {},
     selector: {},
     replicas: 1,
