@@ -21,4 +21,4 @@ export {
   routeMistakes,
   routeTable,
 } from './route-table.ts';
-export { joinUrl } from './url.ts';
+export { isBaseUrl, joinUrl } from './url.ts';

@@ -3,6 +3,7 @@ import { GatewayError } from '@llm-gateway/protocol';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { type ChooseRoute, compilePolicy, type RoutePolicy } from './policy.ts';
+import { isBaseUrl } from './url.ts';
 
 const RouteConfigEntry = Type.Object({
   base_url: Type.String({
@@ -212,7 +213,8 @@ function checkEntries(entries: readonly unknown[], mistakes: string[], warnings:
     }
     const fields: Readonly<Record<string, unknown>> = { ...entry };
     const wrong = new Set(check.Errors(entry).map((error) => error.instancePath.slice(1) || 'base_url'));
-    if (!wrong.has('base_url') && !isBaseUrl(String(fields.base_url))) wrong.add('base_url');
+    const { base_url: base } = fields;
+    if (!wrong.has('base_url') && base !== 'local' && !isBaseUrl(String(base))) wrong.add('base_url');
     for (const [field, what] of Object.entries(allowed)) {
       if (wrong.has(field)) mistakes.push(`${at}.${field}: read ${showField(field, fields[field])}, allowed: ${what}`);
     }
@@ -220,14 +222,6 @@ function checkEntries(entries: readonly unknown[], mistakes: string[], warnings:
       if (!Object.hasOwn(allowed, field)) warnings.push(`${at}.${show(field)}: ignored, there is no such field`);
     }
   }
-}
-
-/** Stricter than the URL parser, which repairs blanks, backslashes and missing slashes that `joinUrl` would keep. */
-function isBaseUrl(text: string): boolean {
-  if (text === 'local') return true;
-  if (!/^https?:\/\/[^/\s\\?#][^\s\\?#]*$/i.test(text)) return false;
-  const url = URL.parse(text);
-  return url !== null && url.username === '' && url.password === '';
 }
 
 function withoutSlash(url: string): string {

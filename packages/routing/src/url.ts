@@ -12,3 +12,14 @@ export function joinUrl(base: string, pathAndQuery: string): string {
   const root = base.endsWith('/') ? base.slice(0, -1) : base;
   return root + (trailingVersion.test(root) ? pathAndQuery.replace(leadingVersion, '') : pathAndQuery);
 }
+
+/** A host, and a path of which every byte can be in the first line of a request as it is. */
+const baseUrl = /^https?:\/\/[^/?#@\s\\]+(?:\/(?:(?![?#\\])[\x21-\x7e])*)?$/i;
+
+/**
+ * Whether requests can be sent to `text` joined with their paths: an absolute http(s) URL without user, query and fragment.
+ * Stricter than the URL parser, which repairs blanks, backslashes, missing slashes and letters beyond ASCII that `joinUrl` would keep.
+ */
+export function isBaseUrl(text: string): boolean {
+  return baseUrl.test(text) && URL.canParse(text);
+}

@@ -70,12 +70,18 @@ describe('the mirror config', () => {
       'http://a b',
       ' http://a',
       'http://a:99999',
+      'http://a/日本',
+      'http://a/é',
+      'http://a/\0',
+      'http://a/\x7f',
+      'http://a/x y',
+      'http://a/x\\y',
     ];
     for (const Target of targets) {
       assert.match(mistakeIn({ Enable: true, Target }), /Target/, Target);
       assert.equal(configOf({ Enable: false, Target }).Target, Target);
     }
-    for (const Target of ['http://a', 'https://a.b:8443/x/', 'http://[::1]:80', 'HTTP://A/v1'])
+    for (const Target of ['http://a', 'https://a.b:8443/x/', 'http://[::1]:80', 'HTTP://A/v1', 'http://a/%C3%A9/@!~'])
       configOf({ Enable: true, Target });
   });
 

@@ -1,3 +1,4 @@
+import { isBaseUrl } from '@llm-gateway/routing';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 
@@ -67,10 +68,4 @@ function mistakeBetween({ Enable, Target, Authorization }: MirrorConfig): string
   if (Enable && !isBaseUrl(Target))
     return 'Target must be an absolute http(s) URL without user, query and fragment when Enable is true';
   return undefined;
-}
-
-/** The text itself is joined with the client's path, so what the URL parser would quietly mend is refused. */
-function isBaseUrl(target: string): boolean {
-  if (!/^https?:\/\/[^/?#@\s\\]+(?:\/[^?#\s\\]*)?$/i.test(target)) return false;
-  return URL.canParse(target);
 }
