@@ -201,6 +201,8 @@ describe('mirror copies of a gateway in one process', { timeout: 60_000 }, () =>
     ]);
     const bodies = [chat(), chat({ stream: true }), chat({ content: 'x'.repeat(2_000_000) })];
     for (const body of bodies) await send(gateway.url, body);
+    const failures = (await gateway.metrics()).value('llm_gateway_bus_handler_failures_total');
+    assert.equal(failures, 0, 'what goes wrong on its bus is counted, and nothing did');
     assert.deepEqual(await gateway.stop(), { code: 0, signal: null });
     const received = target.requests.map(({ body }) => body.toString()).sort();
     assert.deepEqual(received, bodies.sort());

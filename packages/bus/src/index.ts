@@ -18,5 +18,5 @@ export {
 export type { ListCause } from './follower.ts';
 export { inProcessBus } from './in-process.ts';
 export { connectNats, type NatsOptions } from './nats.ts';
-export { type BusHost, openBus } from './open.ts';
+export { type BusHost, busObserver, type OpenOptions, openBus } from './open.ts';
 export { type BusSettings, busMistakes, busOptions } from './options.ts';

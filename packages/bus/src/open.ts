@@ -14,27 +14,50 @@ export interface BusHost {
   };
   readonly metrics: {
     counter(spec: { name: string; help: string; labels: readonly string[] }): Counts;
-    gauge(spec: { name: string; help: string; collect: () => number }): unknown;
+    gauge(spec: {
+      name: string;
+      help: string;
+      labels: readonly string[];
+      collect: (set: (values: Readonly<Record<string, string>>, value: number) => void) => void;
+    }): unknown;
   };
   own<Resource extends AsyncDisposable>(resource: Resource): Resource;
 }
 
-/** The bus of a process that is called `name`: connected in the background, watched by metrics and log, closed after the service. */
-export function openBus(settings: BusSettings, name: string, host: BusHost): Bus {
-  const bus = host.own(connectNats(settings, { name, observer: observe(host) }));
+export interface OpenOptions {
+  /** What the connection is for, in metrics and log, in a process that has more than one. */
+  readonly connection?: string;
+}
+
+/**
+ * A bus of a process that is called `name`: connected in the background, watched by metrics and log, closed after the service. Each call opens
+ * a connection of its own, for what must not wait behind the others' messages.
+ */
+export function openBus(
+  settings: BusSettings,
+  name: string,
+  host: BusHost,
+  { connection = 'main' }: OpenOptions = {},
+): Bus {
+  const bus = host.own(connectNats(settings, { name, observer: busObserver(host, { connection }) }));
   host.metrics.gauge({
     name: 'bus_connected',
     help: '1 while connected to NATS',
-    collect: () => Number(bus.connected),
+    labels: ['connection'],
+    collect: (set) => set({ connection }, Number(bus.connected)),
   });
   return bus;
 }
 
-function observe({ log, metrics }: BusHost): BusObserver {
+/** Counts and logs what happens on a bus. */
+export function busObserver(
+  { log, metrics }: Pick<BusHost, 'log' | 'metrics'>,
+  { connection = 'main' }: OpenOptions = {},
+): BusObserver {
   const disconnects = metrics.counter({
     name: 'bus_disconnects_total',
     help: 'Lost connections to NATS',
-    labels: ['reason'],
+    labels: ['connection', 'reason'],
   });
   const drops = metrics.counter({
     name: 'bus_dropped_total',
@@ -51,14 +74,14 @@ function observe({ log, metrics }: BusHost): BusObserver {
   return {
     connected(server) {
       told = false;
-      log.info({ server }, 'connected to NATS');
+      log.info({ connection, server }, 'connected to NATS');
     },
     disconnected(reason) {
-      disconnects.labels({ reason }).inc();
-      log.warn({ reason }, 'lost the connection to NATS');
+      disconnects.labels({ connection, reason }).inc();
+      log.warn({ connection, reason }, 'lost the connection to NATS');
     },
     connectFailed(error) {
-      if (!told) log.warn({ err: error }, 'cannot connect to NATS, trying on');
+      if (!told) log.warn({ connection, err: error }, 'cannot connect to NATS, trying on');
       told = true;
     },
     dropped: (subject, reason) => drops.labels({ subject, reason }).inc(),
@@ -66,6 +89,6 @@ function observe({ log, metrics }: BusHost): BusObserver {
       failures.labels({ subject }).inc();
       log.warn({ err: error, subject }, 'a bus message could not be handled');
     },
-    refused: (error) => log.warn({ err: error }, 'NATS refused something'),
+    refused: (error) => log.warn({ connection, err: error }, 'NATS refused something'),
   };
 }

@@ -1,4 +1,4 @@
-import { inProcessBus } from '@llm-gateway/bus';
+import { busObserver, inProcessBus } from '@llm-gateway/bus';
 import { start as startDiscovery } from '@llm-gateway/discovery';
 import { start as startIngress } from '@llm-gateway/ingress';
 import { start as startMirrorSender } from '@llm-gateway/mirror-sender';
@@ -14,7 +14,7 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   await using stack = new AsyncDisposableStack();
   const simulators = usesSimulators(values) ? stack.use(await startSimulators(values, parts)) : undefined;
   const settings = simulators === undefined ? values : { ...values, llmBackendEndpoints: simulators.endpoints };
-  const bus = stack.use(inProcessBus());
+  const bus = stack.use(inProcessBus(busObserver(parts)));
   const deps = { ...parts, bus };
 
   // The ingress last: when it listens, everything that it asks is there.
