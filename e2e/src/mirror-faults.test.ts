@@ -194,3 +194,41 @@ describe('whatever becomes of the copies, the clients do not feel it and the boo
     });
   });
 });
+
+describe('when the senders hang', { timeout: 120_000 }, () => {
+  /** As many bytes as NATS keeps for a consumer before it holds its producers back, several times over. */
+  const copies = { count: 600, bytes: 200_000 };
+  /** Longer than a busy machine takes for a decision, far shorter than what it waits behind copies that are held back. */
+  const decisionTimeoutMs = 1000;
+
+  it('no decision waits behind the copies that NATS holds back for them', async () => {
+    await using scene = await MirrorScene.start({ ingressFlags: ['--decision-timeout-ms', `${decisionTimeoutMs}`] });
+    scene.primary.script = () => completion();
+    scene.target.script = () => completion();
+    await scene.configure();
+    await send(scene.url, chat());
+    const books = await scene.settled();
+    assert.equal(books.sent, 1);
+
+    const hung = scene.senders.map(({ pid }) => pid ?? 0);
+    for (const pid of hung) process.kill(pid, 'SIGSTOP');
+    const body = chat({ content: 'x'.repeat(copies.bytes) });
+    const answers = await repeat(copies.count, 8, () => send(scene.url, body));
+    assert.ok(answers.every(({ status }) => status === 200));
+    assert.equal(await scene.metric('degraded_decisions_total'), 0);
+    assert.equal(await scene.metric('degraded'), 0);
+    assert.equal(await scene.ingress.ready(), true);
+
+    for (const pid of hung) process.kill(pid, 'SIGCONT');
+    const { sampled, sent, failed, dropped } = await scene.settled(books);
+    assert.deepEqual({ sampled, ended: sent + failed + dropped }, { sampled: copies.count, ended: copies.count });
+    assert.ok((await scene.metric('mirror_copies_total', { reason: 'bus_refused' })) > 0, 'NATS held copies back');
+    await until(
+      async () => {
+        await send(scene.url, chat());
+        return (await scene.books(books)).sent > sent;
+      },
+      { timeoutMs: 30_000, what: 'copies are sent again' },
+    );
+  });
+});

@@ -61,7 +61,10 @@ export class MirrorScene implements AsyncDisposable {
         },
       }),
     );
-    return new MirrorScene(parts.move(), { gateway, primary, target, configPath });
+    const scene = new MirrorScene(parts.move(), { gateway, primary, target, configPath });
+    // An ingress serves requests without the connection for its copies, and may be ready before it.
+    await until(async () => (await scene.metric('bus_connected', { connection: 'mirror' })) === 1);
+    return scene;
   }
 
   get ingress(): Service {

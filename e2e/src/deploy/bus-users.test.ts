@@ -136,14 +136,18 @@ describe('the users of NATS', () => {
   it('are enough: the services subscribe to just these subjects, and nothing of theirs is refused', async () => {
     const ingress = running[services.indexOf('ingress')];
     assert.equal((await post(ingress?.url ?? '', chat())).status, 200);
+    // An ingress has two connections: the subscriptions of a user are those of all of its connections.
     const subscribed = async () => {
       const response = await fetch(`${nats.monitorUrl}/connz?subs=detail&auth=1`);
       const { connections } = (await response.json()) as { connections: Connection[] };
-      return new Map(connections.map(({ authorized_user: user, ...rest }) => [user, rest.subscriptions_list_detail]));
+      return Map.groupBy(connections, ({ authorized_user: user }) => user);
     };
-    await until(async () => (await subscribed()).size === services.length);
-    for (const [user, list] of await subscribed()) {
-      const entries = (list ?? []).map(({ subject, qgroup }) => (qgroup ? `${subject} ${qgroup}` : subject));
+    const connected = (users: Map<string, Connection[]>) =>
+      services.every((user) => users.get(user)?.length === (user === 'ingress' ? 2 : 1));
+    await until(async () => connected(await subscribed()));
+    for (const [user, connections] of await subscribed()) {
+      const list = connections.flatMap(({ subscriptions_list_detail: detail }) => detail ?? []);
+      const entries = list.map(({ subject, qgroup }) => (qgroup ? `${subject} ${qgroup}` : subject));
       const bus = entries.filter((entry) => entry.startsWith('gw.')).map((entry) => entry.replace(/\.\w+-\w{8}/, '.*'));
       assert.deepEqual(bus.sort(), withReplicas(listeners[user as User]).sort(), user);
       const others = entries.filter((entry) => !entry.startsWith('gw.'));

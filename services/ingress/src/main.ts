@@ -3,4 +3,10 @@ import { run } from '@llm-gateway/runtime';
 import { options } from './options.ts';
 import { start } from './service.ts';
 
-await run(options, (values, parts) => start(values, { ...parts, bus: openBus(values, 'ingress', parts) }));
+await run(options, (values, parts) =>
+  start(values, {
+    ...parts,
+    bus: openBus(values, 'ingress', parts),
+    mirrorBus: openBus(values, 'ingress', parts, { connection: 'mirror' }),
+  }),
+);

@@ -24,8 +24,14 @@ import { RetryBudget } from './retry-budget.ts';
 import { RetryQueue } from './retry-queue.ts';
 import { StallWatch } from './stall-watch.ts';
 
+interface IngressParts extends Parts {
+  readonly bus: Bus;
+  /** For mirror copies alone. A server holds back what comes over a connection whose messages somebody takes too slowly; decisions must not be among them. */
+  readonly mirrorBus?: Bus;
+}
+
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
-export async function start(options: Settings, { log, metrics, bus }: Parts & { bus: Bus }): Promise<Running> {
+export async function start(options: Settings, { log, metrics, bus, mirrorBus = bus }: IngressParts): Promise<Running> {
   const table = routeTable(options, (path) => readFileSync(path, 'utf8'));
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
   await using parts = new AsyncDisposableStack();
@@ -58,7 +64,7 @@ export async function start(options: Settings, { log, metrics, bus }: Parts & { 
     instances: () => fleet.instances(),
     onAnswered: (id) => observer.listedModels(id),
   });
-  const mirror = parts.use(await Mirror.start(options, { ingress, bus, log, metrics }));
+  const mirror = parts.use(await Mirror.start(options, { ingress, bus: mirrorBus, log, metrics }));
   const percent = options.retryBudgetPercent;
   const budget =
     percent === 0
