@@ -14,7 +14,7 @@ import {
   until,
 } from '@llm-gateway/testing';
 import { chat, post } from './gateway.ts';
-import { type MirrorBooks, MirrorScene, repeat, send } from './mirror.ts';
+import { type MirrorBooks, MirrorScene, repeat, send, sendSlowly } from './mirror.ts';
 
 /** Those the last hop makes itself. */
 const ofTheHop: ReadonlySet<string> = new Set(['host', 'connection', 'content-length']);
@@ -170,6 +170,7 @@ describe('mirror copies', { timeout: 180_000 }, () => {
     await scene.configure({ Compare: true });
     scene.target.script = () => completion({ tokens: ['a', 'b', 'c'], delayMs: 30 });
     await repeat(20, 5, (index) => send(scene.url, chat({ stream: index % 2 === 1, content: 's3cret prompt' })));
+    await until(() => copies().length === 20);
     scene.target.script = () => respond(503, 'busy');
     await repeat(5, 5, () => send(scene.url, chat()));
     const total = async (name: string, labels: Record<string, string>) => {
@@ -186,6 +187,26 @@ describe('mirror copies', { timeout: 180_000 }, () => {
     assert.ok(slower > 20 * 0.03);
     assert.ok((await total('response_bytes_sum', { side: 'shadow' })) > 0);
     for (const sender of scene.senders) assert.doesNotMatch(sender.output(), /s3cret/);
+  });
+
+  it('are compared with answers whose time does not include how long the client took to send its request', async () => {
+    await scene.configure({ Compare: true });
+    const primaryTimes = async (name: string) => {
+      const readings = await Promise.all(scene.senders.map((sender) => sender.metrics()));
+      const labels = { side: 'primary' };
+      return readings.reduce((sum, reading) => sum + reading.value(`llm_gateway_mirror_compare_${name}`, labels), 0);
+    };
+    const names = ['time_to_first_byte_seconds', 'duration_seconds'];
+    const sums = () => Promise.all(names.map((name) => primaryTimes(`${name}_sum`)));
+    const before = await sums();
+    const compared = await primaryTimes('duration_seconds_count');
+    const uploadMs = 2000;
+    assert.equal(await sendSlowly(scene.url, chat(), uploadMs), 200);
+    await until(async () => (await primaryTimes('duration_seconds_count')) === compared + 1);
+    for (const [at, sum] of (await sums()).entries()) {
+      const seconds = sum - (before[at] ?? 0);
+      assert.ok(seconds < uploadMs / 1000, `${names[at]}: ${seconds}`);
+    }
   });
 });
 

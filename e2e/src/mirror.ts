@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { Agent, type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { type Engine, type Service, startEngine, temporaryFolder, until } from '@llm-gateway/testing';
 import { type Gateway, startGateway } from './gateway.ts';
 
@@ -156,6 +158,19 @@ export function send(base: string, body: string | Buffer, options: Sending = {})
     call.on('error', reject);
     call.end(bytes);
   });
+}
+
+/** POSTs a body whose last byte is sent `uploadMs` after its first, and returns the status of the answer. */
+export async function sendSlowly(base: string, body: string, uploadMs: number): Promise<number> {
+  const call = request(`${base}/v1/chat/completions`, { method: 'POST', headers: { 'content-length': body.length } });
+  const answered = once(call, 'response');
+  call.write(body.slice(0, -1));
+  await delay(uploadMs);
+  call.end(body.slice(-1));
+  const [response] = (await answered) as [IncomingMessage];
+  response.resume();
+  await once(response, 'end');
+  return response.statusCode ?? 0;
 }
 
 /** Does something `count` times, `concurrency` at once. */

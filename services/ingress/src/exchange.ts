@@ -18,6 +18,13 @@ const completionPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/
 /** Headers that the next hop gets from us: undici writes `host` and `content-length`, and bodies are whole, so nothing is expected of it. */
 const rewritten: ReadonlySet<string> = new Set(['host', 'content-length', 'expect', 'x-request-id']);
 
+/** The mirror copy whose answer is to be compared with the client's. */
+export interface ComparedCopy {
+  readonly copy: number;
+  /** When the request was whole and the copy was made: from here on the client's answer is timed, as the copy's is. */
+  readonly sinceMs: number;
+}
+
 /** One client request and all that is known of it; lives from its head to its end, over every attempt. */
 export class Exchange {
   readonly id: string;
@@ -43,8 +50,7 @@ export class Exchange {
   /** The broken answer's code, when the client got part of one. */
   brokenBy: string | undefined;
   lastChunkAtMs = 0;
-  /** The mirror copy whose answer is to be compared with this one's. */
-  comparedCopy: number | undefined;
+  compared: ComparedCopy | undefined;
 
   readonly #abort = new AbortController();
 

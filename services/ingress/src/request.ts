@@ -56,7 +56,7 @@ export async function serve(exchange: Exchange, gateway: Gateway): Promise<void>
   } finally {
     release?.();
     gateway.observer.finished(exchange);
-    if (exchange.comparedCopy !== undefined) gateway.mirror.primaryEnded(exchange.comparedCopy, exchange);
+    if (exchange.compared !== undefined) gateway.mirror.primaryEnded(exchange.compared, exchange);
   }
 }
 

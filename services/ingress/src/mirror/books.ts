@@ -1,7 +1,7 @@
 import type { Bus } from '@llm-gateway/bus';
 import { type CopyOutcome, mirrorReport } from '@llm-gateway/protocol';
 import { boundedLabel, type Logger, type Metrics } from '@llm-gateway/runtime';
-import { CopyLedger } from './copy-ledger.ts';
+import { CopyLedger, type CopyOrigin } from './copy-ledger.ts';
 
 /** Why a copy never left this ingress, or was never heard of again. Senders have reasons of their own. */
 export type DropReason =
@@ -26,7 +26,7 @@ const maxReasons = 50;
 interface BooksParts {
   readonly ingress: string;
   readonly bus: Bus;
-  readonly log: Pick<Logger, 'warn'>;
+  readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly metrics: Metrics;
   /** Hears of each copy that was open and has ended. */
   onEnd(copy: number): void;
@@ -35,7 +35,7 @@ interface BooksParts {
 /** What became of this ingress's copies: sampled = sent + failed + dropped, as soon as none is open. */
 export class Books implements Disposable {
   readonly #bus: Bus;
-  readonly #log: Pick<Logger, 'warn'>;
+  readonly #log: Pick<Logger, 'info' | 'warn'>;
   readonly #onEnd: (copy: number) => void;
   readonly #ledger = new CopyLedger({ maxOpen: maxOpenCopies, lostAfterMs });
   readonly #parts = new DisposableStack();
@@ -81,25 +81,33 @@ export class Books implements Disposable {
   }
 
   /** The copy is about to be published. False: there are too many already. */
-  open(copy: number): boolean {
-    return this.#ledger.open(copy, performance.now());
+  open(copy: number, origin: CopyOrigin): boolean {
+    return this.#ledger.open(copy, origin, performance.now());
   }
 
   /** A copy that was sampled and, opened or not, goes nowhere. */
-  drop(copy: number, reason: DropReason): void {
+  drop(copy: number, reason: DropReason, origin: CopyOrigin): void {
     this.#ledger.close(copy);
     this.#count('dropped', reason);
+    this.#logDrop(reason, origin);
   }
 
   /** As `drop`, unless its end is known already. */
   dropOpen(copy: number, reason: DropReason): void {
-    this.#close(copy, 'dropped', reason);
+    const origin = this.#close(copy, 'dropped', reason);
+    if (origin !== undefined) this.#logDrop(reason, origin);
   }
 
-  #close(copy: number, outcome: CopyOutcome, reason: string): void {
-    if (!this.#ledger.close(copy)) return;
+  #close(copy: number, outcome: CopyOutcome, reason: string): CopyOrigin | undefined {
+    const origin = this.#ledger.close(copy);
+    if (origin === undefined) return undefined;
     this.#onEnd(copy);
     this.#count(outcome, reason);
+    return origin;
+  }
+
+  #logDrop(reason: DropReason, { requestId, log }: CopyOrigin): void {
+    if (log) this.#log.info({ requestId, reason }, 'mirror copy dropped');
   }
 
   #closeLost(): void {
@@ -110,7 +118,7 @@ export class Books implements Disposable {
     }
     const lost = this.#ledger.lost(now);
     if (lost.length === 0) return;
-    for (const copy of lost) this.#close(copy, 'dropped', 'lost');
+    for (const copy of lost) this.dropOpen(copy, 'lost');
     if (this.#lossTold) return;
     this.#lossTold = true;
     this.#log.warn('mirror copies are lost: no mirror-sender takes them, or the one that did is gone');

@@ -1,3 +1,15 @@
+/** Of which request a copy was made. */
+export interface CopyOrigin {
+  readonly requestId: string;
+  /** What became of it is to be logged. */
+  readonly log: boolean;
+}
+
+interface OpenCopy {
+  readonly origin: CopyOrigin;
+  heardAtMs: number;
+}
+
 /**
  * The copies of one ingress that were published and of whose end nothing is known yet: what makes the books balance when a sender dies with copies
  * in its hands, or when nobody listens. Times are in milliseconds of any monotonic clock.
@@ -5,8 +17,7 @@
 export class CopyLedger {
   readonly #maxOpen: number;
   readonly #lostAfterMs: number;
-  /** When a copy was last heard of. */
-  readonly #heardAtMs = new Map<number, number>();
+  readonly #open = new Map<number, OpenCopy>();
 
   constructor(options: { maxOpen: number; lostAfterMs: number }) {
     this.#maxOpen = options.maxOpen;
@@ -14,35 +25,40 @@ export class CopyLedger {
   }
 
   get size(): number {
-    return this.#heardAtMs.size;
+    return this.#open.size;
   }
 
   /** False when it holds as many as it may. */
-  open(copy: number, nowMs: number): boolean {
-    if (this.#heardAtMs.size >= this.#maxOpen) return false;
-    this.#heardAtMs.set(copy, nowMs);
+  open(copy: number, origin: CopyOrigin, nowMs: number): boolean {
+    if (this.#open.size >= this.#maxOpen) return false;
+    this.#open.set(copy, { origin, heardAtMs: nowMs });
     return true;
   }
 
   /** A sender has them in its hands. */
   heard(copies: readonly number[], nowMs: number): void {
-    for (const copy of copies) if (this.#heardAtMs.has(copy)) this.#heardAtMs.set(copy, nowMs);
+    for (const copy of copies) {
+      const open = this.#open.get(copy);
+      if (open !== undefined) open.heardAtMs = nowMs;
+    }
   }
 
-  /** False when its end was known already. */
-  close(copy: number): boolean {
-    return this.#heardAtMs.delete(copy);
+  /** Where it came from; undefined when its end was known already. */
+  close(copy: number): CopyOrigin | undefined {
+    const open = this.#open.get(copy);
+    this.#open.delete(copy);
+    return open?.origin;
   }
 
   /** Those that nobody has named for too long. */
   lost(nowMs: number): number[] {
     const lost: number[] = [];
-    for (const [copy, heardAtMs] of this.#heardAtMs) if (nowMs - heardAtMs >= this.#lostAfterMs) lost.push(copy);
+    for (const [copy, { heardAtMs }] of this.#open) if (nowMs - heardAtMs >= this.#lostAfterMs) lost.push(copy);
     return lost;
   }
 
   /** Begins the wait for all anew: while nothing can be heard, silence means nothing. */
   forgiveSilence(nowMs: number): void {
-    for (const copy of this.#heardAtMs.keys()) this.#heardAtMs.set(copy, nowMs);
+    for (const open of this.#open.values()) open.heardAtMs = nowMs;
   }
 }

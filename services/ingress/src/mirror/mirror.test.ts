@@ -4,7 +4,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { type Bus, inProcessBus } from '@llm-gateway/bus';
+import { type Bus, connectNats, inProcessBus } from '@llm-gateway/bus';
 import {
   type CopyOutcome,
   type MirrorCopy,
@@ -14,7 +14,7 @@ import {
   mirrorSend,
 } from '@llm-gateway/protocol';
 import { Metrics } from '@llm-gateway/runtime';
-import { parseMetrics, temporaryFolder, until } from '@llm-gateway/testing';
+import { parseMetrics, startNats, temporaryFolder, until } from '@llm-gateway/testing';
 import { Exchange } from '../exchange.ts';
 import { StallWatch } from '../stall-watch.ts';
 import { Mirror } from './mirror.ts';
@@ -28,19 +28,26 @@ interface SceneOptions {
   readonly config?: object;
   readonly poolMaxBytes?: number;
   readonly claimTimeoutMs?: number;
+  readonly inlineMaxBytes?: number;
+  /** Closed with the scene. */
+  readonly bus?: Bus;
 }
 
 /** A mirror behind a server that answers each request with its own body, and what a sender would get of it. */
 class Scene implements AsyncDisposable {
   readonly jobs: Job[] = [];
   readonly primaries: MirrorPrimary[] = [];
-  readonly bus: Bus = inProcessBus();
+  /** The requests that came, as they are known after their answers. */
+  readonly exchanges: Exchange[] = [];
+  readonly dropsLogged: object[] = [];
+  readonly bus: Bus;
   readonly #metrics = new Metrics();
   readonly #stalls = new StallWatch(60_000);
   readonly #server: Server;
   #mirror: Mirror | undefined;
 
-  private constructor() {
+  private constructor(bus: Bus) {
+    this.bus = bus;
     this.bus.consume(mirrorSend, (copy, body) => void this.jobs.push({ copy, body: Buffer.from(body) }));
     this.bus.subscribe(mirrorPrimary, (primary) => void this.primaries.push(primary));
     this.#server = createServer(async (request, response) => {
@@ -48,26 +55,33 @@ class Scene implements AsyncDisposable {
         path: (request.url ?? '').split('?', 1)[0] ?? '',
         stalls: this.#stalls,
       });
+      this.exchanges.push(exchange);
       const chunks: Buffer[] = [];
       for await (const chunk of request) chunks.push(chunk);
       exchange.body = Buffer.concat(chunks);
       if (this.mirror.on) this.mirror.sample(exchange);
       exchange.client.answer(200, ['content-type', 'application/json'], exchange.body);
-      if (exchange.comparedCopy !== undefined) this.mirror.primaryEnded(exchange.comparedCopy, exchange);
+      if (exchange.compared !== undefined) this.mirror.primaryEnded(exchange.compared, exchange);
     });
   }
 
   static async start(options: SceneOptions = {}): Promise<Scene> {
-    const scene = new Scene();
+    const scene = new Scene(options.bus ?? inProcessBus());
     const mirrorConfig = join(temporaryFolder(), 'mirror.json');
     const config = { Enable: true, Target: 'http://target/base', Ratio: 100, ...options.config };
     writeFileSync(mirrorConfig, JSON.stringify(config));
-    const log = { info() {}, warn() {}, error() {} };
+    const log = {
+      info(fields: object, message?: string) {
+        if (message === 'mirror copy dropped') scene.dropsLogged.push(fields);
+      },
+      warn() {},
+      error() {},
+    };
     scene.#mirror = await Mirror.start(
       {
         mirrorConfig,
         mirrorRefreshIntervalMs: 60_000,
-        busInlineMaxBytes: 100,
+        busInlineMaxBytes: options.inlineMaxBytes ?? 100,
         mirrorPoolMaxBytes: options.poolMaxBytes ?? 10_000,
         mirrorClaimTimeoutMs: options.claimTimeoutMs ?? 60_000,
         internalHost: '127.0.0.1',
@@ -150,6 +164,20 @@ describe('the mirror', () => {
     }
   });
 
+  it('is nothing but a look at `on` for a request while it is off', async () => {
+    await using scene = await Scene.start({ config: { Enable: false, Compare: true, EnableLog: true } });
+    for (let i = 0; i < 20; i++) await scene.post(JSON.stringify({ text: 'x'.repeat(700) }));
+    assert.equal(scene.exchanges.length, 20);
+    for (const { compared, client } of scene.exchanges) {
+      assert.equal(compared, undefined);
+      assert.equal(client.finishReason, undefined);
+    }
+    for (const name of ['sampled_total', 'copies_total', 'copies_open', 'pool_bytes']) {
+      assert.equal(await scene.value(name), 0, name);
+    }
+    assert.deepEqual([...scene.jobs, ...scene.primaries, ...scene.dropsLogged], []);
+  });
+
   it('leaves other paths alone', async () => {
     await using scene = await Scene.start();
     for (const path of ['/v1/embeddings', '/v1/chat', '/v1/chat/completions/', '/x/v1/completions']) {
@@ -217,6 +245,61 @@ describe('the mirror', () => {
     await scene.post('{}');
     assert.deepEqual(await scene.copies(), ['1 dropped bus_disconnected']);
     assert.equal(await scene.value('copies_open'), 0);
+  });
+
+  it('drops what the bus does not take', async () => {
+    await using nats = await startNats();
+    const bus = connectNats({ natsServers: nats.url }, { name: 'ingress' });
+    await using scene = await Scene.start({ bus, inlineMaxBytes: 2_000_000 });
+    await until(() => bus.connected);
+    // More than NATS takes in one message.
+    await scene.post(JSON.stringify({ text: 'x'.repeat(1_100_000) }));
+    assert.deepEqual(await scene.copies(), ['1 dropped bus_refused']);
+    assert.equal(await scene.value('copies_open'), 0);
+  });
+
+  it('follows so many copies, and drops more', async () => {
+    const maxOpen = 65_536;
+    await using scene = await Scene.start({ config: { EnableLog: true } });
+    await scene.post('{}', { headers: { 'x-request-id': 'many' } });
+    const [exchange] = scene.exchanges;
+    assert.ok(exchange);
+    // One was sampled when it came.
+    for (let open = 1; open < maxOpen; open++) scene.mirror.sample(exchange);
+    assert.deepEqual(await scene.copies(), []);
+    scene.mirror.sample(exchange);
+    assert.deepEqual(await scene.copies(), ['1 dropped too_many_open']);
+    assert.deepEqual(scene.dropsLogged, [{ requestId: 'many', reason: 'too_many_open' }]);
+    assert.equal(await scene.value('copies_open'), maxOpen);
+  });
+
+  it('logs each copy that it drops with the id of its request, when it is asked to', async () => {
+    await using scene = await Scene.start({ config: { EnableLog: true }, claimTimeoutMs: 50 });
+    const post = (id: string, body: string) => scene.post(body, { headers: { 'x-request-id': id } });
+    await post('unfetched', JSON.stringify({ text: 'x'.repeat(700) }));
+    await until(() => scene.dropsLogged.length === 1);
+    await post('told', '{}');
+    // The sender has logged it.
+    scene.report(2, 'dropped', 'queue_full');
+    await until(async () => (await scene.value('copies_open')) === 0);
+    await post('unheard-of', '{}');
+    await until(() => scene.dropsLogged.length === 2, { timeoutMs: 30_000, what: 'a copy is lost' });
+    await scene.bus[Symbol.asyncDispose]();
+    await post('unsent', '{}');
+    assert.deepEqual(scene.dropsLogged, [
+      { requestId: 'unfetched', reason: 'claim_expired' },
+      { requestId: 'unheard-of', reason: 'lost' },
+      { requestId: 'unsent', reason: 'bus_disconnected' },
+    ]);
+  });
+
+  it('logs no drop unless it is asked to', async () => {
+    await using scene = await Scene.start({ claimTimeoutMs: 50 });
+    await scene.post(JSON.stringify({ text: 'x'.repeat(700) }));
+    await until(async () => (await scene.copies()).length === 1);
+    await scene.bus[Symbol.asyncDispose]();
+    await scene.post('{}');
+    assert.deepEqual(scene.dropsLogged, []);
   });
 
   it('tells how the primary of a compared copy ended', async () => {

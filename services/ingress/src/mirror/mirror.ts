@@ -12,11 +12,12 @@ import {
   type runtimeOptions,
 } from '@llm-gateway/runtime';
 import { type FlatHeaders, originOf } from '@llm-gateway/upstream';
-import type { Exchange } from '../exchange.ts';
+import type { ComparedCopy, Exchange } from '../exchange.ts';
 import { Books, type DropReason } from './books.ts';
 import { ClaimPool, claimSurface } from './claims.ts';
 import { type MirrorConfig, mirroringOff } from './config.ts';
 import { ConfigFile } from './config-file.ts';
+import type { CopyOrigin } from './copy-ledger.ts';
 import type { mirrorOptions } from './options.ts';
 
 type MirrorOptions = OptionValues<readonly [typeof mirrorOptions, typeof internalOptions]> &
@@ -59,10 +60,7 @@ export class Mirror implements AsyncDisposable {
       new ClaimPool({
         maxBytes: options.mirrorPoolMaxBytes,
         timeoutMs: options.mirrorClaimTimeoutMs,
-        onExpired: (copy) => {
-          this.#books.dropOpen(copy, 'claim_expired');
-          this.#logDrop('claim_expired');
-        },
+        onExpired: (copy) => this.#books.dropOpen(copy, 'claim_expired'),
       }),
     );
     parts.metrics.gauge({
@@ -114,17 +112,14 @@ export class Mirror implements AsyncDisposable {
     if (!exchange.isCompletion || Math.random() * 100 >= config.Ratio) return;
     this.#books.sampled();
     const copy = ++this.#copies;
+    const sinceMs = performance.now();
     const reason = this.#tryPublish(copy, exchange);
-    if (reason === undefined) {
-      if (config.Compare) this.#watch(copy, exchange);
-      return;
+    if (reason !== undefined) {
+      this.#books.drop(copy, reason, copyOrigin(exchange, config));
+    } else if (config.Compare) {
+      exchange.compared = { copy, sinceMs };
+      exchange.client.finishReason = new FinishReason();
     }
-    this.#books.drop(copy, reason);
-    this.#logDrop(reason, exchange.id);
-  }
-
-  #logDrop(reason: DropReason, requestId?: string): void {
-    if (this.#config.EnableLog) this.#parts.log.info({ requestId, reason }, 'mirror copy dropped');
   }
 
   #tryPublish(copy: number, exchange: Exchange): DropReason | undefined {
@@ -141,7 +136,7 @@ export class Mirror implements AsyncDisposable {
     const { body } = exchange;
     const config = this.#config;
     if (!bus.connected) return 'bus_disconnected';
-    if (!this.#books.open(copy)) return 'too_many_open';
+    if (!this.#books.open(copy, copyOrigin(exchange, config))) return 'too_many_open';
     const message: MirrorCopy = {
       requestId: exchange.id,
       ingress,
@@ -162,21 +157,16 @@ export class Mirror implements AsyncDisposable {
     return 'bus_refused';
   }
 
-  #watch(copy: number, exchange: Exchange): void {
-    exchange.comparedCopy = copy;
-    exchange.client.finishReason = new FinishReason();
-  }
-
-  /** Tells the senders how the primary of a compared copy ended. */
-  primaryEnded(copy: number, exchange: Exchange): void {
-    const { client, startedAtMs } = exchange;
+  /** Tells the senders how the primary of a compared copy ended. The time that the client took for its request is nobody's answer. */
+  primaryEnded({ copy, sinceMs }: ComparedCopy, exchange: Exchange): void {
+    const { client } = exchange;
     this.#parts.bus.publish(mirrorPrimary, {
       requestId: exchange.id,
       ingress: this.#parts.ingress,
       copy,
       status: client.committed ? client.status : errorCodes.client_closed.status,
-      timeToFirstByteMs: client.committed ? client.committedAtMs - startedAtMs : null,
-      durationMs: performance.now() - startedAtMs,
+      timeToFirstByteMs: client.committed ? client.committedAtMs - sinceMs : null,
+      durationMs: performance.now() - sinceMs,
       bytes: client.bodyBytes,
       finishReason: client.finishReason?.value ?? null,
     });
@@ -191,6 +181,10 @@ export class Mirror implements AsyncDisposable {
     this.on = false;
     await this.#owned.disposeAsync();
   }
+}
+
+function copyOrigin(exchange: Exchange, config: MirrorConfig): CopyOrigin {
+  return { requestId: exchange.id, log: config.EnableLog };
 }
 
 /** The client's headers in pairs; with `authorization` set, that and no other. */
