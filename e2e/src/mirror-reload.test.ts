@@ -43,6 +43,7 @@ describe('the mirror config file', { timeout: 120_000 }, () => {
     assert.equal(await mirrored(), 0);
     assert.equal(await scene.metric('mirror_config_generation'), 0);
     assert.equal(await scene.metric('mirror_config_errors_total'), 0);
+    assert.equal(await scene.metric('mirror_config_last_error_timestamp_seconds'), 0);
     writeFileSync(scene.configPath, config(true));
     await enabled(true);
     assert.equal(await mirrored(), 10);
@@ -89,6 +90,7 @@ describe('the mirror config file', { timeout: 120_000 }, () => {
       assert.equal(await mirrored(), 10);
     }
     assert.equal(await scene.metric('mirror_config_generation'), generation);
+    assert.ok((await scene.metric('mirror_config_last_error_timestamp_seconds')) > Date.now() / 1000 - 60);
     const told = scene.ingress.logs().filter(({ level, mistake }) => level === 'error' && mistake !== undefined);
     assert.equal(told.length, 4);
     assert.doesNotMatch(scene.ingress.output(), /s3cret/);
