@@ -8,10 +8,14 @@ function mistakeIn(config: unknown): string {
   return read.mistake;
 }
 
-function configOf(config: unknown) {
-  const read = readMirrorConfig(JSON.stringify(config));
+function configIn(text: string) {
+  const read = readMirrorConfig(text);
   assert.ok('config' in read, 'mistake' in read ? read.mistake : '');
   return read.config;
+}
+
+function configOf(config: unknown) {
+  return configIn(JSON.stringify(config));
 }
 
 describe('the mirror config', () => {
@@ -38,7 +42,13 @@ describe('the mirror config', () => {
   });
 
   it('lets the last of two spellings of a key count', () => {
-    assert.equal(configOf({ Ratio: 1, ratio: 2 }).Ratio, 2);
+    const lastCounts = { '{"Ratio":1,"ratio":2}': 2, '{"Ratio":0,"ratio":0,"Timeout":1,"Ratio":100}': 100 };
+    for (const [text, Ratio] of Object.entries(lastCounts)) assert.equal(configIn(text).Ratio, Ratio, text);
+  });
+
+  it('may begin with a byte order mark', () => {
+    assert.equal(configIn('\ufeff{"Ratio":3}').Ratio, 3);
+    assert.match(mistakeIn('\ufeff'), /empty/);
   });
 
   it('takes ratios outside of 0 to 100', () => {

@@ -1,6 +1,7 @@
 import { isBaseUrl } from '@llm-gateway/routing';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
+import { maxMembers, scanMembers } from '../json-members.ts';
 
 /** The mirror config file. Keys match without regard to case, unknown ones are ignored, missing ones and nulls have their defaults. */
 export const MirrorConfig = Type.Object({
@@ -41,18 +42,10 @@ const headerValue = /^[\t\x20-\x7e\x80-\xff]*$/;
 
 /** The whole config that a file's text says, or what is wrong with it, without any value of it: it may hold a secret. */
 export function readMirrorConfig(text: string): { config: MirrorConfig } | { mistake: string } {
-  if (text.trim() === '') return { mistake: 'the file is empty' };
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    return { mistake: 'the file is not valid JSON' };
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    return { mistake: 'it must be a JSON object' };
-
+  const members = readMembers(text);
+  if ('mistake' in members) return members;
   const merged: Record<string, unknown> = { ...mirroringOff };
-  for (const [name, given] of Object.entries(value)) {
+  for (const [name, given] of members) {
     const key = keys.get(name.toLowerCase());
     if (key !== undefined) merged[key] = given ?? mirroringOff[key as keyof MirrorConfig];
   }
@@ -61,6 +54,28 @@ export function readMirrorConfig(text: string): { config: MirrorConfig } | { mis
   const config = merged as MirrorConfig;
   const mistake = mistakeBetween(config);
   return mistake === undefined ? { config } : { mistake };
+}
+
+/** The members of the object, in the order they stand there: of two spellings of a key the last counts, which an object of ours would not tell. */
+function readMembers(text: string): [name: string, value: unknown][] | { mistake: string } {
+  // Some editors begin every file with a byte order mark.
+  const json = text.replace(/^\ufeff/, '');
+  if (json.trim() === '') return { mistake: 'the file is empty' };
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch {
+    return { mistake: 'the file is not valid JSON' };
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    return { mistake: 'it must be a JSON object' };
+  const bytes = Buffer.from(json);
+  const members = scanMembers(bytes);
+  if (members === null) return { mistake: `it has more than ${maxMembers} members` };
+  return members.map(({ key, valueStart, valueEnd }) => [
+    key,
+    JSON.parse(bytes.toString('utf8', valueStart, valueEnd)) as unknown,
+  ]);
 }
 
 function mistakeBetween({ Enable, Target, Authorization }: MirrorConfig): string | undefined {
