@@ -1,7 +1,7 @@
 import { type CopyOutcome, FinishReason, GatewayError, type MirrorCopy } from '@llm-gateway/protocol';
 import { type FailureCause, readWhole, splitUrl, type Upstream } from '@llm-gateway/upstream';
 
-/** No copy takes longer, whatever its config says. */
+/** No copy takes longer from its arrival to the end of its answer, whatever its config says. */
 const maxCopyMs = 600_000;
 
 /** Why a copy is ended before its answer has. */
@@ -38,17 +38,39 @@ export interface CopyEnd {
   readonly finishReason: string | null;
 }
 
-/** Sends one copy, once, and reads its answer without keeping it. Never rejects. `shutdown` cuts it. */
+/** A copy that came here, and waits to be sent or is being sent. */
+export interface CopyJob {
+  readonly copy: MirrorCopy;
+  /** Empty when the body is to be claimed. */
+  readonly body: Uint8Array;
+  readonly arrivedAtMs: number;
+}
+
+export interface SendOptions {
+  readonly upstream: Upstream;
+  /** Cuts it. */
+  readonly shutdown: AbortSignal;
+  /** The limit of a copy whose config gives it none or a longer one. */
+  readonly maxMs?: number;
+}
+
+/**
+ * Sends one copy, once, and reads its answer without keeping it. Its time began when it arrived: it has what its wait left of that, and is not sent
+ * when that is nothing. Never rejects.
+ */
 export async function sendCopy(
-  copy: MirrorCopy,
-  inlineBody: Uint8Array,
-  { upstream, shutdown }: { upstream: Upstream; shutdown: AbortSignal },
+  { copy, body: inlineBody, arrivedAtMs }: CopyJob,
+  options: SendOptions,
 ): Promise<CopyEnd> {
+  const { upstream, shutdown, maxMs = maxCopyMs } = options;
   if (shutdown.aborted) return unsent('shutdown');
+  const limitMs = copy.timeoutMs > 0 ? Math.min(copy.timeoutMs, maxMs) : maxMs;
+  const leftMs = arrivedAtMs + limitMs - performance.now();
+  if (leftMs <= 0) return unsent('timeout');
   const stop = new AbortController();
   const onShutdown = () => stop.abort('shutdown' satisfies StopReason);
   const onTimeout = () => stop.abort('timeout' satisfies StopReason);
-  const timer = setTimeout(onTimeout, copy.timeoutMs > 0 ? Math.min(copy.timeoutMs, maxCopyMs) : maxCopyMs);
+  const timer = setTimeout(onTimeout, leftMs);
   shutdown.addEventListener('abort', onShutdown, { once: true });
   try {
     const context = { upstream, stop: stop.signal };

@@ -257,6 +257,22 @@ describe('a mirror-sender', { timeout: 120_000 }, () => {
     assert.equal(value('duration_seconds_sum', { side: 'primary' }), 0.04);
   });
 
+  it('takes the wait of a copy off its time, and drops those that have none left', async () => {
+    const answerMs = 500;
+    await using engine = await startEngine(({ index }) =>
+      index === 0 ? respond(200, 'ok', { delayMs: answerMs }) : stall('before-head'),
+    );
+    await using scene = await Scene.start({ mirrorMaxConcurrency: 1 });
+    scene.send(engine.url, { copy: 1 });
+    scene.send(engine.url, { copy: 2, timeoutMs: 100 });
+    const timeoutMs = 1500;
+    scene.send(engine.url, { copy: 3, timeoutMs, log: true });
+    assert.deepEqual(await scene.ends(3), ['1 sent', '2 dropped timeout', '3 failed timeout']);
+    assert.equal(engine.requests.length, 2);
+    const durationMs = Number(scene.logs[0]?.durationMs);
+    assert.ok(durationMs < timeoutMs - answerMs / 2, `${durationMs} ms`);
+  });
+
   it('finishes what it holds before it ends', async () => {
     await using engine = await startEngine(() => respond(200, 'ok', { delayMs: 200 }));
     await using scene = await Scene.start({ mirrorMaxConcurrency: 1 });

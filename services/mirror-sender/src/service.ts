@@ -5,7 +5,7 @@ import { type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protoco
 import type { Logger, Metrics, OptionValues, Running } from '@llm-gateway/runtime';
 import { Upstream, type UpstreamTimeouts } from '@llm-gateway/upstream';
 import { Comparisons } from './comparisons.ts';
-import { type CopyEnd, sendCopy, unsent } from './copy-call.ts';
+import { type CopyEnd, type CopyJob, sendCopy, unsent } from './copy-call.ts';
 import { CopyQueue } from './copy-queue.ts';
 import { Observer } from './observer.ts';
 import type { mirrorSenderOptions } from './options.ts';
@@ -26,10 +26,7 @@ export interface SenderDeps {
   readonly bus: Bus;
 }
 
-interface CopyJob {
-  readonly copy: MirrorCopy;
-  /** Empty when the body is to be claimed. */
-  readonly body: Uint8Array;
+interface SizedCopyJob extends CopyJob {
   readonly bytes: number;
 }
 
@@ -54,19 +51,20 @@ export async function start(options: SenderOptions, { log, metrics, shutdown, bu
     reports.ended(copy, end);
     comparisons.copyEnded(copy, end, performance.now());
   };
-  const queue = new CopyQueue<CopyJob>(
+  const queue = new CopyQueue<SizedCopyJob>(
     {
       maxConcurrency: options.mirrorMaxConcurrency,
       maxWaiting: options.mirrorQueueSize,
       maxHeldBytes: options.mirrorMaxHeldBytes,
     },
-    async ({ copy, body }) => ended(copy, await sendCopy(copy, body, { upstream, shutdown: cut.signal })),
+    async (job) => ended(job.copy, await sendCopy(job, { upstream, shutdown: cut.signal })),
   );
   const take = (copy: MirrorCopy, body: Uint8Array) => {
     observer.received();
     reports.took(copy);
     if (copy.compare) comparisons.begin(copy);
-    const job = { copy, body: compact(body), bytes: copy.claim?.bytes ?? body.length };
+    const bytes = copy.claim?.bytes ?? body.length;
+    const job = { copy, body: compact(body), bytes, arrivedAtMs: performance.now() };
     if (!queue.offer(job)) ended(copy, unsent('queue_full'));
   };
   const membership = parts.use(bus.consume(mirrorSend, take));
@@ -90,7 +88,7 @@ export async function start(options: SenderOptions, { log, metrics, shutdown, bu
 }
 
 /** Cuts what is left, so that each copy has an end that can still be told. */
-async function settle(queue: CopyQueue<CopyJob>, cut: AbortController): Promise<void> {
+async function settle(queue: CopyQueue<SizedCopyJob>, cut: AbortController): Promise<void> {
   cut.abort();
   while (!queue.idle) await delay(0);
 }
@@ -100,7 +98,7 @@ function compact(body: Uint8Array): Uint8Array {
   return body.buffer.byteLength > 2 * body.length ? new Uint8Array(body) : body;
 }
 
-function declareGauges(metrics: Metrics, queue: CopyQueue<CopyJob>, comparisons: Comparisons): void {
+function declareGauges(metrics: Metrics, queue: CopyQueue<SizedCopyJob>, comparisons: Comparisons): void {
   const gauge = (name: string, help: string, collect: () => number) => metrics.gauge({ name, help, collect });
   gauge('mirror_sender_waiting', 'Mirror copies that wait to be sent', () => queue.waiting);
   gauge('mirror_sender_in_flight', 'Mirror copies being sent', () => queue.inFlight);
