@@ -80,6 +80,15 @@ describe('a comparison', () => {
     assert.deepEqual(heard, ['expired', 'pair 2']);
   });
 
+  it('is given up when the sender has to go', () => {
+    const { heard, comparisons } = scene();
+    for (const copy of [1, 2]) comparisons.begin(nameOf(copy));
+    comparisons.copyEnded(nameOf(1), shadow, 0);
+    comparisons.giveUp();
+    assert.deepEqual(heard, ['shutdown'], 'a copy that is under way does not wait for its primary yet');
+    assert.equal(comparisons.waiting, 0);
+  });
+
   it('waits for as many as it may; the oldest gives way', () => {
     const { heard, comparisons } = scene({ maxWaiting: 2 });
     for (const copy of [1, 2, 3]) {

@@ -7,7 +7,7 @@ export interface CopyName {
   readonly copy: number;
 }
 
-export type UnpairedReason = 'expired' | 'too_many';
+export type UnpairedReason = 'expired' | 'too_many' | 'shutdown';
 
 interface EndedCopy {
   readonly shadow: CopyEnd;
@@ -77,6 +77,11 @@ export class Comparisons {
       if (nowMs - entry.endedAtMs < this.#options.waitMs) return;
       this.#giveUpOldest('expired');
     }
+  }
+
+  /** Gives up all that wait: this sender has to go. */
+  giveUp(): void {
+    while (this.#ended.size > 0) this.#giveUpOldest('shutdown');
   }
 
   #giveUpOldest(reason: UnpairedReason): void {

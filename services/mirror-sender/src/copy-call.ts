@@ -31,6 +31,8 @@ export interface CopyEnd {
   readonly reason: CopyReason;
   /** Null when there was no answer. */
   readonly status: number | null;
+  /** Whether it had an answer that came to its end, whatever its status. */
+  readonly answered: boolean;
   readonly timeToFirstByteMs: number | null;
   readonly durationMs: number;
   readonly bytes: number;
@@ -88,6 +90,7 @@ export function unsent(reason: CopyReason): CopyEnd {
     outcome: 'dropped',
     reason,
     status: null,
+    answered: false,
     timeToFirstByteMs: null,
     durationMs: 0,
     bytes: 0,
@@ -129,11 +132,12 @@ function callTarget(copy: MirrorCopy, body: Uint8Array, { upstream, stop }: Call
     let status: number | null = null;
     let timeToFirstByteMs: number | null = null;
     let bytes = 0;
-    const settle = (reason: CopyReason) => {
+    const settle = (reason: CopyReason, answered = false) => {
       stop.removeEventListener('abort', onStop);
       const outcome = reason === '' ? 'sent' : 'failed';
       const finishReason = finish?.value ?? null;
-      resolve({ outcome, reason, status, timeToFirstByteMs, durationMs: sinceStart(), bytes, finishReason });
+      const durationMs = sinceStart();
+      resolve({ outcome, reason, status, answered, timeToFirstByteMs, durationMs, bytes, finishReason });
     };
     const onStop = () => {
       call.abort();
@@ -153,7 +157,7 @@ function callTarget(copy: MirrorCopy, body: Uint8Array, { upstream, stop }: Call
         },
         onEnd() {
           timeToFirstByteMs ??= sinceStart();
-          settle(reasonOf(status ?? 0));
+          settle(reasonOf(status ?? 0), true);
         },
         onFailure: ({ cause }) => settle(cause),
       },

@@ -58,17 +58,17 @@ export class Observer {
     });
     const firstByte = metrics.histogram({
       name: 'mirror_compare_time_to_first_byte_seconds',
-      help: 'Time to first byte of compared answers',
+      help: 'Time to first byte of compared answers, of requests whose copy was answered',
       labels: ['side'],
     });
     const duration = metrics.histogram({
       name: 'mirror_compare_duration_seconds',
-      help: 'Duration of compared answers',
+      help: 'Duration of compared answers, of requests whose copy was answered',
       labels: ['side'],
     });
     const bytes = metrics.histogram({
       name: 'mirror_compare_response_bytes',
-      help: 'Size of compared answers',
+      help: 'Size of compared answers, of requests whose copy was answered',
       labels: ['side'],
       buckets: bytesBuckets,
     });
@@ -107,11 +107,10 @@ export class Observer {
   compared(primary: MirrorPrimary, shadow: CopyEnd): void {
     this.#statuses.labels({ primary: statusClass(primary.status), shadow: statusClass(shadow.status) }).inc();
     this.#finishes.labels({ primary: finishLabel(primary), shadow: finishLabel(shadow) }).inc();
-    for (const [side, answer] of Object.entries({ primary, shadow })) {
-      const { firstByte, duration, bytes } = this.#sides[side as 'primary' | 'shadow'];
-      if (answer.timeToFirstByteMs !== null) firstByte.observe(answer.timeToFirstByteMs / 1000);
-      duration.observe(answer.durationMs / 1000);
-      bytes.observe(answer.bytes);
+    // A copy that could not connect would count as a fast answer. Neither side counts then, so that both tell of the same requests.
+    if (shadow.answered) {
+      this.#observe('primary', primary);
+      this.#observe('shadow', shadow);
     }
     if (Math.random() * 100 >= this.#compareLogPercent) return;
     const { requestId } = primary;
@@ -119,6 +118,13 @@ export class Observer {
       { requestId, primary: shown(primary), shadow: shown(shadow), reason: shadow.reason },
       'mirror comparison',
     );
+  }
+
+  #observe(side: 'primary' | 'shadow', { timeToFirstByteMs, durationMs, bytes }: Answer): void {
+    const histograms = this.#sides[side];
+    if (timeToFirstByteMs !== null) histograms.firstByte.observe(timeToFirstByteMs / 1000);
+    histograms.duration.observe(durationMs / 1000);
+    histograms.bytes.observe(bytes);
   }
 
   unpaired(reason: UnpairedReason): void {

@@ -257,6 +257,57 @@ describe('a mirror-sender', { timeout: 120_000 }, () => {
     assert.equal(value('duration_seconds_sum', { side: 'primary' }), 0.04);
   });
 
+  it('counts the statuses of copies that got no whole answer, but neither their times nor their sizes', async () => {
+    await using engine = await startEngine();
+    await using scene = await Scene.start();
+    const scripts: readonly Script[] = [
+      () => cut('before-head', { how: 'reset' }),
+      () => cut({ afterBytes: 2 }, { body: 'data', headers: { 'content-length': 9 } }),
+      () => stall('after-head'),
+      () => respond(404, 'no such model'),
+    ];
+    for (const [copy, script] of scripts.entries()) {
+      engine.script = script;
+      scene.send(engine.url, { copy, compare: true, timeoutMs: 500 });
+      await scene.ends(copy + 1);
+      const answer = { status: 200, timeToFirstByteMs: 30, durationMs: 40, bytes: 50, finishReason: 'stop' };
+      scene.bus.publish(mirrorPrimary, { requestId: `r-${copy}`, ingress: 'ingress-1', copy, ...answer });
+    }
+    await until(() => scene.logs.length === scripts.length);
+    const reading = await scene.metrics();
+    const value = (name: string, labels: Record<string, string>) =>
+      reading.value(`llm_gateway_mirror_compare_${name}`, labels);
+    assert.equal(value('statuses_total', { primary: '2xx', shadow: 'none' }), 1);
+    assert.equal(value('statuses_total', { primary: '2xx', shadow: '2xx' }), 2);
+    assert.equal(value('statuses_total', { primary: '2xx', shadow: '4xx' }), 1);
+    for (const side of ['primary', 'shadow']) {
+      for (const name of ['time_to_first_byte_seconds', 'duration_seconds', 'response_bytes']) {
+        assert.equal(value(`${name}_count`, { side }), 1, `${name} of ${side}`);
+      }
+    }
+    assert.equal(value('response_bytes_sum', { side: 'shadow' }), 'no such model'.length);
+  });
+
+  it('counts the copies whose primary it does not hear of: in time, or before it ends', async () => {
+    await using engine = await startEngine(({ index }) => (index < 2 ? respond(200, 'ok') : stall('before-head')));
+    await using hasty = await Scene.start({ mirrorCompareWaitMs: 1 });
+    await using patient = await Scene.start();
+    const unpaired = async (scene: Scene, reason?: string) =>
+      (await scene.metrics()).value('llm_gateway_mirror_compare_unpaired_total', reason ? { reason } : {});
+    hasty.send(engine.url, { compare: true });
+    await until(async () => (await unpaired(hasty, 'expired')) === 1);
+
+    patient.send(engine.url, { copy: 1, compare: true });
+    await patient.ends(1);
+    patient.send(engine.url, { copy: 2, compare: true });
+    await engine.request(2);
+    await patient.stop(50);
+    assert.deepEqual(await patient.ends(2), ['1 sent', '2 failed shutdown']);
+    assert.equal(await unpaired(patient, 'shutdown'), 2);
+    assert.equal((await patient.metrics()).value('llm_gateway_mirror_compare_waiting'), 0);
+    for (const scene of [hasty, patient]) assert.equal(await unpaired(scene), scene === hasty ? 1 : 2);
+  });
+
   it('takes the wait of a copy off its time, and drops those that have none left', async () => {
     const answerMs = 500;
     await using engine = await startEngine(({ index }) =>

@@ -71,6 +71,8 @@ export async function start(options: SenderOptions, { log, metrics, shutdown, bu
   parts.use(bus.subscribe(mirrorPrimary, (primary) => comparisons.primaryEnded(primary)));
   // At once, not when the drain begins: what the server has on its way to us arrives during the drain's delay.
   shutdown.addEventListener('abort', () => membership.close(), { once: true });
+  // When no copy is left that could still have to wait for its primary.
+  parts.defer(() => comparisons.giveUp());
   parts.defer(() => settle(queue, cut));
 
   declareGauges(metrics, queue, comparisons);
