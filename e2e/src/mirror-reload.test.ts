@@ -16,6 +16,11 @@ describe('the mirror config file', { timeout: 120_000 }, () => {
   });
   after(() => scene[Symbol.asyncDispose]());
 
+  /** Puts a text in the file's place at once: one that is written there is an empty one for a moment, which would count as a mistake. */
+  const put = (text: string) => {
+    writeFileSync(`${scene.configPath}.new`, text);
+    renameSync(`${scene.configPath}.new`, scene.configPath);
+  };
   const config = (enable: boolean, change: object = {}) =>
     JSON.stringify({ Enable: enable, Target: scene.target.url, Ratio: 100, ...change });
   const enabled = async (expected: boolean) =>
@@ -44,7 +49,7 @@ describe('the mirror config file', { timeout: 120_000 }, () => {
     assert.equal(await scene.metric('mirror_config_generation'), 0);
     assert.equal(await scene.metric('mirror_config_errors_total'), 0);
     assert.equal(await scene.metric('mirror_config_last_error_timestamp_seconds'), 0);
-    writeFileSync(scene.configPath, config(true));
+    put(config(true));
     await enabled(true);
     assert.equal(await mirrored(), 10);
     assert.ok((await scene.metric('mirror_config_last_reload_timestamp_seconds')) > Date.now() / 1000 - 60);
@@ -53,7 +58,7 @@ describe('the mirror config file', { timeout: 120_000 }, () => {
   it('turns mirroring off and on again without a restart', async () => {
     const { pid } = scene.ingress;
     for (const on of [false, true, false, true]) {
-      writeFileSync(scene.configPath, config(on));
+      put(config(on));
       await enabled(on);
       assert.equal(await mirrored(), on ? 10 : 0);
     }
@@ -62,25 +67,25 @@ describe('the mirror config file', { timeout: 120_000 }, () => {
   });
 
   it('is replaced whole: what a new one leaves out is off', async () => {
-    writeFileSync(scene.configPath, JSON.stringify({ enable: true, target: scene.target.url, ratio: 100 }));
+    put(JSON.stringify({ enable: true, target: scene.target.url, ratio: 100 }));
     await enabled(true);
     assert.equal(await mirrored(), 10);
-    writeFileSync(scene.configPath, JSON.stringify({ enable: true, target: scene.target.url }));
+    put(JSON.stringify({ enable: true, target: scene.target.url }));
     await enabled(false);
     assert.equal(await mirrored(), 0);
   });
 
   it('keeps the last good config while it is malformed, empty or gone, tells once, and counts', async () => {
-    writeFileSync(scene.configPath, config(true));
+    put(config(true));
     await enabled(true);
     const generation = await scene.metric('mirror_config_generation');
     let count = await scene.metric('mirror_config_errors_total');
     const secret = 'Bearer s3cret';
     const spoilings: (() => void)[] = [
-      () => writeFileSync(scene.configPath, `{"Enable": false, "Authorization": "${secret}" oops`),
-      () => writeFileSync(scene.configPath, ''),
+      () => put(`{"Enable": false, "Authorization": "${secret}" oops`),
+      () => put(''),
       () => rmSync(scene.configPath),
-      () => writeFileSync(scene.configPath, '{"Enable":true,"Target":"nowhere","Ratio":100}'),
+      () => put('{"Enable":true,"Target":"nowhere","Ratio":100}'),
     ];
     for (const spoil of spoilings) {
       spoil();
@@ -95,9 +100,9 @@ describe('the mirror config file', { timeout: 120_000 }, () => {
     assert.equal(told.length, 4);
     assert.doesNotMatch(scene.ingress.output(), /s3cret/);
 
-    writeFileSync(scene.configPath, config(true));
+    put(config(true));
     await until(async () => (await scene.metric('mirror_config_valid')) === 1);
-    writeFileSync(scene.configPath, config(false));
+    put(config(false));
     await enabled(false);
     assert.equal(await scene.metric('mirror_config_errors_total'), count);
   });
