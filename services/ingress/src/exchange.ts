@@ -16,7 +16,9 @@ const fallbackHeader = 'x-gateway-fallback';
 const completionPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
 
 /** Headers that the next hop gets from us: undici writes `host` and `content-length`, and bodies are whole, so nothing is expected of it. */
-const rewritten: ReadonlySet<string> = new Set(['host', 'content-length', 'expect', 'x-request-id']);
+const rewritten: ReadonlySet<string> = new Set(['host', 'content-length', 'expect']);
+
+const idHeader = 'x-request-id';
 
 /** The mirror copy whose answer is to be compared with the client's. */
 export interface ComparedCopy {
@@ -84,9 +86,7 @@ export class Exchange {
 
   /** The client's end-to-end headers for the next hop, with the id that the request has there. */
   forwardHeaders(id = this.id): FlatHeaders {
-    const headers = endToEndHeaders(this.request.rawHeaders, rewritten);
-    headers.push('x-request-id', id);
-    return headers;
+    return withRequestId(endToEndHeaders(this.request.rawHeaders, rewritten), id);
   }
 
   /** Whether another gateway sent it here as a fallback. */
@@ -113,6 +113,25 @@ export class Exchange {
     }
     return headers;
   }
+}
+
+/** Sets the one id that goes on: where the client has its own and as it spells it, else at the end. */
+function withRequestId(headers: FlatHeaders, id: string): FlatHeaders {
+  let isSet = false;
+  for (let i = 0; i + 1 < headers.length; ) {
+    const name = headers[i] as string;
+    if (name.length !== idHeader.length || name.toLowerCase() !== idHeader) {
+      i += 2;
+    } else if (isSet) {
+      headers.splice(i, 2);
+    } else {
+      headers[i + 1] = id;
+      isSet = true;
+      i += 2;
+    }
+  }
+  if (!isSet) headers.push(idHeader, id);
+  return headers;
 }
 
 /** From the question mark on, as the client wrote it; empty without one. */
