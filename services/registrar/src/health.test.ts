@@ -60,11 +60,18 @@ test('200 at the path is healthy, anything else is not', async () => {
   }
 });
 
-test('an engine that is silent, resets or is not there is unhealthy', async () => {
+test('an engine that is silent, resets, switches protocols or is not there is unhealthy', async () => {
   await using silent = await serve(() => undefined);
   assert.equal(await isHealthy(silent.port, check({ timeoutMs: 100 }), never), false);
   await using resetting = await serve((request) => request.socket.resetAndDestroy());
   assert.equal(await isHealthy(resetting.port, check(), never), false);
+  await using switching = await serve(() => undefined);
+  switching.server.on('connection', (socket) => {
+    socket.once('data', () =>
+      socket.end('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'),
+    );
+  });
+  assert.equal(await isHealthy(switching.port, check(), never), false);
   resetting.server.close();
   assert.equal(await isHealthy(resetting.port, check(), never), false);
 });

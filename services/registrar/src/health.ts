@@ -47,5 +47,7 @@ function status(port: number, { host, path, timeoutMs }: HealthCheck, signal: Ab
     response.destroy();
   });
   request.on('error', () => resolve(null));
+  // An answer that switches protocols (101) is neither of the two: without this its check would never end.
+  request.on('close', () => resolve(null));
   return promise;
 }
