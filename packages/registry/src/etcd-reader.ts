@@ -121,7 +121,7 @@ export class EtcdReader implements StoreReader {
       if (!entry) this.#skipped.delete(key);
     }
     if (this.#head) this.#head = { ...this.#head, revision: Math.max(this.#head.revision, changes.revision) };
-    const deletedTogether = changes.deletions.size === 1;
+    const deletedTogether = changes.deletedTogether().map(podName);
     changes.clear();
     this.#hear();
     this.#sink.onEvent({ kind: 'changed', puts, deletes, deletedTogether });
@@ -131,7 +131,7 @@ export class EtcdReader implements StoreReader {
     if (this.#closed) return;
     if (this.#isOtherHistory(head)) throw new GatewayError('store_unavailable', 'etcd: the data was lost or replaced');
     this.#hear();
-    this.#sink.onEvent({ kind: 'changed', puts: new Map(), deletes: [], deletedTogether: false });
+    this.#sink.onEvent({ kind: 'changed', puts: new Map(), deletes: [], deletedTogether: [] });
   }
 
   #isOtherHistory(head: EtcdHead): boolean {
@@ -168,10 +168,10 @@ class Changes {
   /** By key, the newest; null: deleted. */
   readonly entries = new Map<string, EtcdEntry | null>();
   revision = 0;
-  /** Revisions that deleted something. */
-  readonly deletions = new Set<number>();
   ended: GatewayError | null = null;
   readonly #pause: Pause;
+  /** Deleted keys by revision, also those that were put again since. */
+  readonly #deletions = new Map<number, string[]>();
 
   constructor(pause: Pause) {
     this.#pause = pause;
@@ -183,7 +183,14 @@ class Changes {
 
   clear(): void {
     this.entries.clear();
-    this.deletions.clear();
+    this.#deletions.clear();
+  }
+
+  /** The keys of the revision that deleted the most. */
+  deletedTogether(): readonly string[] {
+    let most: readonly string[] = [];
+    for (const keys of this.#deletions.values()) if (keys.length > most.length) most = keys;
+    return most;
   }
 
   onPut(entry: EtcdEntry, revision: number): void {
@@ -191,7 +198,9 @@ class Changes {
   }
 
   onDelete(key: string, revision: number): void {
-    this.deletions.add(revision);
+    const keys = this.#deletions.get(revision) ?? [];
+    this.#deletions.set(revision, keys);
+    keys.push(key);
     this.#add(key, null, revision);
   }
 

@@ -108,6 +108,33 @@ test('a reader loads everything and hears of each change at once', async () => {
   );
 });
 
+test('a reader tells what one act deleted, also of that which is back already, and never of several acts', async () => {
+  await using etcd = await startEtcd();
+  using connection = new EtcdConnection(etcd.url, settings(etcd.endpoint));
+  for (const name of ['a', 'b', 'c', 'd', 'e']) await put(connection, name);
+  await using reading = new Reading(settings(etcd.endpoint));
+  await reading.loaded();
+  const together = () =>
+    reading.events.flatMap((event) => (event.kind === 'changed' ? [event.deletedTogether.length] : []));
+  for (const name of ['d', 'e']) await connection.delete(`${etcdKeyPrefix}${name}`);
+  await reading.shows({ a: '10.0.0.1', b: '10.0.0.1', c: '10.0.0.1' });
+  assert.equal(Math.max(...together()), 1);
+  await Promise.all([etcd.command('del', '--prefix', etcdKeyPrefix), put(connection, 'c', '10.0.0.2')]);
+  await until(() => together().includes(3));
+});
+
+test('a watch tells each change with the revision that made it, also of several in one response', async () => {
+  await using etcd = await startEtcd();
+  using connection = new EtcdConnection(etcd.url, settings(etcd.endpoint));
+  for (const name of ['a', 'b']) await put(connection, name);
+  for (const name of ['a', 'b']) await connection.delete(`${etcdKeyPrefix}${name}`);
+  const revisions: number[] = [];
+  const hear = (_: unknown, revision: number) => revisions.push(revision);
+  using _watch = await connection.watch({ prefix: etcdKeyPrefix }, 2, { onPut: hear, onDelete: hear, onEnd() {} });
+  await until(() => revisions.length === 4);
+  assert.deepEqual(revisions, [2, 3, 4, 5]);
+});
+
 test('a reader says again and again that all is well, and loads everything again at the refresh interval', async () => {
   await using etcd = await startEtcd();
   await using reading = new Reading(settings(etcd.endpoint), { refreshIntervalMs: 1500 });

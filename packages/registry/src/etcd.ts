@@ -240,9 +240,10 @@ function readHead(header: { cluster_id: string; revision: string }): EtcdHead {
 }
 
 function report(response: IWatchResponse, sink: WatchSink): void {
-  const revision = Number(response.header.revision);
   for (const { type, kv } of response.events) {
     const key = kv.key.toString();
+    // Of the event: the response may hold several revisions, and its header names the newest.
+    const revision = Number(kv.mod_revision);
     // Spelled differently in the library's types and in what it delivers.
     if (type.toLowerCase() === 'delete') sink.onDelete(key, revision);
     else sink.onPut({ key, value: kv.value, leased: kv.lease !== '0' }, revision);

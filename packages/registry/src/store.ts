@@ -20,8 +20,8 @@ export type StoreEvent =
       readonly kind: 'changed';
       readonly puts: Records;
       readonly deletes: readonly string[];
-      /** All of `deletes` went in one act. */
-      readonly deletedTogether: boolean;
+      /** The most that were deleted in one act, those that are back already among them: a store that was emptied shows so. */
+      readonly deletedTogether: readonly string[];
     }
   /** The store does not answer. Said once; the next event of another kind ends it. */
   | { readonly kind: 'lost' };

@@ -269,6 +269,23 @@ test('while Redis is away longer than the TTL nothing expires; back empty, entri
   assert.equal((await discovery.metrics()).value('llm_gateway_instances', { state: 'live' }), 1);
 });
 
+test('a Redis that is flushed loses nobody, although a pod registers again before it is next read', async () => {
+  await using nats = await startNats();
+  await using redis = await startRedis();
+  const pods = Array.from({ length: 20 }, (_, at) => neutral(`pod-${at}`));
+  await put(redis, ...pods);
+  await using discovery = await startService('discovery', redisFlags(nats, redis));
+  await using listener = new Listener(nats.url);
+  await until(() => listener.instances.size === 20);
+  const flush = "local kept = redis.call('GET', KEYS[1]) redis.call('FLUSHALL') redis.call('SET', KEYS[1], kept)";
+  await redis.command('EVAL', flush, '1', 'llumnix:discovery:pod-7');
+  const inState = async (state: string) => (await discovery.metrics()).value('llm_gateway_instances', { state });
+  await until(async () => (await inState('held')) === 19);
+  await put(redis, ...pods);
+  await until(async () => (await inState('live')) === 20);
+  assert.equal(listener.fewest, 20);
+});
+
 test('a replica that is cut off from its store is left for one that is not', async () => {
   await using nats = await startNats();
   await using redis = await startRedis();
@@ -368,6 +385,31 @@ test('etcd: a put is seen at once, also when the record is stale or its pod move
   await etcd.command('del', key('a'));
   await listener.shows('b_dp0');
   await listener.shows();
+});
+
+test('etcd: a prefix that is deleted loses nobody, although a registrar puts its record again at once', async () => {
+  await using nats = await startNats();
+  await using etcd = await startEtcd();
+  await using engine = await startEngine(() => respond(200));
+  const foreign = (at: number) =>
+    putEtcd(
+      etcd,
+      `llumnix/discovery/other-${at}`,
+      discoveryRecord({ timestampMs: Date.now(), instances: [{ port: 8000 }] }),
+    );
+  for (let at = 0; at < 6; at++) await foreign(at);
+  const flags = ['--llm-backend-discovery', 'etcd', '--discovery-etcd-endpoints', etcd.endpoint];
+  const pod = ['--pod-name', 'ours', '--entrypoint-ip', '127.0.0.1', '--entrypoint-port', String(engine.port)];
+  await using _registrar = await startService('registrar', [...pod, ...flags]);
+  await using discovery = await startService('discovery', ['--nats-servers', nats.url, ...flags]);
+  await using listener = new Listener(nats.url);
+  await until(() => listener.instances.size === 7);
+  await etcd.command('del', '--prefix', 'llumnix/discovery/');
+  const inState = async (state: string) => (await discovery.metrics()).value('llm_gateway_instances', { state });
+  await until(async () => (await inState('held')) === 6 && (await inState('live')) === 1);
+  for (let at = 0; at < 6; at++) await foreign(at);
+  await until(async () => (await inState('live')) === 7);
+  assert.equal(listener.fewest, 7);
 });
 
 test('user and password of the flags are used for both stores, and are in no log', async () => {

@@ -63,16 +63,16 @@ class Replay {
   }
 
   put(records: Record<string, PodRecord>): this {
-    return this.event({ kind: 'changed', puts: new Map(Object.entries(records)), deletes: [], deletedTogether: false });
+    return this.event({ kind: 'changed', puts: new Map(Object.entries(records)), deletes: [], deletedTogether: [] });
   }
 
   /** In one act. */
   deleted(...deletes: string[]): this {
-    return this.event({ kind: 'changed', puts: new Map(), deletes, deletedTogether: true });
+    return this.event({ kind: 'changed', puts: new Map(), deletes, deletedTogether: deletes });
   }
 
   deletedOneByOne(...deletes: string[]): this {
-    return this.event({ kind: 'changed', puts: new Map(), deletes, deletedTogether: false });
+    return this.event({ kind: 'changed', puts: new Map(), deletes, deletedTogether: deletes.slice(0, 1) });
   }
 
   lost(): this {
@@ -231,10 +231,29 @@ test('several pods that vanish all at once are held until one TTL after their la
   assert.deepEqual(replay.names(), []);
 });
 
-test('pods that vanish while others stay leave at once', () => {
+test('pods that vanish while as many stay leave at once, also while others are held', () => {
+  const [a, b, c, d] = [record('a', noonMs), record('b', noonMs), record('c', noonMs), record('d', noonMs)];
+  const replay = new Replay().loaded({ a, b, c, d }).pass(1, () => ({ c, d }));
+  assert.deepEqual(replay.names(), ['c_dp0', 'd_dp0']);
+  assert.deepEqual(
+    new Replay()
+      .loaded({ a, b, c })
+      .pass(1, () => ({ b, c }))
+      .names(),
+    ['b_dp0', 'c_dp0'],
+  );
+  const held = new Replay().loaded({ a, b, c, d }).lost().loaded({ c, d }, { doubtful: true });
+  assert.deepEqual(held.pass(1, () => ({ d })).names(), ['a_dp0', 'b_dp0', 'd_dp0']);
+});
+
+test('most of the pods that vanish at once are held, although one is there and another has just joined', () => {
   const [a, b, c] = [record('a', noonMs), record('b', noonMs), record('c', noonMs)];
-  const replay = new Replay().loaded({ a, b, c }).pass(1, () => ({ c }));
-  assert.deepEqual(replay.names(), ['c_dp0']);
+  const replay = new Replay().loaded({ a, b, c });
+  replay.pass(1, () => ({ c: record('c', replay.wallMs), new: record('new', replay.wallMs) }));
+  assert.deepEqual(replay.names(), ['a_dp0', 'b_dp0', 'c_dp0', 'new_dp0']);
+  assert.equal(replay.changes, 4);
+  replay.pass(59, () => ({ c: record('c', replay.wallMs), new: record('new', replay.wallMs) }));
+  assert.deepEqual(replay.names(), ['c_dp0', 'new_dp0'], 'until one TTL after their last heartbeat');
 });
 
 test('a put and a delete touch one pod', () => {
@@ -246,8 +265,12 @@ test('a put and a delete touch one pod', () => {
   assert.equal(replay.changes, 4);
 });
 
-test('a prefix that is deleted as a whole is held, one after the other leaves', () => {
-  const [a, b] = [record('a', noonMs), record('b', noonMs)];
+test('a prefix that is deleted as a whole is held, also when most are put again at once; one after the other leaves', () => {
+  const [a, b, c] = [record('a', noonMs), record('b', noonMs), record('c', noonMs)];
+  const replay = new Replay().loaded({ a, b, c });
+  const again = new Map(['b', 'c'].map((name) => [name, record(name, noonMs + 1)]));
+  replay.event({ kind: 'changed', puts: again, deletes: ['a'], deletedTogether: ['a', 'b', 'c'] });
+  assert.deepEqual(replay.names(), ['a_dp0', 'b_dp0', 'c_dp0']);
   assert.deepEqual(new Replay().loaded({ a, b }).deleted('a', 'b').names(), ['a_dp0', 'b_dp0']);
   assert.deepEqual(new Replay().loaded({ a, b }).deletedOneByOne('a', 'b').names(), []);
 });

@@ -30,7 +30,7 @@ interface Pod {
 
 /**
  * - `live`: in the store, and fresh.
- * - `held`: listed, but gone from the store together with all others, or while the store was away: perhaps not deleted.
+ * - `held`: listed, but gone from the store together with most others, or while the store was away: perhaps not deleted.
  * - `expired`: in the store, but stale. Not listed; remembered so that its timestamp can be seen to advance.
  */
 export const podStates = ['live', 'held', 'expired'] as const;
@@ -68,11 +68,12 @@ export function step(state: Liveness, event: StoreEvent, context: { readonly now
     const judge = { storeTimeMs, ttlMs: pace.ttlMs, referenceWallMs: referenceWall(event, now) };
     for (const [name, record] of event.records) pods.set(name, seen(state.pods.get(name), record, judge));
     const missing = [...pods.keys()].filter((name) => !event.records.has(name));
-    vanish(pods, missing, { storeTimeMs, heldForMs: event.doubtful ? pace.ttlMs : null, together: true });
+    const emptied = isEmptied(state.pods, missing);
+    vanish(pods, missing, { emptied, holdUntilMs: event.doubtful ? storeTimeMs + pace.ttlMs : null });
   } else {
     const judge = { storeTimeMs, ttlMs: pace.ttlMs, referenceWallMs: now.wallMs };
     for (const [name, record] of event.puts) pods.set(name, seen(state.pods.get(name), record, judge));
-    vanish(pods, event.deletes, { storeTimeMs, heldForMs: null, together: event.deletedTogether });
+    vanish(pods, event.deletes, { emptied: isEmptied(state.pods, event.deletedTogether), holdUntilMs: null });
   }
   for (const [name, pod] of pods) {
     if (pod.liveUntilMs > storeTimeMs || pod.state === 'expired') continue;
@@ -132,22 +133,26 @@ function firstLife(record: PodRecord, { storeTimeMs, ttlMs, referenceWallMs }: J
 }
 
 /**
- * Removes pods that are gone from the store, or holds them: when `heldForMs` says that the store may have lost them, and when
- * all of several go at once, which is a store that was emptied rather than pods that ended.
+ * Whether pods that go at once look like a store that was emptied rather than like pods that ended: several, and most of those
+ * that lived. Not all of them, for some have registered again before the store is next looked at.
  */
+function isEmptied(before: ReadonlyMap<string, Pod>, goneAtOnce: readonly string[]): boolean {
+  const gone = goneAtOnce.filter((name) => before.get(name)?.state === 'live').length;
+  return gone > 1 && 2 * gone > count(before, ({ state }) => state === 'live');
+}
+
+/** Removes pods that are gone from the store, or holds them: while they are fresh when it was `emptied`, up to `holdUntilMs` when it may have lost them. */
 function vanish(
   pods: Map<string, Pod>,
   missing: readonly string[],
-  options: { storeTimeMs: number; heldForMs: number | null; together: boolean },
+  { emptied, holdUntilMs }: { emptied: boolean; holdUntilMs: number | null },
 ): void {
-  const listed = missing.filter((name) => isListed(pods.get(name)));
-  const emptied = options.together && listed.length > 1 && count(pods, isListed) === listed.length;
   for (const name of missing) {
     const pod = pods.get(name);
     // What is held already is neither removed nor held longer.
     if (!pod || pod.state === 'held') continue;
-    if (pod.state === 'live' && (emptied || options.heldForMs !== null)) {
-      const liveUntilMs = Math.max(pod.liveUntilMs, options.storeTimeMs + (options.heldForMs ?? 0));
+    if (pod.state === 'live' && (emptied || holdUntilMs !== null)) {
+      const liveUntilMs = Math.max(pod.liveUntilMs, holdUntilMs ?? 0);
       pods.set(name, { ...pod, liveUntilMs, state: 'held' });
     } else {
       pods.delete(name);
