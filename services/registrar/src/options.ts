@@ -36,7 +36,7 @@ export const registrarOptions = {
     type: 'integer',
     default: 10_000,
     min: 1,
-    description: 'How often the engine is checked and the record written',
+    description: 'How often the engine is checked and the record written; less than the TTL of the record',
   },
   'health-path': { type: 'string', default: '/health', description: 'Path that answers 200 when a rank is healthy' },
   'health-timeout-ms': { type: 'integer', default: 3000, min: 1, description: 'Longest wait for a health answer' },
@@ -82,6 +82,16 @@ function mistakes(values: OptionValues<readonly [typeof registrarOptions, typeof
   }
   if (!values.healthPath.startsWith('/')) {
     found.push(`--health-path: ${JSON.stringify(values.healthPath)}; a path begins with /`);
+  }
+  const [ttlFlag, ttlMs] =
+    values.llmBackendDiscovery === 'etcd'
+      ? ['--discovery-etcd-lease-ttl', values.discoveryEtcdLeaseTtl * 1000]
+      : ['--discovery-redis-status-ttl-ms', values.discoveryRedisStatusTtlMs];
+  // Between two heartbeats even a healthy engine would leave the list. Checks that take long come on top, but most take no time at all.
+  if (values.heartbeatIntervalMs >= ttlMs) {
+    found.push(
+      `--heartbeat-interval-ms: ${values.heartbeatIntervalMs}; a record lives for ${ttlMs} ms (${ttlFlag}) and must be written sooner than that`,
+    );
   }
   return found;
 }

@@ -244,11 +244,11 @@ test('a registrar outlives its store, and the record is back within a heartbeat'
 test('a lease that is lost is replaced at once, and one whose registrar was killed runs out', async () => {
   await using etcd = await startEtcd();
   await using engines = await Engines.start(1);
-  const slow = ['--heartbeat-interval-ms', '60000'];
-  await using registrar = await startService('registrar', [...flags(engines, onEtcd(etcd, 2)), ...slow]);
+  const slow = ['--heartbeat-interval-ms', '4900'];
+  await using registrar = await startService('registrar', [...flags(engines, onEtcd(etcd, 5)), ...slow]);
   const [, lease = ''] = /([0-9a-f]{16})/.exec(await etcd.command('lease', 'list')) ?? [];
   await etcd.command('lease', 'revoke', lease);
-  await etcdHolds(etcd, true, 5000);
+  await etcdHolds(etcd, true, 3000);
   assert.ok(!(await etcd.command('lease', 'list')).includes(lease));
   await registrar.kill('SIGKILL');
   await etcdHolds(etcd, false);
@@ -262,6 +262,20 @@ test('a registrar without a name, an address or a store does not start', async (
   assert.equal(registrar.lines().length, 3);
   for (const flag of ['--llm-backend-discovery', '--pod-name', '--entrypoint-ip'])
     assert.ok(registrar.output().includes(flag));
+});
+
+test('a heartbeat that comes later than the record expires is refused, and the flags are named', async () => {
+  const pod = ['--pod-name', 'pod-a', '--entrypoint-ip', '127.0.0.1'];
+  for (const { ttl, heartbeatMs } of [
+    { ttl: ['--discovery-redis-status-ttl-ms', '6000'], heartbeatMs: 6000 },
+    { ttl: ['--llm-backend-discovery', 'etcd', '--discovery-etcd-lease-ttl', '5'], heartbeatMs: 10_000 },
+  ]) {
+    const heartbeat = ['--heartbeat-interval-ms', String(heartbeatMs)];
+    await using registrar = await startService('registrar', [...pod, ...ttl, ...heartbeat], { until: 'spawned' });
+    assert.deepEqual(await registrar.exited, { code: 64, signal: null });
+    assert.equal(registrar.lines().length, 1);
+    for (const flag of [heartbeat[0], ttl.at(-2)]) assert.ok(registrar.output().includes(String(flag)));
+  }
 });
 
 test('a registrar is not ready while its engine is not healthy', async () => {
