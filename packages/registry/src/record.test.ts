@@ -127,6 +127,8 @@ test('what is no record is skipped with its reason', () => {
   assert.deepEqual(reason(Buffer.alloc(0)), { record: null, skipped: ['empty'] });
   assert.deepEqual(reason(Buffer.alloc(70_000)), { record: null, skipped: ['too_large'] });
   assert.deepEqual(reason(handWritten.subarray(0, 30)), { record: null, skipped: ['undecodable'] });
+  assert.deepEqual(decodeRecord('p'.repeat(254), handWritten), { record: null, skipped: ['too_large'] });
+  assert.equal(decodeRecord('p'.repeat(253), handWritten).record?.instances.length, 1);
 });
 
 test('no bytes whatever make reading throw', () => {

@@ -23,6 +23,8 @@ export const etcdKeyPrefix = 'llumnix/discovery/';
 
 /** Thousands of ranks fit; one rubbish value must not fill the memory or a message. */
 const maxRecordBytes = 64 * 1024;
+/** Characters. Kubernetes gives no longer ones; each rank's id repeats the name, so one that is rubbish would fill a message, too. */
+export const maxPodNameLength = 253;
 /** The only one so far. */
 const formatVersion = 1;
 
@@ -60,7 +62,8 @@ export function decodeRecord(
   options: { leased?: boolean } = {},
 ): { readonly record: PodRecord | null; readonly skipped: readonly SkipReason[] } {
   if (value === null) return { record: null, skipped: ['missing'] };
-  if (value.byteLength > maxRecordBytes) return { record: null, skipped: ['too_large'] };
+  if (value.byteLength > maxRecordBytes || podName.length > maxPodNameLength)
+    return { record: null, skipped: ['too_large'] };
   let fields: PodFields;
   try {
     fields = podType.toObject(podType.decode(value), { longs: Number, defaults: true }) as PodFields;

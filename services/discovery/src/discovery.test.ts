@@ -190,6 +190,24 @@ test('records of another encoder are found; rubbish and expired ones hide nothin
   assert.equal(metrics.value('llm_gateway_instances', { state: 'live' }), 2);
 });
 
+test('a record whose key is longer than a message does not count, and hides no other', async () => {
+  await using nats = await startNats();
+  await using redis = await startRedis();
+  await put(redis, neutral('a'));
+  await using discovery = await startService('discovery', redisFlags(nats, redis));
+  await using listener = new Listener(nats.url);
+  await listener.shows('a_dp0');
+  await put(redis, neutral('x'.repeat(1_200_000)));
+  const skipped = async () =>
+    (await discovery.metrics()).value('llm_gateway_records_skipped_total', { reason: 'too_large' });
+  await until(async () => (await skipped()) === 1);
+  await put(redis, neutral('b'));
+  await listener.shows('a_dp0', 'b_dp0');
+  await using late = new Listener(nats.url);
+  await late.shows('a_dp0', 'b_dp0');
+  assert.ok(discovery.output().length < 10_000);
+});
+
 test('pods join, move and leave within a refresh interval', async () => {
   await using nats = await startNats();
   await using redis = await startRedis();

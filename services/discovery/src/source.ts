@@ -1,5 +1,5 @@
 import { type Instance, roles } from '@llm-gateway/protocol';
-import { openStoreReader, readStaticEndpoints, skipReasons } from '@llm-gateway/registry';
+import { maxPodNameLength, openStoreReader, readStaticEndpoints, skipReasons } from '@llm-gateway/registry';
 import type { CollectSeries, Parts } from '@llm-gateway/runtime';
 import { type PodState, podStates, step, unread } from './liveness.ts';
 import type { Settings } from './options.ts';
@@ -65,7 +65,7 @@ function openStore(values: Settings, { log, metrics }: Part, onStep: (step: Sour
     },
     onSkipped(reason, pod) {
       skips.labels({ reason }).inc();
-      log.warn({ reason, pod }, 'a discovery record does not count');
+      log.warn({ reason, pod: pod.slice(0, maxPodNameLength) }, 'a discovery record does not count');
     },
     onFailure(error) {
       failures.inc();

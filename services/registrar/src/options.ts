@@ -1,5 +1,5 @@
 import { roles } from '@llm-gateway/protocol';
-import { isHost, storeOptions } from '@llm-gateway/registry';
+import { isHost, maxPodNameLength, storeOptions } from '@llm-gateway/registry';
 import { defineService, type OptionsOf, type OptionValues } from '@llm-gateway/runtime';
 
 export const registrarOptions = {
@@ -69,6 +69,9 @@ function mistakes(values: OptionValues<readonly [typeof registrarOptions, typeof
     found.push('--llm-backend-discovery: endpoints; a registrar needs a store, redis or etcd');
   }
   if (values.podName === '') found.push('--pod-name: empty; the record needs a name');
+  if (values.podName.length > maxPodNameLength) {
+    found.push(`--pod-name: of ${values.podName.length} characters; at most ${maxPodNameLength} are allowed`);
+  }
   if (!isHost(values.entrypointIp)) {
     found.push(`--entrypoint-ip: ${JSON.stringify(values.entrypointIp)}; allowed is an IP address or a host name`);
   }
