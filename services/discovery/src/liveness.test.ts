@@ -157,6 +157,16 @@ for (const skewMs of [600_000, -600_000]) {
     assert.deepEqual(replay.names(), []);
   });
 
+  test(`a reader whose clock is 10 minutes ${kind} is not believed because one pod's clock is ${kind} too`, () => {
+    const pods = Object.fromEntries(['a', 'b', 'c', 'd'].map((name) => [name, record(name, noonMs - 9000)]));
+    const wrong = record('wrong', noonMs + skewMs);
+    const dead = record('dead', noonMs - 61_000);
+    const replay = new Replay({ skewMs }).loaded({ ...pods, wrong, dead });
+    const listed = ['a_dp0', 'b_dp0', 'c_dp0', 'd_dp0'];
+    // One that is slow joins with its second heartbeat.
+    assert.deepEqual(replay.names(), skewMs > 0 ? [...listed, 'wrong_dp0'] : listed);
+  });
+
   test(`a reader whose clock is 10 minutes ${kind} lists a pod at its second heartbeat, and drops it after a TTL, when the store tells no time`, () => {
     const replay = new Replay({ skewMs, storeClock: false }).loaded({ a: record('a', noonMs) });
     replay.pass(1, () => ({ a: record('a', noonMs + 1000) }));

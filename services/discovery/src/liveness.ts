@@ -93,15 +93,16 @@ function elapsed(state: Liveness, now: Now, pace: Pace): number {
 }
 
 /**
- * What time it is for whoever wrote the records: our clock or the store's, whichever is nearer to the newest timestamp. So
- * one of them that is wrong has no say while anybody lives; when nobody does, both are right or it does not matter.
+ * What time it is for whoever wrote the records: our clock or the store's, whichever is nearer to the median timestamp. So
+ * one of them that is wrong has no say while most of the writers live and have their clocks right. Not the newest timestamp:
+ * that is of the one writer whose clock is the fastest.
  */
 function referenceWall(event: { records: Records; storeWallMs: number | null }, now: Now): number {
   const { storeWallMs } = event;
   if (storeWallMs === null) return now.wallMs;
-  let newestMs = Number.NEGATIVE_INFINITY;
-  for (const { timestampMs } of event.records.values()) newestMs = Math.max(newestMs, timestampMs);
-  return Math.abs(storeWallMs - newestMs) < Math.abs(now.wallMs - newestMs) ? storeWallMs : now.wallMs;
+  const timestampsMs = Float64Array.from(event.records.values(), ({ timestampMs }) => timestampMs).sort();
+  const medianMs = timestampsMs[(timestampsMs.length - 1) >> 1] ?? now.wallMs;
+  return Math.abs(storeWallMs - medianMs) < Math.abs(now.wallMs - medianMs) ? storeWallMs : now.wallMs;
 }
 
 interface Judge {
