@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
 import { test } from 'node:test';
 import type { GatewayError, Instance } from '@llm-gateway/protocol';
 import { startProxy, startRedis, until } from '@llm-gateway/testing';
@@ -18,6 +20,39 @@ function settings(port: number, login: { username?: string; password?: string } 
 function instance(podName: string, change: Partial<Instance> = {}): Instance {
   const address = { host: '10.0.0.1', port: 8000, kvHost: '', kvPort: 0 };
   return { id: `${podName}_dp0`, roles: ['neutral'], ...address, dpRank: 0, dpSize: 1, model: '', ...change };
+}
+
+/** An address that leads each new connection to where it points then, and lets the old ones be. */
+async function startAddress(
+  port: number,
+): Promise<AsyncDisposable & { port: number; pointTo(port: number): void; connections: number }> {
+  let target = port;
+  const server = createServer((inbound) => {
+    address.connections++;
+    const outbound = connect(target, '127.0.0.1');
+    for (const [from, to] of [
+      [inbound, outbound],
+      [outbound, inbound],
+    ] as const) {
+      from.on('error', () => undefined).on('close', () => to.destroy());
+      from.pipe(to);
+    }
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const bound = server.address();
+  assert.ok(bound !== null && typeof bound === 'object');
+  const address = {
+    port: bound.port,
+    connections: 0,
+    pointTo(next: number) {
+      target = next;
+    },
+    async [Symbol.asyncDispose]() {
+      server.close();
+    },
+  };
+  return address;
 }
 
 /** A reader and what it said. */
@@ -215,6 +250,27 @@ test('a keeper writes the record with a fresh timestamp and twice the TTL, and r
   assert.equal(await keeper.remove(5000), true);
   keeper.set([instance('a')]);
   assert.equal(await store.call((client) => client.exists(key)), 0, 'nothing is written after the removal');
+});
+
+test('a keeper leaves a master that was demoted for the one its address leads to by now, without a storm of connections', async () => {
+  await using old = await startRedis();
+  await using next = await startRedis();
+  await using address = await startAddress(old.port);
+  const failures: GatewayError[] = [];
+  await using keeper = new Keeper(new RedisPlace('a', { ...settings(address.port), ttlMs }), {
+    ttlMs,
+    onFailure: (error) => failures.push(error),
+  });
+  keeper.set([instance('a')]);
+  await until(() => keeper.written);
+  await old.command('REPLICAOF', '127.0.0.1', String(next.port));
+  keeper.set([instance('a')]);
+  await until(() => failures.length >= 8, { timeoutMs: 20_000 });
+  assert.match(failures[0]?.message ?? '', /READONLY/);
+  assert.ok(address.connections < failures.length, `${address.connections} connections, ${failures.length} failures`);
+  address.pointTo(next.port);
+  await until(async () => (await next.command('EXISTS', `${redisKeyPrefix}a`)) === '1');
+  await until(() => keeper.storeUp);
 });
 
 test('a record is back as soon as Redis is, also an empty one', async () => {

@@ -14,12 +14,16 @@ export interface RedisSettings {
   readonly retryTimes: number;
 }
 
+/** A connection is this old before it is given up because Redis only reads: a master that is being elected must not be met by a storm of connections. */
+const minConnectionMs = 1000;
+
 /** One connection to Redis that comes back by itself. The only user of ioredis. */
 export class RedisStore implements Disposable {
   readonly #redis: Redis;
   readonly #settings: RedisSettings;
   readonly #closing = new AbortController();
   #connections = 0;
+  #connectedAtMs = 0;
   #lastError: unknown;
 
   constructor(settings: RedisSettings) {
@@ -33,6 +37,9 @@ export class RedisStore implements Disposable {
       connectTimeout: settings.socketTimeoutMs,
       socketTimeout: settings.socketTimeoutMs,
       retryStrategy: (times) => retryDelayMs(times, Math.random),
+      // A master that was demoted keeps its connections, and refuses writes for ever; the address may lead to the new one by now.
+      reconnectOnError: ({ message }) =>
+        message.startsWith('READONLY') && performance.now() - this.#connectedAtMs > minConnectionMs,
       // A command either goes out now or fails: one that waited would be sent at a time when it is no longer meant.
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
@@ -44,6 +51,7 @@ export class RedisStore implements Disposable {
     });
     this.#redis.on('ready', () => {
       this.#connections++;
+      this.#connectedAtMs = performance.now();
     });
     this.#redis.on('error', (error) => {
       this.#lastError = error;
