@@ -14,6 +14,10 @@ export class EtcdPlace implements RecordPlace {
   #at: number;
   #lease: string | null = null;
   #doubt = (): void => undefined;
+  /** How long one member may take; null: as long as its connection allows. */
+  #memberTimeoutMs: number | null = null;
+  /** Ends the member in use when its time is over. */
+  #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(podName: string, settings: EtcdSettings & { leaseTtlSeconds: number }) {
@@ -50,12 +54,18 @@ export class EtcdPlace implements RecordPlace {
     return await this.#use(async (connection) => this.#lease !== null && (await connection.keepAlive(this.#lease)));
   }
 
+  hurry(timeoutMs: number): void {
+    this.#memberTimeoutMs = timeoutMs / this.#settings.urls.length;
+    this.#limit();
+  }
+
   onDoubt(listener: () => void): void {
     this.#doubt = listener;
   }
 
   [Symbol.dispose](): void {
     this.#closed = true;
+    clearTimeout(this.#timer);
     this.#disconnect();
   }
 
@@ -63,6 +73,7 @@ export class EtcdPlace implements RecordPlace {
   async #use<T>(work: (connection: EtcdConnection) => Promise<T>): Promise<T> {
     const { urls } = this.#settings;
     for (let failures = 0; ; failures++) {
+      this.#limit();
       try {
         return await work(this.#connection ?? (await this.#connect()));
       } catch (error) {
@@ -71,6 +82,12 @@ export class EtcdPlace implements RecordPlace {
         if (this.#closed || failures + 1 >= urls.length) throw error;
       }
     }
+  }
+
+  /** Begins the time of the member in use, or of the next one. */
+  #limit(): void {
+    clearTimeout(this.#timer);
+    if (this.#memberTimeoutMs !== null) this.#timer = setTimeout(() => this.#disconnect(), this.#memberTimeoutMs);
   }
 
   async #connect(): Promise<EtcdConnection> {

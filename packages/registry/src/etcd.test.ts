@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { GatewayError, Instance } from '@llm-gateway/protocol';
 import { startEtcd, startEtcdCluster, startProxy, until } from '@llm-gateway/testing';
 import { EtcdConnection, type EtcdSettings } from './etcd.ts';
@@ -333,6 +333,37 @@ test('a keeper puts its record under a lease, and takes a new lease at once when
   assert.deepEqual((await connection.read(etcdKeyPrefix)).entries, []);
   assert.deepEqual(await leases(), []);
 });
+
+for (const [kind, underWay] of [
+  ['that is idle', false],
+  ['that is just writing', true],
+] as const) {
+  test(`a keeper ${kind} removes its record in time although its member hangs`, async () => {
+    await using cluster = await startEtcdCluster(3);
+    const [hanging, second, third] = cluster.nodes;
+    assert.ok(hanging && second && third);
+    await using toSecond = await startProxy(second.port);
+    await using toThird = await startProxy(third.port);
+    await Promise.all([toSecond.cut(), toThird.cut()]);
+    const endpoints = [hanging, toSecond, toThird].map(({ endpoint }) => endpoint).join();
+    const place = new EtcdPlace('a', { ...settings(endpoints, { dialTimeoutMs: 15_000 }), leaseTtlSeconds });
+    await using keeper = new Keeper(place, { ttlMs: 60_000, onFailure() {} });
+    keeper.set([instance('a')]);
+    await until(() => keeper.written);
+    await Promise.all([toSecond.restore(), toThird.restore()]);
+    await hanging.kill('SIGSTOP');
+    // It may have led.
+    await until(() => second.command('put', 'any', 'value'), { timeoutMs: 30_000 });
+    if (underWay) {
+      keeper.set([instance('a')]);
+      await setImmediate();
+    }
+    assert.equal(await keeper.remove(6000), true);
+    using connection = new EtcdConnection(second.url, settings(second.endpoint));
+    assert.deepEqual((await connection.read(etcdKeyPrefix)).entries, []);
+    await hanging.kill('SIGCONT');
+  });
+}
 
 test('a keeper renews its lease, and without it the record goes', async () => {
   await using etcd = await startEtcd();

@@ -11,6 +11,8 @@ export interface RecordPlace extends Disposable {
   readonly renewIntervalMs: number | null;
   /** Keeps what was put; false when it is gone. */
   renew(): Promise<boolean>;
+  /** From now on, and for what is under way, all members must have been tried in this time. Absent: there is but one. */
+  hurry?(timeoutMs: number): void;
   /** Hears when what was put may be gone: the connection was lost, or somebody removed it. */
   onDoubt(listener: () => void): void;
 }
@@ -67,6 +69,7 @@ export class Keeper implements RecordKeeper {
     const timer = setTimeout(() => resolve(false), timeoutMs);
     this.#removing = () => resolve(true);
     this.#wanted = [];
+    this.#place.hurry?.(timeoutMs);
     this.#soil();
     const removed = await promise;
     clearTimeout(timer);
