@@ -1,4 +1,4 @@
-import { readEtcdEndpoints, readStaticEndpoints } from './endpoints.ts';
+import { isHost, readEtcdEndpoints, readStaticEndpoints } from './endpoints.ts';
 
 /** How to reach the store of discovery records: flags of everyone who reads or writes it. */
 export const storeOptions = {
@@ -8,7 +8,13 @@ export const storeOptions = {
     choices: ['redis', 'etcd', 'endpoints'],
     description: 'Where LLM instances are discovered: redis, etcd, or a static list of endpoints',
   },
-  'discovery-redis-host': { type: 'string', default: 'redis', description: 'Redis host' },
+  'discovery-redis-host': {
+    type: 'string',
+    default: 'redis',
+    description: 'Redis host',
+    // Empty would mean this machine, and a port or a scheme in it is a name that is looked up for ever.
+    validate: (value: string) => (isHost(value) ? undefined : 'allowed: an IP address or a host name'),
+  },
   'discovery-redis-port': { type: 'integer', default: 6379, min: 1, max: 65535, description: 'Redis port' },
   'discovery-redis-username': { type: 'string', default: '', description: 'Redis ACL user; sent only when set' },
   'discovery-redis-password': {

@@ -83,8 +83,11 @@ function mistakes(values: OptionValues<readonly [typeof registrarOptions, typeof
       `--entrypoint-port: ${values.entrypointPort}; the port of the last of ${values.dpSizeLocal} ranks is above 65535`,
     );
   }
-  if (!values.healthPath.startsWith('/')) {
-    found.push(`--health-path: ${JSON.stringify(values.healthPath)}; a path begins with /`);
+  // What may stand in the first line of a request: with anything else none is made.
+  if (!/^\/[\x21-\x7e]*$/.test(values.healthPath)) {
+    found.push(
+      `--health-path: ${JSON.stringify(values.healthPath)}; a path begins with / and has no blanks, only ASCII`,
+    );
   }
   const [ttlFlag, ttlMs] =
     values.llmBackendDiscovery === 'etcd'

@@ -264,6 +264,25 @@ test('a registrar without a name, an address or a store does not start', async (
     assert.ok(registrar.output().includes(flag));
 });
 
+test('a flag that could only fail later ends with 64, and is named', async () => {
+  const pod = ['--pod-name', 'pod-a', '--entrypoint-ip', '127.0.0.1'];
+  for (const [flag, value] of [
+    ['--health-path', '/a b'],
+    ['--health-path', '/ü'],
+    ['--health-path', 'health'],
+    ['--pod-name', 'x'.repeat(254)],
+    ['--discovery-redis-host', ''],
+    ['--discovery-redis-host', 'redis:6379'],
+    ['--discovery-redis-host', 'redis://redis'],
+  ] as const) {
+    const rest = pod.filter((_, at) => pod[at - (at % 2)] !== flag);
+    await using registrar = await startService('registrar', [...rest, flag, value], { until: 'spawned' });
+    assert.deepEqual(await registrar.exited, { code: 64, signal: null });
+    assert.equal(registrar.lines().length, 1);
+    assert.ok(registrar.output().includes(flag), registrar.output());
+  }
+});
+
 test('a heartbeat that comes later than the record expires is refused, and the flags are named', async () => {
   const pod = ['--pod-name', 'pod-a', '--entrypoint-ip', '127.0.0.1'];
   for (const { ttl, heartbeatMs } of [
