@@ -99,14 +99,14 @@ export class RedisReader implements StoreReader {
     return [...keys];
   }
 
-  /** Null when this user may not ask. */
+  /** Null when this user may not ask, or nobody may: the command can be taken away in Redis's configuration. */
   async #time(): Promise<number | null> {
     if (!this.#tellsTime) return null;
     try {
       const [seconds, microseconds] = await this.#store.call((redis) => redis.time());
       return Number(seconds) * 1000 + Number(microseconds) / 1000;
     } catch (error) {
-      if (!(error instanceof GatewayError && error.message.includes('NOPERM'))) throw error;
+      if (!(error instanceof GatewayError && /NOPERM|unknown command/.test(error.message))) throw error;
       this.#tellsTime = false;
       return null;
     }

@@ -3,7 +3,15 @@ import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 import { test } from 'node:test';
 import type { GatewayError, Instance } from '@llm-gateway/protocol';
-import { startProxy, startRedis, until } from '@llm-gateway/testing';
+import {
+  findBinary,
+  freePort,
+  startProcess,
+  startProxy,
+  startRedis,
+  temporaryFolder,
+  until,
+} from '@llm-gateway/testing';
 import { Keeper } from './keeper.ts';
 import { decodeRecord, encodeRecord, redisKeyPrefix } from './record.ts';
 import { RedisStore } from './redis.ts';
@@ -223,6 +231,18 @@ test('a reader logs in with a password, and as a user who may only read', async 
   await until(() => wrong.failures.length > 0);
   assert.equal(wrong.last?.kind, 'lost');
   assert.match(wrong.failures[0]?.message ?? '', /WRONGPASS/);
+});
+
+test('a Redis whose TIME was taken away is read without', async () => {
+  const port = await freePort();
+  const flags = ['--bind', '127.0.0.1', '--port', String(port), '--save', '', '--rename-command', 'TIME', ''];
+  await using redis = await startProcess(await findBinary('redis-server'), flags, { cwd: temporaryFolder() });
+  await redis.waitForLine(/Ready to accept connections/);
+  using store = new RedisStore(settings(port));
+  await put(store, 'a');
+  await using reading = new Reading(port);
+  await reading.showsPods(['a']);
+  assert.ok(reading.last?.kind === 'loaded' && reading.last.storeWallMs === null);
 });
 
 test('a keeper writes the record with a fresh timestamp and twice the TTL, and removes it', async () => {
