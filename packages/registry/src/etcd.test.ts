@@ -299,15 +299,41 @@ test('readers and keepers log in, and do without where a wiped cluster knows no 
 
   await using wrong = new Reading(settings(etcd.endpoint, { username: 'gateway', password: 'wrong' }));
   await using anonymous = new Reading(settings(etcd.endpoint));
-  await until(() => wrong.lost && anonymous.lost);
+  await using nameless = new Reading(settings(etcd.endpoint, { password: 'secret' }));
+  await using wordless = new Reading(settings(etcd.endpoint, { username: 'gateway' }));
+  await until(() => [wrong, anonymous, nameless, wordless].every(({ lost }) => lost));
   assert.match(wrong.failures[0]?.message ?? '', /authentication failed/);
-  assert.match(anonymous.failures[0]?.message ?? '', /user name is empty/);
+  for (const { failures } of [anonymous, nameless, wordless]) {
+    assert.match(failures[0]?.message ?? '', /user name is empty/, 'only one of the two is not sent');
+  }
 
   await etcd.kill();
   etcd.wipe();
   await etcd.start();
   await until(() => reading.loads().length > 1 && !reading.lost, { timeoutMs: 30_000 });
   await reading.shows({ a: '10.0.0.1' });
+});
+
+test('a reader needs the right to read the prefix, a keeper to read and write it, and no more', async () => {
+  await using etcd = await startEtcd({ user: { name: 'root', password: 'secret' } });
+  for (const right of ['read', 'readwrite']) {
+    await etcd.command('role', 'add', right);
+    await etcd.command('role', 'grant-permission', right, '--prefix=true', right, etcdKeyPrefix);
+    await etcd.command('user', 'add', `${right}-only:word`);
+    await etcd.command('user', 'grant-role', `${right}-only`, right);
+  }
+  const as = (right: string) => settings(etcd.endpoint, { username: `${right}-only`, password: 'word' });
+  await using reading = new Reading(as('read'));
+  const options = { ttlMs: 60_000, onFailure: (error: GatewayError) => assert.fail(error) };
+  await using keeper = new Keeper(new EtcdPlace('a', { ...as('readwrite'), leaseTtlSeconds: 3 }), options);
+  keeper.set([instance('a')]);
+  await reading.shows({ a: '10.0.0.1' });
+  const writtenMs = performance.now();
+  await until(() => performance.now() - writtenMs > 4000);
+  await reading.shows({ a: '10.0.0.1' });
+  assert.equal(await keeper.remove(5000), true);
+  await reading.shows({});
+  assert.deepEqual(reading.failures, []);
 });
 
 test('a keeper puts its record under a lease, and takes a new lease at once when it is lost', async () => {

@@ -124,6 +124,24 @@ test('a pod with a new address under its old name replaces it', () => {
   assert.equal(replay.listed.get('a_dp0')?.host, '10.0.0.4', 'also with an older timestamp');
 });
 
+test('a change of any field under the same id is a replacement', () => {
+  const changes: Partial<Instance>[] = [
+    { port: 8001 },
+    { kvHost: '10.0.0.2' },
+    { kvPort: 20_001 },
+    { roles: ['prefill'] },
+    { dpRank: 1 },
+    { dpSize: 2 },
+    { model: 'm' },
+  ];
+  const replay = new Replay().loaded({ a: record('a', noonMs) });
+  for (const [at, change] of changes.entries()) {
+    replay.pass(1, () => ({ a: record('a', noonMs, change) }));
+    assert.deepEqual(replay.listed.get('a_dp0'), record('a', noonMs, change).instances[0]);
+    assert.equal(replay.changes, 2 + at);
+  }
+});
+
 test('a record whose timestamp stands still expires one TTL after it', () => {
   const replay = new Replay();
   const a = record('a', noonMs - 20_000);

@@ -86,11 +86,18 @@ function unescaped(_: string, hex?: string, control?: string, plain?: string): s
   return plain ?? '';
 }
 
-/** The ranks in a record's bytes: per instance its `dp_rank`, read field by field. */
-function ranks(record: Buffer): number[] {
+/** The instances in a record's bytes, read field by field. */
+function instances(record: Buffer): { port: number; dpRank: number; dpSize: number }[] {
   return fields(record)
     .filter(({ number }) => number === 4)
-    .map(({ bytes }) => fields(bytes).find(({ number }) => number === 6)?.value ?? 0);
+    .map(({ bytes }) => {
+      const value = (wanted: number) => fields(bytes).find(({ number }) => number === wanted)?.value ?? 0;
+      return { port: value(3), dpRank: value(6), dpSize: value(7) };
+    });
+}
+
+function ranks(record: Buffer): number[] {
+  return instances(record).map(({ dpRank }) => dpRank);
 }
 
 interface Field {
@@ -141,6 +148,11 @@ test('the record holds the ranks that are healthy: one of four dead, all dead, b
   await holds(redis, [0, 1, 2, 3]);
   engines.kill(2);
   await holds(redis, [0, 1, 3]);
+  assert.deepEqual(
+    instances(await redisRecord(redis)),
+    [0, 1, 3].map((dpRank) => ({ port: engines.port + dpRank, dpRank, dpSize: 4 })),
+    'each rank has a port of its own, and the size is that of the pod',
+  );
   for (const rank of [0, 1, 3]) engines.kill(rank);
   await until(async () => (await redis.command('EXISTS', redisKey)) === '0');
   assert.equal(await registrar.ready(), false);
