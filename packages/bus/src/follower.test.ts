@@ -1,16 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { Instance } from '@llm-gateway/protocol';
+import type { Instance, InstancesChange, InstancesPage } from '@llm-gateway/protocol';
 import fc from 'fast-check';
-import {
-  type Changed,
-  type FollowerEffect,
-  type FollowerEvent,
-  type FollowerState,
-  initialFollower,
-  type Page,
-  step,
-} from './follower.ts';
+import { type FollowerEffect, type FollowerEvent, type FollowerState, initialFollower, step } from './follower.ts';
 
 const heartbeatMs = 1_000;
 
@@ -50,7 +42,7 @@ class Followed {
     }
   }
 
-  hears(message: Changed): void {
+  hears(message: InstancesChange): void {
     this.tell({ type: 'changed', message });
   }
 
@@ -68,17 +60,22 @@ function instance(id: string): Instance {
   return { id, roles: ['neutral'], host: '10.0.0.1', port: 1, kvHost: '', kvPort: 0, dpRank: 0, dpSize: 1, model: '' };
 }
 
-function page(replica: string, revision: number, ids: string[], more: Partial<Page> = {}): FollowerEvent {
+function page(replica: string, revision: number, ids: string[], more: Partial<InstancesPage> = {}): FollowerEvent {
   const whole = { replica, revision, storeUp: true, instances: ids.map(instance), more: false, ...more };
   return { type: 'page', page: whole };
 }
 
-function change(replica: string, revision: number, ids: string[], more: Partial<Changed> = {}): Changed {
+function change(
+  replica: string,
+  revision: number,
+  ids: string[],
+  more: Partial<InstancesChange> = {},
+): InstancesChange {
   const upserts = ids.map(instance);
   return { replica, revision, previous: revision - 1, storeUp: true, upserts, removals: [], ...more };
 }
 
-function beat(replica: string, revision: number, storeUp = true): Changed {
+function beat(replica: string, revision: number, storeUp = true): InstancesChange {
   return { replica, revision, previous: revision, storeUp, upserts: [], removals: [] };
 }
 

@@ -1,4 +1,4 @@
-import type { EventMessage, Instance, instancesChanged, instancesList, RequestMessage } from '@llm-gateway/protocol';
+import type { Instance, InstancesChange, InstancesPage } from '@llm-gateway/protocol';
 
 /**
  * Which replica of discovery to believe, as a pure state machine; `follow.ts` connects it to a bus.
@@ -6,9 +6,6 @@ import type { EventMessage, Instance, instancesChanged, instancesList, RequestMe
  * It follows one replica at a time, because revisions of two replicas cannot be compared. A failure never takes the list away: until another
  * list arrived that is at least as good, the old one stays.
  */
-
-export type Changed = typeof instancesChanged extends EventMessage<infer Payload> ? Payload : never;
-export type Page = typeof instancesList extends RequestMessage<infer _Query, infer Reply> ? Reply : never;
 
 export interface FollowerState {
   /** The replica that is followed; null before the first list. */
@@ -42,12 +39,12 @@ interface Listing {
   readonly instances: readonly Instance[];
   readonly restarts: number;
   /** Changes that arrived meanwhile; those newer than the list are applied after it. */
-  readonly kept: readonly Changed[];
+  readonly kept: readonly InstancesChange[];
 }
 
 export type FollowerEvent =
-  | { readonly type: 'changed'; readonly message: Changed }
-  | { readonly type: 'page'; readonly page: Page }
+  | { readonly type: 'changed'; readonly message: InstancesChange }
+  | { readonly type: 'page'; readonly page: InstancesPage }
   | { readonly type: 'failed' }
   | { readonly type: 'connected' }
   | { readonly type: 'tick' };
@@ -125,7 +122,7 @@ function onTick(state: FollowerState, clock: FollowerClock): Step {
   return isFresh(state.heardMs, clock) ? still(state) : list(state, bestOwner(state, clock), 'silent');
 }
 
-function onChanged(before: FollowerState, message: Changed, clock: FollowerClock): Step {
+function onChanged(before: FollowerState, message: InstancesChange, clock: FollowerClock): Step {
   const state = hear(before, message, clock);
   if (state.listing !== null) {
     const kept = [...state.listing.kept, message].slice(-maxKept);
@@ -137,7 +134,7 @@ function onChanged(before: FollowerState, message: Changed, clock: FollowerClock
 }
 
 /** A message of the replica that is followed. */
-function onFollowed(before: FollowerState, message: Changed, clock: FollowerClock): Step {
+function onFollowed(before: FollowerState, message: InstancesChange, clock: FollowerClock): Step {
   const { replica, storeUp, revision } = message;
   const state: FollowerState = { ...before, heardMs: clock.nowMs, storeUp };
   if (!state.applies) {
@@ -171,7 +168,7 @@ function leaveWithoutStore(state: FollowerState, clock: FollowerClock): Step {
   return better === null ? still(state) : list(state, better, 'store');
 }
 
-function onPage(before: FollowerState, page: Page, clock: FollowerClock): Step {
+function onPage(before: FollowerState, page: InstancesPage, clock: FollowerClock): Step {
   const { listing } = before;
   if (listing === null) return still(before);
   const state = hear(before, page, clock);
@@ -195,8 +192,8 @@ function onPage(before: FollowerState, page: Page, clock: FollowerClock): Step {
 /** A whole list arrived. */
 function onList(
   state: FollowerState,
-  page: Page,
-  { kept, clock }: { readonly kept: readonly Changed[]; readonly clock: FollowerClock },
+  page: InstancesPage,
+  { kept, clock }: { readonly kept: readonly InstancesChange[]; readonly clock: FollowerClock },
 ): Step {
   if (!page.storeUp) {
     // Each replica is asked once at most: what it answered is what is known of it now.
@@ -245,7 +242,7 @@ function onFailed(state: FollowerState, clock: FollowerClock): Step {
 }
 
 /** What arrived during a list, after it. */
-function replay(done: Step, kept: readonly Changed[], clock: FollowerClock): Step {
+function replay(done: Step, kept: readonly InstancesChange[], clock: FollowerClock): Step {
   let { state } = done;
   const effects = [...done.effects];
   for (const message of kept) {
@@ -261,13 +258,13 @@ function listUnlessFailed(
   state: FollowerState,
   owner: string | null,
   why: ListCause,
-  kept: readonly Changed[] = [],
+  kept: readonly InstancesChange[] = [],
 ): Step {
   if (state.retryMs === null) return list(state, owner, why, kept);
   return still({ ...state, retryMs: Math.min(state.retryMs, state.failedMs + retryBaseMs) });
 }
 
-function list(state: FollowerState, owner: string | null, why: ListCause, kept: readonly Changed[] = []): Step {
+function list(state: FollowerState, owner: string | null, why: ListCause, kept: readonly InstancesChange[] = []): Step {
   const listing: Listing = { owner, replica: null, revision: 0, instances: [], restarts: 0, kept };
   return {
     state: { ...state, listing, retryMs: null },

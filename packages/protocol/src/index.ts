@@ -1,6 +1,6 @@
 export { type ErrorBody, type ErrorCode, errorBody, errorCodes, GatewayError } from './errors.ts';
 export { FinishReason } from './finish-reason.ts';
-export { Instance, InstanceAddress, type Role, roles } from './instance.ts';
+export { Instance, InstanceAddress, isSameInstance, type Role, roles } from './instance.ts';
 export {
   type Codec,
   defineEvent,
@@ -16,6 +16,8 @@ export {
   catalogue,
   copyOutcomes,
   Decision,
+  InstancesChange,
+  InstancesPage,
   instancesChanged,
   instancesList,
   isAsk,
@@ -31,6 +33,8 @@ export {
   outcomeReport,
   RetryOffer,
   RetryReply,
+  RouteQuery,
+  RouteReply,
   retryOffer,
   routeDecide,
   stages,

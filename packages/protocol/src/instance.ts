@@ -24,6 +24,21 @@ export const Instance = Type.Object({
 });
 export type Instance = Static<typeof Instance>;
 
+/** Whether two descriptions of one instance say the same. Ids are not compared. */
+export function isSameInstance(a: Instance, b: Instance): boolean {
+  return (
+    a.host === b.host &&
+    a.port === b.port &&
+    a.kvHost === b.kvHost &&
+    a.kvPort === b.kvPort &&
+    a.dpRank === b.dpRank &&
+    a.dpSize === b.dpSize &&
+    a.model === b.model &&
+    a.roles.length === b.roles.length &&
+    a.roles.every((role, at) => role === b.roles[at])
+  );
+}
+
 /** The part of an instance that a caller needs to reach it. */
 export const InstanceAddress = Type.Object({
   id: Type.String(),

@@ -57,50 +57,52 @@ export const Decision = Type.Union([Internal, InternalPair, External, Unknown, N
 export type Decision = Static<typeof Decision>;
 
 /** A batch of questions; answers come in the same order. A generation that differs from the router's own is answered with no decisions. */
-export const routeDecide = defineRequest(
-  subjects.routeDecide,
-  Type.Object({
-    ingress: Type.String(),
-    /** Fingerprint of the route config and policy: endpoints are named by index, so both sides must hold the same. */
-    generation: Type.String(),
-    /** Not checked here, so that one ask that does not fit fails alone: the router asks `isAsk` of each. */
-    asks: Type.Array(Type.Unsafe<Ask>({})),
-  }),
-  Type.Object({
-    router: Type.String(),
-    /** Counts this router's replies to this ingress; echoed in its load reports, see `loadReport`. */
-    sequence: Count,
-    generation: Type.String(),
-    decisions: Type.Array(Decision),
-  }),
-);
+export const RouteQuery = Type.Object({
+  ingress: Type.String(),
+  /** Fingerprint of the route config and policy: endpoints are named by index, so both sides must hold the same. */
+  generation: Type.String(),
+  /** Not checked here, so that one ask that does not fit fails alone: the router asks `isAsk` of each. */
+  asks: Type.Array(Type.Unsafe<Ask>({})),
+});
+export type RouteQuery = Static<typeof RouteQuery>;
+
+export const RouteReply = Type.Object({
+  router: Type.String(),
+  /** Counts this router's replies to this ingress; echoed in its load reports, see `loadReport`. */
+  sequence: Count,
+  generation: Type.String(),
+  decisions: Type.Array(Decision),
+});
+export type RouteReply = Static<typeof RouteReply>;
+export const routeDecide = defineRequest(subjects.routeDecide, RouteQuery, RouteReply);
 
 /** One page of a replica's instances, sorted by id. A further page is asked of the same replica, with the last id seen. */
+export const InstancesPage = Type.Object({
+  replica: Type.String(),
+  /** A page of another revision than the first means: begin again. */
+  revision: Count,
+  storeUp: Type.Boolean(),
+  instances: Type.Array(Instance),
+  more: Type.Boolean(),
+});
+export type InstancesPage = Static<typeof InstancesPage>;
 export const instancesList = defineRequest(
   subjects.instancesList,
   Type.Object({ after: Type.Optional(Type.String()) }),
-  Type.Object({
-    replica: Type.String(),
-    /** A page of another revision than the first means: begin again. */
-    revision: Count,
-    storeUp: Type.Boolean(),
-    instances: Type.Array(Instance),
-    more: Type.Boolean(),
-  }),
+  InstancesPage,
 );
 
 /** A change of the set, or with none a heartbeat (each second). `previous` ≠ the revision a follower holds means it missed one. */
-export const instancesChanged = defineEvent(
-  subjects.instancesChanged,
-  Type.Object({
-    replica: Type.String(),
-    revision: Count,
-    previous: Count,
-    storeUp: Type.Boolean(),
-    upserts: Type.Array(Instance),
-    removals: Type.Array(Type.String()),
-  }),
-);
+export const InstancesChange = Type.Object({
+  replica: Type.String(),
+  revision: Count,
+  previous: Count,
+  storeUp: Type.Boolean(),
+  upserts: Type.Array(Instance),
+  removals: Type.Array(Type.String()),
+});
+export type InstancesChange = Static<typeof InstancesChange>;
+export const instancesChanged = defineEvent(subjects.instancesChanged, InstancesChange);
 
 /**
  * What one ingress holds in flight: a gauge, so nothing can leak; instances with none are left out.

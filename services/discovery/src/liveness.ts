@@ -1,4 +1,4 @@
-import type { Instance } from '@llm-gateway/protocol';
+import { type Instance, isSameInstance } from '@llm-gateway/protocol';
 import type { PodRecord, Records, StoreEvent } from '@llm-gateway/registry';
 
 /**
@@ -176,21 +176,8 @@ function reuse(before: Pod, record: PodRecord): readonly Instance[] {
   const known = new Map(before.instances.map((instance) => [instance.id, instance]));
   return record.instances.map((instance) => {
     const old = known.get(instance.id);
-    return old && isSame(old, instance) ? old : instance;
+    return old && isSameInstance(old, instance) ? old : instance;
   });
-}
-
-function isSame(a: Instance, b: Instance): boolean {
-  return (
-    a.host === b.host &&
-    a.port === b.port &&
-    a.kvHost === b.kvHost &&
-    a.kvPort === b.kvPort &&
-    a.dpRank === b.dpRank &&
-    a.dpSize === b.dpSize &&
-    a.model === b.model &&
-    a.roles.join() === b.roles.join()
-  );
 }
 
 /** Ids never collide between pods: they begin with the pod's name and end in the rank. */

@@ -1,7 +1,4 @@
-import type { EventMessage, Instance, instancesChanged, instancesList, RequestMessage } from '@llm-gateway/protocol';
-
-type Changed = typeof instancesChanged extends EventMessage<infer Payload> ? Payload : never;
-type Page = typeof instancesList extends RequestMessage<infer _Query, infer Reply> ? Reply : never;
+import type { Instance, InstancesChange, InstancesPage } from '@llm-gateway/protocol';
 
 /** Far enough under NATS's 1 MB that one message never holds up the others on a connection. */
 const defaultMaxBytes = 192 * 1024;
@@ -28,8 +25,8 @@ export class Revisions {
   }
 
   /** The messages that announce a change, in order; a large one takes several, each a revision of its own. None for no change. */
-  change(upserts: readonly Instance[], removals: readonly string[], storeUp: boolean): Changed[] {
-    const messages: Changed[] = [];
+  change(upserts: readonly Instance[], removals: readonly string[], storeUp: boolean): InstancesChange[] {
+    const messages: InstancesChange[] = [];
     let open: { upserts: Instance[]; removals: string[]; bytes: number } = { upserts: [], removals: [], bytes: 0 };
     const room = (bytes: number): typeof open => {
       if (open.bytes > 0 && open.bytes + bytes > this.#maxBytes) {
@@ -55,13 +52,13 @@ export class Revisions {
     return messages;
   }
 
-  heartbeat(storeUp: boolean): Changed {
+  heartbeat(storeUp: boolean): InstancesChange {
     const revision = this.#revision;
     return { replica: this.replica, revision, previous: revision, storeUp, upserts: [], removals: [] };
   }
 
   /** The instances after id `after` (all of them without it), as many as fit into one message. */
-  page(after: string | undefined, storeUp: boolean): Page {
+  page(after: string | undefined, storeUp: boolean): InstancesPage {
     this.#sorted ??= [...this.#held.keys()].sort();
     const instances: Instance[] = [];
     let bytes = 0;
@@ -76,7 +73,7 @@ export class Revisions {
     return { replica: this.replica, revision: this.#revision, storeUp, instances, more: at < this.#sorted.length };
   }
 
-  #next(upserts: Instance[], removals: string[], storeUp: boolean): Changed {
+  #next(upserts: Instance[], removals: string[], storeUp: boolean): InstancesChange {
     const previous = this.#revision++;
     return { replica: this.replica, revision: this.#revision, previous, storeUp, upserts, removals };
   }

@@ -1,21 +1,6 @@
-import { type Ask, type Decision, GatewayError, isAsk } from '@llm-gateway/protocol';
+import { type Ask, type Decision, GatewayError, isAsk, type RouteQuery, type RouteReply } from '@llm-gateway/protocol';
 import type { DecideContext, Fleet, RouteTable } from '@llm-gateway/routing';
 import type { Observer } from './observer.ts';
-
-/** The query of `routeDecide`. */
-interface Query {
-  readonly ingress: string;
-  readonly generation: string;
-  readonly asks: readonly Ask[];
-}
-
-/** The reply of `routeDecide`. */
-interface Reply {
-  router: string;
-  sequence: number;
-  generation: string;
-  decisions: Decision[];
-}
 
 /** Answers batches of asks for one router. */
 export class Responder {
@@ -34,7 +19,7 @@ export class Responder {
   }
 
   /** `clock` in monotonic milliseconds, `random` in [0, 1). */
-  answer({ ingress, generation, asks }: Query, clock: () => number, random: () => number): Reply {
+  answer({ ingress, generation, asks }: RouteQuery, clock: () => number, random: () => number): RouteReply {
     this.#sequence += 1;
     const reply = { router: this.#router, sequence: this.#sequence, generation: this.#table.generation };
     if (generation !== this.#table.generation) {
