@@ -1,11 +1,11 @@
 import { GatewayError, type Instance } from '@llm-gateway/protocol';
 import { EtcdConnection, type EtcdSettings } from './etcd.ts';
-import type { RecordPlace } from './keeper.ts';
+import type { RecordPlace, Renewal } from './keeper.ts';
 import { encodeRecord, etcdKeyPrefix } from './record.ts';
 
 /** A pod's record in etcd, under a lease. It watches its own key, and so knows at once when the lease or the data is lost. */
 export class EtcdPlace implements RecordPlace {
-  readonly renewIntervalMs: number;
+  readonly renewal: Renewal;
   readonly #podName: string;
   readonly #key: string;
   readonly #settings: EtcdSettings & { readonly leaseTtlSeconds: number };
@@ -24,7 +24,7 @@ export class EtcdPlace implements RecordPlace {
     this.#podName = podName;
     this.#key = `${etcdKeyPrefix}${podName}`;
     this.#settings = settings;
-    this.renewIntervalMs = (settings.leaseTtlSeconds * 1000) / 3;
+    this.renewal = { intervalMs: (settings.leaseTtlSeconds * 1000) / 3, renew: () => this.#renew() };
     this.#at = Math.floor(Math.random() * settings.urls.length);
   }
 
@@ -50,10 +50,6 @@ export class EtcdPlace implements RecordPlace {
     });
   }
 
-  async renew(): Promise<boolean> {
-    return await this.#use(async (connection) => this.#lease !== null && (await connection.keepAlive(this.#lease)));
-  }
-
   hurry(timeoutMs: number): void {
     this.#memberTimeoutMs = timeoutMs / this.#settings.urls.length;
     this.#limit();
@@ -67,6 +63,10 @@ export class EtcdPlace implements RecordPlace {
     this.#closed = true;
     clearTimeout(this.#timer);
     this.#disconnect();
+  }
+
+  async #renew(): Promise<boolean> {
+    return await this.#use(async (connection) => this.#lease !== null && (await connection.keepAlive(this.#lease)));
   }
 
   /** Over the connection there is, or a new one to the next endpoint; every failure ends the connection. */

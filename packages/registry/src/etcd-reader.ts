@@ -1,5 +1,6 @@
 import { GatewayError } from '@llm-gateway/protocol';
 import { EtcdConnection, type EtcdEntry, type EtcdHead, type EtcdSettings } from './etcd.ts';
+import { asGatewayError } from './gateway-error.ts';
 import { Pause, retryDelayMs } from './pause.ts';
 import { decodeRecord, etcdKeyPrefix, type PodRecord, type SkipReason } from './record.ts';
 import type { ReaderSink, StoreReader } from './store.ts';
@@ -64,7 +65,7 @@ export class EtcdReader implements StoreReader {
         if (this.#closed) return;
         at++;
         failures++;
-        this.#sink.onFailure(error instanceof GatewayError ? error : unexpected(error));
+        this.#sink.onFailure(asGatewayError(error, 'etcd: reading'));
         if (failures % urls.length !== 0) continue;
         // Once round the list may have been one member that ended, behind an address that all share.
         if (failures > urls.length) this.#lose();
@@ -218,8 +219,4 @@ class Changes {
 
 function podName(key: string): string {
   return key.slice(etcdKeyPrefix.length);
-}
-
-function unexpected(cause: unknown): GatewayError {
-  return new GatewayError('internal', 'etcd: reading failed', { cause });
 }

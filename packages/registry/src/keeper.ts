@@ -1,16 +1,22 @@
-import { GatewayError, type Instance } from '@llm-gateway/protocol';
+import type { GatewayError, Instance } from '@llm-gateway/protocol';
+import { asGatewayError } from './gateway-error.ts';
 import { Pause, retryDelayMs } from './pause.ts';
 import type { RecordKeeper } from './store.ts';
+
+/** What keeps a record in its store between puts. */
+export interface Renewal {
+  readonly intervalMs: number;
+  /** Keeps what was put; false when it is gone. */
+  renew(): Promise<boolean>;
+}
 
 /** One pod's place in one store. All of it rejects with `GatewayError`, each within a deadline of its own. */
 export interface RecordPlace extends Disposable {
   put(instances: readonly Instance[]): Promise<void>;
   /** No error when there is none. */
   remove(): Promise<void>;
-  /** How often `renew` must be called for what was put to stay; null: never. */
-  readonly renewIntervalMs: number | null;
-  /** Keeps what was put; false when it is gone. */
-  renew(): Promise<boolean>;
+  /** Null: what was put stays for its TTL, and only a put prolongs it. */
+  readonly renewal: Renewal | null;
   /** From now on, and for what is under way, all members must have been tried in this time. Absent: there is but one. */
   hurry?(timeoutMs: number): void;
   /** Hears when what was put may be gone: the connection was lost, or somebody removed it. */
@@ -103,7 +109,7 @@ export class Keeper implements RecordKeeper {
         if (this.#closed) return;
         this.#storeUp = false;
         this.#failures++;
-        this.#options.onFailure(error instanceof GatewayError ? error : unexpected(error));
+        this.#options.onFailure(asGatewayError(error, 'keeping the record'));
         await this.#pause.wait(retryDelayMs(this.#failures, Math.random));
       }
     }
@@ -130,17 +136,13 @@ export class Keeper implements RecordKeeper {
 
   async #renew(): Promise<void> {
     const renewAtMs = performance.now();
-    if (await this.#place.renew()) this.#keptAtMs = renewAtMs;
+    if (await this.#place.renewal?.renew()) this.#keptAtMs = renewAtMs;
     else this.#dirty = true;
   }
 
   #renewInMs(): number {
-    const { renewIntervalMs } = this.#place;
-    if (renewIntervalMs === null || this.#keptAtMs === null) return Number.POSITIVE_INFINITY;
-    return this.#keptAtMs + renewIntervalMs - performance.now();
+    const { renewal } = this.#place;
+    if (renewal === null || this.#keptAtMs === null) return Number.POSITIVE_INFINITY;
+    return this.#keptAtMs + renewal.intervalMs - performance.now();
   }
-}
-
-function unexpected(cause: unknown): GatewayError {
-  return new GatewayError('internal', 'keeping the record failed', { cause });
 }

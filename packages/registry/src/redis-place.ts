@@ -5,7 +5,8 @@ import { type RedisSettings, RedisStore } from './redis.ts';
 
 /** A pod's record in Redis: one value that runs out after two TTLs, so that nothing stays of a pod that could not clean up. */
 export class RedisPlace implements RecordPlace {
-  readonly renewIntervalMs = null;
+  /** Each heartbeat writes the record anew. */
+  readonly renewal = null;
   readonly #podName: string;
   readonly #key: string;
   readonly #ttlMs: number;
@@ -25,11 +26,6 @@ export class RedisPlace implements RecordPlace {
 
   async remove(): Promise<void> {
     await this.#store.call((redis) => redis.del(this.#key));
-  }
-
-  /** Never called: each heartbeat writes the record anew. */
-  async renew(): Promise<boolean> {
-    return true;
   }
 
   onDoubt(listener: () => void): void {

@@ -1,4 +1,5 @@
 import { GatewayError } from '@llm-gateway/protocol';
+import { asGatewayError } from './gateway-error.ts';
 import { Pause } from './pause.ts';
 import { decodeRecord, type PodRecord, redisKeyPrefix, type SkipReason } from './record.ts';
 import { type RedisSettings, RedisStore } from './redis.ts';
@@ -54,7 +55,7 @@ export class RedisReader implements StoreReader {
         if (this.#closed) return;
         if (!this.#away) this.#sink.onEvent({ kind: 'lost' });
         this.#away = true;
-        this.#sink.onFailure(error instanceof GatewayError ? error : unexpected(error));
+        this.#sink.onFailure(asGatewayError(error, 'redis: reading'));
       }
       await this.#pause.wait(Math.max(0, startedMs + this.intervalMs - performance.now()));
     }
@@ -121,8 +122,4 @@ export class RedisReader implements StoreReader {
     // A copy: the value as it came is a piece of a far larger chunk of the socket.
     return { value: value && Buffer.from(value), record };
   }
-}
-
-function unexpected(cause: unknown): GatewayError {
-  return new GatewayError('internal', 'redis: reading failed', { cause });
 }
