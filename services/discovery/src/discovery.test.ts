@@ -295,8 +295,10 @@ test('a Redis that is flushed loses nobody, although a pod registers again befor
   await using discovery = await startService('discovery', redisFlags(nats, redis));
   await using listener = new Listener(nats.url);
   await until(() => listener.instances.size === 20);
-  const flush = "local kept = redis.call('GET', KEYS[1]) redis.call('FLUSHALL') redis.call('SET', KEYS[1], kept)";
-  await redis.command('EVAL', flush, '1', 'llumnix:discovery:pod-7');
+  // In one act, so that no poll comes in between.
+  await setRedis(redis, { next: discoveryRecord({ timestampMs: Date.now(), ...neutral('pod-7') }) });
+  const flush = "local next = redis.call('GET', KEYS[1]) redis.call('FLUSHALL') redis.call('SET', KEYS[2], next)";
+  await redis.command('EVAL', flush, '2', 'next', 'llumnix:discovery:pod-7');
   const inState = async (state: string) => (await discovery.metrics()).value('llm_gateway_instances', { state });
   await until(async () => (await inState('held')) === 19);
   await put(redis, ...pods);

@@ -270,11 +270,32 @@ test('pods that vanish while as many stay leave at once, also while others are h
       .names(),
     ['b_dp0', 'c_dp0'],
   );
+  const both = () => ({ c: record('c', noonMs + 1), d: record('d', noonMs + 1) });
+  assert.deepEqual(new Replay().loaded({ a, b, c, d }).pass(1, both).names(), ['c_dp0', 'd_dp0']);
   const held = new Replay().loaded({ a, b, c, d }).lost().loaded({ c, d }, { doubtful: true });
   assert.deepEqual(held.pass(1, () => ({ d })).names(), ['a_dp0', 'b_dp0', 'd_dp0']);
 });
 
-test('most of the pods that vanish at once are held, although one is there and another has just joined', () => {
+test('however many vanish, they leave at once when a record is as it was: nobody emptied the store', () => {
+  const [a, b, c] = [record('a', noonMs), record('b', noonMs), record('c', noonMs)];
+  const stale = record('stale', noonMs - 61_000);
+  assert.deepEqual(
+    new Replay()
+      .loaded({ a, b, c })
+      .pass(1, () => ({ c }))
+      .names(),
+    ['c_dp0'],
+  );
+  assert.deepEqual(
+    new Replay()
+      .loaded({ a, b, stale })
+      .pass(1, () => ({ stale }))
+      .names(),
+    [],
+  );
+});
+
+test('most of the pods that vanish at once are held, although one wrote again and another has just joined', () => {
   const [a, b, c] = [record('a', noonMs), record('b', noonMs), record('c', noonMs)];
   const replay = new Replay().loaded({ a, b, c });
   replay.pass(1, () => ({ c: record('c', replay.wallMs), new: record('new', replay.wallMs) }));

@@ -68,7 +68,7 @@ export function step(state: Liveness, event: StoreEvent, context: { readonly now
     const judge = { storeTimeMs, ttlMs: pace.ttlMs, referenceWallMs: referenceWall(event, now) };
     for (const [name, record] of event.records) pods.set(name, seen(state.pods.get(name), record, judge));
     const missing = [...pods.keys()].filter((name) => !event.records.has(name));
-    const emptied = isEmptied(state.pods, missing);
+    const emptied = isEmptied(state.pods, missing) && !hasSurvivor(state.pods, event.records);
     vanish(pods, missing, { emptied, holdUntilMs: event.doubtful ? storeTimeMs + pace.ttlMs : null });
   } else {
     const judge = { storeTimeMs, ttlMs: pace.ttlMs, referenceWallMs: now.wallMs };
@@ -140,6 +140,14 @@ function firstLife(record: PodRecord, { storeTimeMs, ttlMs, referenceWallMs }: J
 function isEmptied(before: ReadonlyMap<string, Pod>, goneAtOnce: readonly string[]): boolean {
   const gone = goneAtOnce.filter((name) => before.get(name)?.state === 'live').length;
   return gone > 1 && 2 * gone > count(before, ({ state }) => state === 'live');
+}
+
+/** Whether a record is as it was: whoever emptied the store would have taken it, too. Those that register again write a new timestamp. */
+function hasSurvivor(before: ReadonlyMap<string, Pod>, records: Records): boolean {
+  for (const [name, { timestampMs }] of records) {
+    if (before.get(name)?.record.timestampMs === timestampMs) return true;
+  }
+  return false;
 }
 
 /** Removes pods that are gone from the store, or holds them: while they are fresh when it was `emptied`, up to `holdUntilMs` when it may have lost them. */
