@@ -66,7 +66,8 @@ describe('instances of one role each, staged', () => {
 
     const store = [
       ...['--discovery-redis-host', '127.0.0.1', '--discovery-redis-port', String(redis.port)],
-      ...['--discovery-redis-refresh-interval-ms', '100'],
+      // Pods that end in one poll, in which the one that is left writes its heartbeat, are held for this long.
+      ...['--discovery-redis-refresh-interval-ms', '100', '--discovery-redis-status-ttl-ms', '4000'],
     ];
     const register = async (name: string, role: string, { port }: Engine) =>
       stack.use(
