@@ -60,6 +60,23 @@ describe('scanMembers', () => {
     );
   });
 
+  it('finds the end of a string wherever it lies in a long body, and whatever is escaped before it', () => {
+    // Text is searched in stretches of 64 KiB: the quote, the backslashes before it and what follows fall on either side of an edge.
+    const ends = ['x', '\\', '"', '\\"', '\\\\"', '"\\'];
+    for (const edge of [1, 2]) {
+      for (let back = 0; back < 24; back++) {
+        for (const end of ends) {
+          const text = `${'x"'.repeat(4)}${'x'.repeat(edge * 65_536 - back)}${end}`;
+          assert.deepEqual(read(JSON.stringify({ text, after: [end] })), [
+            ['text', text],
+            ['after', [end]],
+          ]);
+        }
+      }
+    }
+    assert.equal(scanMembers(Buffer.from(`{"text":"${'x'.repeat(200_000)}`)), null);
+  });
+
   it('refuses what is no whole object', () => {
     for (const text of [
       '',

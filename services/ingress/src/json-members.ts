@@ -25,6 +25,8 @@ const CLOSE_BRACE = 0x7d;
 
 /** Strings longer than this are searched by native code, shorter ones are not worth the call. */
 const shortString = 24;
+/** So much of the bytes is held as text at once. */
+const stretchBytes = 65_536;
 /** A string in which so many searches found an escaped quote every few bytes (code, JSON in JSON) is read byte by byte to its end. */
 const denseSearches = 64;
 const denseBytes = 16;
@@ -33,8 +35,41 @@ const denseBytes = 16;
 const structural = new Uint8Array(256);
 for (const byte of [QUOTE, OPEN_BRACE, OPEN_BRACKET, CLOSE_BRACE, CLOSE_BRACKET]) structural[byte] = 1;
 
+/**
+ * Finds quotes by native code. It searches text, made of one stretch of the bytes after the other, because a search in a Buffer costs several
+ * times one in a string, and a prompt of natural language has a quote every few words. Positions that are asked for never go back.
+ */
+class Quotes {
+  readonly bytes: Buffer;
+  #text = '';
+  #start = 0;
+  #end = 0;
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
+  }
+
+  /** The first quote at `from` or behind it; -1 when there is none. */
+  next(from: number): number {
+    for (let at = from; at < this.bytes.length; at = this.#end) {
+      if (at >= this.#end) this.#load(at);
+      const found = this.#text.indexOf('"', at - this.#start);
+      if (found >= 0) return this.#start + found;
+    }
+    return -1;
+  }
+
+  #load(start: number): void {
+    // In Latin-1 each byte is one character, whatever it is a part of in UTF-8.
+    this.#text = this.bytes.toString('latin1', start, start + stretchBytes);
+    this.#start = start;
+    this.#end = start + this.#text.length;
+  }
+}
+
 /** The members of the object that `bytes` hold, in their order, repeated keys included; null when it is no object, or one of too many. */
 export function scanMembers(bytes: Buffer): Member[] | null {
+  const quotes = new Quotes(bytes);
   let at = skipSpace(bytes, 0);
   if (bytes[at] !== OPEN_BRACE) return null;
   const members: Member[] = [];
@@ -43,11 +78,11 @@ export function scanMembers(bytes: Buffer): Member[] | null {
   for (;;) {
     if (bytes[at] !== QUOTE) return null;
     const keyStart = at;
-    const keyEnd = skipString(bytes, at);
+    const keyEnd = skipString(quotes, at);
     at = skipSpace(bytes, keyEnd);
     if (keyEnd < 0 || bytes[at] !== COLON) return null;
     const valueStart = skipSpace(bytes, at + 1);
-    const valueEnd = skipValue(bytes, valueStart);
+    const valueEnd = skipValue(quotes, valueStart);
     if (valueEnd < 0 || members.length === maxMembers) return null;
     members.push({ key: readKey(bytes, keyStart, keyEnd), keyStart, valueStart, valueEnd });
     at = skipSpace(bytes, valueEnd);
@@ -78,7 +113,8 @@ function skipSpace(bytes: Buffer, from: number): number {
 }
 
 /** Behind the closing quote of the string that begins at `from`; -1 when it never closes. */
-function skipString(bytes: Buffer, from: number): number {
+function skipString(quotes: Quotes, from: number): number {
+  const { bytes } = quotes;
   const near = Math.min(bytes.length, from + 1 + shortString);
   let at = from + 1;
   while (at < near) {
@@ -87,7 +123,7 @@ function skipString(bytes: Buffer, from: number): number {
     at += byte === BACKSLASH ? 2 : 1;
   }
   for (let searches = 1; searches < denseSearches || at - from > searches * denseBytes; searches++) {
-    const quote = bytes.indexOf(QUOTE, at);
+    const quote = quotes.next(at);
     if (quote < 0) return -1;
     let escapes = quote;
     while (escapes > at && bytes[escapes - 1] === BACKSLASH) escapes--;
@@ -103,23 +139,25 @@ function skipString(bytes: Buffer, from: number): number {
 }
 
 /** Behind the value that begins at `from`; -1 when there is none or it never ends. */
-function skipValue(bytes: Buffer, from: number): number {
+function skipValue(quotes: Quotes, from: number): number {
+  const { bytes } = quotes;
   const first = bytes[from];
-  if (first === QUOTE) return skipString(bytes, from);
-  if (first === OPEN_BRACE || first === OPEN_BRACKET) return skipNested(bytes, from);
+  if (first === QUOTE) return skipString(quotes, from);
+  if (first === OPEN_BRACE || first === OPEN_BRACKET) return skipNested(quotes, from);
   let at = from;
   while (at < bytes.length && isScalarByte(bytes[at] as number)) at++;
   return at > from ? at : -1;
 }
 
-function skipNested(bytes: Buffer, from: number): number {
+function skipNested(quotes: Quotes, from: number): number {
+  const { bytes } = quotes;
   let depth = 0;
   let at = from;
   while (at < bytes.length) {
     while (structural[bytes[at] as number] === 0) at++;
     switch (bytes[at]) {
       case QUOTE:
-        at = skipString(bytes, at);
+        at = skipString(quotes, at);
         if (at < 0) return -1;
         continue;
       case OPEN_BRACE:
