@@ -27,6 +27,11 @@ export const Ask = Type.Object({
   stage: Type.Enum(stages),
   /** Instances this request already failed on; chosen again only when nothing else is left. */
   excluded: Type.Array(Type.String()),
+  /**
+   * Instances that others are preferred to, though this request did not fail on them for certain: the prefill whose decode is asked for, or one that
+   * may have been the cause. They come before what is ejected or excluded.
+   */
+  avoided: Type.Optional(Type.Array(Type.String())),
 });
 export type Ask = Static<typeof Ask>;
 
@@ -44,6 +49,8 @@ const InternalPair = Type.Object({
   route: Type.Literal('pair'),
   prefill: InstanceAddress,
   decode: Type.Union([InstanceAddress, Type.Null()]),
+  /** Of a staged request that names no model: the one that the prefill declares, for which the decode is to be asked. */
+  model: Type.Optional(Type.String()),
 });
 /** `endpoint` is an index into the route config of the reply's generation. */
 const External = Type.Object({ route: Type.Literal('external'), endpoint: Count });

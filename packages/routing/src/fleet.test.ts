@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Ask, Decision, Instance, Role } from '@llm-gateway/protocol';
 import fc from 'fast-check';
-import { Fleet, type FleetMode, type FleetOptions, fleetMode } from './fleet.ts';
+import { Fleet, type FleetMode, type FleetOptions, fleetMode, needsKvAddress } from './fleet.ts';
 import { readRouteTable } from './route-table.ts';
 
 function instance(id: string, change: Partial<Instance> = {}): Instance {
@@ -420,13 +420,47 @@ describe('prefill and decode', () => {
   });
 
   it('are different instances when there is a choice of instances that are both', () => {
-    const both = ['x', 'y', 'z'].map((id) => role(id, 'neutral', 'prefill', 'decode'));
-    const probe = new Probe({ mode: 'batched' }, both);
+    const three = ['x', 'y', 'z'].map((id) => role(id, 'neutral', 'prefill', 'decode'));
+    const probe = new Probe({ mode: 'batched' }, three);
     for (const pair of probe.times(12)) {
       const [prefill, decode] = pair.split('+');
       assert.notEqual(prefill, decode);
     }
-    assert.equal(new Probe({ mode: 'batched' }, both.slice(0, 1)).decide(), 'x+x');
+    assert.equal(new Probe({ mode: 'batched' }, three.slice(0, 1)).decide(), 'x+x');
+  });
+
+  const both = ['a', 'b'].map((id) => role(id, 'neutral', 'prefill', 'decode'));
+  const modes = ['batched', 'staged'] as const;
+  const policies = ['round-robin', 'load-balance'] as const;
+
+  it('leave out what a request failed on, if need be for both halves at one instance', () => {
+    for (const policy of policies) {
+      const batched = new Probe({ mode: 'batched', policy }, both);
+      assert.deepEqual(batched.times(3, { stage: 'internal', excluded: ['b'] }), ['a+a', 'a+a', 'a+a']);
+      const staged = new Probe({ mode: 'staged', policy }, both);
+      assert.deepEqual(staged.times(3, { stage: 'internal', excluded: ['b'] }), ['a+', 'a+', 'a+']);
+      const decode: Partial<Ask> = { stage: 'decode', excluded: ['b'], avoided: ['a'] };
+      assert.deepEqual(staged.times(3, decode), ['a', 'a', 'a']);
+    }
+  });
+
+  it('leave out what is avoided, before one that is busy and after one that is ejected', () => {
+    for (const policy of policies) {
+      const probe = new Probe({ mode: 'batched', policy }, pool);
+      assert.deepEqual(probe.times(2, { avoided: ['p1', 'p1'] }), ['p2+d1', 'p2+d2']);
+      probe.outcome('p2', { busy: 1 });
+      assert.match(probe.decide({ avoided: ['p1', 'gone'] }), /^p2/);
+      probe.outcome('p2', { failures: 3 });
+      assert.match(probe.decide({ avoided: ['p1', 'p1', 'p1'] }), /^p1/);
+      assert.match(probe.decide({ avoided: ['p1'], excluded: ['p2'] }), /^p1/);
+      assert.match(probe.decide({ avoided: ['p2'], excluded: ['p1'] }), /^p2/);
+    }
+  });
+
+  it('are one instance when the other one that does both is ejected', () => {
+    const probe = new Probe({ mode: 'batched' }, both);
+    probe.outcome('b', { failures: 3 });
+    assert.deepEqual(probe.times(2), ['a+a', 'a+a']);
   });
 
   it('are none, and nothing is booked, when one of the two is missing', () => {
@@ -455,6 +489,76 @@ describe('prefill and decode', () => {
     assert.equal(probe.fleet.hasCompletePair(), true);
   });
 
+  it('serve the same model for a request that names none', () => {
+    const of = (id: string, half: Role, model: string) => instance(id, { roles: [half], model });
+    const models = [
+      ...[of('pA', 'prefill', 'A'), of('pB', 'prefill', 'B'), of('pC', 'prefill', 'C')],
+      ...[of('dA', 'decode', 'A'), of('dB', 'decode', 'B')],
+    ];
+    for (const policy of policies) {
+      for (const model of [null, '']) {
+        const batched = new Probe({ mode: 'batched', policy }, models);
+        // Never at C, which nobody decodes, whatever else is failing.
+        assert.deepEqual(batched.times(4, { model }), ['pA+dA', 'pB+dB', 'pA+dA', 'pB+dB']);
+        assert.match(batched.decide({ model, excluded: ['pA', 'pB'] }), /^(?:pA\+dA|pB\+dB)$/);
+        // Not by taking turns alike.
+        batched.fleet.change([of('dA2', 'decode', 'A')], []);
+        for (const pair of batched.times(8, { model })) assert.match(pair, /^(?:pA\+dA2?|pB\+dB)$/);
+        batched.fleet.change([], ['dA2']);
+        batched.fleet.change([], ['dA', 'dB']);
+        assert.equal(batched.decide({ model }), 'none');
+        const any = new Probe({ mode: 'batched', policy }, [...models.slice(0, 3), of('d', 'decode', '')]);
+        assert.deepEqual(any.times(3, { model }), ['pA+d', 'pB+d', 'pC+d']);
+      }
+    }
+  });
+
+  it('serve the same model for a staged request that names none, by what the first decision says', () => {
+    const of = (id: string, half: Role, model: string) => instance(id, { roles: [half], model });
+    const fleet = new Fleet({ mode: 'staged', policy: 'round-robin' });
+    fleet.reset([of('pA', 'prefill', 'A'), of('pN', 'prefill', ''), of('dA', 'decode', 'A')]);
+    const decide = (model: string | null) => {
+      const decision = fleet.decide(off, { model, stage: 'route', excluded: [] }, { now: 0, random: () => 0 });
+      assert.ok(decision.route === 'pair');
+      return [decision.prefill.id, decision.model];
+    };
+    assert.deepEqual(decide(null), ['pA', 'A']);
+    assert.deepEqual(decide(null), ['pN', undefined]);
+    assert.deepEqual(decide('A'), ['pA', undefined]);
+  });
+
+  it('need the KV address of a prefill where the protocol does', () => {
+    for (const mode of modes) {
+      const missing: string[] = [];
+      const without = { kvHost: '', kvPort: 0 };
+      const options = { mode, kvAddressNeeded: true, onKvAddressMissing: (id: string) => missing.push(id) };
+      const probe = new Probe(options, [
+        instance('p', { roles: ['prefill'], ...without }),
+        instance('d', { roles: ['decode'], ...without }),
+      ]);
+      assert.equal(probe.decide(), 'none');
+      assert.equal(probe.fleet.hasCompletePair(), false);
+      assert.deepEqual(probe.fleet.counts(0)[0], { role: 'prefill', live: 0, ejected: 0 });
+      probe.fleet.change([instance('p', { roles: ['prefill'], ...without })], []);
+      probe.fleet.change([instance('q', { roles: ['prefill', 'decode'], kvPort: 0 })], []);
+      assert.deepEqual(missing, ['p', 'q']);
+      assert.deepEqual(new Set(probe.times(2, { stage: 'decode' })), new Set(['d', 'q']));
+      assert.equal(probe.fleet.hasCompletePair(), false);
+      probe.fleet.change([instance('p', { roles: ['prefill'] })], []);
+      assert.match(probe.decide(), /^p\+/);
+      assert.deepEqual(missing, ['p', 'q']);
+    }
+    const others = new Probe({ mode: 'batched' }, [
+      instance('p', { roles: ['prefill'], kvHost: '', kvPort: 0 }),
+      instance('d', { roles: ['decode'] }),
+    ]);
+    assert.equal(others.decide(), 'p+d');
+    assert.deepEqual(
+      ['', 'vllm-kvt', 'vllm-mooncake'].map((pdDisaggProtocol) => needsKvAddress({ pdDisaggProtocol })),
+      [false, true, false],
+    );
+  });
+
   it('are counted by role', () => {
     const probe = new Probe({ mode: 'staged' }, pool);
     probe.outcome('d1', { failures: 3 });
@@ -466,11 +570,11 @@ describe('prefill and decode', () => {
   });
 
   it('need a mode that the flags ask for', () => {
-    const modes: FleetMode[] = [
+    const asked: FleetMode[] = [
       fleetMode({ pdDisaggProtocol: '', separatePdScheduling: true }),
       fleetMode({ pdDisaggProtocol: 'vllm-kvt', separatePdScheduling: false }),
       fleetMode({ pdDisaggProtocol: 'vllm-mooncake', separatePdScheduling: true }),
     ];
-    assert.deepEqual(modes, ['neutral', 'batched', 'staged']);
+    assert.deepEqual(asked, ['neutral', 'batched', 'staged']);
   });
 });

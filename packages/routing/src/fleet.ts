@@ -14,9 +14,18 @@ export function fleetMode(options: { pdDisaggProtocol: string; separatePdSchedul
   return options.separatePdScheduling ? 'staged' : 'batched';
 }
 
+/** Whether the P/D protocol that the flags name has decode engines turn to the `kv_transfer` address of the prefill. */
+export function needsKvAddress({ pdDisaggProtocol }: { pdDisaggProtocol: string }): boolean {
+  return pdDisaggProtocol === 'vllm-kvt';
+}
+
 export interface FleetOptions {
   readonly mode: FleetMode;
   readonly policy: SchedulingPolicy;
+  /** An instance without a KV address is none for prefills. */
+  readonly kvAddressNeeded?: boolean;
+  /** Hears of each instance that is left out of the prefills for it, once as long as it lives unchanged. */
+  readonly onKvAddressMissing?: (instance: string) => void;
   /** The router id in its replies; empty in an ingress that decides for itself. */
   readonly self?: string;
   readonly onEject?: (instance: string, durationMs: number) => void;
@@ -50,11 +59,17 @@ interface Member {
 
 /**
  * A score is the number of requests in flight (0 under round-robin) plus these, so that one scan for the lowest score
- * prefers in this order: live, busy, ejected, and what the request has already failed on.
+ * prefers in this order: live, busy, what the request avoids, ejected, and what it has already failed on.
  */
-const busyScore = 2 ** 32;
+const busyScore = 2 ** 31;
+const avoidedScore = 2 ** 32;
 const ejectedScore = 2 ** 33;
 const excludedScore = 2 ** 34;
+/** Is never chosen. */
+const impossibleScore = Number.POSITIVE_INFINITY;
+
+/** What of an ask the choice of one instance depends on. */
+type Wish = Pick<Ask, 'model' | 'excluded' | 'avoided'>;
 
 const none: Decision = { route: 'none' };
 
@@ -68,13 +83,17 @@ const rolesOf: Readonly<Record<FleetMode, readonly Role[]>> = {
 export class Fleet {
   readonly #mode: FleetMode;
   readonly #balanced: boolean;
+  readonly #kvAddressNeeded: boolean;
+  readonly #onKvAddressMissing: (instance: string) => void;
   readonly #onEject: (instance: string, durationMs: number) => void;
   readonly #ledger: LoadLedger;
   readonly #members = new Map<string, Member>();
-  /** Rebuilt on the first use after a change, with `#scores`, `#models` and what `#pools` hold. */
+  /** Rebuilt on the first use after a change, with `#scores`, `#models`, `#unpaired` and what `#pools` hold. */
   #sorted: Member[] = [];
   #scores = new Float64Array(0);
   #models = new Set<string>();
+  /** Prefill instances whose model no decode instance serves: a request that names none must not begin there. */
+  #unpaired: readonly Member[] = [];
   #stale = false;
   /** Per role, by `Pool.model`; but for null made when first asked for, so at most one for each declared model and two more. */
   readonly #pools: Readonly<Record<Role, Map<string | null, Pool>>> = {
@@ -91,6 +110,8 @@ export class Fleet {
   constructor(options: FleetOptions) {
     this.#mode = options.mode;
     this.#balanced = options.policy === 'load-balance';
+    this.#kvAddressNeeded = options.kvAddressNeeded ?? false;
+    this.#onKvAddressMissing = options.onKvAddressMissing ?? (() => {});
     this.#onEject = options.onEject ?? (() => {});
     for (const role of rolesOf[options.mode]) this.#pools[role].set(null, new Pool(role, null));
     this.#ledger = new LoadLedger(options.self ?? '', (id) => {
@@ -177,25 +198,25 @@ export class Fleet {
     );
   }
 
-  /** The two are different instances where there is a choice: static endpoints have both roles. */
+  /** The two serve the same model, and are different instances where there is a choice: static endpoints have both roles. */
   #choosePair(ask: Ask, context: DecideContext): Decision {
     // Nothing is prefilled that nobody could decode.
     if (this.#pool('decode', ask.model, context.now).slots.length === 0) return none;
     const prefill = this.#choose('prefill', ask, context);
     if (prefill === undefined) return none;
-    if (this.#mode === 'staged') return { route: 'pair', prefill: prefill.address, decode: null };
-    const decode = this.#choose(
-      'decode',
-      { model: ask.model, excluded: [...ask.excluded, prefill.instance.id] },
-      context,
-    );
+    const declared = ask.model ? '' : prefill.instance.model;
+    if (this.#mode === 'staged') {
+      const pair = { route: 'pair' as const, prefill: prefill.address, decode: null };
+      return declared === '' ? pair : { ...pair, model: declared };
+    }
+    const avoided = [...(ask.avoided ?? []), prefill.instance.id];
+    const decode = this.#choose('decode', { ...ask, model: declared || ask.model, avoided }, context);
     return decode === undefined ? none : { route: 'pair', prefill: prefill.address, decode: decode.address };
   }
 
-  #choose(role: Role, ask: Pick<Ask, 'model' | 'excluded'>, context: DecideContext): Member | undefined {
-    const pool = this.#pool(role, ask.model, context.now);
-    const slot = ask.excluded.length === 0 ? pool.choose(this.#scores) : this.#chooseOther(pool, ask.excluded);
-    const member = this.#sorted[slot];
+  #choose(role: Role, wish: Wish, context: DecideContext): Member | undefined {
+    const pool = this.#pool(role, wish.model, context.now);
+    const member = this.#sorted[this.#chooseSlot(pool, wish)];
     if (member === undefined) return undefined;
     if (member.health.state === 'due') {
       member.health.probe(context.now);
@@ -207,11 +228,21 @@ export class Fleet {
     return member;
   }
 
-  #chooseOther(pool: Pool, excluded: readonly string[]): number {
-    const members = excluded.map((id) => this.#members.get(id)).filter((member) => member !== undefined);
-    for (const { slot } of members) this.#scores[slot] = (this.#scores[slot] ?? 0) + excludedScore;
+  #chooseSlot(pool: Pool, { excluded, avoided = [] }: Wish): number {
+    const unpaired = pool.role === 'prefill' && pool.model === null ? this.#unpaired : [];
+    if (excluded.length + avoided.length + unpaired.length === 0) return pool.choose(this.#scores);
+    const raised = new Set<Member>();
+    const raise = (member: Member | undefined, score: number): void => {
+      if (member === undefined) return;
+      raised.add(member);
+      this.#scores[member.slot] = (this.#scores[member.slot] ?? 0) + score;
+    };
+    // Sets, because what is named twice is not worse for it.
+    for (const id of new Set(excluded)) raise(this.#members.get(id), excludedScore);
+    for (const id of new Set(avoided)) raise(this.#members.get(id), avoidedScore);
+    for (const member of unpaired) raise(member, impossibleScore);
     const chosen = pool.choose(this.#scores);
-    for (const member of members) this.#score(member);
+    for (const member of raised) this.#score(member);
     return chosen;
   }
 
@@ -249,6 +280,7 @@ export class Fleet {
     this.#sorted = [...this.#members.values()].sort((a, b) => (a.instance.id < b.instance.id ? -1 : 1));
     this.#scores = new Float64Array(this.#sorted.length);
     this.#models = new Set(this.#sorted.map((member) => member.instance.model).filter((model) => model !== ''));
+    this.#unpaired = this.#findUnpaired();
     for (const [slot, member] of this.#sorted.entries()) {
       member.slot = slot;
       this.#score(member);
@@ -259,6 +291,15 @@ export class Fleet {
         else pools.delete(key);
       }
     }
+  }
+
+  #findUnpaired(): readonly Member[] {
+    const decodes = this.#sorted.filter(({ instance }) => instance.roles.includes('decode'));
+    const decoded = new Set(decodes.map(({ instance }) => instance.model));
+    if (decoded.has('')) return [];
+    return this.#sorted.filter(
+      ({ instance: { roles, model } }) => roles.includes('prefill') && model !== '' && !decoded.has(model),
+    );
   }
 
   /** After a pool shrank, more than half of it may be ejected: those whose time is over first come back early. */
@@ -305,9 +346,12 @@ export class Fleet {
     this.#scores[member.slot] = score;
   }
 
-  #upsert(instance: Instance): void {
+  #upsert(given: Instance): void {
+    const unreachable = this.#kvAddressNeeded && (given.kvHost === '' || given.kvPort === 0);
+    const instance = unreachable ? { ...given, roles: given.roles.filter((role) => role !== 'prefill') } : given;
     const previous = this.#members.get(instance.id);
     if (previous !== undefined && sameInstance(previous.instance, instance)) return;
+    if (instance.roles.length < given.roles.length) this.#onKvAddressMissing(instance.id);
     const { id, host, port, kvHost, kvPort } = instance;
     const address: InstanceAddress = { id, host, port, kvHost, kvPort };
     // Another address is another process, whatever it is called: it inherits no record of failures.

@@ -5,6 +5,7 @@ export {
   type FleetMode,
   type FleetOptions,
   fleetMode,
+  needsKvAddress,
   type RoleCount,
   type SchedulingPolicy,
 } from './fleet.ts';

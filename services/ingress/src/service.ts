@@ -5,7 +5,7 @@ import { type AddressInfo, Server as NetServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Bus, followInstances } from '@llm-gateway/bus';
 import type { ErrorCode } from '@llm-gateway/protocol';
-import { Fleet, fleetMode, routeTable } from '@llm-gateway/routing';
+import { Fleet, fleetMode, needsKvAddress, routeTable } from '@llm-gateway/routing';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import { Decider } from './decider.ts';
@@ -37,7 +37,11 @@ export async function start(options: Settings, { log, metrics, bus, mirrorBus = 
   await using parts = new AsyncDisposableStack();
 
   const observer = new Observer(log, metrics);
-  const fleet = new Fleet({ mode: fleetMode(options), policy: 'round-robin' });
+  const fleet = new Fleet({
+    mode: fleetMode(options),
+    policy: 'round-robin',
+    kvAddressNeeded: needsKvAddress(options),
+  });
   const instances = parts.use(
     followInstances(bus, {
       onReset: (all) => fleet.reset(all),

@@ -88,6 +88,10 @@ export class Observer {
     this.#log.warn({ ingress, generation }, 'an ingress holds another route config or policy and decides itself');
   }
 
+  kvAddressMissing(instance: string): void {
+    this.#log.warn({ instance }, 'no prefill goes to an instance that registers without a kv_transfer address');
+  }
+
   ejected(instance: string, durationMs: number): void {
     this.#ejections.inc();
     this.#log.warn({ instance, durationMs: Math.round(durationMs) }, 'instance ejected');

@@ -29,7 +29,8 @@ const usual: Options = {
 };
 
 function instance(id: string, roles: Role[] = ['neutral']): Instance {
-  return { id, roles, host: '10.0.0.1', port: 8000, kvHost: '', kvPort: 0, dpRank: 0, dpSize: 1, model: '' };
+  const address = { host: '10.0.0.1', port: 8000, kvHost: '10.0.0.1', kvPort: 28000 };
+  return { id, roles, ...address, dpRank: 0, dpSize: 1, model: '' };
 }
 
 /** A router on a bus of its own, with what the other processes would say to it. */
@@ -224,6 +225,25 @@ describe('a router', () => {
     assert.deepEqual(await scene.decide({}), ['p+d']);
     assert.equal(await scene.metric('router_complete_pair'), 1);
     assert.equal(await scene.metric('router_instances', { role: 'decode', state: 'live' }), 1);
+  });
+
+  test('has no prefill for vllm-kvt without a kv_transfer address, and says so once', async () => {
+    const without = { ...instance('p', ['prefill']), kvHost: '', kvPort: 0 };
+    await using scene = await new Scene({ pdDisaggProtocol: 'vllm-kvt' }).knowing(without, instance('d', ['decode']));
+    assert.deepEqual(await scene.decide({}, {}), ['none', 'none']);
+    assert.equal(scene.running.ready(), false);
+    assert.equal(await scene.metric('router_instances', { role: 'prefill', state: 'live' }), 0);
+    scene.change([without]);
+    scene.change([instance('p2', ['prefill'])]);
+    await until(() => scene.running.ready());
+    assert.deepEqual(await scene.decide({}, {}), ['p2+d', 'p2+d']);
+    assert.deepEqual(scene.warnings, [{ instance: 'p' }]);
+    await using other = await new Scene({ pdDisaggProtocol: 'vllm-mooncake' }).knowing(
+      without,
+      instance('d', ['decode']),
+    );
+    assert.deepEqual(await other.decide({}), ['p+d']);
+    assert.deepEqual(other.warnings, []);
   });
 
   test('chooses the decode instance afterwards when staged', async () => {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { type Bus, followInstances } from '@llm-gateway/bus';
 import { GatewayError, loadReport, outcomeReport, routeDecide } from '@llm-gateway/protocol';
-import { Fleet, fleetMode, type RouteTable, readRouteTable } from '@llm-gateway/routing';
+import { Fleet, fleetMode, needsKvAddress, type RouteTable, readRouteTable } from '@llm-gateway/routing';
 import type { Metrics, Running } from '@llm-gateway/runtime';
 import { declareFleetGauges, type Log, Observer } from './observer.ts';
 import type { Options } from './options.ts';
@@ -37,6 +37,8 @@ export async function start(values: RouterOptions, { bus, log, metrics }: Deps):
     mode,
     policy: values.schedulingPolicy,
     self: router,
+    kvAddressNeeded: needsKvAddress(values),
+    onKvAddressMissing: (instance) => observer.kvAddressMissing(instance),
     onEject: (instance, durationMs) => observer.ejected(instance, durationMs),
   });
   declareFleetGauges(metrics, fleet);
