@@ -133,6 +133,12 @@ describe('vllm-kvt', () => {
     assert.equal((await call(decode, stagedDecode(), { requestId: 's1' })).status, 400);
   });
 
+  test('a decode engine refuses a request that names no prefill', async () => {
+    const refused = await call(decode, { messages }, { requestId: 'n1' });
+    assert.equal(refused.status, 400);
+    assert.match(refused.text, /no prefill is named/);
+  });
+
   test('batched: the decode engine has the prompt computed by the prefill engine', async () => {
     assert.equal((await call(decode, batched(), { requestId: 'b1' })).status, 200);
     const headers = { 'x-sim-status': '500', 'x-sim-only': 'prefill' };

@@ -71,6 +71,12 @@ test('an engine of one role refuses the other half', () => {
   assert.throws(() => plan('vllm-kvt', source, { role: 'kv_producer' }), /only prefills/);
   assert.throws(() => plan('vllm-kvt', undefined, { role: 'kv_producer' }), /only prefills/);
   assert.throws(() => plan('vllm-kvt', { do_remote_decode: true }, { role: 'kv_consumer' }), /does not prefill/);
+  assert.throws(() => plan('vllm-kvt', undefined, { role: 'kv_consumer' }), {
+    status: 400,
+    message: /no prefill is named/,
+  });
+  assert.equal(plan('vllm-kvt', undefined).part, 'neutral');
+  assert.equal(plan('vllm-mooncake', undefined, { role: 'kv_consumer' }).part, 'neutral');
   assert.throws(() => plan('vllm-kvt', source, { requestId: '' }), /x-request-id/);
 });
 

@@ -35,6 +35,10 @@ export function kvPlan(generation: Generation, settings: KvSettings): KvPlan {
   const { connector, role } = settings;
   if (connector === '' || params === undefined) {
     if (connector !== '' && role === 'kv_producer') throw new Refusal(400, 'this engine only prefills for others');
+    // With vllm-mooncake it is of the protocol: a prefill may hand nothing over.
+    if (connector === 'vllm-kvt' && role === 'kv_consumer') {
+      throw new Refusal(400, 'this engine only decodes, and no prefill is named to it', 'kv_transfer_params');
+    }
     return { part: 'neutral' };
   }
   if (!isObject(params)) throw new Refusal(400, 'kv_transfer_params is not an object', 'kv_transfer_params');

@@ -64,7 +64,8 @@ export const simulatorOptions = {
     type: 'string',
     default: 'kv_both',
     choices: ['kv_producer', 'kv_consumer'],
-    description: 'Which half this engine does: kv_producer only prefills, kv_consumer never does so for others',
+    description:
+      'Which half this engine does: kv_producer only prefills, kv_consumer never does so for others and with vllm-kvt only decodes',
   },
   'kv-host': {
     type: 'string',
