@@ -1,26 +1,17 @@
 import { type Ask, type Decision, GatewayError, type InstanceAddress } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
-import {
-  type FailureCause,
-  type FlatHeaders,
-  isFailureCause,
-  readWhole,
-  type UpstreamRequest,
-  type WholeResponse,
-} from '@llm-gateway/upstream';
+import type { FlatHeaders, UpstreamRequest } from '@llm-gateway/upstream';
 import { attempt, outcomeOf, withOwnHeaders } from '../attempt.ts';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
-import { InstanceLeg, type InternalContext, judge, judgeStatus } from '../instance-leg.ts';
+import { InstanceLeg, type InternalContext, judge } from '../instance-leg.ts';
 import { scanMembers } from '../json-members.ts';
 import { engineRequestId } from './engine-request-id.ts';
 import { changeMembers, type JsonObject } from './member-changes.ts';
+import { callPrefill } from './prefill-call.ts';
 import type { PdProtocol, Prefilled } from './protocol.ts';
 
 type Pair = Extract<Decision, { route: 'pair' }>;
-
-/** A prefill's answer is one token and where its cache lies, but a client may ask for the log probabilities of its whole prompt. */
-const prefillAnswerMaxBytes = 16 * 1024 * 1024;
 
 /** What one prefill/decode attempt holds on to; a further attempt begins with nothing of it. */
 interface PairAttempt {
@@ -78,39 +69,27 @@ async function prefill(
   { pair, protocol, body, headers, context: { exchange, gateway } }: PairAttempt,
 ): Promise<Prefilled | { readonly outcome: Outcome | null }> {
   using leg = new InstanceLeg(gateway.load, pair.prefill);
-  const instances = [leg.id];
   exchange.phase = 'prefilling';
   exchange.endpoint = leg.id;
   exchange.prefill = leg.id;
   const startedAtMs = performance.now();
-  const ended = (outcome: 'succeeded' | 'failed') => gateway.observer.prefill(outcome, performance.now() - startedAtMs);
-
-  let answer: WholeResponse;
-  try {
-    const request = requestTo(leg, { exchange, headers: plain(headers), body: changeMembers(body, change(body)) });
-    answer = await readWhole(gateway.upstream, request, { maxBytes: prefillAnswerMaxBytes, signal: exchange.signal });
-  } catch (error) {
-    if (!(error instanceof GatewayError) || error.code === 'client_closed') throw error;
-    leg.outcome = 'failed';
-    ended('failed');
-    return { outcome: { kind: 'failed', code: error.code, cause: causeOf(error), instances } };
+  const request = requestTo(leg, { exchange, headers: plain(headers), body: changeMembers(body, change(body)) });
+  const { take } = protocol;
+  const end = await callPrefill(gateway.upstream, request, { wanted: take !== undefined, signal: exchange.signal });
+  leg.outcome = end.kind === 'done' ? 'succeeded' : judge(end);
+  gateway.observer.prefill(end.kind === 'done' ? 'succeeded' : 'failed', performance.now() - startedAtMs);
+  if (end.kind === 'done') {
+    const taken = take !== undefined && end.body !== null ? take(end.body) : null;
+    if (take !== undefined && taken === null) gateway.observer.handoverMissing(exchange);
+    return { instance: pair.prefill, taken };
   }
-  leg.outcome = judgeStatus(answer.status);
-  if (countsAsFailed(answer.status, false)) {
-    ended('failed');
-    return { outcome: { kind: 'refused', answer, instances } };
-  }
-  if (answer.status < 200 || answer.status > 299) {
+  if (end.kind === 'refused' && !countsAsFailed(end.answer.status, false)) {
     // The client's own mistake: another engine would say the same.
-    ended('failed');
     const own = exchange.ownHeaders(gateway.exposeRouteHeaders);
-    exchange.client.answer(answer.status, withOwnHeaders(own, answer.headers), answer.body);
+    exchange.client.answer(end.answer.status, withOwnHeaders(own, end.answer.headers), end.answer.body);
     return { outcome: null };
   }
-  ended('succeeded');
-  const taken = protocol.take?.(answer.body) ?? null;
-  if (protocol.take !== undefined && taken === null) gateway.observer.handoverMissing(exchange);
-  return { instance: pair.prefill, taken };
+  return { outcome: outcomeOf(end, [leg.id]) };
 }
 
 /** The decode leg; its answer is relayed as it comes. */
@@ -151,10 +130,4 @@ function plain(headers: FlatHeaders): FlatHeaders {
     if (headers[i]?.toLowerCase() !== 'accept-encoding') kept.push(headers[i] as string, headers[i + 1] as string);
   }
   return kept;
-}
-
-/** An answer too large to be read has no cause of its own. */
-function causeOf(error: GatewayError): FailureCause {
-  const cause = String(error.details.cause);
-  return isFailureCause(cause) ? cause : 'protocol';
 }

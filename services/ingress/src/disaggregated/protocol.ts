@@ -13,7 +13,7 @@ export interface PdProtocol {
   readonly prefill: ((body: JsonObject) => Changes) | null;
   /**
    * What the decode needs from the whole answer of the prefill, as JSON text; null when the answer lacks it, which is counted and logged.
-   * Left out by a protocol that needs nothing.
+   * Left out by a protocol that needs nothing; its answers are not kept then.
    */
   readonly take?: (answer: Buffer) => Buffer | null;
   /** The decode's body. */
