@@ -49,6 +49,8 @@ export class Exchange {
   /** The prefill instance that was tried last. */
   prefill: string | undefined;
   attempts = 0;
+  /** Instances that may have been why another one failed; see `Ask`. */
+  readonly avoided: string[] = [];
   /** The broken answer's code, when the client got part of one. */
   brokenBy: string | undefined;
   lastChunkAtMs = 0;

@@ -15,7 +15,7 @@ export async function callInstances(decision: Decision, context: InternalContext
       exchange.route = 'internal';
       if (gateway.pd !== null && exchange.isCompletion) return await callPair(decision, gateway.pd, context);
       // The decode engine is the one that generates, and does a prefill of its own when it is told of none.
-      const instance = decision.decode ?? (await chooseDecode(decision.prefill, context));
+      const instance = decision.decode ?? (await chooseDecode(decision, context));
       return instance === null ? { kind: 'no-instance' } : await callInstance(instance, context);
     }
     case 'unknown':

@@ -100,7 +100,7 @@ async function carryOut(
       const decision =
         given ??
         (await gateway.decider.decide(
-          { model: exchange.model, stage: 'internal', excluded: [...step.excluded] },
+          { model: exchange.model, stage: 'internal', excluded: [...step.excluded], avoided: [...exchange.avoided] },
           exchange.signal,
         ));
       return await callInstances(decision, { exchange, gateway, excluded: step.excluded });

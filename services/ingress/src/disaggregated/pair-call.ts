@@ -4,7 +4,7 @@ import type { FlatHeaders, UpstreamRequest } from '@llm-gateway/upstream';
 import { attempt, outcomeOf, withOwnHeaders } from '../attempt.ts';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
-import { InstanceLeg, type InternalContext, judge } from '../instance-leg.ts';
+import { InstanceLeg, type InternalContext, judge, judgeStatus } from '../instance-leg.ts';
 import { scanMembers } from '../json-members.ts';
 import { engineRequestId } from './engine-request-id.ts';
 import { changeMembers, type JsonObject } from './member-changes.ts';
@@ -37,28 +37,23 @@ export async function callPair(pair: Pair, protocol: PdProtocol, context: Intern
   // A decode instance that is chosen already is spoken for: during the prefill, other requests must not be sent to it as if it were idle.
   using reserved = pair.decode && new InstanceLeg(gateway.load, pair.decode);
 
-  if (protocol.prefill === null) {
-    using prefillLeg = new InstanceLeg(gateway.load, pair.prefill);
-    exchange.prefill = prefillLeg.id;
-    // With the first token the prefill is over.
-    exchange.client.onCommit = () => prefillLeg[Symbol.dispose]();
-    try {
-      return await decode({ instance: pair.prefill, taken: null }, reserved, call);
-    } finally {
-      exchange.client.onCommit = undefined;
-    }
-  }
+  if (protocol.prefill === null) return await decodeForBoth(reserved, call);
   const result = await prefill(protocol.prefill, call);
   return 'instance' in result ? await decode(result, reserved, call) : result.outcome;
 }
 
 /** The decode instance of a staged request, chosen when it is needed; null when there is none. */
 export async function chooseDecode(
-  prefill: InstanceAddress,
+  { prefill, model }: Pair,
   { exchange, gateway, excluded }: InternalContext,
 ): Promise<InstanceAddress | null> {
-  // An instance of both roles decodes what it prefilled only when it is alone.
-  const ask: Ask = { model: exchange.model, stage: 'decode', excluded: [...excluded, prefill.id] };
+  const ask: Ask = {
+    model: exchange.model || (model ?? null),
+    stage: 'decode',
+    excluded: [...excluded],
+    // An instance of both roles decodes what it prefilled only when there is no other.
+    avoided: [prefill.id],
+  };
   const decision = await gateway.decider.decide(ask, exchange.signal);
   return decision.route === 'internal' ? decision.instance : null;
 }
@@ -92,17 +87,39 @@ async function prefill(
   return { outcome: outcomeOf(end, [leg.id]) };
 }
 
+/** The decode leg of a protocol whose decode engine calls the prefill engine itself: what becomes of it tells about both. */
+async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): Promise<Outcome | null> {
+  const { exchange, gateway } = call.context;
+  using prefillLeg = new InstanceLeg(gateway.load, call.pair.prefill);
+  exchange.prefill = prefillLeg.id;
+  // With the first token the prefill is over, and went well. A client's own mistake may be found before there is a prefill.
+  exchange.client.onCommit = () => {
+    if (exchange.client.status < 300) prefillLeg.outcome = 'succeeded';
+    prefillLeg[Symbol.dispose]();
+  };
+  try {
+    const outcome = await decode({ instance: call.pair.prefill, taken: null }, reserved, call);
+    if (outcome !== null && mayComeOfPrefill(outcome)) {
+      prefillLeg.outcome = outcome.kind === 'refused' ? judgeStatus(outcome.answer.status) : 'failed';
+      exchange.avoided.push(prefillLeg.id);
+    }
+    return outcome;
+  } finally {
+    exchange.client.onCommit = undefined;
+  }
+}
+
 /** The decode leg; its answer is relayed as it comes. */
 async function decode(
   prefilled: Prefilled,
   reserved: InstanceLeg | null,
-  { protocol, body, headers, context }: PairAttempt,
+  { pair, protocol, body, headers, context }: PairAttempt,
 ): Promise<Outcome | null> {
   const { exchange, gateway } = context;
   let leg = reserved;
   if (leg === null) {
     exchange.phase = 'deciding';
-    const instance = await chooseDecode(prefilled.instance, context);
+    const instance = await chooseDecode(pair, context);
     if (instance === null) return { kind: 'no-instance' };
     leg = new InstanceLeg(gateway.load, instance);
   }
@@ -114,6 +131,21 @@ async function decode(
   const end = await attempt(request, { exchange, gateway, ourKey: false, counted: true });
   held.outcome = judge(end);
   return outcomeOf(end, [held.id]);
+}
+
+/**
+ * Whether the decode engine may have failed because of the prefill engine that it turns to itself: which of the two it was is not known.
+ * One that could not be reached has not turned to any.
+ */
+function mayComeOfPrefill(outcome: Outcome): outcome is Extract<Outcome, { kind: 'refused' | 'failed' }> {
+  switch (outcome.kind) {
+    case 'refused':
+      return outcome.answer.status >= 500;
+    case 'failed':
+      return outcome.cause !== 'connect' && outcome.cause !== 'connect_timeout';
+    default:
+      return false;
+  }
 }
 
 function requestTo(
