@@ -67,8 +67,7 @@ for (const protocol of ['vllm-kvt', 'vllm-mooncake'] as const) {
 
       const store = [
         ...['--discovery-redis-host', '127.0.0.1', '--discovery-redis-port', String(redis.port)],
-        // Pods that end in one poll, in which the one that is left writes its heartbeat, are held for this long.
-        ...['--discovery-redis-refresh-interval-ms', '100', '--discovery-redis-status-ttl-ms', '4000'],
+        ...['--discovery-redis-refresh-interval-ms', '100'],
       ];
       const register = async (name: string, role: string, { port }: Engine) =>
         stack.use(

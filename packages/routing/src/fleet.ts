@@ -1,4 +1,13 @@
-import type { Ask, Decision, Instance, InstanceAddress, LoadReport, OutcomeReport, Role } from '@llm-gateway/protocol';
+import {
+  type Ask,
+  type Decision,
+  type Instance,
+  type InstanceAddress,
+  isSameInstance,
+  type LoadReport,
+  type OutcomeReport,
+  type Role,
+} from '@llm-gateway/protocol';
 import { Health } from './health.ts';
 import { LoadLedger } from './load-ledger.ts';
 import { Pool } from './pool.ts';
@@ -350,7 +359,7 @@ export class Fleet {
     const unreachable = this.#kvAddressNeeded && (given.kvHost === '' || given.kvPort === 0);
     const instance = unreachable ? { ...given, roles: given.roles.filter((role) => role !== 'prefill') } : given;
     const previous = this.#members.get(instance.id);
-    if (previous !== undefined && sameInstance(previous.instance, instance)) return;
+    if (previous !== undefined && isSameInstance(previous.instance, instance)) return;
     if (instance.roles.length < given.roles.length) this.#onKvAddressMissing(instance.id);
     const { id, host, port, kvHost, kvPort } = instance;
     const address: InstanceAddress = { id, host, port, kvHost, kvPort };
@@ -374,18 +383,4 @@ export class Fleet {
     this.#unsettled.delete(member);
     this.#stale = true;
   }
-}
-
-function sameInstance(a: Instance, b: Instance): boolean {
-  return (
-    a.host === b.host &&
-    a.port === b.port &&
-    a.kvHost === b.kvHost &&
-    a.kvPort === b.kvPort &&
-    a.model === b.model &&
-    a.dpRank === b.dpRank &&
-    a.dpSize === b.dpSize &&
-    a.roles.length === b.roles.length &&
-    a.roles.every((role, index) => role === b.roles[index])
-  );
 }

@@ -30,7 +30,7 @@ interface Pod {
 
 /**
  * - `live`: in the store, and fresh.
- * - `held`: listed, but gone from the store together with most others, or while the store was away: perhaps not deleted.
+ * - `held`: listed, but gone from the store together with nearly all others, or while the store was away: perhaps not deleted.
  * - `expired`: in the store, but stale. Not listed; remembered so that its timestamp can be seen to advance.
  */
 export const podStates = ['live', 'held', 'expired'] as const;
@@ -133,13 +133,13 @@ function firstLife(record: PodRecord, { storeTimeMs, ttlMs, referenceWallMs }: J
   return storeTimeMs + ttlMs - ageMs;
 }
 
-/**
- * Whether pods that go at once look like a store that was emptied rather than like pods that ended: several, and most of those
- * that lived. Not all of them, for some have registered again before the store is next looked at.
- */
+/** A larger share of the live pods does not end at once; a few may have registered again before the store is next looked at. */
+const largestScaleDown = 0.75;
+
+/** Whether pods that go at once look like a store that was emptied rather than like pods that ended: several, and nearly all that lived. */
 function isEmptied(before: ReadonlyMap<string, Pod>, goneAtOnce: readonly string[]): boolean {
   const gone = goneAtOnce.filter((name) => before.get(name)?.state === 'live').length;
-  return gone > 1 && 2 * gone > count(before, ({ state }) => state === 'live');
+  return gone > 1 && gone > largestScaleDown * count(before, ({ state }) => state === 'live');
 }
 
 /** Whether a record is as it was: whoever emptied the store would have taken it, too. Those that register again write a new timestamp. */
