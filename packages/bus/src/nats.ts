@@ -29,6 +29,8 @@ export interface NatsOptions {
   readonly name: string;
   /** A semantic version. */
   readonly version?: string;
+  /** False for a connection that `nats micro` is not to show, because the process has another one that it shows. */
+  readonly listed?: boolean;
   readonly observer?: BusObserver;
   /** How long a disposal waits for handlers that are still at work. */
   readonly drainTimeoutMs?: number;
@@ -76,7 +78,7 @@ class NatsBus implements Bus {
     this.#observer = options.observer ?? {};
     this.#drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
     this.#card = new ServiceCard(options.name, options.version ?? '0.0.0');
-    for (const [subject, answer] of this.#card.answers()) {
+    for (const [subject, answer] of options.listed === false ? [] : this.#card.answers()) {
       this.#register(subject, undefined, (message, link) => link.reply(message, Buffer.from(answer())));
     }
     void this.#stayConnected();

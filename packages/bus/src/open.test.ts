@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { startNats, until } from '@llm-gateway/testing';
+import { Svcm } from '@nats-io/services';
+import { connect } from '@nats-io/transport-node';
 import { inProcessBus } from './in-process.ts';
 import { type BusHost, busObserver, openBus } from './open.ts';
 import { hasCode, news, question, saying, task } from './scenario.ts';
@@ -30,6 +32,22 @@ function hostOf(owned: AsyncDisposableStack) {
   return { host, logged, counted, connected };
 }
 
+/** The services that `nats micro ls` shows. */
+async function listed(servers: string): Promise<string[]> {
+  const connection = await connect({ servers });
+  try {
+    const names: string[] = [];
+    // The two packages bring copies of one type that differ in name only.
+    for await (const { name } of await new Svcm(connection as unknown as ConstructorParameters<typeof Svcm>[0])
+      .client()
+      .ping())
+      names.push(name);
+    return names;
+  } finally {
+    await connection.close();
+  }
+}
+
 test('two connections of a process are told apart, and what happens to one is not said of the other', async () => {
   await using nats = await startNats();
   await using owned = new AsyncDisposableStack();
@@ -41,6 +59,7 @@ test('two connections of a process are told apart, and what happens to one is no
   await until(() => connected().main === 1 && connected().mirror === 1);
   const told = logged.filter(({ message }) => message === 'connected to NATS').map(({ connection }) => connection);
   assert.deepEqual(told.sort(), ['main', 'mirror']);
+  assert.deepEqual(await listed(nats.url), ['both'], 'as one service');
   await mirror[Symbol.asyncDispose]();
   assert.deepEqual(connected(), { main: 1, mirror: 0 });
   await until(() => counted.length === 1);

@@ -29,6 +29,8 @@ export interface OpenOptions {
   readonly connection?: string;
 }
 
+const mainConnection = 'main';
+
 /**
  * A bus of a process that is called `name`: connected in the background, watched by metrics and log, closed after the service. Each call opens
  * a connection of its own, for what must not wait behind the others' messages.
@@ -37,9 +39,10 @@ export function openBus(
   settings: BusSettings,
   name: string,
   host: BusHost,
-  { connection = 'main' }: OpenOptions = {},
+  { connection = mainConnection }: OpenOptions = {},
 ): Bus {
-  const bus = host.own(connectNats(settings, { name, observer: busObserver(host, { connection }) }));
+  const observer = busObserver(host, { connection });
+  const bus = host.own(connectNats(settings, { name, observer, listed: connection === mainConnection }));
   host.metrics.gauge({
     name: 'bus_connected',
     help: '1 while connected to NATS',
@@ -52,7 +55,7 @@ export function openBus(
 /** Counts and logs what happens on a bus. */
 export function busObserver(
   { log, metrics }: Pick<BusHost, 'log' | 'metrics'>,
-  { connection = 'main' }: OpenOptions = {},
+  { connection = mainConnection }: OpenOptions = {},
 ): BusObserver {
   const disconnects = metrics.counter({
     name: 'bus_disconnects_total',
