@@ -2,29 +2,20 @@ import { withoutJobHeaders } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import {
   type FlatHeaders,
-  KeptAnswer,
+  type RelayEnd,
+  type RelayTarget,
   type ResponseHead,
-  type ResponseSink,
-  type UpstreamCall,
+  relay,
   type UpstreamFailure,
   type UpstreamRequest,
 } from '@llm-gateway/upstream';
 import { ownResponseHeaders } from './client-response.ts';
 import type { Exchange } from './exchange.ts';
-import type { Outcome, StoredAnswer } from './failover.ts';
+import type { Outcome } from './failover.ts';
 import type { Gateway } from './request.ts';
 
 /** How one call to one upstream ended. */
-export type AttemptEnd =
-  /** The client has the whole answer. */
-  | { readonly kind: 'relayed'; readonly status: number }
-  /** Nothing reached the client; the upstream's answer is kept. */
-  | { readonly kind: 'refused'; readonly answer: StoredAnswer }
-  /** Nothing reached the client; there was no whole answer. */
-  | { readonly kind: 'failed'; readonly failure: UpstreamFailure }
-  /** The answer broke after the client had part of it. */
-  | { readonly kind: 'broken'; readonly failure: UpstreamFailure }
-  | { readonly kind: 'client-left' };
+export type AttemptEnd = RelayEnd;
 
 export interface AttemptContext {
   readonly exchange: Exchange;
@@ -50,88 +41,51 @@ export function attempt(request: UpstreamRequest, context: AttemptContext): Prom
     context.exchange.phase = 'calling';
     if (context.counted !== true) context.exchange.attempts++;
   }
-  return new Promise((resolve) => {
-    new Attempt(request, context, resolve);
-  });
+  return relay(context.gateway.upstream, request, new Attempt(context));
 }
 
-class Attempt implements ResponseSink {
+class Attempt implements RelayTarget {
   readonly #context: AttemptContext;
   readonly #exchange: Exchange;
-  readonly #resolve: (end: AttemptEnd) => void;
-  readonly #call: UpstreamCall;
-  #status = 0;
-  /** The answer that is kept back; undefined while relaying. */
-  #kept: KeptAnswer | undefined;
 
-  constructor(request: UpstreamRequest, context: AttemptContext, resolve: (end: AttemptEnd) => void) {
+  constructor(context: AttemptContext) {
     this.#context = context;
     this.#exchange = context.exchange;
-    this.#resolve = resolve;
-    this.#call = context.gateway.upstream.call(request, this);
-    if (this.#exchange.signal.aborted) this.#leave();
-    else this.#exchange.signal.addEventListener('abort', this.#leave);
+  }
+
+  get signal(): AbortSignal {
+    return this.#exchange.signal;
+  }
+
+  get committed(): boolean {
+    return this.#exchange.client.committed;
   }
 
   onInformation(headers: FlatHeaders): void {
     this.#context.job?.onInformation(headers);
   }
 
-  onHead(head: ResponseHead): void {
-    this.#status = head.status;
+  accept(head: ResponseHead): boolean {
     const { ourKey, gateway, job } = this.#context;
-    if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) {
-      this.#kept = new KeptAnswer(head);
-      return;
-    }
+    if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) return false;
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
     const headers = job === undefined ? head.headers : withoutJobHeaders(head.headers);
     this.#exchange.client.prepare(head.status, withOwnHeaders(own, headers));
-  }
-
-  onData(chunk: Buffer): boolean {
-    if (this.#kept === undefined) {
-      this.#context.gateway.observer.chunk(this.#exchange);
-      return this.#exchange.client.write(chunk, this.#resume);
-    }
-    this.#kept.take(chunk);
     return true;
   }
 
-  onEnd(): void {
-    if (this.#kept === undefined) {
-      this.#exchange.client.end();
-      this.#finish({ kind: 'relayed', status: this.#status });
-      return;
-    }
-    this.#finish({ kind: 'refused', answer: this.#kept.whole() });
+  write(chunk: Buffer, onDrain: () => void): boolean {
+    this.#context.gateway.observer.chunk(this.#exchange);
+    return this.#exchange.client.write(chunk, onDrain);
   }
 
-  onFailure(failure: UpstreamFailure): void {
-    if (this.#kept !== undefined) {
-      // The head already told what there is to know.
-      this.#finish({ kind: 'refused', answer: this.#kept.cut() });
-      return;
-    }
-    if (!this.#exchange.client.committed) {
-      this.#finish({ kind: 'failed', failure });
-      return;
-    }
+  end(): void {
+    this.#exchange.client.end();
+  }
+
+  breakOff(failure: UpstreamFailure): void {
     this.#exchange.brokenBy = failure.cause;
     this.#exchange.client.breakOff(failure.error.code, failure.error.message);
-    this.#finish({ kind: 'broken', failure });
-  }
-
-  readonly #resume = (): void => this.#call.resume();
-
-  readonly #leave = (): void => {
-    this.#call.abort();
-    this.#finish({ kind: 'client-left' });
-  };
-
-  #finish(end: AttemptEnd): void {
-    this.#exchange.signal.removeEventListener('abort', this.#leave);
-    this.#resolve(end);
   }
 }
 

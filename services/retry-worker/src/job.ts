@@ -1,9 +1,17 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { JobEnd, JobRequest } from '@llm-gateway/protocol';
 import { type Endpoint, endpointHeaders, joinUrl } from '@llm-gateway/routing';
-import { type FlatHeaders, retryAfterMs, splitUrl, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
+import {
+  type FlatHeaders,
+  type RelayEnd,
+  relay,
+  retryAfterMs,
+  splitUrl,
+  type Upstream,
+  type WholeResponse,
+} from '@llm-gateway/upstream';
 import { type BackoffRules, backoffMs } from './backoff.ts';
-import { type CallEnd, callEndpoint } from './endpoint-call.ts';
+import { EndpointCall } from './endpoint-call.ts';
 import type { JobAnswer } from './job-answer.ts';
 import type { Observer } from './observer.ts';
 import type { Place } from './places.ts';
@@ -124,13 +132,13 @@ export class Job {
       if (!(await this.#wait(waitMs, asked))) return this.#stopped ?? exhausted(last);
       const end = await this.#call();
       switch (end.kind) {
-        case 'answered':
-          return { end: 'relayed' };
+        case 'relayed':
         case 'broken':
-        case 'left':
           return { end: end.kind };
+        case 'client-left':
+          return { end: 'left' };
         case 'failed':
-          return { end: 'failed', answer: null, failure: end.cause };
+          return { end: 'failed', answer: null, failure: end.failure.cause };
         case 'refused':
           if (end.answer.status !== 429) return { end: 'failed', answer: end.answer, failure: null };
           last = end.answer;
@@ -155,14 +163,15 @@ export class Job {
     return true;
   }
 
-  async #call(): Promise<CallEnd> {
+  async #call(): Promise<RelayEnd> {
     const { upstream, observer, headersTimeoutMs } = this.#parts;
     const { endpoint } = this.terms;
     const { method, headers, body } = this.#request;
     this.#calls++;
     // Told before the call is made, so that the ingress has counted it even if this process dies of it.
     this.#answer.tell({ phase: 'calling', calls: this.#calls, retryAfterMs: null });
-    const end = await callEndpoint(
+    const end = await relay(
+      upstream,
       {
         origin: this.url.origin,
         path: this.url.path,
@@ -171,13 +180,11 @@ export class Job {
         body,
         headersTimeoutMs: Math.max(1, Math.min(headersTimeoutMs, Math.round(this.#leftMs()))),
       },
-      {
-        upstream,
-        answer: this.#answer,
+      new EndpointCall(this.#answer, {
         ourKey: endpoint.apiKey !== '',
         calls: this.#calls,
         signal: this.#left.signal,
-      },
+      }),
     );
     this.#place.endCall();
     observer.called(this.url.host, end);

@@ -1,5 +1,5 @@
 import type { Metrics } from '@llm-gateway/runtime';
-import type { CallEnd } from './endpoint-call.ts';
+import type { RelayEnd } from '@llm-gateway/upstream';
 import type { Places } from './places.ts';
 
 /** How a job ended, as metrics and the log name it. `expired`: the ingress did not come with the request. */
@@ -69,7 +69,7 @@ export class Observer {
     this.#waits.observe(durationMs / 1000);
   }
 
-  called(endpoint: string, end: CallEnd): void {
+  called(endpoint: string, end: RelayEnd): void {
     const limited = end.kind === 'refused' && end.answer.status === 429;
     this.#calls.labels({ endpoint, outcome: limited ? 'limited' : callOutcomes[end.kind] }).inc();
   }
@@ -86,12 +86,12 @@ export class Observer {
 }
 
 const callOutcomes = {
-  answered: 'answered',
+  relayed: 'answered',
   refused: 'failed',
   failed: 'failed',
   broken: 'broken',
-  left: 'cancelled',
-} as const satisfies Record<CallEnd['kind'], string>;
+  'client-left': 'cancelled',
+} as const satisfies Record<RelayEnd['kind'], string>;
 
 export function declareGauges(metrics: Metrics, places: Places, oldestMs: () => number): void {
   metrics.gauge({

@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { cut, type Engine, refuse, respond, type Script, stall, startEngine, stream } from '@llm-gateway/testing';
+import { type RelayTarget, relay, Upstream, type UpstreamFailure } from './index.ts';
+
+/** A client that takes every answer below 500. */
+class Client implements RelayTarget {
+  readonly leaving = new AbortController();
+  readonly signal = this.leaving.signal;
+  text = '';
+  ended = false;
+  brokenBy: UpstreamFailure | undefined;
+
+  get committed(): boolean {
+    return this.text !== '';
+  }
+
+  accept({ status }: { status: number }): boolean {
+    return status < 500;
+  }
+
+  write(chunk: Buffer): boolean {
+    this.text += chunk;
+    return true;
+  }
+
+  end(): void {
+    this.ended = true;
+  }
+
+  breakOff(failure: UpstreamFailure): void {
+    this.brokenBy = failure;
+  }
+}
+
+async function withEngine(
+  script: Script,
+  work: (engine: Engine, call: (client: Client) => ReturnType<typeof relay>) => Promise<void>,
+): Promise<void> {
+  await using engine = await startEngine(script);
+  await using upstream = new Upstream({
+    upstreamConnectTimeoutMs: 3000,
+    upstreamHeadersTimeoutMs: 10_000,
+    upstreamIdleTimeoutMs: 10_000,
+    upstreamKeepAliveMs: 4000,
+  });
+  const request = { origin: engine.url, path: '/', method: 'POST', headers: [], body: null };
+  await work(engine, (client) => relay(upstream, request, client));
+}
+
+describe('a relayed call', { concurrency: true, timeout: 60_000 }, () => {
+  it('gives the client an answer that it takes', async () => {
+    await withEngine(
+      () => stream(['a', 'b']),
+      async (_engine, call) => {
+        const client = new Client();
+        assert.deepEqual(await call(client), { kind: 'relayed', status: 200 });
+        assert.deepEqual([client.text, client.ended], ['ab', true]);
+      },
+    );
+  });
+
+  it('keeps an answer that the client does not take', async () => {
+    await withEngine(
+      () => refuse(503, { message: 'down', retryAfter: 7 }),
+      async (_engine, call) => {
+        const client = new Client();
+        const end = await call(client);
+        assert.ok(end.kind === 'refused');
+        assert.equal(end.answer.status, 503);
+        assert.match(end.answer.body.toString(), /down/);
+        assert.deepEqual([client.text, client.ended], ['', false]);
+      },
+    );
+  });
+
+  it('breaks an answer off when the client has part of it, and only then', async () => {
+    const scripts = { failed: cut('after-head'), broken: cut({ afterBytes: 1 }, { body: 'ab' }) };
+    for (const [kind, script] of Object.entries(scripts)) {
+      await withEngine(
+        () => script,
+        async (_engine, call) => {
+          const client = new Client();
+          const end = await call(client);
+          assert.equal(end.kind, kind);
+          assert.equal(client.brokenBy?.cause, kind === 'broken' ? 'truncated' : undefined);
+          assert.equal(client.ended, false);
+        },
+      );
+    }
+  });
+
+  it('ends when the client leaves', async () => {
+    await withEngine(
+      () => stall('before-head'),
+      async (engine, call) => {
+        const client = new Client();
+        const ended = call(client);
+        const request = await engine.request(0);
+        client.leaving.abort();
+        assert.deepEqual(await ended, { kind: 'client-left' });
+        assert.equal(request.answeredAt, null);
+      },
+    );
+  });
+
+  it('is not made for a client that has left', async () => {
+    await withEngine(
+      () => respond(200),
+      async (engine, call) => {
+        const client = new Client();
+        client.leaving.abort();
+        assert.deepEqual(await call(client), { kind: 'client-left' });
+        assert.equal((await call(new Client())).kind, 'relayed');
+        assert.equal(engine.connectionCount, 1, 'not even a connection');
+      },
+    );
+  });
+});

@@ -1,0 +1,107 @@
+import type { UpstreamFailure } from './failure.ts';
+import type { FlatHeaders } from './headers.ts';
+import { KeptAnswer } from './kept-answer.ts';
+import type { ResponseHead, ResponseSink, Upstream, UpstreamCall, UpstreamRequest } from './upstream.ts';
+import type { WholeResponse } from './whole.ts';
+
+/** How one call ended for the client that it was made for: whoever asked us, be it an ingress. */
+export type RelayEnd =
+  /** The client has the whole answer. */
+  | { readonly kind: 'relayed'; readonly status: number }
+  /** Nothing reached the client; the upstream's answer is kept. */
+  | { readonly kind: 'refused'; readonly answer: WholeResponse }
+  /** Nothing reached the client; there was no whole answer. */
+  | { readonly kind: 'failed'; readonly failure: UpstreamFailure }
+  /** The answer broke after the client had part of it. */
+  | { readonly kind: 'broken'; readonly failure: UpstreamFailure }
+  | { readonly kind: 'client-left' };
+
+/** The client's side of one call. */
+export interface RelayTarget {
+  /** Aborts when the client leaves. */
+  readonly signal: AbortSignal;
+  /** Whether the client has any of the answer: then a failure can only break it off. */
+  readonly committed: boolean;
+  /** An informational answer (1xx) before the head. */
+  onInformation?(headers: FlatHeaders): void;
+  /** True takes the answer whose head this is: all that follows is written here. False leaves it to be kept back. */
+  accept(head: ResponseHead): boolean;
+  /** False when the client takes it slower than it comes: `onDrain` is called once when it has caught up. */
+  write(chunk: Buffer, onDrain: () => void): boolean;
+  end(): void;
+  /** The answer broke after it was committed. */
+  breakOff(failure: UpstreamFailure): void;
+}
+
+/** Calls an upstream once, and relays its answer to `target` as it comes unless that leaves it to be kept. No call is made for a client that has left. */
+export function relay(upstream: Upstream, request: UpstreamRequest, target: RelayTarget): Promise<RelayEnd> {
+  if (target.signal.aborted) return Promise.resolve({ kind: 'client-left' });
+  return new Promise((resolve) => new Relay(target, resolve).call(upstream, request));
+}
+
+class Relay implements ResponseSink {
+  readonly #target: RelayTarget;
+  readonly #resolve: (end: RelayEnd) => void;
+  #call: UpstreamCall | undefined;
+  #status = 0;
+  /** The answer that is kept back; undefined while relaying. */
+  #kept: KeptAnswer | undefined;
+
+  constructor(target: RelayTarget, resolve: (end: RelayEnd) => void) {
+    this.#target = target;
+    this.#resolve = resolve;
+  }
+
+  call(upstream: Upstream, request: UpstreamRequest): void {
+    this.#call = upstream.call(request, this);
+    this.#target.signal.addEventListener('abort', this.#leave);
+  }
+
+  onInformation(headers: FlatHeaders): void {
+    this.#target.onInformation?.(headers);
+  }
+
+  onHead(head: ResponseHead): void {
+    this.#status = head.status;
+    if (!this.#target.accept(head)) this.#kept = new KeptAnswer(head);
+  }
+
+  onData(chunk: Buffer): boolean {
+    if (this.#kept === undefined) return this.#target.write(chunk, this.#resume);
+    this.#kept.take(chunk);
+    return true;
+  }
+
+  onEnd(): void {
+    if (this.#kept !== undefined) {
+      this.#finish({ kind: 'refused', answer: this.#kept.whole() });
+      return;
+    }
+    this.#target.end();
+    this.#finish({ kind: 'relayed', status: this.#status });
+  }
+
+  onFailure(failure: UpstreamFailure): void {
+    if (this.#kept !== undefined) {
+      // The head already told what there is to know.
+      this.#finish({ kind: 'refused', answer: this.#kept.cut() });
+    } else if (this.#target.committed) {
+      this.#target.breakOff(failure);
+      this.#finish({ kind: 'broken', failure });
+    } else {
+      this.#finish({ kind: 'failed', failure });
+    }
+  }
+
+  readonly #resume = (): void => this.#call?.resume();
+
+  readonly #leave = (): void => {
+    this.#call?.abort();
+    this.#finish({ kind: 'client-left' });
+  };
+
+  #finish(end: RelayEnd): void {
+    this.#target.signal.removeEventListener('abort', this.#leave);
+    this.#resolve(end);
+  }
+}
