@@ -13,6 +13,7 @@ import {
   startBlackHole,
   startEngine,
   startService,
+  stream,
 } from '@llm-gateway/testing';
 import { type Answer, ask, errorCode } from './answer.ts';
 
@@ -21,7 +22,7 @@ interface Row {
   readonly fault: string;
   readonly retried: boolean;
   readonly fallsBack: boolean;
-  /** `broken`, `as it was`, or status and code. */
+  /** `broken`, `as it was`, `<status> without its body`, or status and code. */
   readonly answer: string;
 }
 
@@ -44,8 +45,8 @@ const half = 'data: {"n":1}\n\n';
 const json = { 'content-type': 'application/json', 'content-length': '100' };
 
 /** What the faulty upstream does, by the name of the fault; the two that are no answers are brought about otherwise. */
-function faultyAnswer(fault: string, stream: boolean): EngineAnswer {
-  const headers = stream ? {} : json;
+function faultyAnswer(fault: string, streamed: boolean): EngineAnswer {
+  const headers = streamed ? {} : json;
   switch (fault) {
     case 'reset before headers':
       return cut('before-head', { how: 'reset' });
@@ -55,6 +56,8 @@ function faultyAnswer(fault: string, stream: boolean): EngineAnswer {
       return stall('after-head', { headers });
     case 'cut before commit':
       return cut('after-head', { headers });
+    case 'failed head, then dripping':
+      return stream(new Array(600).fill(' '), { status: 500, gapMs: 100, headers: { 'retry-after': '7' } });
     case 'cut after commit':
       return cut({ afterBytes: half.length }, { headers, body: half });
     default:
@@ -185,7 +188,7 @@ describe('the outcome table of docs/failover.md', { timeout: 240_000 }, () => {
 
   it('holds for every answer that an upstream can give, or break', async () => {
     const faults = rows.filter(({ fault }) => !unreachable.includes(fault));
-    assert.equal(faults.length, 12);
+    assert.equal(faults.length, 13);
     await walkAll(faults, true);
     const metrics = await retrying.metrics();
     assert.ok(metrics.value('llm_gateway_retries_total') > 0, 'some of it took a retry');
@@ -241,6 +244,10 @@ function assertTruthful(answer: Answer, row: Row, { stream, id }: { stream: bool
     assert.equal(answer.status, Number(row.fault), id);
     assert.ok(answer.whole && answer.text.includes(`faulty ${row.fault}`), id);
     assert.equal(answer.headers.get('retry-after'), '7', id);
+  } else if (row.answer === '500 without its body') {
+    assert.deepEqual([answer.status, answer.text, answer.whole], [500, '', true], id);
+    assert.equal(answer.headers.get('retry-after'), '7', id);
+    assert.equal(answer.headers.get('content-type'), null, id);
   } else if (row.answer === 'broken') {
     assert.equal(answer.status, 200, id);
     assert.ok(!answer.whole, `${id}: it must not look whole`);

@@ -25,7 +25,8 @@ describe('an answer that is kept', () => {
     cut.take(Buffer.from('abc'));
     assert.deepEqual(cut.cut(), bare);
     const large = new KeptAnswer(head);
-    for (let n = 0; n < 17; n++) large.take(Buffer.alloc(65_536));
+    for (let n = 0; n < 16; n++) assert.ok(large.take(Buffer.alloc(65_536)));
+    assert.equal(large.take(Buffer.alloc(1)), false, 'more than 1 MiB');
     assert.deepEqual(large.whole(), bare);
   });
 });

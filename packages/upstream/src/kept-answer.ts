@@ -14,9 +14,12 @@ export class KeptAnswer {
     this.#head = head;
   }
 
-  take(chunk: Buffer): void {
+  /** False when it has become too large to be kept: there is no body to come back to. */
+  take(chunk: Buffer): boolean {
     this.#bytes += chunk.length;
-    if (this.#bytes <= maxBytes) this.#chunks.push(chunk);
+    if (this.#bytes > maxBytes) return false;
+    this.#chunks.push(chunk);
+    return true;
   }
 
   /** All of it, in order. */

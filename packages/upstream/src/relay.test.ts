@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { cut, type Engine, refuse, respond, type Script, stall, startEngine, stream } from '@llm-gateway/testing';
+import {
+  cut,
+  type Engine,
+  refuse,
+  respond,
+  type Script,
+  stall,
+  startEngine,
+  stream,
+  until,
+} from '@llm-gateway/testing';
 import { type RelayTarget, relay, Upstream, type UpstreamFailure } from './index.ts';
 
 /** A client that takes every answer below 500. */
@@ -36,12 +46,13 @@ class Client implements RelayTarget {
 async function withEngine(
   script: Script,
   work: (engine: Engine, call: (client: Client) => ReturnType<typeof relay>) => Promise<void>,
+  idleTimeoutMs = 10_000,
 ): Promise<void> {
   await using engine = await startEngine(script);
   await using upstream = new Upstream({
     upstreamConnectTimeoutMs: 3000,
     upstreamHeadersTimeoutMs: 10_000,
-    upstreamIdleTimeoutMs: 10_000,
+    upstreamIdleTimeoutMs: idleTimeoutMs,
     upstreamKeepAliveMs: 4000,
   });
   const request = { origin: engine.url, path: '/', method: 'POST', headers: [], body: null };
@@ -70,6 +81,42 @@ describe('a relayed call', { concurrency: true, timeout: 60_000 }, () => {
         assert.equal(end.answer.status, 503);
         assert.match(end.answer.body.toString(), /down/);
         assert.deepEqual([client.text, client.ended], ['', false]);
+      },
+    );
+  });
+
+  it('keeps no body that drips: the idle timeout, or 5 s when that is shorter, is for all of it', async () => {
+    for (const [idleTimeoutMs, limitMs] of [
+      [500, 500],
+      [60_000, 5000],
+    ] as const) {
+      await withEngine(
+        () => stream(new Array(100).fill(' '), { status: 503, gapMs: 100, headers: { 'retry-after': '7' } }),
+        async (engine, call) => {
+          const startedAtMs = performance.now();
+          const end = await call(new Client());
+          const tookMs = performance.now() - startedAtMs;
+          assert.ok(end.kind === 'refused');
+          assert.equal(end.answer.body.length, 0);
+          assert.deepEqual(end.answer.headers.slice(0, 2), ['retry-after', '7']);
+          assert.ok(tookMs >= limitMs - 5 && tookMs < limitMs + 1000, `${tookMs} ms`);
+          await until(() => engine.requests[0]?.abandoned);
+        },
+        idleTimeoutMs,
+      );
+    }
+  });
+
+  it('stops reading an answer that has become too large to be kept', async () => {
+    const piece = 'x'.repeat(65_536);
+    await withEngine(
+      () => stream(new Array(100_000).fill(piece), { status: 500 }),
+      async (engine, call) => {
+        const startedAtMs = performance.now();
+        const end = await call(new Client());
+        assert.ok(end.kind === 'refused' && end.answer.body.length === 0);
+        assert.ok(performance.now() - startedAtMs < 2000);
+        await until(() => engine.requests[0]?.abandoned);
       },
     );
   });

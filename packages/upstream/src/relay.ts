@@ -4,6 +4,9 @@ import { KeptAnswer } from './kept-answer.ts';
 import type { ResponseHead, ResponseSink, Upstream, UpstreamCall, UpstreamRequest } from './upstream.ts';
 import type { WholeResponse } from './whole.ts';
 
+/** The longest that the rest of an answer is read for when it is kept back: something else is to be tried, and the client waits for that. */
+const maxKeepingMs = 5000;
+
 /** How one call ended for the client that it was made for: whoever asked us, be it an ingress. */
 export type RelayEnd =
   /** The client has the whole answer. */
@@ -33,7 +36,11 @@ export interface RelayTarget {
   breakOff(failure: UpstreamFailure): void;
 }
 
-/** Calls an upstream once, and relays its answer to `target` as it comes unless that leaves it to be kept. No call is made for a client that has left. */
+/**
+ * Calls an upstream once, and relays its answer to `target` as it comes unless that leaves it to be kept. One that is kept is given up on, and
+ * loses its body, when it is not whole after the idle timeout, or 5 s if that is shorter, or has more bytes than may be kept.
+ * No call is made for a client that has left.
+ */
 export function relay(upstream: Upstream, request: UpstreamRequest, target: RelayTarget): Promise<RelayEnd> {
   if (target.signal.aborted) return Promise.resolve({ kind: 'client-left' });
   return new Promise((resolve) => new Relay(target, resolve).call(upstream, request));
@@ -46,6 +53,8 @@ class Relay implements ResponseSink {
   #status = 0;
   /** The answer that is kept back; undefined while relaying. */
   #kept: KeptAnswer | undefined;
+  #keepingMs = maxKeepingMs;
+  #keeping: NodeJS.Timeout | undefined;
 
   constructor(target: RelayTarget, resolve: (end: RelayEnd) => void) {
     this.#target = target;
@@ -53,6 +62,7 @@ class Relay implements ResponseSink {
   }
 
   call(upstream: Upstream, request: UpstreamRequest): void {
+    this.#keepingMs = Math.min(request.idleTimeoutMs ?? upstream.idleTimeoutMs, maxKeepingMs);
     this.#call = upstream.call(request, this);
     this.#target.signal.addEventListener('abort', this.#leave);
   }
@@ -63,12 +73,15 @@ class Relay implements ResponseSink {
 
   onHead(head: ResponseHead): void {
     this.#status = head.status;
-    if (!this.#target.accept(head)) this.#kept = new KeptAnswer(head);
+    if (this.#target.accept(head)) return;
+    this.#kept = new KeptAnswer(head);
+    // In all, not between two bytes: a body that drips must not hold the client up.
+    this.#keeping = setTimeout(this.#stopKeeping, this.#keepingMs);
   }
 
   onData(chunk: Buffer): boolean {
     if (this.#kept === undefined) return this.#target.write(chunk, this.#resume);
-    this.#kept.take(chunk);
+    if (!this.#kept.take(chunk)) this.#stopKeeping();
     return true;
   }
 
@@ -100,7 +113,14 @@ class Relay implements ResponseSink {
     this.#finish({ kind: 'client-left' });
   };
 
+  readonly #stopKeeping = (): void => {
+    if (this.#kept === undefined) return;
+    this.#call?.abort();
+    this.#finish({ kind: 'refused', answer: this.#kept.cut() });
+  };
+
   #finish(end: RelayEnd): void {
+    clearTimeout(this.#keeping);
     this.#target.signal.removeEventListener('abort', this.#leave);
     this.#resolve(end);
   }

@@ -50,8 +50,11 @@ export interface UpstreamTimeouts {
 /** The connections of one process to engines and endpoints, kept alive and shared by all its calls. */
 export class Upstream implements AsyncDisposable {
   readonly #agent: Agent;
+  /** Longest silence within an answer, unless its request says otherwise. */
+  readonly idleTimeoutMs: number;
 
   constructor(timeouts: UpstreamTimeouts) {
+    this.idleTimeoutMs = timeouts.upstreamIdleTimeoutMs;
     this.#agent = new Agent({
       connect: { timeout: timeouts.upstreamConnectTimeoutMs, keepAlive: true },
       headersTimeout: timeouts.upstreamHeadersTimeoutMs,

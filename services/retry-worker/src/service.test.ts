@@ -262,6 +262,17 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     assert.deepEqual((await (await refused.job()).end()).result, { end: 'failed', calls: 1, failure: 'connect' });
   });
 
+  it('does not wait for the end of a failed answer that drips', async () => {
+    const drip = () => stream(new Array(600).fill(' '), { status: 503, gapMs: 100, headers: { 'retry-after': '7' } });
+    await using scene = await Scene.start(drip, { upstreamIdleTimeoutMs: 500 });
+    const job = await scene.job();
+    const { status, headers, body, result } = await job.end();
+    assert.deepEqual([status, headers['retry-after'], body.length], [503, '7', 0]);
+    assert.deepEqual(result, { end: 'failed', calls: 1, failure: null });
+    assert.ok(performance.now() - job.sentAtMs < 2000);
+    await until(() => scene.engine.requests[0]?.abandoned);
+  });
+
   it("relays what is the client's own mistake", async () => {
     await using scene = await Scene.start(() => refuse(422));
     const { status, result } = await (await scene.job()).end();
