@@ -44,12 +44,17 @@ function outcomeTable(): Row[] {
 const half = 'data: {"n":1}\n\n';
 const json = { 'content-type': 'application/json', 'content-length': '100' };
 
+/** A call of such an upstream may be made once more, where its connection was a kept one. */
+const closed = 'closed before headers';
+
 /** What the faulty upstream does, by the name of the fault; the two that are no answers are brought about otherwise. */
 function faultyAnswer(fault: string, streamed: boolean): EngineAnswer {
   const headers = streamed ? {} : json;
   switch (fault) {
     case 'reset before headers':
       return cut('before-head', { how: 'reset' });
+    case closed:
+      return cut('before-head');
     case 'silence before headers':
       return stall('before-head');
     case 'headers, then silence':
@@ -153,7 +158,9 @@ describe('the outcome table of docs/failover.md', { timeout: 240_000 }, () => {
     const replaced = left && row.fallsBack;
     if (replaced) assertGood(answer, id);
     else assertTruthful(answer, row, { stream, id });
-    assert.equal(callsAt(faulty, id), reached ? 1 : 0, `${id}: calls of the faulty one`);
+    const calls = callsAt(faulty, id);
+    if (row.fault === closed) assert.ok(calls === 1 || calls === 2, `${id}: ${calls} calls of the faulty one`);
+    else assert.equal(calls, reached ? 1 : 0, `${id}: calls of the faulty one`);
     assert.equal(callsAt(good, id), replaced ? 1 : 0, `${id}: calls of the good one`);
   };
 
@@ -169,7 +176,8 @@ describe('the outcome table of docs/failover.md', { timeout: 240_000 }, () => {
       assertTruthful(answer, row, { stream, id });
       assert.equal(atGood, 0, id);
     }
-    assert.ok(atFaulty <= (reached ? 1 : 0) && (row.retried || atFaulty + atGood === 1), id);
+    const most = row.fault === closed ? 2 : 1;
+    assert.ok(atFaulty <= (reached ? most : 0) && (row.retried || atFaulty + atGood === 1), id);
   };
 
   const walkAll = async (faults: readonly Row[], reached: boolean) => {
@@ -188,7 +196,7 @@ describe('the outcome table of docs/failover.md', { timeout: 240_000 }, () => {
 
   it('holds for every answer that an upstream can give, or break', async () => {
     const faults = rows.filter(({ fault }) => !unreachable.includes(fault));
-    assert.equal(faults.length, 13);
+    assert.equal(faults.length, 14);
     await walkAll(faults, true);
     const metrics = await retrying.metrics();
     assert.ok(metrics.value('llm_gateway_retries_total') > 0, 'some of it took a retry');
@@ -231,6 +239,31 @@ describe('the outcome table of docs/failover.md', { timeout: 240_000 }, () => {
       { failed: failing * 2, limited: 2, broken: 2 },
     );
     assert.equal(good.live, 0);
+  });
+});
+
+describe('upstreams that read a request and close', { timeout: 60_000 }, () => {
+  it('are called as often as the flags allow, and one of them once more', async () => {
+    await using stack = new AsyncDisposableStack();
+    const engine = async () => stack.use(await startEngine());
+    const fleet = [await engine(), await engine()];
+    const chain = [await engine(), await engine()];
+    const all = [...fleet, ...chain];
+    const routes = [{ base_url: 'local', prefix: '*' }, ...chain.map(({ url }) => ({ base_url: url, fallback: true }))];
+    const endpoints = fleet.map((instance) => instance.endpoint).join(',');
+    await using site = await startSite(endpoints, routes, ['--retry-max-count', '1', '--expose-route-headers']);
+    const callsFor = (id: string) =>
+      all.map(({ requests }) => requests.filter(({ headers }) => headers['x-request-id'] === id).length);
+
+    for (const upstream of all) upstream.script = () => refuse(500);
+    assert.equal((await ask(site.url, { id: 'warm' })).status, 500);
+    assert.deepEqual(callsFor('warm'), [1, 1, 1, 1], 'now there is a kept connection to each');
+
+    for (const upstream of all) upstream.script = () => cut('before-head');
+    const answer = await ask(site.url, { id: 'closed' });
+    assert.equal(`${answer.status} ${errorCode(answer)}`, '502 upstream_failed');
+    assert.equal(answer.headers.get('x-gateway-attempts'), '4');
+    assert.deepEqual(callsFor('closed').toSorted(), [1, 1, 1, 2]);
   });
 });
 

@@ -27,6 +27,7 @@ const faults = {
   '500': refuse(500),
   '503': refuse(503),
   reset: cut('before-head', { how: 'reset' }),
+  closed: cut('before-head'),
   cut: cut('after-head'),
 } as const satisfies Record<string, EngineAnswer>;
 type Fault = keyof typeof faults;
@@ -70,7 +71,10 @@ describe('a gateway whose upstreams fail 30 % of their calls', { timeout: 240_00
       with: ['retry-worker'],
       flags: {
         router: routing,
-        ingress: [...routing, '--retry-max-count', String(retryMaxCount), '--fallback-retry-queue-enabled'],
+        ingress: [
+          ...routing,
+          ...['--retry-max-count', String(retryMaxCount), '--fallback-retry-queue-enabled', '--expose-route-headers'],
+        ],
         'retry-worker': [
           ...routing,
           ...['--fallback-retry-init-delay-ms', '20', '--fallback-retry-max-delay-ms', '40'],
@@ -95,11 +99,18 @@ describe('a gateway whose upstreams fail 30 % of their calls', { timeout: 240_00
       const [first = [], second = []] = chain.map((endpoint) => endpoint.did(id));
       const story = `${id}: ${answer.status}; ${JSON.stringify({ internal, external, first, second })}`;
       assert.ok(answer.whole, story);
-      assert.ok(internal.length <= 1 + retryMaxCount && external.length <= 1, story);
       assert.ok(internal.length === 0 || external.length === 0, story);
-      assert.ok(first.length <= 1 + queueMaxCount && second.length <= 1 + queueMaxCount, story);
-
       const all = [...internal, ...external, ...first, ...second];
+      // Calls on kept connections that were closed are written once more: of the ingress's own calls one, and one of each job.
+      const repeats = all.length - Number(answer.headers.get('x-gateway-attempts'));
+      const jobs = [first, second].filter((did) => did.length > 1).length;
+      assert.ok(repeats >= 0 && repeats <= 1 + jobs, story);
+      const ways = withoutRepeats(
+        { fleet: fleet.map((instance) => instance.did(id)), external, first, second },
+        repeats,
+      );
+      assert.ok(ways.some(isAllowed), story);
+
       const served = all.filter((did) => did === 'ok').length;
       if (answer.status === 200) {
         assert.equal(served, 1, story);
@@ -107,8 +118,10 @@ describe('a gateway whose upstreams fail 30 % of their calls', { timeout: 240_00
       } else {
         assert.equal(served, 0, story);
         // Everything that was allowed was tried before the client saw a failure.
-        assert.ok(external.length === 1 || internalUsedUp(internal), story);
-        assert.ok(endpointUsedUp(first) && endpointUsedUp(second), story);
+        assert.ok(
+          ways.some((way) => isAllowed(way) && isUsedUp(way)),
+          story,
+        );
       }
     }
 
@@ -137,6 +150,43 @@ describe('a gateway whose upstreams fail 30 % of their calls', { timeout: 240_00
     }
   });
 });
+
+/** What upstreams did for one request, call by call. */
+interface Calls {
+  /** By instance. */
+  readonly fleet: readonly (readonly string[])[];
+  readonly external: readonly string[];
+  readonly first: readonly string[];
+  readonly second: readonly string[];
+}
+
+/** The calls without those that were written once more: every way to leave out so many that follow a close. */
+function withoutRepeats(calls: Calls, repeats: number): Calls[] {
+  if (repeats === 0) return [calls];
+  const ways: Calls[] = [
+    ...calls.fleet.flatMap((did, n) => withoutOne(did).map((left) => ({ ...calls, fleet: calls.fleet.with(n, left) }))),
+    ...withoutOne(calls.external).map((external) => ({ ...calls, external })),
+    ...withoutOne(calls.first).map((first) => ({ ...calls, first })),
+    ...withoutOne(calls.second).map((second) => ({ ...calls, second })),
+  ];
+  return ways.flatMap((way) => withoutRepeats(way, repeats - 1));
+}
+
+/** The call that is left of the two did what the second of them did. */
+function withoutOne(did: readonly string[]): (readonly string[])[] {
+  return did.slice(0, -1).flatMap((what, n) => (what === 'closed' ? [did.toSpliced(n, 1)] : []));
+}
+
+function isAllowed({ fleet, external, first, second }: Calls): boolean {
+  const most = 1 + queueMaxCount;
+  return (
+    fleet.flat().length <= 1 + retryMaxCount && external.length <= 1 && first.length <= most && second.length <= most
+  );
+}
+
+function isUsedUp({ fleet, external, first, second }: Calls): boolean {
+  return (external.length === 1 || internalUsedUp(fleet.flat())) && endpointUsedUp(first) && endpointUsedUp(second);
+}
 
 /** All attempts made, or one ended in what is not retried. */
 function internalUsedUp(did: readonly string[]): boolean {

@@ -20,6 +20,7 @@ class Client implements RelayTarget {
   text = '';
   ended = false;
   brokenBy: UpstreamFailure | undefined;
+  repeats = 0;
 
   get committed(): boolean {
     return this.text !== '';
@@ -40,6 +41,10 @@ class Client implements RelayTarget {
 
   breakOff(failure: UpstreamFailure): void {
     this.brokenBy = failure;
+  }
+
+  onRepeat(): void {
+    this.repeats++;
   }
 }
 
@@ -135,6 +140,20 @@ describe('a relayed call', { concurrency: true, timeout: 60_000 }, () => {
         },
       );
     }
+  });
+
+  it('tells when the request is written once more', async () => {
+    await withEngine(
+      ({ index }) => (index === 1 ? cut('before-head') : respond(200)),
+      async (engine, call) => {
+        await call(new Client());
+        // The connection is free again in the next turn.
+        await new Promise((resolve) => setImmediate(resolve));
+        const client = new Client();
+        assert.equal((await call(client)).kind, 'relayed');
+        assert.deepEqual([client.repeats, engine.requests.length], [1, 3]);
+      },
+    );
   });
 
   it('ends when the client leaves', async () => {

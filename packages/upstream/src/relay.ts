@@ -34,6 +34,8 @@ export interface RelayTarget {
   end(): void;
   /** The answer broke after it was committed. */
   breakOff(failure: UpstreamFailure): void;
+  /** See `ResponseSink`. */
+  onRepeat?(): void;
 }
 
 /**
@@ -104,6 +106,10 @@ class Relay implements ResponseSink {
     } else {
       this.#finish({ kind: 'failed', failure });
     }
+  }
+
+  onRepeat(): void {
+    this.#target.onRepeat?.();
   }
 
   readonly #resume = (): void => this.#call?.resume();

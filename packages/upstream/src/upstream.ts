@@ -13,7 +13,11 @@ export interface UpstreamRequest {
   readonly body: Uint8Array | null;
   readonly headersTimeoutMs?: number;
   readonly idleTimeoutMs?: number;
-  /** Never write it twice, not even when a kept connection turns out to have been closed. */
+  /**
+   * Never write it twice. Without this it is written once more when a kept connection is closed in order just after it was written: most likely the
+   * upstream had closed it before. But one that closes after it has read the request looks the same, so whoever makes several calls for one
+   * request allows this for one of them.
+   */
   readonly once?: boolean;
 }
 
@@ -32,6 +36,8 @@ export interface ResponseSink {
   onData(chunk: Buffer): boolean;
   onEnd(): void;
   onFailure(failure: UpstreamFailure): void;
+  /** The request is written once more; see `UpstreamRequest.once`. */
+  onRepeat?(): void;
 }
 
 export interface UpstreamCall {
@@ -186,6 +192,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
     if (this.#diedOfStaleConnection(error)) {
       this.#retriedStale = true;
       this.#controller = undefined;
+      this.#sink.onRepeat?.();
       this.#dispatch();
       return;
     }

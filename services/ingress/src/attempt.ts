@@ -41,8 +41,13 @@ export function attempt(request: UpstreamRequest, context: AttemptContext): Prom
     context.exchange.phase = 'calling';
     if (context.counted !== true) context.exchange.attempts++;
   }
-  return relay(context.gateway.upstream, request, new Attempt(context));
+  // Which of its calls needs it is not known before, and an upstream that closes on everything must not get each of them twice.
+  const asked = repeated.has(context.exchange) ? { ...request, once: true } : request;
+  return relay(context.gateway.upstream, asked, new Attempt(context));
 }
+
+/** Client requests for which a call was written once more; hardly any is. */
+const repeated = new WeakSet<Exchange>();
 
 class Attempt implements RelayTarget {
   readonly #context: AttemptContext;
@@ -81,6 +86,10 @@ class Attempt implements RelayTarget {
 
   end(): void {
     this.#exchange.client.end();
+  }
+
+  onRepeat(): void {
+    repeated.add(this.#exchange);
   }
 
   breakOff(failure: UpstreamFailure): void {

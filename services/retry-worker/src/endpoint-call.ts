@@ -8,6 +8,8 @@ export class EndpointCall implements RelayTarget {
   readonly #ourKey: boolean;
   readonly #calls: number;
   readonly signal: AbortSignal;
+  /** Told when the request is written once more, which must not happen again for this job. */
+  readonly onRepeat: () => void;
 
   constructor(
     answer: JobAnswer,
@@ -18,12 +20,14 @@ export class EndpointCall implements RelayTarget {
       readonly calls: number;
       /** Aborts when the ingress leaves. */
       readonly signal: AbortSignal;
+      readonly onRepeat: () => void;
     },
   ) {
     this.#answer = answer;
     this.#ourKey = call.ourKey;
     this.#calls = call.calls;
     this.signal = call.signal;
+    this.onRepeat = call.onRepeat;
   }
 
   get committed(): boolean {

@@ -79,6 +79,8 @@ export class Job {
   readonly #awake = new AbortController();
   #stopped: Ending | undefined;
   #calls: number;
+  /** A call was written once more; see `UpstreamRequest.once`. */
+  #repeated = false;
 
   constructor(
     job: { terms: Terms; request: ClientRequest; place: Place },
@@ -179,11 +181,15 @@ export class Job {
         headers: endpointHeaders(headers, endpoint),
         body,
         headersTimeoutMs: Math.max(1, Math.min(headersTimeoutMs, Math.round(this.#leftMs()))),
+        once: this.#repeated,
       },
       new EndpointCall(this.#answer, {
         ourKey: endpoint.apiKey !== '',
         calls: this.#calls,
         signal: this.#left.signal,
+        onRepeat: () => {
+          this.#repeated = true;
+        },
       }),
     );
     this.#place.endCall();

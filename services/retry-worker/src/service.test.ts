@@ -273,6 +273,21 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     await until(() => scene.engine.requests[0]?.abandoned);
   });
 
+  it('writes one call of a job once more when the endpoint closes a kept connection on it, and no other', async () => {
+    // The first job warms the connection; of the second, the endpoint closes on the second call and on the third.
+    await using scene = await Scene.start(
+      inTurn(respond(200), limited(), cut('before-head'), limited(), cut('before-head'), respond(200, 'not called')),
+    );
+    await (await scene.job()).end();
+    const { result } = await (await scene.job()).end();
+    assert.deepEqual(result, { end: 'failed', calls: 3, failure: 'reset' });
+    assert.equal(
+      scene.engine.requests.length,
+      5,
+      'one for the first job; for the second its three calls, and one more',
+    );
+  });
+
   it("relays what is the client's own mistake", async () => {
     await using scene = await Scene.start(() => refuse(422));
     const { status, result } = await (await scene.job()).end();
