@@ -65,6 +65,33 @@ describe('the 429 queue when its workers end', { timeout: 180_000 }, () => {
     assert.equal(callsOf(second, id(0)), 0);
   });
 
+  it('has jobs done by another worker when theirs hangs, within seconds and no matter when it goes on', async () => {
+    first.script = limitedFirst(1, () => respond(200, 'first'));
+    const lostBefore = await jobs('lost');
+    const asked = askAll(12);
+    await untilWaiting(workers, 12);
+    const victim = await holder('waiting');
+    const { waiting } = await held(victim);
+    await victim.kill('SIGSTOP');
+    const stoppedAt = performance.now();
+    const answers = await Promise.all(asked);
+    const tookMs = performance.now() - stoppedAt;
+    assert.ok(
+      tookMs < 15_000,
+      `${tookMs} ms: 4 until it is given up, 2 for offers that it does not answer, 2 of backoff`,
+    );
+    const text = (n: number) => answers[n]?.text;
+    assert.ok(answers.every(({ status, whole }) => status === 200 && whole));
+    assert.equal((await jobs('lost')) - lostBefore, waiting);
+    // An offer may reach the one that hangs again; after two such the next fallback is tried.
+    const served = answers.filter(({ text }) => text === 'first').length;
+    assert.ok(served > 12 - waiting, `the other one has done jobs of the lost one: ${served} of 12`);
+
+    await victim.kill('SIGCONT');
+    await until(async () => assert.deepEqual(await held(victim), { waiting: 0, calling: 0 }) ?? true);
+    for (let n = 0; n < 12; n++) assert.equal(callsOf(first, id(n)), text(n) === 'first' ? 2 : 1, id(n));
+  });
+
   it('counts the call that a killed worker was making', async () => {
     first.script = limitedFirst(1, ({ headers }) =>
       callsOf(first, String(headers['x-request-id'])) === 2

@@ -28,6 +28,7 @@ describe('the headers of a retry job', () => {
       { phase: 'waiting', calls: 0, retryAfterMs: null },
       { phase: 'waiting', calls: 2, retryAfterMs: 1500 },
       { phase: 'calling', calls: 3, retryAfterMs: null },
+      { phase: 'waiting', calls: 1, retryAfterMs: 20, repeatMs: 1000 },
     ];
     for (const progress of progresses) assert.deepEqual(decodeJobProgress(encodeJobProgress(progress)), progress);
     for (const end of jobEnds) {

@@ -10,6 +10,7 @@ const names = {
   calls: 'x-gateway-job-calls',
   phase: 'x-gateway-job-phase',
   retryAfterMs: 'x-gateway-job-retry-after-ms',
+  repeatMs: 'x-gateway-job-repeat-ms',
   end: 'x-gateway-job-end',
   failure: 'x-gateway-job-failure',
 } as const;
@@ -27,8 +28,8 @@ export interface JobRequest {
 }
 
 /**
- * What the worker tells, as a 102, before each wait and each call: should it die, the ingress knows how many calls were made and how long the
- * endpoint wants to be left alone.
+ * What the worker tells, as a 102, before each wait and each call, and again while nothing of the answer has been sent: should it die, the ingress
+ * knows how many calls were made and how long the endpoint wants to be left alone; should it hang, the ingress hears that.
  */
 export interface JobProgress {
   readonly phase: 'waiting' | 'calling';
@@ -36,6 +37,8 @@ export interface JobProgress {
   readonly calls: number;
   /** What the endpoint asked for, counted from now; null when it asked for nothing. */
   readonly retryAfterMs: number | null;
+  /** It is told again after so long at most. Left out by workers that tell nothing twice. */
+  readonly repeatMs?: number;
 }
 
 /**
@@ -70,9 +73,11 @@ export function decodeJobRequest(headers: readonly string[]): JobRequest | null 
   return { token, method, target };
 }
 
-export function encodeJobProgress({ phase, calls, retryAfterMs }: JobProgress): string[] {
+export function encodeJobProgress({ phase, calls, retryAfterMs, repeatMs }: JobProgress): string[] {
   const headers = [names.phase, phase, names.calls, String(calls)];
-  return retryAfterMs === null ? headers : [...headers, names.retryAfterMs, String(Math.ceil(retryAfterMs))];
+  if (retryAfterMs !== null) headers.push(names.retryAfterMs, String(Math.ceil(retryAfterMs)));
+  if (repeatMs !== undefined) headers.push(names.repeatMs, String(repeatMs));
+  return headers;
 }
 
 /** Null when the headers do not tell a progress. */
@@ -80,7 +85,9 @@ export function decodeJobProgress(headers: readonly string[]): JobProgress | nul
   const phase = textOf(headers, names.phase);
   const calls = count(textOf(headers, names.calls));
   if ((phase !== 'waiting' && phase !== 'calling') || calls === null) return null;
-  return { phase, calls, retryAfterMs: number(textOf(headers, names.retryAfterMs)) };
+  const progress = { phase, calls, retryAfterMs: number(textOf(headers, names.retryAfterMs)) } as const;
+  const repeatMs = number(textOf(headers, names.repeatMs));
+  return repeatMs === null ? progress : { ...progress, repeatMs };
 }
 
 export function encodeJobResult({ end, calls, failure }: JobResult): string[] {

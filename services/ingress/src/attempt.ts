@@ -30,6 +30,8 @@ export interface AttemptContext {
 
 /** Reads what a retry worker tells of the job it holds. */
 export interface JobWatch {
+  /** Aborts when the client leaves, and when the worker is taken for lost. */
+  readonly signal: AbortSignal;
   onInformation(headers: FlatHeaders): void;
   /** Whether the answer is relayed; otherwise it is kept back. */
   isForClient(head: ResponseHead): boolean;
@@ -59,7 +61,7 @@ class Attempt implements RelayTarget {
   }
 
   get signal(): AbortSignal {
-    return this.#exchange.signal;
+    return this.#context.job?.signal ?? this.#exchange.signal;
   }
 
   get committed(): boolean {

@@ -34,15 +34,19 @@ export interface RetryQueueParts {
   readonly budget: RetryBudget | null;
   /** A job ends when its request is that old, unless its answer has begun by then. */
   readonly requestDeadlineMs: number;
-  /** Longest silence of the endpoint within its answer. */
-  readonly idleTimeoutMs: number;
 }
 
 /** A worker leaves the group before it refuses, so that so many offers reach as many workers; see `retryOffer`. */
 const maxOffers = 16;
 const offerTimeoutMs = 1000;
-/** A worker that is alive ends a job in time; this much later it is taken for dead. */
+/** A worker that is alive ends a job in time; this much later it is taken for lost. */
 const graceMs = 5000;
+/** How often all jobs are looked at. */
+const watchMs = 1000;
+/** A worker is taken for lost when it did not tell so often what it was to tell again. */
+const missedRepeats = 3;
+/** A worker tells something as soon as it has the request, which may be large. */
+const firstWordMs = 10_000;
 
 /** The place that a worker holds for a job. */
 interface Place {
@@ -54,11 +58,22 @@ interface Place {
  * The ingress's side of the 429 retry queue: offers a job over the bus, streams the request to the worker that takes it, and relays its answer.
  * Where there is a retry budget it has paid for one call, and the worker gets no more than that at a time.
  */
-export class RetryQueue {
+export class RetryQueue implements Disposable {
   readonly #parts: RetryQueueParts;
+  /** In the hands of workers. */
+  readonly #jobs = new Set<Job>();
+  readonly #watch: NodeJS.Timeout;
 
   constructor(parts: RetryQueueParts) {
     this.#parts = parts;
+    this.#watch = setInterval(() => {
+      for (const job of this.#jobs) job.look();
+    }, watchMs).unref();
+  }
+
+  /** Workers are not watched any more. */
+  [Symbol.dispose](): void {
+    clearInterval(this.#watch);
   }
 
   /** One step of the failover machine. Null when nothing is left to do. Throws `client_closed` when the client leaves while the job is offered. */
@@ -68,18 +83,20 @@ export class RetryQueue {
       calls: 0,
       retryAfterMs: retryAfterMs(step.answer.headers, Date.now()),
     };
-    const job = new Job(known, exchange);
+    const job = new Job(known, exchange, { deadlineMs: this.#deadlineMs(exchange) });
     try {
       const place = await this.#offer(step.endpoint, known, exchange);
       if (place === null) {
         this.#parts.observer.job('refused');
         return { kind: 'queue-refused' };
       }
+      this.#jobs.add(job);
       const end = await this.#handOver(place, job, exchange);
       const outcome = job.outcome(end);
       this.#parts.observer.job(jobResult(end, outcome));
       return outcome;
     } finally {
+      this.#jobs.delete(job);
       if (!job.called) this.#parts.budget?.give();
     }
   }
@@ -131,7 +148,8 @@ export class RetryQueue {
         headers: encodeJobRequest(exchange.fallbackHeaders(), { token: place.token, method, target: exchange.target }),
         body: exchange.body,
         // The worker holds its head back until there is a first byte, just as the ingress does.
-        headersTimeoutMs: this.#deadlineMs(exchange) + this.#parts.idleTimeoutMs + graceMs,
+        // Each word of the worker begins this anew, so the job itself is watched besides.
+        headersTimeoutMs: this.#deadlineMs(exchange) + graceMs,
         once: true,
       },
       { exchange, gateway: this.#parts, ourKey: false, job },
@@ -146,13 +164,31 @@ export class RetryQueue {
 /** One job in the hands of one worker: what the worker tells of it, and what that means. */
 class Job implements JobWatch {
   readonly #exchange: Exchange;
+  readonly #lost = new AbortController();
+  readonly #lostAtMs: number;
+  readonly signal: AbortSignal;
   #progress: QueueProgress;
   #toldAtMs = performance.now();
+  /** The longest silence that the worker allows itself; null: it says nothing twice. */
+  #silenceMs: number | null = firstWordMs;
+  /** Looks in a row that found nothing new. Not time: after a standstill of this process, what came meanwhile is yet to be read. */
+  #silentLooks = 0;
+  #answering = false;
   called = false;
 
-  constructor(known: QueueProgress, exchange: Exchange) {
+  constructor(known: QueueProgress, exchange: Exchange, { deadlineMs }: { deadlineMs: number }) {
     this.#progress = known;
     this.#exchange = exchange;
+    this.#lostAtMs = performance.now() + deadlineMs + graceMs;
+    this.signal = AbortSignal.any([exchange.signal, this.#lost.signal]);
+  }
+
+  /** Gives the worker up when it is silent, or past the deadline. Once its answer is there it is a call as any other. */
+  look(): void {
+    if (this.#answering) return;
+    this.#silentLooks++;
+    const silent = this.#silenceMs !== null && this.#silentLooks * watchMs > this.#silenceMs;
+    if (silent || performance.now() > this.#lostAtMs) this.#lost.abort();
   }
 
   onInformation(headers: FlatHeaders): void {
@@ -161,10 +197,13 @@ class Job implements JobWatch {
     this.#exchange.attempts += told.calls - this.#progress.calls;
     this.#progress = { calls: told.calls, retryAfterMs: told.retryAfterMs };
     this.#toldAtMs = performance.now();
+    this.#silentLooks = 0;
+    this.#silenceMs = told.repeatMs === undefined ? null : missedRepeats * told.repeatMs;
     this.called ||= told.phase === 'calling';
   }
 
   isForClient({ headers }: ResponseHead): boolean {
+    this.#answering = true;
     return decodeJobResult(headers)?.end === 'answered';
   }
 
@@ -172,8 +211,10 @@ class Job implements JobWatch {
     switch (end.kind) {
       case 'relayed':
       case 'broken':
-      case 'client-left':
         return null;
+      case 'client-left':
+        // Or the worker was given up.
+        return this.#exchange.signal.aborted ? null : { kind: 'queue-lost', progress: this.#left() };
       case 'failed':
         return { kind: 'queue-lost', progress: this.#left() };
       case 'refused':

@@ -91,16 +91,17 @@ export async function start(options: Settings, { log, metrics, bus, mirrorBus = 
     maxBodyBytes: options.maxBodyBytes,
     retryMaxCount: options.retryMaxCount,
     queue: options.fallbackRetryQueueEnabled
-      ? new RetryQueue({
-          bus,
-          generation: table.generation,
-          upstream,
-          observer,
-          exposeRouteHeaders: options.exposeRouteHeaders,
-          budget,
-          requestDeadlineMs: options.upstreamHeadersTimeoutMs,
-          idleTimeoutMs: options.upstreamIdleTimeoutMs,
-        })
+      ? parts.use(
+          new RetryQueue({
+            bus,
+            generation: table.generation,
+            upstream,
+            observer,
+            exposeRouteHeaders: options.exposeRouteHeaders,
+            budget,
+            requestDeadlineMs: options.upstreamHeadersTimeoutMs,
+          }),
+        )
       : null,
     budget,
     exposeRouteHeaders: options.exposeRouteHeaders,

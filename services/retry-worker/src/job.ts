@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { JobEnd, JobRequest } from '@llm-gateway/protocol';
+import type { JobEnd, JobProgress, JobRequest } from '@llm-gateway/protocol';
 import { type Endpoint, endpointHeaders, joinUrl } from '@llm-gateway/routing';
 import {
   type FlatHeaders,
@@ -58,6 +58,10 @@ export type Ending =
     };
 
 const maxTimerMs = 2 ** 31 - 1;
+/** How often `beat` is to be called. */
+export const beatMs = 1000;
+/** An ingress that has heard nothing of a job for so long takes it for lost, and offers it again. */
+const silentMs = 3 * beatMs;
 
 /** Whether a job that was called `calls` times may be called once more. */
 export function mayCall(calls: number, { maxCount }: JobRules): boolean {
@@ -73,12 +77,17 @@ export class Job {
   readonly #place: Place;
   readonly #answer: JobAnswer;
   readonly #parts: JobParts;
-  /** Aborts when the ingress leaves. */
+  /** Aborts when a call has no sense any more: the ingress has left, or the deadline has passed. */
   readonly #left = new AbortController();
   /** Aborts when waiting has no sense any more. */
   readonly #awake = new AbortController();
   #stopped: Ending | undefined;
+  #expired = false;
   #calls: number;
+  #phase: JobProgress['phase'] = 'waiting';
+  /** When the endpoint may be called again by its own word, on the clock of `performance.now()`; null when it did not say. */
+  #retryAtMs: number | null = null;
+  #toldAtMs = performance.now();
   /** A call was written once more; see `UpstreamRequest.once`. */
   #repeated = false;
 
@@ -113,6 +122,19 @@ export class Job {
     this.#awake.abort();
   }
 
+  /** Called each second: tells the ingress that the job is still held, or ends it when its deadline has passed. */
+  beat(): void {
+    if (this.#answer.committed) return;
+    if (this.#phase === 'waiting' && this.#isGivenUp()) {
+      this.handBack();
+    } else if (this.#phase === 'calling' && this.#leftMs() <= 0) {
+      this.#expired = true;
+      this.#left.abort();
+    } else {
+      this.#tell();
+    }
+  }
+
   async run(): Promise<Ending> {
     const ending = await this.#callUntilItEnds();
     if ('answer' in ending) {
@@ -138,7 +160,7 @@ export class Job {
         case 'broken':
           return { end: end.kind };
         case 'client-left':
-          return { end: 'left' };
+          return this.#expired ? { end: 'failed', answer: null, failure: 'headers_timeout' } : { end: 'left' };
         case 'failed':
           return { end: 'failed', answer: null, failure: end.failure.cause };
         case 'refused':
@@ -153,13 +175,19 @@ export class Job {
   async #wait(waitMs: number, asked: number | null): Promise<boolean> {
     const beganAtMs = performance.now();
     const { signal } = this.#awake;
-    this.#answer.tell({ phase: 'waiting', calls: this.#calls, retryAfterMs: asked });
+    this.#phase = 'waiting';
+    this.#retryAtMs = asked === null ? null : beganAtMs + asked;
+    this.#tell();
     try {
       await delay(Math.min(waitMs, maxTimerMs), undefined, { signal });
       if (!(await this.#place.beginCall(Math.min(this.#leftMs(), maxTimerMs), signal))) return false;
     } catch (error) {
       if (signal.aborted) return false;
       throw error;
+    }
+    if (this.#isGivenUp()) {
+      this.handBack();
+      return false;
     }
     this.#parts.observer.waited(performance.now() - beganAtMs);
     return true;
@@ -171,7 +199,9 @@ export class Job {
     const { method, headers, body } = this.#request;
     this.#calls++;
     // Told before the call is made, so that the ingress has counted it even if this process dies of it.
-    this.#answer.tell({ phase: 'calling', calls: this.#calls, retryAfterMs: null });
+    this.#phase = 'calling';
+    this.#retryAtMs = null;
+    this.#tell();
     const end = await relay(
       upstream,
       {
@@ -195,6 +225,18 @@ export class Job {
     this.#place.endCall();
     observer.called(this.url.host, end);
     return end;
+  }
+
+  #tell(): void {
+    const now = performance.now();
+    const retryAfterMs = this.#retryAtMs === null ? null : Math.max(0, this.#retryAtMs - now);
+    this.#answer.tell({ phase: this.#phase, calls: this.#calls, retryAfterMs, repeatMs: beatMs });
+    this.#toldAtMs = now;
+  }
+
+  /** This process was stopped, or busy, for so long that another worker may have the job by now. It must not make that one's call as well. */
+  #isGivenUp(): boolean {
+    return performance.now() - this.#toldAtMs > silentMs;
   }
 
   #leftMs(): number {

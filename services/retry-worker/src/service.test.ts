@@ -141,7 +141,10 @@ class Scene implements AsyncDisposable {
 
 /** The ingress's side of one job. */
 class HandedOver {
+  /** What was new each time. */
   readonly told: { progress: JobProgress; atMs: number }[] = [];
+  /** What was told once more. */
+  readonly repeated: { progress: JobProgress; atMs: number }[] = [];
   readonly request: ClientRequest;
   readonly response: Promise<IncomingMessage>;
   readonly sentAtMs = performance.now();
@@ -160,7 +163,9 @@ class HandedOver {
     this.request.on('information', ({ rawHeaders }) => {
       const progress = decodeJobProgress(rawHeaders);
       assert.ok(progress);
-      this.told.push({ progress, atMs: performance.now() });
+      const last = this.told.at(-1)?.progress;
+      const isRepeat = last?.phase === progress.phase && last.calls === progress.calls;
+      (isRepeat ? this.repeated : this.told).push({ progress, atMs: performance.now() });
     });
     this.response = once(this.request, 'response').then(([response]) => response);
     this.response.catch(() => undefined);
@@ -326,6 +331,29 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     await using scene = await Scene.start(() => stall('before-head'));
     const { result } = await (await scene.job({ deadlineMs: 300 })).end();
     assert.deepEqual(result, { end: 'failed', calls: 1, failure: 'headers_timeout' });
+  });
+
+  it('ends a call that passes the deadline before the first byte of its answer', async () => {
+    await using scene = await Scene.start(() => stall('after-head'));
+    const job = await scene.job({ deadlineMs: 300 });
+    const { result } = await job.end();
+    assert.deepEqual(result, { end: 'failed', calls: 1, failure: 'headers_timeout' });
+    assert.ok(performance.now() - job.sentAtMs < 5000, 'within what the ingress waits for it');
+    await until(() => scene.engine.requests[0]?.abandoned);
+  });
+
+  it('tells each second that it still has a job, and what is left of what the endpoint asked for', async () => {
+    await using scene = await Scene.start(() => stall('before-head'));
+    const job = await scene.job({ retryAfterMs: 2500 });
+    await scene.engine.request(0);
+    await until(() => job.repeated.filter(({ progress }) => progress.phase === 'calling').length === 2);
+    const [first, second] = job.repeated.map(({ progress }) => progress);
+    assert.ok(first && second);
+    assert.deepEqual([first.phase, first.calls, first.repeatMs], ['waiting', 0, 1000]);
+    const passedMs = (first.retryAfterMs ?? 0) - (second.retryAfterMs ?? 0);
+    assert.ok(passedMs > 500 && passedMs < 2500, `${passedMs} ms less`);
+    assert.equal(job.repeated.at(-1)?.progress.calls, 1);
+    job.leave();
   });
 
   it('takes as many jobs as its flags say, of which so many call, and leaves the group while it is full', async () => {

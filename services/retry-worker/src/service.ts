@@ -17,23 +17,25 @@ export async function start(
 ): Promise<Running> {
   await using parts = new AsyncDisposableStack();
   const upstream = parts.use(new Upstream(options));
-  const worker = new RetryWorker({
-    bus,
-    table: routeTable(options, (path) => readFileSync(path, 'utf8')),
-    upstream,
-    observer: new Observer(log, metrics),
-    limits: {
-      queueSize: options.fallbackRetryQueueSize,
-      workerSize: options.fallbackRetryWorkerSize,
-      maxHeldBytes: options.fallbackRetryMaxHeldBytes,
-    },
-    rules: {
-      maxCount: options.fallbackRetryMaxCount,
-      initDelayMs: options.fallbackRetryInitDelayMs,
-      maxDelayMs: options.fallbackRetryMaxDelayMs,
-    },
-    headersTimeoutMs: options.upstreamHeadersTimeoutMs,
-  });
+  const worker = parts.use(
+    new RetryWorker({
+      bus,
+      table: routeTable(options, (path) => readFileSync(path, 'utf8')),
+      upstream,
+      observer: new Observer(log, metrics),
+      limits: {
+        queueSize: options.fallbackRetryQueueSize,
+        workerSize: options.fallbackRetryWorkerSize,
+        maxHeldBytes: options.fallbackRetryMaxHeldBytes,
+      },
+      rules: {
+        maxCount: options.fallbackRetryMaxCount,
+        initDelayMs: options.fallbackRetryInitDelayMs,
+        maxDelayMs: options.fallbackRetryMaxDelayMs,
+      },
+      headersTimeoutMs: options.upstreamHeadersTimeoutMs,
+    }),
+  );
   declareGauges(metrics, worker.places, () => worker.oldestMs);
 
   const app = jobSurface((id, request, response) => worker.serve(id, request, response));

@@ -11,7 +11,7 @@ import {
 import type { RouteTable } from '@llm-gateway/routing';
 import { endToEndHeaders } from '@llm-gateway/upstream';
 import { backoffMs } from './backoff.ts';
-import { type Ending, Job, type JobParts, mayCall, type Terms } from './job.ts';
+import { beatMs, type Ending, Job, type JobParts, mayCall, type Terms } from './job.ts';
 import { JobAnswer } from './job-answer.ts';
 import type { JobOutcome, OfferResult } from './observer.ts';
 import { type Place, type PlaceLimits, Places } from './places.ts';
@@ -41,7 +41,7 @@ const rewritten: ReadonlySet<string> = new Set(['host', 'content-length']);
  * Answers offers, and holds the jobs that follow from them. It is in the queue group only while it has room: of an offer that nobody can take the
  * bus tells at once, and one that is refused in the moment between finds this worker gone and the others still there.
  */
-export class RetryWorker {
+export class RetryWorker implements Disposable {
   readonly places: Places;
   readonly #id = `retry-worker-${randomUUID().slice(0, 8)}`;
   readonly #parts: WorkerParts;
@@ -50,6 +50,7 @@ export class RetryWorker {
   /** Those that the ingress has not come for yet. */
   readonly #reserved = new Map<string, { held: Held; timer: NodeJS.Timeout }>();
   readonly #running = new Set<Job>();
+  readonly #beat: NodeJS.Timeout;
   readonly #idleListeners = new Set<() => void>();
   #membership: Subscription | undefined;
   #url = '';
@@ -58,6 +59,14 @@ export class RetryWorker {
   constructor(parts: WorkerParts) {
     this.#parts = parts;
     this.places = new Places(parts.limits, () => this.#joinOrLeave());
+    this.#beat = setInterval(() => {
+      for (const job of this.#running) job.beat();
+    }, beatMs).unref();
+  }
+
+  /** Jobs are not told of any more. */
+  [Symbol.dispose](): void {
+    clearInterval(this.#beat);
   }
 
   /** Takes offers from now on; jobs come to `${url}/jobs/<id>`. */
