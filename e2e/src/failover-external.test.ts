@@ -2,10 +2,21 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { connect } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
-import { type Engine, freePort, refuse, respond, startEngine, startService, stream, until } from '@llm-gateway/testing';
+import {
+  cut,
+  type Engine,
+  freePort,
+  refuse,
+  respond,
+  startEngine,
+  startService,
+  stream,
+  until,
+} from '@llm-gateway/testing';
 import { ask, begin } from './answer.ts';
 import { chat, type Gateway, post, startGateway } from './gateway.ts';
 
@@ -161,6 +172,33 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
   });
 });
 
+describe('a client of HTTP/1.0, to which the end of the connection is the end of the answer', {
+  timeout: 60_000,
+}, () => {
+  it('sees a reset where an answer broke, after all that was sent, and an orderly end where it did not', async () => {
+    const body = '{"choices":[1,2,3]}';
+    await using engine = await startEngine();
+    await using gateway = await startService('standalone', ['--llm-backend-endpoints', engine.endpoint]);
+    engine.script = () => stream([body], { headers: { 'content-type': 'application/json' } });
+    const whole = await http10(gateway.url);
+    assert.deepEqual([whole.body, whole.end], [body, 'FIN']);
+
+    engine.script = () => cut({ afterBytes: 12 }, { body, headers: { 'content-type': 'application/json' } });
+    const broken = await http10(gateway.url);
+    assert.deepEqual([broken.body, broken.end], [body.slice(0, 12), 'ECONNRESET']);
+
+    const half = 'data: {"n":1}\n\n';
+    engine.script = () => cut({ afterBytes: half.length }, { body: half });
+    const events = await http10(gateway.url);
+    assert.equal(events.end, 'ECONNRESET');
+    const [event, last] = events.body.split('\n\n');
+    assert.equal(`${event}\n\n`, half);
+    assert.equal(JSON.parse(last?.slice('data: '.length) ?? '').error.code, 'upstream_failed');
+    assert.equal((await gateway.metrics()).value('llm_gateway_broken_answers_total'), 2);
+    await until(async () => (await gateway.metrics()).value('llm_gateway_requests_in_flight') === 0);
+  });
+});
+
 describe('two gateways that are fallbacks of each other', { timeout: 60_000 }, () => {
   it('each try a request once, and do not pass it round', async () => {
     await using stack = new AsyncDisposableStack();
@@ -208,6 +246,33 @@ async function open(base: string, body: string, headers: Record<string, string>)
   request.end(body);
   const [response] = (await once(request, 'response')) as [IncomingMessage];
   return response;
+}
+
+/** What a client of HTTP/1.0 got, and how the connection ended: `FIN`, or the error's code. */
+async function http10(base: string): Promise<{ body: string; end: string }> {
+  const { hostname, port } = new URL(base);
+  const socket = connect(Number(port), hostname);
+  let text = '';
+  let end = '';
+  socket.on('data', (chunk) => {
+    text += chunk.toString('latin1');
+  });
+  socket.on('end', () => {
+    end = 'FIN';
+  });
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    end = String(error.code);
+  });
+  const closed = new Promise((resolve) => socket.on('close', resolve));
+  const asked = chat();
+  const head = [
+    'POST /v1/chat/completions HTTP/1.0',
+    'content-type: application/json',
+    `content-length: ${asked.length}`,
+  ];
+  socket.write(`${head.join('\r\n')}\r\n\r\n${asked}`);
+  await closed;
+  return { body: text.slice(text.indexOf('\r\n\r\n') + 4), end };
 }
 
 function hash(bytes: Buffer): string {

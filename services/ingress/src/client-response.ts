@@ -31,6 +31,8 @@ export class ClientResponse implements Stalled, Flushable {
   readonly #stalls: StallWatch;
   #head: { status: number; headers: FlatHeaders } | undefined;
   #chunked = false;
+  /** Neither chunked nor with a length, as for an HTTP/1.0 client: only the connection's end says where the body ends. */
+  #endUnmarked = false;
   #eventStream = false;
   #headOut = false;
   /** What leaves when this turn ends. */
@@ -137,7 +139,17 @@ export class ClientResponse implements Stalled, Flushable {
       this.#add(this.#chunked ? frame(Buffer.from(event)) : event);
     }
     this.flush();
-    socket.destroySoon();
+    if (this.#endUnmarked) this.#reset(socket);
+    else socket.destroySoon();
+  }
+
+  /** In order, the connection's end would be the mark of a proper end. */
+  #reset(socket: Socket): void {
+    socket.write('', () => {
+      // With the kernel is not with the client yet, and a reset throws away what is under way. That must not be the error event.
+      const timer = setTimeout(() => socket.resetAndDestroy(), this.#eventStream ? lingerMs : 0);
+      socket.once('close', () => clearTimeout(timer));
+    });
   }
 
   /** Sends what waits. The end of the turn calls it; see `flushAtEndOfTurn`. */
@@ -159,7 +171,9 @@ export class ClientResponse implements Stalled, Flushable {
     const response = this.#response;
     const hasBody = status !== 204 && status !== 304 && response.req.method !== 'HEAD';
     const http11 = response.req.httpVersionMajor === 1 && response.req.httpVersionMinor >= 1;
-    this.#chunked = hasBody && http11 && headerValue(headers, 'content-length') === undefined;
+    const lengthTold = headerValue(headers, 'content-length') !== undefined;
+    this.#chunked = hasBody && http11 && !lengthTold;
+    this.#endUnmarked = hasBody && !http11 && !lengthTold;
     this.#eventStream =
       (headerValue(headers, 'content-type') ?? '').startsWith('text/event-stream') &&
       headerValue(headers, 'content-encoding') === undefined;
