@@ -10,6 +10,7 @@ import {
   cut,
   type Engine,
   freePort,
+  raw as rawAnswer,
   refuse,
   respond,
   startEngine,
@@ -154,6 +155,16 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     const own = await ask(gateway.url, { model: 'keyed' });
     assert.deepEqual([own.status, own.text, own.headers.get('retry-after')], [500, '', '9']);
     await spare.start();
+  });
+
+  it('is quoted with its body when that has no length, as the error pages of HTTP/1.0', async () => {
+    engine.script = () =>
+      rawAnswer('HTTP/1.0 503 Down\r\ncontent-type: text/html\r\nretry-after: 9\r\n\r\n<p>down</p>');
+    await spare.stop();
+    const answer = await ask(gateway.url, { model: 'keyed' });
+    await spare.start();
+    assert.deepEqual([answer.status, answer.text, answer.whole], [503, '<p>down</p>', true]);
+    assert.deepEqual([answer.headers.get('content-type'), answer.headers.get('retry-after')], ['text/html', '9']);
   });
 
   it('has no successor when its client left', async () => {

@@ -20,6 +20,8 @@ export interface UpstreamFailure {
   readonly cause: FailureCause;
   /** `upstream_failed` or `upstream_timeout`; its message names no address, `details` and `cause` do. */
   readonly error: GatewayError;
+  /** The connection ended, and nothing else was to tell where the body ends: what came may be all of it, or not. */
+  readonly maybeWhole?: true;
 }
 
 const messages: Record<FailureCause, string> = {

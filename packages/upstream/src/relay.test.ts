@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import {
   cut,
   type Engine,
+  raw,
   refuse,
   respond,
   type Script,
@@ -88,6 +89,24 @@ describe('a relayed call', { concurrency: true, timeout: 60_000 }, () => {
         assert.deepEqual([client.text, client.ended], ['', false]);
       },
     );
+  });
+
+  it('keeps the body of a failed answer that only the end of the connection ends, but not of one that is cut', async () => {
+    const answers = {
+      '<p>down</p>': raw('HTTP/1.0 503 Down\r\ncontent-type: text/html\r\n\r\n<p>down</p>'),
+      '': cut({ afterBytes: 3 }, { status: 503, body: '<p>down</p>', headers: { 'content-type': 'text/html' } }),
+    };
+    for (const [body, script] of Object.entries(answers)) {
+      await withEngine(
+        () => script,
+        async (_engine, call) => {
+          const end = await call(new Client());
+          assert.ok(end.kind === 'refused');
+          assert.equal(end.answer.body.toString(), body);
+          assert.equal(end.answer.headers.includes('text/html'), body !== '');
+        },
+      );
+    }
   });
 
   it('keeps no body that drips: the idle timeout, or 5 s when that is shorter, is for all of it', async () => {

@@ -98,8 +98,8 @@ class Relay implements ResponseSink {
 
   onFailure(failure: UpstreamFailure): void {
     if (this.#kept !== undefined) {
-      // The head already told what there is to know.
-      this.#finish({ kind: 'refused', answer: this.#kept.cut() });
+      // The head already told what there is to know; a body whose end is unmarked, as a server of HTTP/1.0 sends it, is better than none.
+      this.#finish({ kind: 'refused', answer: failure.maybeWhole ? this.#kept.whole() : this.#kept.cut() });
     } else if (this.#target.committed) {
       this.#target.breakOff(failure);
       this.#finish({ kind: 'broken', failure });

@@ -179,7 +179,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
 
   onResponseEnd(): void {
     if (this.#aborted) return;
-    if (this.#endUnmarked) this.#fail(failureOf('truncated'));
+    if (this.#endUnmarked) this.#fail({ ...failureOf('truncated'), maybeWhole: true });
     else this.#sink.onEnd();
   }
 
