@@ -117,6 +117,18 @@ describe('failover', () => {
     assert.deepEqual(state.step, { do: 'answer', answer: answer(429) });
   });
 
+  it('counts the lost workers of each job for itself', () => {
+    const given = rules({ fallbacks: [1, 2], queueEnabled: true });
+    const first = run(internal, [failed(), refused(429), lost, lost, lost], given);
+    assert.equal(first.step.do === 'queue' && first.step.endpoint, 1);
+    const second = [refused(503), refused(429), lost, lost, lost].reduce(
+      (state, outcome) => advance(state, outcome, { rules: given, takeRetry: always }),
+      first,
+    );
+    assert.equal(second.step.do === 'queue' && second.step.endpoint, 2);
+    assert.equal(advance(second, lost, { rules: given, takeRetry: always }).step.do, 'answer');
+  });
+
   it('neither offers nor offers again when the retry budget is spent', () => {
     const given = rules({ fallbacks: [1, 2], queueEnabled: true });
     const spent = { rules: given, takeRetry: () => false };

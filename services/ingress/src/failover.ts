@@ -110,7 +110,8 @@ export function advance(
     return { ...now, step: { do: 'internal', excluded, waitMs: backoffMs(now.attempts) } };
   }
   if (step.do === 'endpoint' && step.fallback && rules.queueEnabled && answer?.status === 429 && takeRetry()) {
-    return { ...now, step: { do: 'queue', endpoint: step.endpoint, answer, progress: null } };
+    // A new job, of which no worker was lost yet.
+    return { ...now, lost: 0, step: { do: 'queue', endpoint: step.endpoint, answer, progress: null } };
   }
   if (step.do === 'queue' && outcome.kind === 'queue-lost' && now.lost < maxLostWorkers && takeRetry()) {
     return { ...now, lost: now.lost + 1, step: { ...step, progress: outcome.progress } };
