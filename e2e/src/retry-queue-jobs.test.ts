@@ -217,6 +217,29 @@ describe('the 429 queue in one process', { timeout: 120_000 }, () => {
     assert.ok((await gateway.metrics()).value('llm_gateway_retry_budget_exhausted_total') > 0);
   });
 
+  it('stays within the retry budget when jobs of a long time are all due at the same moment', async () => {
+    const dueAtMs = performance.now() + 14_000;
+    await using first = await startEngine(
+      limitedFirst(
+        1,
+        () => respond(200, 'first'),
+        () => refuse(429, { retryAfterMs: Math.max(0, Math.round(dueAtMs - performance.now())) }),
+      ),
+    );
+    await using second = await startEngine(() => respond(200, 'second'));
+    await using gateway = await startService('standalone', flags([first, second], '--retry-budget-percent', '10'));
+    const askAll = (from: number) => Array.from({ length: 20 }, (_, n) => ask(gateway.url, { id: `job-${from + n}` }));
+    const early = askAll(0);
+    await untilWaiting([gateway], 12);
+    // Ten seconds later the budget knows nothing any more of the requests that these were.
+    await sleep(10_500);
+    const late = askAll(20);
+    const answers = await Promise.all([...early, ...late]);
+    assert.ok(answers.every(({ status }) => status === 200));
+    const called = first.requests.length - answers.length;
+    assert.ok(called >= 12 && called <= 10 + 4, `${called} calls of the queue: a floor of 10, and 10 % of 40`);
+  });
+
   it('stays within the retry budget with internal retries', async () => {
     await using fleet = await startEngine(() => refuse(500));
     await using spare = await startEngine(() => respond(200, 'spare'));

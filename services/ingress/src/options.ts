@@ -69,7 +69,8 @@ export const ingressOptions = {
     default: 0,
     min: 0,
     max: 100,
-    description: 'Internal retries and queue jobs of this ingress, as a share of its recent requests; 0: no budget',
+    description:
+      'Internal retries and queue calls of this ingress, waiting ones included, as a share of its recent requests; 0: no budget',
   },
   'fallback-retry-queue-enabled': {
     type: 'boolean',

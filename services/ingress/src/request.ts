@@ -79,9 +79,13 @@ async function forward(exchange: Exchange, gateway: Gateway): Promise<void> {
   while (!exchange.signal.aborted) {
     const outcome = await carryOut(state.step, given, exchange, gateway);
     given = undefined;
-    if (outcome === null) return;
+    // For somebody who has left nothing is taken from the retry budget, of which nobody would know what became of it.
+    if (outcome === null || exchange.signal.aborted) return;
     state = advance(state, outcome, { rules, takeRetry: gateway.budget?.take ?? unlimited });
-    if (state.step.do === 'internal') gateway.observer.retry(retryCause(outcome));
+    if (state.step.do === 'internal') {
+      gateway.budget?.made();
+      gateway.observer.retry(retryCause(outcome));
+    }
   }
 }
 

@@ -15,9 +15,13 @@ function budgetOf(percent: number) {
   return { budget, clock };
 }
 
+/** Takes all there is, and makes it. */
 function takeAll(budget: RetryBudget): number {
   let taken = 0;
-  while (budget.take()) taken++;
+  while (budget.take()) {
+    budget.made();
+    taken++;
+  }
   return taken;
 }
 
@@ -45,40 +49,66 @@ describe('the retry budget', () => {
   });
 
   it('takes back what came to nothing', () => {
-    const { budget } = budgetOf(1);
+    const { budget, clock } = budgetOf(1);
+    assert.ok(budget.take());
     takeAll(budget);
     budget.give();
     assert.equal(takeAll(budget), 1);
+    clock.now += 10_000;
+    assert.equal(takeAll(budget), 10, 'and no more than that when all is forgotten');
+  });
+
+  it('keeps what was taken until it is made, and counts it from then on', () => {
+    const { budget, clock } = budgetOf(1);
+    for (let n = 0; n < 10; n++) assert.ok(budget.take());
+    clock.now += 60_000;
+    assert.ok(!budget.take(), 'ten wait');
+    for (let n = 0; n < 10; n++) budget.made();
+    clock.now += 9000;
+    assert.ok(!budget.take(), 'ten were made in the last ten seconds');
+    clock.now += 1000;
+    assert.equal(takeAll(budget), 10);
   });
 
   it('never lets more than the floor and its share pass in a window, whatever the order', () => {
     const event = fc.oneof(
       fc.record({ do: fc.constant('arrive' as const), times: fc.integer({ min: 1, max: 40 }) }),
-      fc.record({ do: fc.constant('retry' as const), times: fc.integer({ min: 1, max: 40 }) }),
+      fc.record({ do: fc.constantFrom('retry', 'hold', 'make', 'give'), times: fc.integer({ min: 1, max: 40 }) }),
       fc.record({ do: fc.constant('pass' as const), times: fc.integer({ min: 1, max: 4000 }) }),
     );
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 100 }), fc.array(event, { maxLength: 60 }), (percent, events) => {
         const { budget, clock } = budgetOf(percent);
-        const seen: { at: number; kind: 'arrive' | 'retry' }[] = [];
+        const arrivals: number[] = [];
+        const made: number[] = [];
+        let held = 0;
+        // The window of whole seconds that the budget sees.
+        const inWindow = (times: readonly number[]) =>
+          times.filter((at) => at >= (Math.floor(clock.now / 1000) - 9) * 1000).length;
         for (const event of events) {
           for (let n = 0; n < event.times; n++) {
             if (event.do === 'arrive') {
               budget.arrived();
-              seen.push({ at: clock.now, kind: 'arrive' });
-            } else if (event.do === 'retry' && budget.take()) {
-              seen.push({ at: clock.now, kind: 'retry' });
-              // The window of whole seconds that the budget sees.
-              const from = (Math.floor(clock.now / 1000) - 9) * 1000;
-              const recent = seen.filter(({ at }) => at >= from);
-              const retries = recent.filter(({ kind }) => kind === 'retry').length;
-              assert.ok(retries <= 10 + ((recent.length - retries) * percent) / 100);
+              arrivals.push(clock.now);
+            } else if (event.do === 'retry' || event.do === 'hold') {
+              const allowed = held + inWindow(made) + 1 <= 10 + (percent / 100) * inWindow(arrivals);
+              assert.equal(budget.take(), allowed);
+              if (!allowed) break;
+              held++;
+            }
+            if (held > 0 && (event.do === 'retry' || event.do === 'make')) {
+              budget.made();
+              made.push(clock.now);
+              held--;
+            } else if (held > 0 && event.do === 'give') {
+              budget.give();
+              held--;
             }
           }
           if (event.do === 'pass') clock.now += event.times;
         }
       }),
-      { numRuns: 50 },
+      { numRuns: 200 },
     );
   });
 });

@@ -6,6 +6,9 @@ const floor = 10;
 /**
  * Keeps internal retries and calls of the retry queue within a share of the requests of the last ten seconds, so that a failing pool is not stormed
  * by the retries for its own failures. Fallbacks are not its business.
+ *
+ * What is taken counts until it is made or given back, however long that takes, and then for ten seconds from when it was made: jobs that wait for
+ * the same moment would otherwise be forgotten one by one, and be called all at once.
  */
 export class RetryBudget {
   readonly #share: number;
@@ -14,6 +17,8 @@ export class RetryBudget {
   readonly #requests = new Float64Array(slotCount);
   readonly #retries = new Float64Array(slotCount);
   #slot = 0;
+  /** Taken, and neither made nor given back yet. */
+  #held = 0;
 
   /** @param options.now monotonic milliseconds */
   constructor(options: { percent: number; now: () => number; onExhausted: () => void }) {
@@ -28,20 +33,26 @@ export class RetryBudget {
     this.#add(this.#requests, 1);
   }
 
-  /** Takes one retry out of the budget; false when there is none left. */
+  /** Takes one retry out of the budget; false when there is none left. Exactly one of `made` and `give` follows. */
   readonly take = (): boolean => {
     this.#forget();
-    if (sum(this.#retries) + 1 > floor + this.#share * sum(this.#requests)) {
+    if (this.#held + sum(this.#retries) + 1 > floor + this.#share * sum(this.#requests)) {
       this.#onExhausted();
       return false;
     }
-    this.#add(this.#retries, 1);
+    this.#held++;
     return true;
   };
 
+  /** One that was taken is being made. */
+  made(): void {
+    this.#held--;
+    this.#add(this.#retries, 1);
+  }
+
   /** Gives back one that was taken and came to nothing. */
   give(): void {
-    this.#add(this.#retries, -1);
+    this.#held--;
   }
 
   #add(counts: Float64Array, by: number): void {

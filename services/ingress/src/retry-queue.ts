@@ -83,7 +83,7 @@ export class RetryQueue implements Disposable {
       calls: 0,
       retryAfterMs: retryAfterMs(step.answer.headers, Date.now()),
     };
-    const job = new Job(known, exchange, { deadlineMs: this.#deadlineMs(exchange) });
+    const job = new Job(known, exchange, { deadlineMs: this.#deadlineMs(exchange), budget: this.#parts.budget });
     try {
       const place = await this.#offer(step.endpoint, known, exchange);
       if (place === null) {
@@ -174,9 +174,15 @@ class Job implements JobWatch {
   /** Looks in a row that found nothing new. Not time: after a standstill of this process, what came meanwhile is yet to be read. */
   #silentLooks = 0;
   #answering = false;
+  readonly #budget: RetryBudget | null;
   called = false;
 
-  constructor(known: QueueProgress, exchange: Exchange, { deadlineMs }: { deadlineMs: number }) {
+  constructor(
+    known: QueueProgress,
+    exchange: Exchange,
+    { deadlineMs, budget }: { deadlineMs: number; budget: RetryBudget | null },
+  ) {
+    this.#budget = budget;
     this.#progress = known;
     this.#exchange = exchange;
     this.#lostAtMs = performance.now() + deadlineMs + graceMs;
@@ -199,7 +205,9 @@ class Job implements JobWatch {
     this.#toldAtMs = performance.now();
     this.#silentLooks = 0;
     this.#silenceMs = told.repeatMs === undefined ? null : missedRepeats * told.repeatMs;
-    this.called ||= told.phase === 'calling';
+    if (this.called || told.phase !== 'calling') return;
+    this.called = true;
+    this.#budget?.made();
   }
 
   isForClient({ headers }: ResponseHead): boolean {
