@@ -277,6 +277,7 @@ describe('the generation', () => {
 });
 
 describe('the fallback chain', () => {
+  const chat = '/v1/chat/completions';
   const table = tableOf('weight', [
     { base_url: 'https://a', weight: 1, fallback: true },
     { base_url: 'local', weight: 1, fallback: true },
@@ -287,12 +288,23 @@ describe('the fallback chain', () => {
 
   it('is the endpoints marked as fallback that are not local, in config order', () => {
     assert.deepEqual(table.fallbacks, [0, 2, 4]);
-    assert.deepEqual(fallbacksAfter(table, null), [0, 2, 4]);
+    assert.deepEqual(fallbacksAfter(table, null, chat), [0, 2, 4]);
   });
   it('leaves out every endpoint at the URL of the primary', () => {
-    assert.deepEqual(fallbacksAfter(table, 0), [2]);
-    assert.deepEqual(fallbacksAfter(table, 2), [0, 4]);
-    assert.deepEqual(fallbacksAfter(table, 3), [0, 2, 4]);
-    assert.deepEqual(fallbacksAfter(table, 1), [0, 2, 4]);
+    assert.deepEqual(fallbacksAfter(table, 0, chat), [2]);
+    assert.deepEqual(fallbacksAfter(table, 2, chat), [0, 4]);
+    assert.deepEqual(fallbacksAfter(table, 3, chat), [0, 2, 4]);
+    assert.deepEqual(fallbacksAfter(table, 1, chat), [0, 2, 4]);
+  });
+  it('leaves out those at which the request has the same URL, however the config writes it', () => {
+    const same = tableOf('weight', [
+      { base_url: 'http://h/v1', weight: 1 },
+      ...['http://h', 'http://H:80/', 'HTTP://h/v1/', 'http://h/v2', 'https://h', 'http://h:81/v1', 'http://h/V1'].map(
+        (base_url) => ({ base_url, fallback: true }),
+      ),
+    ]);
+    assert.deepEqual(fallbacksAfter(same, 0, `${chat}?a=b`), [4, 5, 6, 7]);
+    // Without a version in the path they are not at the same URL: a base's own version stays.
+    assert.deepEqual(fallbacksAfter(same, 0, '/tokenize'), [1, 2, 4, 5, 6, 7]);
   });
 });

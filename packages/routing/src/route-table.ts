@@ -3,7 +3,7 @@ import { GatewayError } from '@llm-gateway/protocol';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { type ChooseRoute, compilePolicy, type RoutePolicy } from './policy.ts';
-import { isBaseUrl } from './url.ts';
+import { comparableUrl, isBaseUrl, joinUrl } from './url.ts';
 
 const RouteConfigEntry = Type.Object({
   base_url: Type.String({
@@ -76,6 +76,8 @@ export interface RouteTable {
   readonly endpoints: readonly Endpoint[];
   /** The fallback chain as indices of `endpoints`, in order; see `fallbacksAfter`. */
   readonly fallbacks: readonly number[];
+  /** The base URLs of `endpoints` in a form that can be compared; empty for local ones. */
+  readonly comparableUrls: readonly string[];
   /**
    * Fingerprint of all that gives an index its meaning. Keys are not part of it: it travels and is logged, and a rotated
    * key must not make an ingress and a router disagree.
@@ -135,14 +137,14 @@ export function routeTable(
 }
 
 /**
- * The fallback chain of a request whose primary was the endpoint `primary` (null: internal or unknown): config order,
- * without the endpoints at the primary's URL.
+ * The fallback chain of a request for `target` (path and query) whose primary was the endpoint `primary` (null: internal or unknown): config order,
+ * without the endpoints at which the request would have the primary's URL.
  */
-export function fallbacksAfter(table: RouteTable, primary: number | null): readonly number[] {
-  const failed = primary === null ? undefined : table.endpoints[primary];
-  if (failed === undefined) return table.fallbacks;
-  const failedUrl = withoutSlash(failed.baseUrl);
-  return table.fallbacks.filter((index) => withoutSlash(table.endpoints[index]?.baseUrl ?? '') !== failedUrl);
+export function fallbacksAfter(table: RouteTable, primary: number | null, target: string): readonly number[] {
+  const failed = primary === null ? '' : (table.comparableUrls[primary] ?? '');
+  if (failed === '' || table.fallbacks.length === 0) return table.fallbacks;
+  const failedUrl = joinUrl(failed, target);
+  return table.fallbacks.filter((index) => joinUrl(table.comparableUrls[index] ?? '', target) !== failedUrl);
 }
 
 function makeTable(policy: RoutePolicy, endpoints: readonly Endpoint[]): RouteTable {
@@ -151,6 +153,7 @@ function makeTable(policy: RoutePolicy, endpoints: readonly Endpoint[]): RouteTa
     policy,
     endpoints,
     fallbacks: endpoints.filter((e) => e.fallback && !e.local).map((e) => e.index),
+    comparableUrls: endpoints.map((e) => (e.local ? '' : comparableUrl(e.baseUrl))),
     generation: createHash('sha256')
       .update(JSON.stringify([policy, meaning]))
       .digest('hex')
@@ -222,10 +225,6 @@ function checkEntries(entries: readonly unknown[], mistakes: string[], warnings:
       if (!Object.hasOwn(allowed, field)) warnings.push(`${at}.${show(field)}: ignored, there is no such field`);
     }
   }
-}
-
-function withoutSlash(url: string): string {
-  return url.endsWith('/') ? url.slice(0, -1) : url;
 }
 
 function showField(field: string, value: unknown): string {

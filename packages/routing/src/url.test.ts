@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { joinUrl } from './url.ts';
+import { comparableUrl, joinUrl } from './url.ts';
 
 const chat = '/v1/chat/completions';
 
@@ -70,4 +70,18 @@ describe('joinUrl', () => {
       }),
     );
   });
+});
+
+describe('comparableUrl', () => {
+  const rows: readonly [base: string, comparable: string][] = [
+    ['http://a', 'http://a'],
+    ['HTTP://A.Example:80/V1/', 'http://a.example/V1/'],
+    ['https://a:443', 'https://a'],
+    ['https://a:80/v1', 'https://a:80/v1'],
+    ['http://[0:0::1]:8000/v1', 'http://[::1]:8000/v1'],
+    ['http://a/x%2f/../v1', 'http://a/x%2f/../v1'],
+  ];
+  for (const [base, comparable] of rows) {
+    it(`writes ${base} as ${comparable}`, () => assert.equal(comparableUrl(base), comparable));
+  }
 });

@@ -23,3 +23,9 @@ const baseUrl = /^https?:\/\/[^/?#@\s\\]+(?:\/(?:(?![?#\\])[\x21-\x7e])*)?$/i;
 export function isBaseUrl(text: string): boolean {
   return baseUrl.test(text) && URL.canParse(text);
 }
+
+/** A base URL with its scheme, host and port in the one way that the URL parser writes them. The path stays as it is, as for a call. */
+export function comparableUrl(base: string): string {
+  const pathStart = base.indexOf('/', base.indexOf('//') + 2);
+  return new URL(base).origin + (pathStart < 0 ? '' : base.slice(pathStart));
+}

@@ -70,7 +70,7 @@ async function forward(exchange: Exchange, gateway: Gateway): Promise<void> {
   const primary = decision.route === 'external' ? decision.endpoint : null;
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,
-    fallbacks: exchange.isFallback ? [] : fallbacksAfter(gateway.table, primary),
+    fallbacks: exchange.isFallback ? [] : fallbacksAfter(gateway.table, primary, exchange.target),
     queueEnabled: gateway.queue !== null,
   };
   gateway.budget?.arrived();
