@@ -16,6 +16,7 @@ export function retryAfterMs(headers: readonly string[], nowMs: number): number 
   if (/^\d+(\.\d+)?$/.test(value)) return Number(value) * 1000;
   // Only things that look like an HTTP date: Date.parse takes "-5" for a year.
   if (!/^[A-Za-z]{3,9},? /.test(value)) return null;
-  const at = Date.parse(value);
+  // The asctime form names no zone and means GMT; the parser would take it for local time.
+  const at = Date.parse(/\d$/.test(value) && !/[+-]\d{4}$/.test(value) ? `${value} GMT` : value);
   return Number.isNaN(at) ? null : Math.max(0, at - nowMs);
 }
