@@ -44,7 +44,7 @@ export const RouteConfig = Type.Array(RouteConfigEntry);
 type EntryField = keyof Static<typeof RouteConfigEntry>;
 
 const allowed: Readonly<Record<EntryField, string>> = {
-  base_url: '"local" or an absolute http or https URL without query, fragment or credentials',
+  base_url: '"local" or an absolute http or https URL in printable ASCII without query, fragment or credentials',
   api_key: 'a string of printable ASCII without blanks',
   model: 'a string',
   fallback: 'true or false',
@@ -216,8 +216,8 @@ function checkEntries(entries: readonly unknown[], mistakes: string[], warnings:
     }
     const fields: Readonly<Record<string, unknown>> = { ...entry };
     const wrong = new Set(check.Errors(entry).map((error) => error.instancePath.slice(1) || 'base_url'));
-    const { base_url: base } = fields;
-    if (!wrong.has('base_url') && base !== 'local' && !isBaseUrl(String(base))) wrong.add('base_url');
+    const base = String(fields.base_url);
+    if (base !== 'local' && !isBaseUrl(base)) wrong.add('base_url');
     for (const [field, what] of Object.entries(allowed)) {
       if (wrong.has(field)) mistakes.push(`${at}.${field}: read ${showField(field, fields[field])}, allowed: ${what}`);
     }

@@ -13,15 +13,12 @@ export function joinUrl(base: string, pathAndQuery: string): string {
   return root + (trailingVersion.test(root) ? pathAndQuery.replace(leadingVersion, '') : pathAndQuery);
 }
 
-/** A host, and a path of which every byte can be in the first line of a request as it is. */
-const baseUrl = /^https?:\/\/[^/?#@\s\\]+(?:\/(?:(?![?#\\])[\x21-\x7e])*)?$/i;
-
 /**
- * Whether requests can be sent to `text` joined with their paths: an absolute http(s) URL without user, query and fragment.
- * Stricter than the URL parser, which repairs blanks, backslashes, missing slashes and letters beyond ASCII that `joinUrl` would keep.
+ * Whether this is a base URL: absolute, http or https, without credentials, query and fragment. Stricter than the URL parser, which repairs blanks,
+ * backslashes and missing slashes that `joinUrl` would keep; and in printable ASCII, because nothing else can be sent as a path or in a header.
  */
 export function isBaseUrl(text: string): boolean {
-  return baseUrl.test(text) && URL.canParse(text);
+  return /^[\x21-\x7e]+$/.test(text) && /^https?:\/\/[^/?#@\\]+(?:\/[^?#\\]*)?$/i.test(text) && URL.canParse(text);
 }
 
 /** A base URL with its scheme, host and port in the one way that the URL parser writes them. The path stays as it is, as for a call. */
