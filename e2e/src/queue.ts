@@ -6,7 +6,9 @@ import { type Gateway, startGateway } from './gateway.ts';
 export async function startQueue(options: {
   endpoints: readonly Engine[];
   workers: number;
+  /** Values of `--fallback-retry-…` by the rest of the name. */
   worker?: Readonly<Record<string, number>>;
+  workerFlags?: readonly string[];
   ingress?: readonly string[];
 }): Promise<Gateway> {
   const routes = options.endpoints.map(({ url }) => ({ base_url: url, api_key: 'key', fallback: true }));
@@ -20,7 +22,7 @@ export async function startQueue(options: {
     with: Array.from({ length: options.workers }, () => 'retry-worker'),
     flags: {
       ingress: [...routing, '--fallback-retry-queue-enabled', '--expose-route-headers', ...(options.ingress ?? [])],
-      'retry-worker': [...routing, ...worker],
+      'retry-worker': [...routing, ...worker, ...(options.workerFlags ?? [])],
     },
   });
 }

@@ -262,6 +262,13 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
 
     await using silent = await Scene.start(() => cut('after-head'));
     assert.deepEqual((await (await silent.job()).end()).result, { end: 'failed', calls: 1, failure: 'truncated' });
+    for (const status of [401, 403, 404, 408]) {
+      await using refusing = await Scene.start(() => refuse(status));
+      const { status: given, result } = await (await refusing.job()).end();
+      assert.deepEqual([given, result], [status, { end: 'failed', calls: 1, failure: null }]);
+    }
+    await using stalled = await Scene.start(() => stall('after-head'), { upstreamIdleTimeoutMs: 300 });
+    assert.deepEqual((await (await stalled.job()).end()).result, { end: 'failed', calls: 1, failure: 'idle_timeout' });
     const nobody = `http://127.0.0.1:${await freePort()}`;
     await using refused = await Scene.start(limited, { baseUrl: nobody });
     assert.deepEqual((await (await refused.job()).end()).result, { end: 'failed', calls: 1, failure: 'connect' });
@@ -458,7 +465,10 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     const waiting = await scene.job();
     await until(() => waiting.told.length === 1);
     waiting.leave();
-    await until(async () => (await scene.outcomes()).cancelled === 1, { timeoutMs: 1000 });
+    const waitingLeftAtMs = performance.now();
+    await until(async () => (await scene.outcomes()).cancelled === 1, { timeoutMs: 1000, intervalMs: 1 });
+    const tookMs = performance.now() - waitingLeftAtMs;
+    assert.ok(tookMs < 200, `100 ms, and what a busy machine adds: ${tookMs} ms`);
 
     const calling = await scene.job();
     await scene.engine.request(0);
