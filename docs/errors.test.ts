@@ -16,7 +16,7 @@ suite('docs/errors.md', () => {
   for (const [code = '', status, type, elsewhere, meaning = '', advice = ''] of rows) {
     test(`tells the truth about ${code}`, () => {
       const known = errorCodes[code as keyof typeof errorCodes];
-      assert.deepEqual({ status: Number(status), type, retryable: elsewhere === 'yes' }, known);
+      assert.deepEqual({ status: Number(status), type, elsewhere: elsewhere === 'yes' }, known);
       assert.ok(meaning.length > 0 && advice.length > 0, 'it needs a meaning and an advice');
     });
   }

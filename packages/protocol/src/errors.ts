@@ -1,32 +1,33 @@
 /**
- * The closed table of what can go wrong: HTTP status, OpenAI error type, and whether trying elsewhere could help.
- * `docs/errors.md` explains each to operators; a test holds the two together.
+ * The closed table of what can go wrong: HTTP status, OpenAI error type, and whether another instance or endpoint could have served the request.
+ * `docs/errors.md` explains each to operators; a test holds the two together. `elsewhere` is for that page alone: what is tried again follows from
+ * what an upstream did, not from a code (`failover.ts` of the ingress).
  */
 export const errorCodes = {
-  invalid_body: { status: 400, type: 'invalid_request_error', retryable: false },
-  invalid_request: { status: 400, type: 'invalid_request_error', retryable: false },
-  not_found: { status: 404, type: 'invalid_request_error', retryable: false },
-  model_not_found: { status: 404, type: 'invalid_request_error', retryable: true },
-  method_not_allowed: { status: 405, type: 'invalid_request_error', retryable: false },
-  request_timeout: { status: 408, type: 'invalid_request_error', retryable: false },
-  body_too_large: { status: 413, type: 'invalid_request_error', retryable: false },
-  headers_too_large: { status: 431, type: 'invalid_request_error', retryable: false },
-  internal: { status: 500, type: 'server_error', retryable: false },
-  upstream_failed: { status: 502, type: 'server_error', retryable: true },
-  no_instance: { status: 503, type: 'server_error', retryable: true },
-  overloaded: { status: 503, type: 'server_error', retryable: false },
-  draining: { status: 503, type: 'server_error', retryable: false },
-  upstream_timeout: { status: 504, type: 'server_error', retryable: true },
+  invalid_body: { status: 400, type: 'invalid_request_error', elsewhere: false },
+  invalid_request: { status: 400, type: 'invalid_request_error', elsewhere: false },
+  not_found: { status: 404, type: 'invalid_request_error', elsewhere: false },
+  model_not_found: { status: 404, type: 'invalid_request_error', elsewhere: true },
+  method_not_allowed: { status: 405, type: 'invalid_request_error', elsewhere: false },
+  request_timeout: { status: 408, type: 'invalid_request_error', elsewhere: false },
+  body_too_large: { status: 413, type: 'invalid_request_error', elsewhere: false },
+  headers_too_large: { status: 431, type: 'invalid_request_error', elsewhere: false },
+  internal: { status: 500, type: 'server_error', elsewhere: false },
+  upstream_failed: { status: 502, type: 'server_error', elsewhere: true },
+  no_instance: { status: 503, type: 'server_error', elsewhere: true },
+  overloaded: { status: 503, type: 'server_error', elsewhere: false },
+  draining: { status: 503, type: 'server_error', elsewhere: false },
+  upstream_timeout: { status: 504, type: 'server_error', elsewhere: true },
   /** The client left: nobody reads the status. 499 is nginx's for the same. */
-  client_closed: { status: 499, type: 'server_error', retryable: false },
+  client_closed: { status: 499, type: 'server_error', elsewhere: false },
 
   // Between our own processes; they never reach a client under these codes.
-  bus_unavailable: { status: 503, type: 'server_error', retryable: true },
-  bus_no_responders: { status: 503, type: 'server_error', retryable: true },
-  bus_timeout: { status: 504, type: 'server_error', retryable: true },
-  invalid_message: { status: 500, type: 'server_error', retryable: false },
-  store_unavailable: { status: 503, type: 'server_error', retryable: true },
-  invalid_config: { status: 500, type: 'server_error', retryable: false },
+  bus_unavailable: { status: 503, type: 'server_error', elsewhere: true },
+  bus_no_responders: { status: 503, type: 'server_error', elsewhere: true },
+  bus_timeout: { status: 504, type: 'server_error', elsewhere: true },
+  invalid_message: { status: 500, type: 'server_error', elsewhere: false },
+  store_unavailable: { status: 503, type: 'server_error', elsewhere: true },
+  invalid_config: { status: 500, type: 'server_error', elsewhere: false },
 } as const;
 
 export type ErrorCode = keyof typeof errorCodes;
