@@ -41,9 +41,8 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     ];
     const routing = ['--route-policy', 'prefix', '--route-config', JSON.stringify(routes)];
     const limits = ['--upstream-headers-timeout-ms', silenceMs, '--upstream-idle-timeout-ms', silenceMs].map(String);
-    gateway = stack.use(
-      await startGateway({ engines: [engine], flags: { router: routing, ingress: [...routing, ...limits] } }),
-    );
+    const ingress = [...routing, ...limits, '--expose-route-headers'];
+    gateway = stack.use(await startGateway({ engines: [engine], flags: { router: routing, ingress } }));
   });
   after(() => stack.disposeAsync());
 
@@ -155,6 +154,17 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     const own = await ask(gateway.url, { model: 'keyed' });
     assert.deepEqual([own.status, own.text, own.headers.get('retry-after')], [500, '', '9']);
     await spare.start();
+  });
+
+  it('is quoted when its successor gave no answer, though that is named as the one that was tried last', async () => {
+    engine.script = () => refuse(503, { message: 'engine is down' });
+    await spare.stop();
+    const answer = await ask(gateway.url, { model: 'keyed' });
+    await spare.start();
+    assert.equal(answer.status, 503);
+    assert.match(answer.text, /engine is down/);
+    const told = ['route', 'endpoint', 'attempts'].map((what) => answer.headers.get(`x-gateway-${what}`));
+    assert.deepEqual(told, ['fallback', spare.endpoint, '2']);
   });
 
   it('is quoted with its body when that has no length, as the error pages of HTTP/1.0', async () => {
