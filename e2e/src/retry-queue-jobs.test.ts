@@ -266,3 +266,15 @@ describe('the 429 queue in one process', { timeout: 120_000 }, () => {
     assert.ok(metrics.value('llm_gateway_retry_budget_exhausted_total') > 0);
   });
 });
+
+describe('a field of the route config that is misspelt', { timeout: 60_000 }, () => {
+  it('is told of by every service that reads the config', async () => {
+    const config = JSON.stringify([{ base_url: 'http://127.0.0.1:1', weight: 1, fallbak: true }]);
+    const flags = ['--route-policy', 'weight', '--route-config', config, '--nats-servers', 'nats://127.0.0.1:1'];
+    for (const name of ['ingress', 'router', 'retry-worker']) {
+      await using service = await startService(name, flags, { until: 'listening' });
+      const told = await until(() => service.logs().find(({ msg }) => String(msg).includes('fallbak')), { what: name });
+      assert.match(String(told.msg), /^--route-config\[0\]\."fallbak": ignored/);
+    }
+  });
+});

@@ -126,13 +126,18 @@ export function routeMistakes(
   return 'mistakes' in reading ? reading.mistakes : [];
 }
 
-/** The table of flags that were checked before; throws when they are wrong after all, as when a file changed meanwhile. */
+/**
+ * The table of flags that were checked before; throws when they are wrong after all, as when a file changed meanwhile.
+ * @param warn is told what was ignored, a line each; none holds an api_key
+ */
 export function routeTable(
   values: { readonly routePolicy: string; readonly routeConfig: string },
   readFile: (path: string) => string,
+  warn: (line: string) => void = () => {},
 ): RouteTable {
   const reading = readRouteTable(values.routePolicy, values.routeConfig, readFile);
   if ('mistakes' in reading) throw new GatewayError('invalid_config', reading.mistakes.join('; '));
+  for (const warning of reading.warnings) warn(warning);
   return reading.table;
 }
 

@@ -32,7 +32,11 @@ interface IngressParts extends Parts {
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
 export async function start(options: Settings, { log, metrics, bus, mirrorBus = bus }: IngressParts): Promise<Running> {
-  const table = routeTable(options, (path) => readFileSync(path, 'utf8'));
+  const table = routeTable(
+    options,
+    (path) => readFileSync(path, 'utf8'),
+    (line) => log.warn(line),
+  );
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
   await using parts = new AsyncDisposableStack();
 

@@ -27,6 +27,7 @@ export interface JobStory {
 
 export interface Log {
   info(fields: object, message: string): void;
+  warn(message: string): void;
   error(fields: object, message: string): void;
 }
 

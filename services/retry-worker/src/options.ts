@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
+import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionValues, type runtimeOptions } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
@@ -55,6 +55,3 @@ export type Options = OptionValues<
   readonly [typeof retryWorkerOptions, typeof internalOptions, typeof routeOptions, typeof upstreamOptions]
 > &
   Pick<OptionValues<readonly [typeof runtimeOptions]>, 'advertiseHost'>;
-
-/** What the service itself reads: its bus is made by whoever starts it. */
-export type Settings = Omit<Options, keyof BusSettings>;

@@ -7,12 +7,12 @@ import { advertisedHost, type Parts, type Running } from '@llm-gateway/runtime';
 import { originOf, Upstream } from '@llm-gateway/upstream';
 import { jobSurface } from './job-surface.ts';
 import { declareGauges, type Log, Observer } from './observer.ts';
-import type { Settings } from './options.ts';
+import type { Options } from './options.ts';
 import { RetryWorker } from './worker.ts';
 
 /** Starts a retry worker: bound when the promise resolves. Whoever made the bus closes it. */
 export async function start(
-  options: Settings,
+  options: Options,
   { log, metrics, shutdown, bus }: Pick<Parts, 'metrics' | 'shutdown'> & { readonly log: Log; readonly bus: Bus },
 ): Promise<Running> {
   await using parts = new AsyncDisposableStack();
@@ -20,7 +20,11 @@ export async function start(
   const worker = parts.use(
     new RetryWorker({
       bus,
-      table: routeTable(options, (path) => readFileSync(path, 'utf8')),
+      table: routeTable(
+        options,
+        (path) => readFileSync(path, 'utf8'),
+        (line) => log.warn(line),
+      ),
       upstream,
       observer: new Observer(log, metrics),
       limits: {

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { type Bus, followInstances } from '@llm-gateway/bus';
-import { GatewayError, loadReport, outcomeReport, routeDecide } from '@llm-gateway/protocol';
-import { Fleet, fleetMode, needsKvAddress, type RouteTable, readRouteTable } from '@llm-gateway/routing';
+import { loadReport, outcomeReport, routeDecide } from '@llm-gateway/protocol';
+import { Fleet, fleetMode, needsKvAddress, type RouteTable, routeTable } from '@llm-gateway/routing';
 import type { Metrics, Running } from '@llm-gateway/runtime';
 import { declareFleetGauges, type Log, Observer } from './observer.ts';
 import type { Options } from './options.ts';
@@ -30,7 +30,11 @@ interface Deps {
  */
 export async function start(values: RouterOptions, { bus, log, metrics }: Deps): Promise<Running> {
   const router = `router-${randomUUID().slice(0, 8)}`;
-  const table = readTable(values, log);
+  const table = routeTable(
+    values,
+    (path) => readFileSync(path, 'utf8'),
+    (line) => log.warn(line),
+  );
   const mode = fleetMode(values);
   const observer = new Observer(log, metrics);
   const fleet = new Fleet({
@@ -85,12 +89,4 @@ export async function start(values: RouterOptions, { bus, log, metrics }: Deps):
 /** Whether some request may go to an instance of discovery. */
 function needsInstances(table: RouteTable): boolean {
   return table.policy === 'off' || table.endpoints.some((endpoint) => endpoint.local);
-}
-
-function readTable({ routePolicy, routeConfig }: RouterOptions, log: Log): RouteTable {
-  const reading = readRouteTable(routePolicy, routeConfig, (path) => readFileSync(path, 'utf8'));
-  // The flags were checked before; a file may have changed since.
-  if ('mistakes' in reading) throw new GatewayError('invalid_config', reading.mistakes.join('; '));
-  for (const warning of reading.warnings) log.warn(warning);
-  return reading.table;
 }
