@@ -43,13 +43,9 @@ export function attempt(request: UpstreamRequest, context: AttemptContext): Prom
     context.exchange.phase = 'calling';
     if (context.counted !== true) context.exchange.attempts++;
   }
-  // Which of its calls needs it is not known before, and an upstream that closes on everything must not get each of them twice.
-  const asked = repeated.has(context.exchange) ? { ...request, once: true } : request;
+  const asked = context.exchange.repeated ? { ...request, once: true } : request;
   return relay(context.gateway.upstream, asked, new Attempt(context));
 }
-
-/** Client requests for which a call was written once more; hardly any is. */
-const repeated = new WeakSet<Exchange>();
 
 class Attempt implements RelayTarget {
   readonly #context: AttemptContext;
@@ -91,7 +87,7 @@ class Attempt implements RelayTarget {
   }
 
   onRepeat(): void {
-    repeated.add(this.#exchange);
+    this.#exchange.repeated = true;
   }
 
   breakOff(failure: UpstreamFailure): void {

@@ -49,6 +49,8 @@ export class Exchange {
   /** The prefill instance that was tried last. */
   prefill: string | undefined;
   attempts = 0;
+  /** A call was written once more because its connection was closing. That is for one call of a request: an upstream that closes on all must not get each twice. */
+  repeated = false;
   /** Instances that may have been why another one failed; see `Ask`. */
   readonly avoided: string[] = [];
   /** The broken answer's code, when the client got part of one. */

@@ -61,8 +61,9 @@ export async function chooseDecode(
 /** The prefill leg. Answers an outcome when no decode is to follow it. */
 async function prefill(
   change: NonNullable<PdProtocol['prefill']>,
-  { pair, protocol, body, headers, context: { exchange, gateway } }: PairAttempt,
+  { pair, protocol, body, headers, context }: PairAttempt,
 ): Promise<Prefilled | { readonly outcome: Outcome | null }> {
+  const { exchange, gateway } = context;
   using leg = new InstanceLeg(gateway.load, pair.prefill);
   exchange.phase = 'prefilling';
   exchange.endpoint = leg.id;
@@ -70,7 +71,7 @@ async function prefill(
   const startedAtMs = performance.now();
   const request = requestTo(leg, { exchange, headers: plain(headers), body: changeMembers(body, change(body)) });
   const { take } = protocol;
-  const end = await callPrefill(gateway.upstream, request, { wanted: take !== undefined, signal: exchange.signal });
+  const end = await callPrefill(request, take !== undefined, context);
   leg.outcome = end.kind === 'done' ? 'succeeded' : judge(end);
   gateway.observer.prefill(end.kind === 'done' ? 'succeeded' : 'failed', performance.now() - startedAtMs);
   if (end.kind === 'done') {
