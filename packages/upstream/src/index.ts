@@ -1,5 +1,6 @@
 export { classifyFailure, type FailureCause, failureOf, isFailureCause, type UpstreamFailure } from './failure.ts';
 export { endToEndHeaders, type FlatHeaders, headerValue } from './headers.ts';
+export { KeptAnswer } from './kept-answer.ts';
 export { upstreamOptions } from './options.ts';
 export { type RelayEnd, type RelayTarget, relay } from './relay.ts';
 export { retryAfterMs } from './retry-after.ts';

@@ -1,5 +1,13 @@
 import { GatewayError } from '@llm-gateway/protocol';
-import { type RelayEnd, type RelayTarget, type ResponseHead, relay, type UpstreamRequest } from '@llm-gateway/upstream';
+import { countsAsFailed } from '@llm-gateway/routing';
+import {
+  KeptAnswer,
+  type RelayEnd,
+  type RelayTarget,
+  type ResponseHead,
+  relay,
+  type UpstreamRequest,
+} from '@llm-gateway/upstream';
 import type { Exchange } from '../exchange.ts';
 import type { InternalContext } from '../instance-leg.ts';
 
@@ -28,40 +36,42 @@ export async function callPrefill(
   const end = await relay(gateway.upstream, { ...request, once: exchange.repeated }, reading);
   switch (end.kind) {
     case 'relayed':
-      return { kind: 'done', body: reading.body };
+      return reading.whole();
     case 'client-left':
       throw new GatewayError('client_closed', 'the client left');
     case 'broken':
-      return { kind: 'failed', failure: end.failure };
-    default:
+    case 'failed':
+      return reading.cut() ?? { kind: 'failed', failure: end.failure };
+    case 'refused':
       return end;
   }
 }
 
-/** Takes the answer of a prefill that is done; any other is left to be kept back. */
+/** Takes the answer of a prefill that is done, and a client's own mistake; one that counts as failed is left to be kept back. */
 class PrefillReading implements RelayTarget {
   /** The client gets nothing of it. */
   readonly committed = false;
+  readonly #wanted: boolean;
   readonly #exchange: Exchange;
+  #head: ResponseHead | undefined;
   /** Null when it is not wanted or has grown too large. */
-  #chunks: Buffer[] | null;
+  #chunks: Buffer[] | null = [];
   #bytes = 0;
 
   constructor(wanted: boolean, exchange: Exchange) {
+    this.#wanted = wanted;
     this.#exchange = exchange;
-    this.#chunks = wanted ? [] : null;
   }
 
   get signal(): AbortSignal {
     return this.#exchange.signal;
   }
 
-  get body(): Buffer | null {
-    return this.#chunks && Buffer.concat(this.#chunks);
-  }
-
-  accept({ status }: ResponseHead): boolean {
-    return status >= 200 && status <= 299;
+  accept(head: ResponseHead): boolean {
+    if (countsAsFailed(head.status, false)) return false;
+    this.#head = head;
+    if (isDone(head) && !this.#wanted) this.#chunks = null;
+    return true;
   }
 
   write(chunk: Buffer): boolean {
@@ -75,7 +85,25 @@ class PrefillReading implements RelayTarget {
 
   breakOff(): void {}
 
+  /** The answer has come to its end. */
+  whole(): PrefillEnd {
+    const head = this.#head ?? { status: 200, headers: [] };
+    const body = this.#chunks && Buffer.concat(this.#chunks);
+    if (isDone(head)) return { kind: 'done', body };
+    return { kind: 'refused', answer: body === null ? new KeptAnswer(head).cut() : { ...head, body } };
+  }
+
+  /** The answer broke off. A head that told of the client's mistake told what there is to know; undefined when there was none. */
+  cut(): PrefillEnd | undefined {
+    if (this.#head === undefined || isDone(this.#head)) return undefined;
+    return { kind: 'refused', answer: new KeptAnswer(this.#head).cut() };
+  }
+
   onRepeat(): void {
     this.#exchange.repeated = true;
   }
+}
+
+function isDone({ status }: ResponseHead): boolean {
+  return status >= 200 && status <= 299;
 }
