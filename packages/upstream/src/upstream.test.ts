@@ -316,6 +316,22 @@ describe('a call', () => {
   });
 });
 
+describe('what has begun to be answered', () => {
+  const begun = 'HTTP/1.1 200 O';
+  it('is not written again when the answer breaks off in its first line, on a new connection or a kept one', async () => {
+    for (const answered of [0, 1]) {
+      await using engine = await startEngine(({ index }) => (index < answered ? respond(200, 'ok') : raw(begun)));
+      await using upstream = new Upstream(timeouts);
+      for (let i = 0; i < answered; i++) await call(upstream, engine.url).done;
+      await new Promise((resolve) => setImmediate(resolve));
+      const seen = call(upstream, engine.url);
+      await seen.done;
+      assert.notEqual(seen.end, 'end');
+      assert.equal(engine.requests.length, answered + 1);
+    }
+  });
+});
+
 describe('a call that cannot be made', () => {
   const possible: UpstreamRequest = {
     origin: 'http://127.0.0.1:1',

@@ -1,3 +1,5 @@
+import { subscribe } from 'node:diagnostics_channel';
+import type { Socket } from 'node:net';
 import { Agent, type Dispatcher, errors } from 'undici';
 import { classifyFailure, failureOf, type UpstreamFailure } from './failure.ts';
 import { endToEndHeaders, type FlatHeaders, headerValue } from './headers.ts';
@@ -104,6 +106,19 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
   /** Neither content-length nor chunked: only the connection's end says where the body ends, so a cut cannot be told from an end. */
   #endUnmarked = false;
   #writtenAtMs = 0;
+  /** What its connection had brought before the request was written to it; 0 on a new one. */
+  #readBefore = 0;
+
+  /** The call whose request undici is about to write. */
+  static #starting: Call | undefined;
+  static {
+    // The only way to learn which connection a request goes to. Told right after `onRequestStart`, before anything else happens.
+    subscribe('undici:client:sendHeaders', (message) => {
+      const { socket } = message as { socket: Socket };
+      if (Call.#starting !== undefined) Call.#starting.#readBefore = socket.bytesRead;
+      Call.#starting = undefined;
+    });
+  }
 
   constructor(agent: Agent, request: UpstreamRequest, sink: ResponseSink) {
     this.#agent = agent;
@@ -152,6 +167,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
     this.#writtenAtMs = performance.now();
     // Left while it waited for a connection: the request is not written.
     if (this.#aborted) controller.abort(new errors.RequestAbortedError());
+    else Call.#starting = this;
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
@@ -205,7 +221,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
     this.#sink.onFailure(failure);
   }
 
-  /** A connection that carried an answer before, closed cleanly by the engine just as this request was written to it. */
+  /** A connection that carried an answer before, closed cleanly by the engine just as this request was written to it: nothing came since. */
   #diedOfStaleConnection(error: Error): boolean {
     return (
       !this.#answering &&
@@ -213,7 +229,8 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
       this.#request.once !== true &&
       this.#controller !== undefined &&
       error instanceof errors.SocketError &&
-      (error.socket?.bytesRead ?? 0) > 0 &&
+      this.#readBefore > 0 &&
+      error.socket?.bytesRead === this.#readBefore &&
       performance.now() - this.#writtenAtMs < staleConnectionMs
     );
   }

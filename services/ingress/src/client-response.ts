@@ -2,7 +2,6 @@ import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { type ErrorCode, errorBody, errorCodes, type FinishReason } from '@llm-gateway/protocol';
 import { type FlatHeaders, headerValue } from '@llm-gateway/upstream';
-import type { Stalled, StallWatch } from './stall-watch.ts';
 import { type Flushable, flushAtEndOfTurn } from './turn.ts';
 
 /** Names that an upstream's answer must not set: the gateway answers them itself. */
@@ -26,9 +25,8 @@ const maxWaitingBytes = 262_144;
  * Chunks are framed here, past `ServerResponse.write`, which takes three writes and a tick for each; and as Latin-1 text, which stands for
  * the same bytes, because Node joins text with text and sends it in one plain write.
  */
-export class ClientResponse implements Stalled, Flushable {
+export class ClientResponse implements Flushable {
   readonly #response: ServerResponse;
-  readonly #stalls: StallWatch;
   #head: { status: number; headers: FlatHeaders } | undefined;
   #chunked = false;
   /** Neither chunked nor with a length, as for an HTTP/1.0 client: only the connection's end says where the body ends. */
@@ -42,6 +40,7 @@ export class ClientResponse implements Stalled, Flushable {
   /** The last bytes of an event stream, to know whether an event was left open. */
   #tail = '';
   #onDrain: (() => void) | undefined;
+  #awaitsDrain = false;
   committed = false;
   status = 0;
   bodyBytes = 0;
@@ -50,11 +49,10 @@ export class ClientResponse implements Stalled, Flushable {
   onCommit: (() => void) | undefined;
   /** Set while somebody wants to know it: sees the bytes of the answer as they pass. */
   finishReason: FinishReason | undefined;
-  stalledSinceMs = 0;
 
-  constructor(response: ServerResponse, stalls: StallWatch) {
+  constructor(response: ServerResponse) {
     this.#response = response;
-    this.#stalls = stalls;
+    response.on('timeout', giveUpStalled);
   }
 
   /** Takes the head of the answer that is about to be relayed; replaces one that was never committed. */
@@ -175,7 +173,7 @@ export class ClientResponse implements Stalled, Flushable {
     this.#chunked = hasBody && http11 && !lengthTold;
     this.#endUnmarked = hasBody && !http11 && !lengthTold;
     this.#eventStream =
-      (headerValue(headers, 'content-type') ?? '').startsWith('text/event-stream') &&
+      /^text\/event-stream/i.test(headerValue(headers, 'content-type') ?? '') &&
       headerValue(headers, 'content-encoding') === undefined;
     response.writeHead(status, this.#chunked ? [...headers, 'transfer-encoding', 'chunked'] : headers);
     // Node has announced chunked encoding by now; the frames are ours.
@@ -227,23 +225,24 @@ export class ClientResponse implements Stalled, Flushable {
       onDrain();
       return;
     }
-    if (this.stalledSinceMs > 0) return;
+    if (this.#awaitsDrain) return;
     const caughtUp = () => {
       this.#onDrain = undefined;
-      this.stalledSinceMs = 0;
-      this.#stalls.end(this);
+      this.#awaitsDrain = false;
       outlet.off('drain', caughtUp).off('close', caughtUp);
       onDrain();
     };
-    this.stalledSinceMs = performance.now();
-    this.#stalls.begin(this);
+    this.#awaitsDrain = true;
     outlet.on('drain', caughtUp).on('close', caughtUp);
   }
+}
 
-  /** The client has not taken anything for too long. */
-  giveUp(): void {
-    this.#response.destroy();
-  }
+/**
+ * Nothing has passed over the connection for `--client-stall-timeout-ms`. That is the client's doing if there is something for it to take; else
+ * it is the upstream that is silent, which has a limit of its own.
+ */
+function giveUpStalled(this: ServerResponse): void {
+  if (this.req.socket.writableLength > 0) this.destroy();
 }
 
 /** One chunk of the chunked transfer coding (RFC 9112 section 7.1). */

@@ -3,7 +3,6 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { endToEndHeaders, type FlatHeaders } from '@llm-gateway/upstream';
 import { ClientResponse } from './client-response.ts';
 import type { Member } from './json-members.ts';
-import type { StallWatch } from './stall-watch.ts';
 
 /** Where a request is; a client that leaves is counted under the phase it left in. */
 export type Phase = 'reading' | 'deciding' | 'waiting' | 'queued' | 'prefilling' | 'calling' | 'streaming';
@@ -60,13 +59,9 @@ export class Exchange {
 
   readonly #abort = new AbortController();
 
-  constructor(
-    request: IncomingMessage,
-    response: ServerResponse,
-    { path, stalls }: { path: string; stalls: StallWatch },
-  ) {
+  constructor(request: IncomingMessage, response: ServerResponse, path: string) {
     this.request = request;
-    this.client = new ClientResponse(response, stalls);
+    this.client = new ClientResponse(response);
     this.path = path;
     this.target = path + queryOf(request.url ?? '');
     this.id = requestId(request);

@@ -32,6 +32,7 @@ export interface SurfaceLimits {
   readonly clientHeadersTimeoutMs: number;
   readonly clientRequestTimeoutMs: number;
   readonly clientKeepAliveMs: number;
+  readonly clientStallTimeoutMs: number;
 }
 
 export interface SurfaceHandlers {
@@ -115,6 +116,8 @@ function serverOf(limits: SurfaceLimits, handler: RequestListener, onRefused: Su
     close(request, response, 'what the request expects cannot be had'),
   );
   server.maxHeadersCount = maxHeadersCount;
+  // `ClientResponse` listens whether it is the client that is silent; a connection without such an answer ends.
+  server.timeout = limits.clientStallTimeoutMs;
   return server;
 }
 

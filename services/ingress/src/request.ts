@@ -15,7 +15,6 @@ import type { FallbackResult, Observer } from './observer.ts';
 import { type BodyBudget, readBody, readFields } from './request-body.ts';
 import type { RetryBudget } from './retry-budget.ts';
 import type { RetryQueue } from './retry-queue.ts';
-import type { StallWatch } from './stall-watch.ts';
 
 /** What serving a request needs; made once by `service.ts`. */
 export interface Gateway {
@@ -24,7 +23,6 @@ export interface Gateway {
   readonly load: Load;
   readonly upstream: Upstream;
   readonly bodies: BodyBudget;
-  readonly stalls: StallWatch;
   readonly observer: Observer;
   readonly mirror: Mirror;
   readonly maxBodyBytes: number;

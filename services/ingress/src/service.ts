@@ -22,7 +22,6 @@ import { type Gateway, serve } from './request.ts';
 import { BodyBudget } from './request-body.ts';
 import { RetryBudget } from './retry-budget.ts';
 import { RetryQueue } from './retry-queue.ts';
-import { StallWatch } from './stall-watch.ts';
 
 interface IngressParts extends Parts {
   readonly bus: Bus;
@@ -88,7 +87,6 @@ export async function start(options: Settings, { log, metrics, bus, mirrorBus = 
     load,
     upstream,
     bodies,
-    stalls: parts.use(new StallWatch(options.clientStallTimeoutMs)),
     observer,
     mirror,
     pd,
@@ -115,7 +113,7 @@ export async function start(options: Settings, { log, metrics, bus, mirrorBus = 
   const gate = new Gate(options.maxConcurrentRequests, refused);
   const app = httpSurface(options, {
     serve: (request, response, path) =>
-      gate.pass(response, () => serve(new Exchange(request, response, { path, stalls: gateway.stalls }), gateway)),
+      gate.pass(response, () => serve(new Exchange(request, response, path), gateway)),
     models: (request, response) => gate.pass(response, () => models.answer(request, response)),
     refused,
   });

@@ -16,7 +16,6 @@ import {
 import { Metrics } from '@llm-gateway/runtime';
 import { parseMetrics, startNats, temporaryFolder, until } from '@llm-gateway/testing';
 import { Exchange } from '../exchange.ts';
-import { StallWatch } from '../stall-watch.ts';
 import { Mirror } from './mirror.ts';
 
 interface Job {
@@ -42,7 +41,6 @@ class Scene implements AsyncDisposable {
   readonly dropsLogged: object[] = [];
   readonly bus: Bus;
   readonly #metrics = new Metrics();
-  readonly #stalls = new StallWatch(60_000);
   readonly #server: Server;
   #mirror: Mirror | undefined;
 
@@ -51,10 +49,7 @@ class Scene implements AsyncDisposable {
     this.bus.consume(mirrorSend, (copy, body) => void this.jobs.push({ copy, body: Buffer.from(body) }));
     this.bus.subscribe(mirrorPrimary, (primary) => void this.primaries.push(primary));
     this.#server = createServer(async (request, response) => {
-      const exchange = new Exchange(request, response, {
-        path: (request.url ?? '').split('?', 1)[0] ?? '',
-        stalls: this.#stalls,
-      });
+      const exchange = new Exchange(request, response, (request.url ?? '').split('?', 1)[0] ?? '');
       this.exchanges.push(exchange);
       const chunks: Buffer[] = [];
       for await (const chunk of request) chunks.push(chunk);
@@ -125,7 +120,6 @@ class Scene implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#server.close();
     this.#server.closeAllConnections();
-    this.#stalls[Symbol.dispose]();
     await this.#mirror?.[Symbol.asyncDispose]();
     await this.bus[Symbol.asyncDispose]();
   }
