@@ -49,7 +49,7 @@ export const fullPlan: Plan = {
     settleMs: 2000,
   },
   growth: {
-    rounds: 5,
+    rounds: 3,
     seconds: 2,
     compared: ['nginx', 'standalone', 'services'],
     instances: [2, 100, 1000],
