@@ -32,8 +32,12 @@ export async function startGateway(setting: Setting, options: GatewayOptions = {
   await using stack = new AsyncDisposableStack();
   const nats = stack.use(await startNats());
   const bus = ['--nats-servers', nats.url];
+  let started = 0;
+  /** Each prints to a file of its own, from which its addresses are read. */
   const start = async (service: string, flags: readonly string[], nodeFlags: readonly string[] = []) =>
-    stack.use(await startService(setting.place, { service, name: `${name}-${service}`, flags, nodeFlags }));
+    stack.use(
+      await startService(setting.place, { service, name: `${name}-${++started}-${service}`, flags, nodeFlags }),
+    );
   const profiled = profileFolder === undefined ? [] : profileFlags(profileFolder);
 
   const list = [
