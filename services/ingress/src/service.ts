@@ -1,23 +1,22 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { Server, ServerResponse } from 'node:http';
-import { type AddressInfo, Server as NetServer } from 'node:net';
-import { setTimeout as delay } from 'node:timers/promises';
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { type Bus, followInstances } from '@llm-gateway/bus';
-import type { ErrorCode } from '@llm-gateway/protocol';
 import { Fleet, fleetMode, needsKvAddress, routeTable } from '@llm-gateway/routing';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import { Decider } from './decider.ts';
 import { pdProtocol } from './disaggregated/protocol.ts';
 import { Exchange } from './exchange.ts';
+import { Gate } from './gate.ts';
 import { httpSurface } from './http-surface.ts';
 import { Load } from './load.ts';
 import { Mirror } from './mirror/mirror.ts';
 import { Models } from './models.ts';
 import { Observer } from './observer.ts';
 import type { Settings } from './options.ts';
-import { type Refused, refuse } from './refusal.ts';
+import type { Refused } from './refusal.ts';
 import { type Gateway, serve } from './request.ts';
 import { BodyBudget } from './request-body.ts';
 import { RetryBudget } from './retry-budget.ts';
@@ -140,67 +139,6 @@ export async function start(options: Settings, { log, metrics, bus, mirrorBus = 
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
-}
-
-/** Knows the requests inside, and lets no more in than it may: at its limit, and once it drains. */
-class Gate {
-  readonly #limit: number;
-  readonly #onRefused: (refused: Refused) => void;
-  /** Those inside, each in a place of its own. A set would do but for the collector: what its outgrown tables still name would live on for long. */
-  readonly #places: (ServerResponse | undefined)[] = [];
-  readonly #free: number[] = [];
-  inside = 0;
-  closed = false;
-
-  constructor(limit: number, onRefused: (refused: Refused) => void) {
-    this.#limit = limit;
-    this.#onRefused = onRefused;
-  }
-
-  pass(response: ServerResponse, work: () => Promise<void>): void {
-    if (this.closed) {
-      this.#turnAway(response, 'draining', 'this gateway is shutting down');
-      return;
-    }
-    if (this.inside >= this.#limit) {
-      this.#turnAway(response, 'overloaded', 'the gateway serves as many requests as it may');
-      return;
-    }
-    const place = this.#free.pop() ?? this.#places.length;
-    this.#places[place] = response;
-    this.inside++;
-    // Not when the work is done: a slow client still takes the end of its answer then.
-    response.once('close', () => {
-      this.#places[place] = undefined;
-      this.#free.push(place);
-      this.inside--;
-    });
-    void work();
-  }
-
-  #turnAway(response: ServerResponse, code: ErrorCode, message: string): void {
-    const headers = { 'retry-after': '1', connection: 'close' };
-    refuse({ request: response.req, response }, { code, message, headers }, this.#onRefused);
-  }
-
-  /** Lets nobody in, and waits until the last one is out. */
-  async drain(server: Server, signal: AbortSignal): Promise<void> {
-    this.closed = true;
-    stopListening(server);
-    while (this.inside > 0 && !signal.aborted) {
-      // To Node a connection is idle as soon as its answer was handed over, however much of it the client has yet to take.
-      if (!this.#places.some((response) => response?.writableEnded)) server.closeIdleConnections();
-      await delay(drainPollMs);
-    }
-    server.closeIdleConnections();
-  }
-}
-
-const drainPollMs = 50;
-
-/** Takes no new connections. An HTTP server's own `close` would cut what it takes for idle connections. */
-function stopListening(server: Server): void {
-  NetServer.prototype.close.call(server);
 }
 
 function addressOf(server: Server): string {
