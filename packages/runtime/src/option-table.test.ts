@@ -31,7 +31,16 @@ test('a service has its own flags first, then the common ones', () => {
   const groups = [{ port: { type: 'integer', default: 1, description: '' } }] as const;
   assert.deepEqual(
     [...flagTable({ name: 'example', description: '', groups }).keys()],
-    ['port', 'admin-host', 'admin-port', 'advertise-host', 'log-level', 'drain-delay-ms', 'drain-timeout-ms'],
+    [
+      'port',
+      'namespace',
+      'admin-host',
+      'admin-port',
+      'advertise-host',
+      'log-level',
+      'drain-delay-ms',
+      'drain-timeout-ms',
+    ],
   );
 });
 

@@ -62,8 +62,17 @@ type Flat<Type> = { readonly [Key in keyof Type]: Type[Key] };
 /** The values of some groups, e.g. `{ natsServers: string; adminPort: number }`. */
 export type OptionValues<Groups extends readonly OptionGroup[]> = Flat<Intersection<GroupValues<Groups[number]>>>;
 
+/** It stands in every subject and key, whose own lengths are limited. */
+const maxNamespaceLength = 64;
+
 /** The flags that every process has. `defineService` adds them. */
 export const runtimeOptions = {
+  namespace: {
+    type: 'string',
+    default: '',
+    description: `Name of the installation, before its keys in the store and its subjects on NATS, so that installations can share both; the same for all of its processes; letters, digits, - and _, with single dots between, at most ${maxNamespaceLength} characters`,
+    validate: namespaceMistake,
+  },
   'admin-host': {
     type: 'string',
     default: '0.0.0.0',
@@ -104,6 +113,14 @@ export const runtimeOptions = {
     description: 'After the drain delay: how long work in flight may take to finish before it is cut',
   },
 } as const satisfies OptionGroup;
+
+/** NATS refuses a subject with an empty token, so no dot stands first, last or next to another. */
+function namespaceMistake(value: string): string | undefined {
+  const allowed = value === '' || (value.length <= maxNamespaceLength && /^[\w-]+(\.[\w-]+)*$/.test(value));
+  return allowed
+    ? undefined
+    : `allowed: letters, digits, - and _, with single dots between, at most ${maxNamespaceLength} characters`;
+}
 
 export type RuntimeValues = OptionValues<readonly [typeof runtimeOptions]>;
 

@@ -59,6 +59,7 @@ test('without flags every value is its default, under its camel-case name', () =
     password: '',
     servers: 'a:1',
     token: '',
+    namespace: '',
     adminHost: '0.0.0.0',
     adminPort: 9090,
     advertiseHost: '',
@@ -172,6 +173,21 @@ test('a string outside its choices is a mistake that lists them', () => {
 
 test('a validation speaks for its flag', () => {
   assert.deepEqual(mistakes(['--servers', 'a']), ['--servers: read "a", a is not host:port']);
+});
+
+test('a namespace is fit for a key and a subject, and bounded', () => {
+  for (const name of ['', 'a', 'Team-1_b', 'eu.prod.2', 'x'.repeat(64)]) {
+    assert.equal(values([`--namespace=${name}`]).namespace, name);
+  }
+  assert.equal(values([], { LLM_GATEWAY_NAMESPACE: 'eu' }).namespace, 'eu');
+  for (const name of [' ', 'a b', 'a*', 'a>', 'a:b', 'a/b', '.a', 'a.', 'a..b', 'ä', 'a\n', 'x'.repeat(65)]) {
+    const [line = '', ...others] = mistakes([`--namespace=${name}`]);
+    assert.match(
+      line,
+      /^--namespace: read ".*", allowed: letters, digits, - and _, with single dots between, at most 64/,
+    );
+    assert.deepEqual(others, []);
+  }
 });
 
 test('a missing value is a mistake, and the next flag is still read', () => {
