@@ -158,10 +158,11 @@ function isOnlyForTests(file: string, imports: readonly Import[]): boolean {
 const packages = members.filter(({ folder }) => folder.startsWith('packages/')).map(nameOf);
 const services = members.filter(({ folder }) => folder.startsWith('services/')).map(nameOf);
 
-/** What of ours a workspace may depend on. Tiers point inwards: protocol ← the other packages ← services ← standalone. */
+/** What of ours a workspace may depend on. Tiers point inwards: http1 ← protocol ← the other packages ← services ← standalone. */
 function allowed(name: string): readonly string[] {
-  if (['protocol', 'runtime', 'testing'].includes(name)) return [];
-  if (packages.includes(name)) return ['protocol'];
+  if (['http1', 'runtime', 'testing'].includes(name)) return [];
+  if (name === 'protocol') return ['http1'];
+  if (packages.includes(name)) return ['http1', 'protocol'];
   const shipped = packages.filter((one) => one !== 'testing');
   if (name === 'standalone') return [...shipped, ...services];
   return services.includes(name) ? shipped : packages;
@@ -188,8 +189,9 @@ suite('layers', () => {
     });
   }
 
-  test('protocol and routing are pure: no module of Node but for hashing', () => {
-    for (const { file, from } of [...importsOf('packages/protocol/src'), ...importsOf('packages/routing/src')]) {
+  test('http1, protocol and routing are pure: no module of Node but for hashing', () => {
+    const pure = ['http1', 'protocol', 'routing'];
+    for (const { file, from } of pure.flatMap((name) => importsOf(`packages/${name}/src`))) {
       if (!isTest(file)) assert.ok(!from.startsWith('node:') || from === 'node:crypto', `${file} imports ${from}`);
     }
   });

@@ -65,7 +65,7 @@ describe('whatever becomes of the copies, the clients do not feel it and the boo
 
   const faults: Record<string, { script?: Script; reasons: readonly string[] }> = {
     'hangs before its answer': { script: () => stall('before-head'), reasons: ['timeout'] },
-    'refuses connections': { reasons: ['connect'] },
+    'refuses connections': { reasons: ['refused'] },
     'resets connections': { script: () => cut('before-head', { how: 'reset' }), reasons: ['reset'] },
     'answers 500': { script: () => respond(500, 'broken'), reasons: ['status_5xx'] },
     'breaks its answers off': {

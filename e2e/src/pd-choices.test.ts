@@ -112,7 +112,7 @@ describe('a prefill engine to which no connection can be made', () => {
       assert.equal(await ejected(gateway, 'decode'), 0);
       assert.equal(callsOf(prefill).length, 10);
       const metrics = await gateway.ingress[0]?.metrics();
-      assert.ok((metrics?.value('llm_gateway_retries_total', { cause: 'connect' }) ?? 0) >= 3);
+      assert.ok((metrics?.value('llm_gateway_retries_total', { cause: 'refused' }) ?? 0) >= 3);
     });
   }
 });

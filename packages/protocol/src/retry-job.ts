@@ -1,3 +1,5 @@
+import { headerValue, withoutHeaders } from '@llm-gateway/http1';
+
 /**
  * The HTTP side of a retry job, after `retryOffer`: the ingress POSTs the client's request to the URL it was given, and the answer to that is
  * the job's. Body and end-to-end headers are the client's own one way and the endpoint's the other; beside them travel the headers named here,
@@ -66,9 +68,9 @@ export function encodeJobRequest(client: readonly string[], { token, method, tar
 
 /** Null when something is missing. */
 export function decodeJobRequest(headers: readonly string[]): JobRequest | null {
-  const token = textOf(headers, names.token);
-  const method = textOf(headers, names.method);
-  const target = textOf(headers, names.target);
+  const token = headerValue(headers, names.token);
+  const method = headerValue(headers, names.method);
+  const target = headerValue(headers, names.target);
   if (token === undefined || method === undefined || target === undefined) return null;
   return { token, method, target };
 }
@@ -82,11 +84,11 @@ export function encodeJobProgress({ phase, calls, retryAfterMs, repeatMs }: JobP
 
 /** Null when the headers do not tell a progress. */
 export function decodeJobProgress(headers: readonly string[]): JobProgress | null {
-  const phase = textOf(headers, names.phase);
-  const calls = count(textOf(headers, names.calls));
+  const phase = headerValue(headers, names.phase);
+  const calls = count(headerValue(headers, names.calls));
   if ((phase !== 'waiting' && phase !== 'calling') || calls === null) return null;
-  const progress = { phase, calls, retryAfterMs: number(textOf(headers, names.retryAfterMs)) } as const;
-  const repeatMs = number(textOf(headers, names.repeatMs));
+  const progress = { phase, calls, retryAfterMs: number(headerValue(headers, names.retryAfterMs)) } as const;
+  const repeatMs = number(headerValue(headers, names.repeatMs));
   return repeatMs === null ? progress : { ...progress, repeatMs };
 }
 
@@ -97,28 +99,16 @@ export function encodeJobResult({ end, calls, failure }: JobResult): string[] {
 
 /** Null when the headers are not a worker's. */
 export function decodeJobResult(headers: readonly string[]): JobResult | null {
-  const told = textOf(headers, names.end);
+  const told = headerValue(headers, names.end);
   const end = jobEnds.find((known) => known === told);
-  const calls = count(textOf(headers, names.calls));
+  const calls = count(headerValue(headers, names.calls));
   if (end === undefined || calls === null) return null;
-  return { end, calls, failure: textOf(headers, names.failure) ?? null };
+  return { end, calls, failure: headerValue(headers, names.failure) ?? null };
 }
 
 /** Headers (name, value, name, value, …) without those that only ingress and worker may set. */
 export function withoutJobHeaders(headers: readonly string[]): string[] {
-  const kept: string[] = [];
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    const name = headers[i] as string;
-    if (!jobHeaderNames.has(name.toLowerCase())) kept.push(name, headers[i + 1] as string);
-  }
-  return kept;
-}
-
-function textOf(headers: readonly string[], lowerName: string): string | undefined {
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    if (headers[i]?.toLowerCase() === lowerName) return headers[i + 1];
-  }
-  return undefined;
+  return withoutHeaders(headers, jobHeaderNames);
 }
 
 function count(text: string | undefined): number | null {

@@ -1,18 +1,18 @@
+import { withoutHeaders } from '@llm-gateway/http1';
 import type { Endpoint } from './route-table.ts';
 
 /**
  * The headers (name, value, name, value, …) of a call. The endpoint's key replaces the client's Authorization; without a key the client's own
  * is shown to a third party only when the route says so.
  */
-export function endpointHeaders(headers: string[], endpoint: Endpoint): string[] {
-  if (endpoint.apiKey === '' && endpoint.forwardAuth) return headers;
-  const kept: string[] = [];
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    if (headers[i]?.toLowerCase() !== 'authorization') kept.push(headers[i] as string, headers[i + 1] as string);
-  }
+export function endpointHeaders(headers: readonly string[], endpoint: Endpoint): string[] {
+  if (endpoint.apiKey === '' && endpoint.forwardAuth) return [...headers];
+  const kept = withoutHeaders(headers, credentials);
   if (endpoint.apiKey !== '') kept.push('authorization', `Bearer ${endpoint.apiKey}`);
   return kept;
 }
+
+const credentials: ReadonlySet<string> = new Set(['authorization']);
 
 /**
  * Whether an answer's status counts as failed, so that something else is tried. Anything else goes to the client as it is.

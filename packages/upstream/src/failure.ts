@@ -3,7 +3,17 @@ import { errors } from 'undici';
 
 /** How a call ended without a whole answer. */
 export type FailureCause =
-  /** No connection: refused, unreachable, unknown host, TLS. */
+  /** Nothing listens there. */
+  | 'refused'
+  /** No route to the host or its network. */
+  | 'unreachable'
+  /** The host's name has no address, or the resolver did not answer. */
+  | 'dns'
+  /** No TLS session: an untrusted certificate, or no TLS on the other side. */
+  | 'tls'
+  /** This process could not open a connection: out of file descriptors, ports or buffers. The upstream has no part in it. */
+  | 'local'
+  /** No connection for another reason. */
   | 'connect'
   | 'connect_timeout'
   /** The connection died before the response head. */
@@ -25,6 +35,11 @@ export interface UpstreamFailure {
 }
 
 const messages: Record<FailureCause, string> = {
+  refused: 'no connection to the upstream could be made',
+  unreachable: 'no connection to the upstream could be made',
+  dns: 'no connection to the upstream could be made',
+  tls: 'no connection to the upstream could be made',
+  local: 'the gateway cannot open more connections at the moment',
   connect: 'no connection to the upstream could be made',
   connect_timeout: 'connecting to the upstream took too long',
   reset: 'the upstream closed the connection before answering',
@@ -33,6 +48,21 @@ const messages: Record<FailureCause, string> = {
   truncated: "the upstream's answer ended early",
   protocol: "the upstream's answer is not valid HTTP",
 };
+
+const connectCauses: ReadonlySet<FailureCause> = new Set([
+  'refused',
+  'unreachable',
+  'dns',
+  'tls',
+  'local',
+  'connect',
+  'connect_timeout',
+]);
+
+/** Whether there was no connection, so that nothing can have reached the upstream. */
+export function isConnectFailure(cause: FailureCause): boolean {
+  return connectCauses.has(cause);
+}
 
 export function isFailureCause(text: string): text is FailureCause {
   return Object.hasOwn(messages, text);
@@ -45,8 +75,38 @@ export function classifyFailure(error: unknown, progress: { connected: boolean; 
 
 /** The failure of a known cause, as when another process of the gateway tells it. */
 export function failureOf(cause: FailureCause, error?: unknown): UpstreamFailure {
-  const code: ErrorCode = cause.endsWith('timeout') ? 'upstream_timeout' : 'upstream_failed';
+  const code = codeOf(cause);
   return { cause, error: new GatewayError(code, messages[cause], { cause: error, details: { cause } }) };
+}
+
+function codeOf(cause: FailureCause): ErrorCode {
+  if (cause === 'local') return 'overloaded';
+  return cause.endsWith('timeout') ? 'upstream_timeout' : 'upstream_failed';
+}
+
+/** Errors of `connect` and of name resolution, by their codes on POSIX systems. */
+const connectCodes: ReadonlyMap<string, FailureCause> = new Map([
+  ['ECONNREFUSED', 'refused'],
+  ['EHOSTUNREACH', 'unreachable'],
+  ['ENETUNREACH', 'unreachable'],
+  ['EHOSTDOWN', 'unreachable'],
+  ['ENETDOWN', 'unreachable'],
+  ['ENOTFOUND', 'dns'],
+  ['EAI_AGAIN', 'dns'],
+  ['EMFILE', 'local'],
+  ['ENFILE', 'local'],
+  ['ENOBUFS', 'local'],
+  ['ENOMEM', 'local'],
+  ['EADDRNOTAVAIL', 'local'],
+  ['ETIMEDOUT', 'connect_timeout'],
+  ['EPROTO', 'tls'],
+]);
+
+/** What OpenSSL and Node say of certificates. */
+const tlsCode = /^(?:ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH)/;
+
+function connectCause(code: string): FailureCause {
+  return connectCodes.get(code) ?? (tlsCode.test(code) ? 'tls' : 'connect');
 }
 
 function causeOf(error: unknown, progress: { connected: boolean; headSeen: boolean }): FailureCause {
@@ -65,6 +125,6 @@ function causeOf(error: unknown, progress: { connected: boolean; headSeen: boole
   }
   // A parser error after the head is a broken chunk or a body cut in its middle: either way less than was promised.
   if (error instanceof errors.HTTPParserError) return progress.headSeen ? 'truncated' : 'protocol';
-  if (!progress.connected) return 'connect';
+  if (!progress.connected) return connectCause(code);
   return progress.headSeen ? 'truncated' : 'reset';
 }

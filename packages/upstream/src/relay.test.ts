@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { HeaderLines } from '@llm-gateway/http1';
 import {
   cut,
   type Engine,
@@ -61,7 +62,7 @@ async function withEngine(
     upstreamIdleTimeoutMs: idleTimeoutMs,
     upstreamKeepAliveMs: 4000,
   });
-  const request = { origin: engine.url, path: '/', method: 'POST', headers: [], body: null };
+  const request = { origin: engine.url, path: '/', method: 'POST', headers: HeaderLines.of([]), body: null };
   await work(engine, (client) => relay(upstream, request, client));
 }
 
@@ -103,7 +104,7 @@ describe('a relayed call', { concurrency: true, timeout: 60_000 }, () => {
           const end = await call(new Client());
           assert.ok(end.kind === 'refused');
           assert.equal(end.answer.body.toString(), body);
-          assert.equal(end.answer.headers.includes('text/html'), body !== '');
+          assert.equal(end.answer.headers.list.includes('text/html'), body !== '');
         },
       );
     }
@@ -122,7 +123,7 @@ describe('a relayed call', { concurrency: true, timeout: 60_000 }, () => {
           const tookMs = performance.now() - startedAtMs;
           assert.ok(end.kind === 'refused');
           assert.equal(end.answer.body.length, 0);
-          assert.deepEqual(end.answer.headers.slice(0, 2), ['retry-after', '7']);
+          assert.deepEqual(end.answer.headers.list.slice(0, 2), ['retry-after', '7']);
           assert.ok(tookMs >= limitMs - 5 && tookMs < limitMs + 1000, `${tookMs} ms`);
           await until(() => engine.requests[0]?.abandoned);
         },

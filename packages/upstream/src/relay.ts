@@ -1,5 +1,5 @@
+import type { HeaderLines } from '@llm-gateway/http1';
 import type { UpstreamFailure } from './failure.ts';
-import type { FlatHeaders } from './headers.ts';
 import { KeptAnswer } from './kept-answer.ts';
 import type { ResponseHead, ResponseSink, Upstream, UpstreamCall, UpstreamRequest } from './upstream.ts';
 import type { WholeResponse } from './whole.ts';
@@ -19,14 +19,21 @@ export type RelayEnd =
   | { readonly kind: 'broken'; readonly failure: UpstreamFailure }
   | { readonly kind: 'client-left' };
 
+/** What a relay needs of an `AbortSignal`, which is one; a lighter one does for a request of a client. */
+export interface CancelSignal {
+  readonly aborted: boolean;
+  addEventListener(type: 'abort', listener: () => void): void;
+  removeEventListener(type: 'abort', listener: () => void): void;
+}
+
 /** The client's side of one call. */
 export interface RelayTarget {
   /** Aborts when the client leaves. */
-  readonly signal: AbortSignal;
+  readonly signal: CancelSignal;
   /** Whether the client has any of the answer: then a failure can only break it off. */
   readonly committed: boolean;
   /** An informational answer (1xx) before the head. */
-  onInformation?(headers: FlatHeaders): void;
+  onInformation?(headers: HeaderLines): void;
   /** True takes the answer whose head this is: all that follows is written here. False leaves it to be kept back. */
   accept(head: ResponseHead): boolean;
   /** False when the client takes it slower than it comes: `onDrain` is called once when it has caught up. */
@@ -69,7 +76,7 @@ class Relay implements ResponseSink {
     this.#target.signal.addEventListener('abort', this.#leave);
   }
 
-  onInformation(headers: FlatHeaders): void {
+  onInformation(headers: HeaderLines): void {
     this.#target.onInformation?.(headers);
   }
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { HeaderLines } from '@llm-gateway/http1';
 import {
   cut,
   type Engine,
@@ -14,14 +15,7 @@ import {
   stream,
   until,
 } from '@llm-gateway/testing';
-import {
-  type FailureCause,
-  type FlatHeaders,
-  readWhole,
-  Upstream,
-  type UpstreamRequest,
-  type UpstreamTimeouts,
-} from './index.ts';
+import { type FailureCause, readWhole, Upstream, type UpstreamRequest, type UpstreamTimeouts } from './index.ts';
 
 const timeouts: UpstreamTimeouts = {
   upstreamConnectTimeoutMs: 3000,
@@ -32,7 +26,7 @@ const timeouts: UpstreamTimeouts = {
 
 interface Seen {
   status: number | undefined;
-  headers: FlatHeaders;
+  headers: readonly string[];
   chunks: Buffer[];
   body: () => string;
   end: 'end' | FailureCause | undefined;
@@ -62,14 +56,14 @@ function call(
       origin,
       path: '/v1/x?q=1',
       method: 'POST',
-      headers: ['X-Odd', 'a', 'x-odd', 'b'],
+      headers: HeaderLines.of(['X-Odd', 'a', 'x-odd', 'b']),
       body: Buffer.from(options.body ?? '{}'),
       once: options.once ?? false,
     },
     {
       onHead({ status, headers }) {
         seen.status = status;
-        seen.headers = headers;
+        seen.headers = headers.list;
       },
       onData(chunk) {
         seen.chunks.push(chunk);
@@ -130,7 +124,7 @@ describe('a call', () => {
   });
 
   it('tells informational answers apart from the head that follows them', async () => {
-    const informations: FlatHeaders[] = [];
+    const informations: (readonly string[])[] = [];
     await withEngine(
       () => (exchange) => {
         exchange.response.writeInformation(102, ['X-Progress', '1']);
@@ -141,9 +135,9 @@ describe('a call', () => {
         const { promise, resolve, reject } = Promise.withResolvers<number | undefined>();
         let status: number | undefined;
         upstream.call(
-          { origin: engine.url, path: '/', method: 'POST', headers: [], body: null },
+          { origin: engine.url, path: '/', method: 'POST', headers: HeaderLines.of([]), body: null },
           {
-            onInformation: (headers) => informations.push(headers),
+            onInformation: (headers) => informations.push(headers.list),
             onHead: (head) => {
               status = head.status;
             },
@@ -210,7 +204,7 @@ describe('a call', () => {
     await using upstream = new Upstream(timeouts);
     const seen = call(upstream, `http://127.0.0.1:${await freePort()}`);
     await seen.done;
-    assert.equal(seen.end, 'connect');
+    assert.equal(seen.end, 'refused');
   });
 
   it('tells connect_timeout when the connection hangs', async () => {
@@ -337,11 +331,11 @@ describe('a call that cannot be made', () => {
     origin: 'http://127.0.0.1:1',
     path: '/',
     method: 'POST',
-    headers: [],
+    headers: HeaderLines.of([]),
     body: Buffer.from('{}'),
   };
   for (const [what, impossible] of Object.entries({
-    'a header that is none': { headers: ['x', 'a\nb'] },
+    'a header that is none': { headers: HeaderLines.of(['x', 'a\nb']) },
     'a path with a blank': { path: '/a b' },
     'an origin that is none': { origin: 'nowhere' },
   })) {
@@ -377,7 +371,13 @@ describe('a call that cannot be made', () => {
 });
 
 describe('readWhole', () => {
-  const request = (engine: Engine) => ({ origin: engine.url, path: '/', method: 'GET', headers: [], body: null });
+  const request = (engine: Engine) => ({
+    origin: engine.url,
+    path: '/',
+    method: 'GET',
+    headers: HeaderLines.of([]),
+    body: null,
+  });
 
   it('gives the whole answer', async () => {
     await withEngine(

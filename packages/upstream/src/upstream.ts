@@ -1,8 +1,8 @@
 import { subscribe } from 'node:diagnostics_channel';
 import type { Socket } from 'node:net';
+import { endToEndHeaders, type FlatHeaders, HeaderLines, headerValue } from '@llm-gateway/http1';
 import { Agent, type Dispatcher, errors } from 'undici';
 import { classifyFailure, failureOf, type UpstreamFailure } from './failure.ts';
-import { endToEndHeaders, type FlatHeaders, headerValue } from './headers.ts';
 
 export interface UpstreamRequest {
   /** Scheme, host and port: `http://10.0.0.7:8000`. */
@@ -11,7 +11,7 @@ export interface UpstreamRequest {
   readonly path: string;
   readonly method: string;
   /** End-to-end headers without `host` and `content-length`: both follow from the rest. */
-  readonly headers: FlatHeaders;
+  readonly headers: HeaderLines;
   readonly body: Uint8Array | null;
   readonly headersTimeoutMs?: number;
   readonly idleTimeoutMs?: number;
@@ -26,13 +26,13 @@ export interface UpstreamRequest {
 export interface ResponseHead {
   readonly status: number;
   /** End-to-end headers as they came. */
-  readonly headers: FlatHeaders;
+  readonly headers: HeaderLines;
 }
 
 /** Where a response goes. After the head: any number of `onData`, then exactly one of `onEnd` and `onFailure`; or `onFailure` alone. */
 export interface ResponseSink {
   /** An informational answer (1xx) before the head. */
-  onInformation?(headers: FlatHeaders): void;
+  onInformation?(headers: HeaderLines): void;
   onHead(head: ResponseHead): void;
   /** False asks for a pause until `resume()`. */
   onData(chunk: Buffer): boolean;
@@ -134,7 +134,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
       origin,
       path,
       method: method as Dispatcher.HttpMethod,
-      headers,
+      headers: headers.list as string[],
       body,
     };
     if (headersTimeoutMs !== undefined) options.headersTimeout = headersTimeoutMs;
@@ -174,7 +174,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
     if (this.#aborted) return;
     this.#answering = true;
     if (status < 200) {
-      this.#sink.onInformation?.(latin1(controller.rawHeaders));
+      this.#sink.onInformation?.(HeaderLines.of(latin1(controller.rawHeaders)));
       return;
     }
     this.#headSeen = true;
@@ -185,7 +185,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
       this.#request.method !== 'HEAD' &&
       headerValue(raw, 'content-length') === undefined &&
       headerValue(raw, 'transfer-encoding') === undefined;
-    this.#sink.onHead({ status, headers: endToEndHeaders(raw) });
+    this.#sink.onHead({ status, headers: HeaderLines.of(endToEndHeaders(raw)) });
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {

@@ -1,7 +1,8 @@
+import type { FlatHeaders, HeaderLines } from '@llm-gateway/http1';
 import { withoutJobHeaders } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import {
-  type FlatHeaders,
+  type CancelSignal,
   type RelayEnd,
   type RelayTarget,
   type ResponseHead,
@@ -32,7 +33,7 @@ export interface AttemptContext {
 export interface JobWatch {
   /** Aborts when the client leaves, and when the worker is taken for lost. */
   readonly signal: AbortSignal;
-  onInformation(headers: FlatHeaders): void;
+  onInformation(headers: HeaderLines): void;
   /** Whether the answer is relayed; otherwise it is kept back. */
   isForClient(head: ResponseHead): boolean;
 }
@@ -56,7 +57,7 @@ class Attempt implements RelayTarget {
     this.#exchange = context.exchange;
   }
 
-  get signal(): AbortSignal {
+  get signal(): CancelSignal {
     return this.#context.job?.signal ?? this.#exchange.signal;
   }
 
@@ -64,7 +65,7 @@ class Attempt implements RelayTarget {
     return this.#exchange.client.committed;
   }
 
-  onInformation(headers: FlatHeaders): void {
+  onInformation(headers: HeaderLines): void {
     this.#context.job?.onInformation(headers);
   }
 
@@ -72,7 +73,7 @@ class Attempt implements RelayTarget {
     const { ourKey, gateway, job } = this.#context;
     if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) return false;
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
-    const headers = job === undefined ? head.headers : withoutJobHeaders(head.headers);
+    const headers = job === undefined ? head.headers.list : withoutJobHeaders(head.headers.list);
     this.#exchange.client.prepare(head.status, withOwnHeaders(own, headers));
     return true;
   }
@@ -114,7 +115,7 @@ export function outcomeOf(end: AttemptEnd, instances: readonly string[]): Outcom
     case 'client-left':
       return null;
     case 'refused':
-      return { kind: 'refused', answer: end.answer, instances };
+      return { kind: 'refused', answer: { ...end.answer, headers: end.answer.headers.list }, instances };
     case 'failed':
       return { kind: 'failed', code: end.failure.error.code, cause: end.failure.cause, instances };
   }

@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { type FlatHeaders, headerValue } from '@llm-gateway/http1';
 import { type ErrorCode, errorBody, errorCodes, type FinishReason } from '@llm-gateway/protocol';
-import { type FlatHeaders, headerValue } from '@llm-gateway/upstream';
 import { type Flushable, flushAtEndOfTurn } from './turn.ts';
 
 /** Names that an upstream's answer must not set: the gateway answers them itself. */

@@ -1,5 +1,5 @@
+import { HeaderLines, splitUrl } from '@llm-gateway/http1';
 import { endpointHeaders, joinUrl } from '@llm-gateway/routing';
-import { splitUrl } from '@llm-gateway/upstream';
 import { attempt, outcomeOf } from './attempt.ts';
 import type { Exchange } from './exchange.ts';
 import type { Outcome } from './failover.ts';
@@ -20,7 +20,9 @@ export async function callEndpoint(
       origin: url.origin,
       path: url.path,
       method: exchange.request.method ?? 'POST',
-      headers: endpointHeaders(step.fallback ? exchange.fallbackHeaders() : exchange.forwardHeaders(), endpoint),
+      headers: HeaderLines.of(
+        endpointHeaders(step.fallback ? exchange.fallbackHeaders() : exchange.forwardHeaders(), endpoint),
+      ),
       body: exchange.body,
     },
     { exchange, gateway, ourKey: endpoint.apiKey !== '' },

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { endToEndHeaders, type FlatHeaders } from '@llm-gateway/upstream';
+import { endToEndHeaders, type FlatHeaders } from '@llm-gateway/http1';
 import { ClientResponse } from './client-response.ts';
 import type { Member } from './json-members.ts';
 

@@ -1,3 +1,4 @@
+import { HeaderLines } from '@llm-gateway/http1';
 import type { Decision, InstanceAddress } from '@llm-gateway/protocol';
 import { attempt, outcomeOf } from './attempt.ts';
 import { callPair, chooseDecode } from './disaggregated/pair-call.ts';
@@ -37,7 +38,7 @@ async function callInstance(
       origin: leg.origin,
       path: exchange.target,
       method: exchange.request.method ?? 'POST',
-      headers: exchange.forwardHeaders(),
+      headers: HeaderLines.of(exchange.forwardHeaders()),
       body: exchange.body,
     },
     { exchange, gateway, ourKey: false },

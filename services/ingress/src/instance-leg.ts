@@ -1,6 +1,6 @@
+import { originOf } from '@llm-gateway/http1';
 import type { InstanceAddress } from '@llm-gateway/protocol';
 import type { Outcome as InstanceOutcome } from '@llm-gateway/routing';
-import { originOf } from '@llm-gateway/upstream';
 import type { AttemptEnd } from './attempt.ts';
 import type { Exchange } from './exchange.ts';
 import type { Load } from './load.ts';

@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { endToEndHeaders, HeaderLines, originOf } from '@llm-gateway/http1';
 import type { Instance } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
-import { endToEndHeaders, originOf, readWhole, type Upstream } from '@llm-gateway/upstream';
+import { readWhole, type Upstream } from '@llm-gateway/upstream';
 import { requestId } from './exchange.ts';
 
 /** One entry of `GET /v1/models`; engines add fields of their own (`max_model_len`, `root`, …), which stay. */
@@ -81,7 +82,7 @@ export class Models {
     try {
       const answer = await readWhole(
         this.#sources.upstream,
-        { origin: originOf(instance), path: '/v1/models', method: 'GET', headers: [...headers], body: null },
+        { origin: originOf(instance), path: '/v1/models', method: 'GET', headers: HeaderLines.of(headers), body: null },
         { maxBytes: maxAnswerBytes, signal: AbortSignal.timeout(askTimeoutMs) },
       );
       const cards = answer.status === 200 ? readCards(answer.body) : [];

@@ -1,4 +1,5 @@
 import type { Bus } from '@llm-gateway/bus';
+import { HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
 import {
   decodeJobProgress,
   decodeJobResult,
@@ -7,15 +8,7 @@ import {
   retryOffer,
   withoutJobHeaders,
 } from '@llm-gateway/protocol';
-import {
-  type FlatHeaders,
-  failureOf,
-  isFailureCause,
-  type ResponseHead,
-  retryAfterMs,
-  splitUrl,
-  type Upstream,
-} from '@llm-gateway/upstream';
+import { failureOf, isFailureCause, type ResponseHead, type Upstream } from '@llm-gateway/upstream';
 import { type AttemptEnd, attempt, type JobWatch } from './attempt.ts';
 import type { Exchange } from './exchange.ts';
 import type { Outcome, QueueProgress, Step, StoredAnswer } from './failover.ts';
@@ -145,7 +138,9 @@ export class RetryQueue implements Disposable {
         origin,
         path,
         method: 'POST',
-        headers: encodeJobRequest(exchange.fallbackHeaders(), { token: place.token, method, target: exchange.target }),
+        headers: HeaderLines.of(
+          encodeJobRequest(exchange.fallbackHeaders(), { token: place.token, method, target: exchange.target }),
+        ),
         body: exchange.body,
         // The worker holds its head back until there is a first byte, just as the ingress does.
         // Each word of the worker begins this anew, so the job itself is watched besides.
@@ -197,8 +192,8 @@ class Job implements JobWatch {
     if (silent || performance.now() > this.#lostAtMs) this.#lost.abort();
   }
 
-  onInformation(headers: FlatHeaders): void {
-    const told = decodeJobProgress(headers);
+  onInformation(headers: HeaderLines): void {
+    const told = decodeJobProgress(headers.list);
     if (told === null) return;
     this.#exchange.attempts += told.calls - this.#progress.calls;
     this.#progress = { calls: told.calls, retryAfterMs: told.retryAfterMs };
@@ -212,7 +207,7 @@ class Job implements JobWatch {
 
   isForClient({ headers }: ResponseHead): boolean {
     this.#answering = true;
-    return decodeJobResult(headers)?.end === 'answered';
+    return decodeJobResult(headers.list)?.end === 'answered';
   }
 
   outcome(end: AttemptEnd): Outcome | null {
@@ -226,7 +221,7 @@ class Job implements JobWatch {
       case 'failed':
         return { kind: 'queue-lost', progress: this.#left() };
       case 'refused':
-        return this.#notAnswered(end.answer);
+        return this.#notAnswered({ ...end.answer, headers: end.answer.headers.list });
     }
   }
 

@@ -1,5 +1,6 @@
+import { HeaderLines, splitUrl } from '@llm-gateway/http1';
 import { type CopyOutcome, FinishReason, GatewayError, type MirrorCopy } from '@llm-gateway/protocol';
-import { type FailureCause, readWhole, splitUrl, type Upstream } from '@llm-gateway/upstream';
+import { type FailureCause, readWhole, type Upstream } from '@llm-gateway/upstream';
 
 /** No copy takes longer from its arrival to the end of its answer, whatever its config says. */
 const maxCopyMs = 600_000;
@@ -113,7 +114,14 @@ async function claimedBody(
   try {
     const answer = await readWhole(
       upstream,
-      { origin, path, method: 'GET', headers: ['authorization', `Bearer ${token}`], body: null, once: true },
+      {
+        origin,
+        path,
+        method: 'GET',
+        headers: HeaderLines.of(['authorization', `Bearer ${token}`]),
+        body: null,
+        once: true,
+      },
       { maxBytes: bytes, signal: stop },
     );
     if (answer.status === 200 && answer.body.length === bytes) return answer.body;
@@ -144,7 +152,7 @@ function callTarget(copy: MirrorCopy, body: Uint8Array, { upstream, stop }: Call
       settle(stop.reason as StopReason);
     };
     const call = upstream.call(
-      { ...splitUrl(copy.url), method: copy.method, headers: copy.headers.flat(), body, once: true },
+      { ...splitUrl(copy.url), method: copy.method, headers: HeaderLines.of(copy.headers.flat()), body, once: true },
       {
         onHead(head) {
           status = head.status;

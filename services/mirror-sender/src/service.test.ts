@@ -156,7 +156,7 @@ describe('a mirror-sender', { timeout: 120_000 }, () => {
     }
     scene.send(`http://127.0.0.1:${await freePort()}`);
     await scene.ends(6);
-    assert.equal(scene.told.at(-1)?.reason, 'connect');
+    assert.equal(scene.told.at(-1)?.reason, 'refused');
     assert.doesNotMatch(JSON.stringify(scene.logs), /s3cret/);
     const reading = await scene.metrics();
     assert.equal(reading.value('llm_gateway_mirror_sender_received_total'), 6);

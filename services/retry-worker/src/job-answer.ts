@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http';
+import { type FlatHeaders, HeaderLines } from '@llm-gateway/http1';
 import {
   encodeJobProgress,
   encodeJobResult,
@@ -6,7 +7,7 @@ import {
   type JobResult,
   withoutJobHeaders,
 } from '@llm-gateway/protocol';
-import type { FlatHeaders, ResponseHead, WholeResponse } from '@llm-gateway/upstream';
+import type { ResponseHead, WholeResponse } from '@llm-gateway/upstream';
 
 /**
  * The worker's side of the HTTP exchange with the ingress that handed a job over. As at the ingress, the head of an answer is held until its first
@@ -36,7 +37,7 @@ export class JobAnswer {
   /** Takes the head of the answer that is about to be relayed. */
   prepare({ status, headers }: ResponseHead, result: JobResult): void {
     // An endpoint must not be able to tell the ingress how the job ended.
-    this.#head = { status, headers: [...withoutJobHeaders(headers), ...encodeJobResult(result)] };
+    this.#head = { status, headers: [...withoutJobHeaders(headers.list), ...encodeJobResult(result)] };
   }
 
   /** False when the ingress takes it slower than it comes: `onDrain` is called once when it has caught up. */
@@ -60,7 +61,8 @@ export class JobAnswer {
   /** How the job ended, with the endpoint's own answer if there is one to give, else with a status that nobody reads. */
   give(result: JobResult, answer: WholeResponse | null): void {
     const { status, headers, body } = answer ?? noAnswer;
-    this.prepare({ status, headers: [...headers, 'content-length', String(body.length)] }, result);
+    const whole = HeaderLines.of([...headers.list, 'content-length', String(body.length)]);
+    this.prepare({ status, headers: whole }, result);
     this.#commit();
     this.#response.end(body);
   }
@@ -73,4 +75,4 @@ export class JobAnswer {
   }
 }
 
-const noAnswer: WholeResponse = { status: 503, headers: [], body: Buffer.alloc(0) };
+const noAnswer: WholeResponse = { status: 503, headers: HeaderLines.of([]), body: Buffer.alloc(0) };

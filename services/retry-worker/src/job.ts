@@ -1,15 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { type FlatHeaders, HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
 import type { JobEnd, JobProgress, JobRequest } from '@llm-gateway/protocol';
 import { type Endpoint, endpointHeaders, joinUrl } from '@llm-gateway/routing';
-import {
-  type FlatHeaders,
-  type RelayEnd,
-  relay,
-  retryAfterMs,
-  splitUrl,
-  type Upstream,
-  type WholeResponse,
-} from '@llm-gateway/upstream';
+import { type RelayEnd, relay, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
 import { type BackoffRules, backoffMs } from './backoff.ts';
 import { EndpointCall } from './endpoint-call.ts';
 import type { JobAnswer } from './job-answer.ts';
@@ -166,7 +159,7 @@ export class Job {
         case 'refused':
           if (end.answer.status !== 429) return { end: 'failed', answer: end.answer, failure: null };
           last = end.answer;
-          asked = retryAfterMs(last.headers, Date.now());
+          asked = retryAfterMs(last.headers.list, Date.now());
       }
     }
   }
@@ -208,7 +201,7 @@ export class Job {
         origin: this.url.origin,
         path: this.url.path,
         method,
-        headers: endpointHeaders(headers, endpoint),
+        headers: HeaderLines.of(endpointHeaders(headers, endpoint)),
         body,
         headersTimeoutMs: Math.max(1, Math.min(headersTimeoutMs, Math.round(this.#leftMs()))),
         once: this.#repeated,

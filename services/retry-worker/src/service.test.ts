@@ -273,7 +273,7 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     assert.deepEqual((await (await stalled.job()).end()).result, { end: 'failed', calls: 1, failure: 'idle_timeout' });
     const nobody = `http://127.0.0.1:${await freePort()}`;
     await using refused = await Scene.start(limited, { baseUrl: nobody });
-    assert.deepEqual((await (await refused.job()).end()).result, { end: 'failed', calls: 1, failure: 'connect' });
+    assert.deepEqual((await (await refused.job()).end()).result, { end: 'failed', calls: 1, failure: 'refused' });
   });
 
   it('does not wait for the end of a failed answer that drips', async () => {

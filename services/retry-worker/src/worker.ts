@@ -1,6 +1,7 @@
 import { randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Bus, Subscription } from '@llm-gateway/bus';
+import { endToEndHeaders } from '@llm-gateway/http1';
 import {
   decodeJobRequest,
   type RetryOffer,
@@ -9,7 +10,6 @@ import {
   withoutJobHeaders,
 } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
-import { endToEndHeaders } from '@llm-gateway/upstream';
 import { backoffMs } from './backoff.ts';
 import { beatMs, type Ending, Job, type JobParts, mayCall, type Terms } from './job.ts';
 import { JobAnswer } from './job-answer.ts';

@@ -1,6 +1,7 @@
+import { type FlatHeaders, HeaderLines } from '@llm-gateway/http1';
 import { type Ask, type Decision, GatewayError, type InstanceAddress } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
-import type { FlatHeaders, UpstreamRequest } from '@llm-gateway/upstream';
+import { isConnectFailure, type UpstreamRequest } from '@llm-gateway/upstream';
 import { attempt, outcomeOf, withOwnHeaders } from '../attempt.ts';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
@@ -82,7 +83,7 @@ async function prefill(
   if (end.kind === 'refused' && !countsAsFailed(end.answer.status, false)) {
     // The client's own mistake: another engine would say the same.
     const own = exchange.ownHeaders(gateway.exposeRouteHeaders);
-    exchange.client.answer(end.answer.status, withOwnHeaders(own, end.answer.headers), end.answer.body);
+    exchange.client.answer(end.answer.status, withOwnHeaders(own, end.answer.headers.list), end.answer.body);
     return { outcome: null };
   }
   return { outcome: outcomeOf(end, [leg.id]) };
@@ -143,7 +144,7 @@ function mayComeOfPrefill(outcome: Outcome): outcome is Extract<Outcome, { kind:
     case 'refused':
       return outcome.answer.status >= 500;
     case 'failed':
-      return outcome.cause !== 'connect' && outcome.cause !== 'connect_timeout';
+      return !isConnectFailure(outcome.cause);
     default:
       return false;
   }
@@ -153,7 +154,13 @@ function requestTo(
   { origin }: InstanceLeg,
   { exchange, headers, body }: { exchange: Exchange; headers: FlatHeaders; body: Buffer },
 ): UpstreamRequest {
-  return { origin, path: exchange.target, method: exchange.request.method ?? 'POST', headers, body };
+  return {
+    origin,
+    path: exchange.target,
+    method: exchange.request.method ?? 'POST',
+    headers: HeaderLines.of(headers),
+    body,
+  };
 }
 
 /** The prefill's answer is read here, not by the client: it must not come compressed. */

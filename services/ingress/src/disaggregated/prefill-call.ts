@@ -1,3 +1,4 @@
+import { HeaderLines } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import {
@@ -87,7 +88,7 @@ class PrefillReading implements RelayTarget {
 
   /** The answer has come to its end. */
   whole(): PrefillEnd {
-    const head = this.#head ?? { status: 200, headers: [] };
+    const head = this.#head ?? { status: 200, headers: HeaderLines.of([]) };
     const body = this.#chunks && Buffer.concat(this.#chunks);
     if (isDone(head)) return { kind: 'done', body };
     return { kind: 'refused', answer: body === null ? new KeptAnswer(head).cut() : { ...head, body } };

@@ -1,6 +1,7 @@
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Bus } from '@llm-gateway/bus';
+import { type FlatHeaders, originOf } from '@llm-gateway/http1';
 import { errorCodes, FinishReason, type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
 import { joinUrl } from '@llm-gateway/routing';
 import {
@@ -11,7 +12,6 @@ import {
   type OptionValues,
   type runtimeOptions,
 } from '@llm-gateway/runtime';
-import { type FlatHeaders, originOf } from '@llm-gateway/upstream';
 import type { ComparedCopy, Exchange } from '../exchange.ts';
 import { Books, type DropReason } from './books.ts';
 import { ClaimPool, claimSurface } from './claims.ts';

@@ -1,4 +1,4 @@
-import { headerValue } from './headers.ts';
+import { headerValue } from './header-lines.ts';
 
 /**
  * How long an answer asks to be left alone, in milliseconds; null when it does not say, or not clearly.

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { endToEndHeaders, headerValue } from './headers.ts';
+import { endToEndHeaders, headerValue } from './header-lines.ts';
 import { retryAfterMs } from './retry-after.ts';
 
 describe('endToEndHeaders', () => {

@@ -1,0 +1,24 @@
+export { authorityOf, isSameAuthority, originOf, parseTarget, splitUrl, type Target } from './authority.ts';
+export { ChunkWalk, chunkOf, lastChunk } from './chunk-walk.ts';
+export {
+  endToEndHeaders,
+  type FlatHeaders,
+  HeaderLines,
+  headerValue,
+  headerValueText,
+  hopByHopNames,
+  withHeader,
+  withoutHeaders,
+} from './header-lines.ts';
+export {
+  FieldInterest,
+  InvalidHead,
+  isAuthority,
+  type MessageHead,
+  mayBecomeRequest,
+  parseRequestHead,
+  parseResponseHead,
+  RequestHead,
+  ResponseHead,
+} from './message-head.ts';
+export { retryAfterMs } from './retry-after.ts';
