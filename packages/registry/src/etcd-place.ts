@@ -22,7 +22,7 @@ export class EtcdPlace implements RecordPlace {
 
   constructor(podName: string, settings: EtcdSettings & { leaseTtlSeconds: number }) {
     this.#podName = podName;
-    this.#key = `${etcdKeyPrefix}${podName}`;
+    this.#key = `${etcdKeyPrefix(settings.namespace)}${podName}`;
     this.#settings = settings;
     this.renewal = { intervalMs: (settings.leaseTtlSeconds * 1000) / 3, renew: () => this.#renew() };
     this.#at = Math.floor(Math.random() * settings.urls.length);

@@ -17,6 +17,7 @@ export class EtcdReader implements StoreReader {
   readonly intervalMs = probeIntervalMs;
   readonly ttlMs: number;
   readonly #settings: EtcdSettings & { readonly refreshIntervalMs: number };
+  readonly #prefix: string;
   readonly #sink: ReaderSink;
   readonly #pause = new Pause();
   readonly #watchdog: NodeJS.Timeout;
@@ -34,6 +35,7 @@ export class EtcdReader implements StoreReader {
   constructor(settings: EtcdSettings & { ttlMs: number; refreshIntervalMs: number }, sink: ReaderSink) {
     this.ttlMs = settings.ttlMs;
     this.#settings = settings;
+    this.#prefix = etcdKeyPrefix(settings.namespace);
     this.#sink = sink;
     this.#watchdog = setInterval(() => {
       if (performance.now() - this.#heardAtMs > silenceMs) this.#lose();
@@ -77,12 +79,12 @@ export class EtcdReader implements StoreReader {
   /** Until it fails, or the reader is disposed of. */
   async #follow(connection: EtcdConnection, onWatching: () => void): Promise<void> {
     while (!this.#closed) {
-      const { entries, ...head } = await connection.read(etcdKeyPrefix);
+      const { entries, ...head } = await connection.read(this.#prefix);
       if (this.#closed) return;
       this.#load(entries, head);
       const refreshAtMs = performance.now() + this.#settings.refreshIntervalMs;
       const changes = new Changes(this.#pause);
-      using _watch = await connection.watch({ prefix: etcdKeyPrefix }, head.revision + 1, changes);
+      using _watch = await connection.watch({ prefix: this.#prefix }, head.revision + 1, changes);
       onWatching();
       let probeAtMs = performance.now() + probeIntervalMs;
       while (!this.#closed && performance.now() < refreshAtMs) {
@@ -93,7 +95,7 @@ export class EtcdReader implements StoreReader {
           this.#change(changes);
         }
         if (performance.now() < probeAtMs) continue;
-        this.#confirm(await connection.head(etcdKeyPrefix));
+        this.#confirm(await connection.head(this.#prefix));
         probeAtMs = performance.now() + probeIntervalMs;
       }
     }
@@ -105,7 +107,7 @@ export class EtcdReader implements StoreReader {
     const records = new Map<string, PodRecord>();
     for (const entry of entries) {
       const record = this.#decode(entry);
-      if (record) records.set(podName(entry.key), record);
+      if (record) records.set(this.#podName(entry.key), record);
     }
     this.#head = head;
     this.#hear();
@@ -117,12 +119,12 @@ export class EtcdReader implements StoreReader {
     const deletes: string[] = [];
     for (const [key, entry] of changes.entries) {
       const record = entry && this.#decode(entry);
-      if (record) puts.set(podName(key), record);
-      else deletes.push(podName(key));
+      if (record) puts.set(this.#podName(key), record);
+      else deletes.push(this.#podName(key));
       if (!entry) this.#skipped.delete(key);
     }
     if (this.#head) this.#head = { ...this.#head, revision: Math.max(this.#head.revision, changes.revision) };
-    const deletedTogether = changes.deletedTogether().map(podName);
+    const deletedTogether = changes.deletedTogether().map((key) => this.#podName(key));
     changes.clear();
     this.#hear();
     this.#sink.onEvent({ kind: 'changed', puts, deletes, deletedTogether });
@@ -141,7 +143,7 @@ export class EtcdReader implements StoreReader {
   }
 
   #decode(entry: EtcdEntry): PodRecord | null {
-    const name = podName(entry.key);
+    const name = this.#podName(entry.key);
     const { record, skipped } = decodeRecord(name, entry.value, entry);
     const reasons = skipped.join();
     if (reasons !== this.#skipped.get(entry.key)) {
@@ -150,6 +152,10 @@ export class EtcdReader implements StoreReader {
     if (reasons === '') this.#skipped.delete(entry.key);
     else this.#skipped.set(entry.key, reasons);
     return record;
+  }
+
+  #podName(key: string): string {
+    return key.slice(this.#prefix.length);
   }
 
   #hear(): void {
@@ -215,8 +221,4 @@ class Changes {
     this.entries.set(key, entry);
     this.revision = revision;
   }
-}
-
-function podName(key: string): string {
-  return key.slice(etcdKeyPrefix.length);
 }

@@ -11,10 +11,11 @@ import { decodeRecord, encodeRecord, etcdKeyPrefix } from './record.ts';
 import type { StoreEvent } from './store.ts';
 
 const leaseTtlSeconds = 60;
+const noTls = { caFile: '', certFile: '', keyFile: '', serverName: '' };
 
 function settings(endpoints: string, change: Partial<EtcdSettings> = {}): EtcdSettings {
   const urls = endpoints.split(',').map((endpoint) => `http://${endpoint}`);
-  return { urls, username: '', password: '', dialTimeoutMs: 2000, ...change };
+  return { namespace: '', urls, username: '', password: () => '', tls: noTls, dialTimeoutMs: 2000, ...change };
 }
 
 function instance(podName: string, change: Partial<Instance> = {}): Instance {
@@ -80,7 +81,7 @@ class Reading implements AsyncDisposable {
 async function put(connection: EtcdConnection, podName: string, host = '10.0.0.1'): Promise<void> {
   const lease = await connection.grant(600);
   await connection.put(
-    `${etcdKeyPrefix}${podName}`,
+    `${etcdKeyPrefix()}${podName}`,
     encodeRecord(podName, Date.now(), [instance(podName, { host })]),
     lease,
   );
@@ -90,15 +91,15 @@ test('a reader loads everything and hears of each change at once', async () => {
   await using etcd = await startEtcd();
   using connection = new EtcdConnection(etcd.url, settings(etcd.endpoint));
   await put(connection, 'a');
-  await etcd.command('put', `${etcdKeyPrefix}rubbish`, 'rubbish');
+  await etcd.command('put', `${etcdKeyPrefix()}rubbish`, 'rubbish');
   await etcd.command('put', 'another/key', 'value');
   await using reading = new Reading(settings(etcd.endpoint));
   await reading.shows({ a: '10.0.0.1' });
   await put(connection, 'b');
   await put(connection, 'a', '10.0.0.2');
   await reading.shows({ a: '10.0.0.2', b: '10.0.0.1' });
-  await connection.delete(`${etcdKeyPrefix}a`);
-  await etcd.command('put', `${etcdKeyPrefix}b`, 'rubbish');
+  await connection.delete(`${etcdKeyPrefix()}a`);
+  await etcd.command('put', `${etcdKeyPrefix()}b`, 'rubbish');
   await reading.shows({});
   assert.deepEqual(reading.skipped, ['rubbish undecodable', 'b undecodable']);
   assert.equal(reading.loads().length, 1);
@@ -116,10 +117,10 @@ test('a reader tells what one act deleted, also of that which is back already, a
   await reading.loaded();
   const together = () =>
     reading.events.flatMap((event) => (event.kind === 'changed' ? [event.deletedTogether.length] : []));
-  for (const name of ['d', 'e']) await connection.delete(`${etcdKeyPrefix}${name}`);
+  for (const name of ['d', 'e']) await connection.delete(`${etcdKeyPrefix()}${name}`);
   await reading.shows({ a: '10.0.0.1', b: '10.0.0.1', c: '10.0.0.1' });
   assert.equal(Math.max(...together()), 1);
-  await Promise.all([etcd.command('del', '--prefix', etcdKeyPrefix), put(connection, 'c', '10.0.0.2')]);
+  await Promise.all([etcd.command('del', '--prefix', etcdKeyPrefix()), put(connection, 'c', '10.0.0.2')]);
   await until(() => together().includes(3));
 });
 
@@ -127,10 +128,10 @@ test('a watch tells each change with the revision that made it, also of several 
   await using etcd = await startEtcd();
   using connection = new EtcdConnection(etcd.url, settings(etcd.endpoint));
   for (const name of ['a', 'b']) await put(connection, name);
-  for (const name of ['a', 'b']) await connection.delete(`${etcdKeyPrefix}${name}`);
+  for (const name of ['a', 'b']) await connection.delete(`${etcdKeyPrefix()}${name}`);
   const revisions: number[] = [];
   const hear = (_: unknown, revision: number) => revisions.push(revision);
-  using _watch = await connection.watch({ prefix: etcdKeyPrefix }, 2, { onPut: hear, onDelete: hear, onEnd() {} });
+  using _watch = await connection.watch({ prefix: etcdKeyPrefix() }, 2, { onPut: hear, onDelete: hear, onEnd() {} });
   await until(() => revisions.length === 4);
   assert.deepEqual(revisions, [2, 3, 4, 5]);
 });
@@ -150,11 +151,11 @@ test('more records than one read takes are loaded at one revision', async () => 
   const lease = await connection.grant(600);
   const value = encodeRecord('any', 1, [instance('any')]);
   const names = Array.from({ length: 1201 }, (_, at) => `pod-${at}`);
-  await Promise.all(names.map((name) => connection.put(`${etcdKeyPrefix}${name}`, value, lease)));
-  const { entries } = await connection.read(etcdKeyPrefix);
+  await Promise.all(names.map((name) => connection.put(`${etcdKeyPrefix()}${name}`, value, lease)));
+  const { entries } = await connection.read(etcdKeyPrefix());
   assert.deepEqual(
     entries.map(({ key }) => key),
-    names.map((name) => `${etcdKeyPrefix}${name}`).sort(),
+    names.map((name) => `${etcdKeyPrefix()}${name}`).sort(),
   );
 });
 
@@ -230,8 +231,8 @@ test('what happened and was compacted while the watch was cut is there when it i
   await proxy.cut();
   await put(connection, 'c');
   await put(connection, 'a', '10.0.0.2');
-  await connection.delete(`${etcdKeyPrefix}b`);
-  const { revision } = await connection.head(etcdKeyPrefix);
+  await connection.delete(`${etcdKeyPrefix()}b`);
+  const { revision } = await connection.head(etcdKeyPrefix());
   await etcd.command('compact', String(revision));
   await proxy.restore();
   await reading.shows({ a: '10.0.0.2', c: '10.0.0.1' });
@@ -244,7 +245,7 @@ test('a watch from a compacted revision ends, and says why', async () => {
   await etcd.command('compact', '5');
   const ends: string[] = [];
   const sink = { onPut() {}, onDelete() {}, onEnd: (error: GatewayError) => ends.push(error.message) };
-  await connection.watch({ prefix: etcdKeyPrefix }, 2, sink).catch(() => undefined);
+  await connection.watch({ prefix: etcdKeyPrefix() }, 2, sink).catch(() => undefined);
   await until(() => ends.length > 0);
   assert.match(ends[0] ?? '', /compacted at revision 5/);
 });
@@ -291,15 +292,15 @@ test('a dead first endpoint does not matter', async () => {
 
 test('readers and keepers log in, and do without where a wiped cluster knows no users', async () => {
   await using etcd = await startEtcd({ user: { name: 'gateway', password: 'secret' } });
-  const login = settings(etcd.endpoint, { username: 'gateway', password: 'secret' });
+  const login = settings(etcd.endpoint, { username: 'gateway', password: () => 'secret' });
   await using reading = new Reading(login);
   await using keeper = new Keeper(new EtcdPlace('a', { ...login, leaseTtlSeconds }), { ttlMs: 60_000, onFailure() {} });
   keeper.set([instance('a')]);
   await reading.shows({ a: '10.0.0.1' });
 
-  await using wrong = new Reading(settings(etcd.endpoint, { username: 'gateway', password: 'wrong' }));
+  await using wrong = new Reading(settings(etcd.endpoint, { username: 'gateway', password: () => 'wrong' }));
   await using anonymous = new Reading(settings(etcd.endpoint));
-  await using nameless = new Reading(settings(etcd.endpoint, { password: 'secret' }));
+  await using nameless = new Reading(settings(etcd.endpoint, { password: () => 'secret' }));
   await using wordless = new Reading(settings(etcd.endpoint, { username: 'gateway' }));
   await until(() => [wrong, anonymous, nameless, wordless].every(({ lost }) => lost));
   assert.match(wrong.failures[0]?.message ?? '', /authentication failed/);
@@ -318,11 +319,11 @@ test('a reader needs the right to read the prefix, a keeper to read and write it
   await using etcd = await startEtcd({ user: { name: 'root', password: 'secret' } });
   for (const right of ['read', 'readwrite']) {
     await etcd.command('role', 'add', right);
-    await etcd.command('role', 'grant-permission', right, '--prefix=true', right, etcdKeyPrefix);
+    await etcd.command('role', 'grant-permission', right, '--prefix=true', right, etcdKeyPrefix());
     await etcd.command('user', 'add', `${right}-only:word`);
     await etcd.command('user', 'grant-role', `${right}-only`, right);
   }
-  const as = (right: string) => settings(etcd.endpoint, { username: `${right}-only`, password: 'word' });
+  const as = (right: string) => settings(etcd.endpoint, { username: `${right}-only`, password: () => 'word' });
   await using reading = new Reading(as('read'));
   const options = { ttlMs: 60_000, onFailure: (error: GatewayError) => assert.fail(error) };
   await using keeper = new Keeper(new EtcdPlace('a', { ...as('readwrite'), leaseTtlSeconds: 3 }), options);
@@ -343,7 +344,7 @@ test('a keeper puts its record under a lease, and takes a new lease at once when
   await using keeper = new Keeper(new EtcdPlace('a', { ...settings(etcd.endpoint), leaseTtlSeconds }), options);
   keeper.set([instance('a'), instance('a', { id: 'a_dp1', dpRank: 1 })]);
   await until(() => keeper.written);
-  const [entry] = (await connection.read(etcdKeyPrefix)).entries;
+  const [entry] = (await connection.read(etcdKeyPrefix())).entries;
   assert.equal(entry?.leased, true);
   assert.deepEqual(
     decodeRecord('a', entry.value).record?.instances.map(({ id }) => id),
@@ -353,10 +354,10 @@ test('a keeper puts its record under a lease, and takes a new lease at once when
   const [lease] = await leases();
   assert.ok(lease);
   await etcd.command('lease', 'revoke', lease);
-  await until(async () => (await connection.read(etcdKeyPrefix)).entries.length === 1, { timeoutMs: 5000 });
+  await until(async () => (await connection.read(etcdKeyPrefix())).entries.length === 1, { timeoutMs: 5000 });
   assert.notDeepEqual(await leases(), [lease]);
   assert.equal(await keeper.remove(5000), true);
-  assert.deepEqual((await connection.read(etcdKeyPrefix)).entries, []);
+  assert.deepEqual((await connection.read(etcdKeyPrefix())).entries, []);
   assert.deepEqual(await leases(), []);
 });
 
@@ -386,7 +387,7 @@ for (const [kind, underWay] of [
     }
     assert.equal(await keeper.remove(6000), true);
     using connection = new EtcdConnection(second.url, settings(second.endpoint));
-    assert.deepEqual((await connection.read(etcdKeyPrefix)).entries, []);
+    assert.deepEqual((await connection.read(etcdKeyPrefix())).entries, []);
     await hanging.kill('SIGCONT');
   });
 }
@@ -401,14 +402,14 @@ test('a keeper renews its lease, and without it the record goes', async () => {
   await until(() => keeper.written);
   const writtenMs = performance.now();
   for (; performance.now() - writtenMs < 4000; await sleep(100)) {
-    assert.equal((await connection.read(etcdKeyPrefix)).entries.length, 1);
+    assert.equal((await connection.read(etcdKeyPrefix())).entries.length, 1);
     assert.ok(keeper.written);
   }
   await proxy.cut();
-  await until(async () => (await connection.read(etcdKeyPrefix)).entries.length === 0);
+  await until(async () => (await connection.read(etcdKeyPrefix())).entries.length === 0);
   await until(() => !keeper.written);
   await proxy.restore();
-  await until(async () => (await connection.read(etcdKeyPrefix)).entries.length === 1);
+  await until(async () => (await connection.read(etcdKeyPrefix())).entries.length === 1);
 });
 
 test('a keeper that is told more often than it renews keeps its lease as well', async () => {
@@ -433,17 +434,17 @@ test('a keeper that is told more often than it renews keeps its lease as well', 
 
 test('a record is back as soon as a wiped cluster is, and a record of an earlier process is removed', async () => {
   await using etcd = await startEtcd();
-  await etcd.command('put', `${etcdKeyPrefix}a`, 'from before');
+  await etcd.command('put', `${etcdKeyPrefix()}a`, 'from before');
   const place = new EtcdPlace('a', { ...settings(etcd.endpoint), leaseTtlSeconds });
   await using keeper = new Keeper(place, { ttlMs: 60_000, onFailure() {} });
   keeper.set([]);
   using connection = new EtcdConnection(etcd.url, settings(etcd.endpoint));
-  await until(async () => (await connection.read(etcdKeyPrefix)).entries.length === 0);
+  await until(async () => (await connection.read(etcdKeyPrefix())).entries.length === 0);
   keeper.set([instance('a')]);
   await until(() => keeper.written);
   await etcd.restart({ wipe: true });
   await until(async () => {
     using fresh = new EtcdConnection(etcd.url, settings(etcd.endpoint));
-    return (await fresh.read(etcdKeyPrefix)).entries.length === 1;
+    return (await fresh.read(etcdKeyPrefix())).entries.length === 1;
   });
 });

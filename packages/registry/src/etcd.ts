@@ -1,11 +1,17 @@
 import { GatewayError } from '@llm-gateway/protocol';
-import { Etcd3, EtcdLeaseInvalidError, type IOptions, type IWatchResponse, Range } from 'etcd3';
+import { type Etcd3, EtcdLeaseInvalidError, type IWatchResponse, Range } from 'etcd3';
+import { connectEtcd, loginEnded } from './etcd-client.ts';
+import type { TlsSettings } from './tls.ts';
 
 export interface EtcdSettings {
+  /** Before the keys; empty: nothing. */
+  readonly namespace: string;
   readonly urls: readonly string[];
-  /** Sent only when both are set. */
+  /** Sent only when both are set. The password is read at each login. */
   readonly username: string;
-  readonly password: string;
+  readonly password: () => string;
+  /** Used at `https` URLs. */
+  readonly tls: TlsSettings;
   /** For a connection and for each answer. */
   readonly dialTimeoutMs: number;
 }
@@ -31,27 +37,9 @@ export interface WatchSink {
 
 /** Entries per read: a few of the largest records still fit into one message. */
 const entriesPerRead = 500;
-const maxMessageBytes = 64 << 20;
-/** etcd takes no more than one ping in 5 s. */
-const pingIntervalMs = 10_000;
-
-type FaultHandling = NonNullable<IOptions['faultHandling']>;
-type Policy = NonNullable<FaultHandling['global']>;
 
 /**
- * Calls what it is given, once. The library's own policies are not ours: its circuit breaker refuses calls for five seconds
- * after an outage, and its retries hide which endpoint failed.
- */
-const once: Policy = {
-  // A marker of the library's types; nothing reads it.
-  _altReturn: undefined as never,
-  onSuccess: () => ({ dispose() {} }),
-  onFailure: () => ({ dispose() {} }),
-  execute: async (work) => work({ signal: new AbortController().signal }),
-};
-
-/**
- * A connection to one etcd endpoint, used until the first failure. The only user of etcd3, and only of its plain calls: its
+ * A connection to one etcd endpoint, used until the first failure. The only user of etcd3's calls, and only of the plain ones: its
  * watches resume at the old revision after the data was lost and hear nothing more, its leases end silently.
  * Every method rejects with `store_unavailable`, at the latest when the dial timeout has passed.
  */
@@ -60,17 +48,21 @@ export class EtcdConnection implements Disposable {
   readonly #settings: EtcdSettings;
   /** How to fail what is waited for: the library lets calls wait for their deadline after it was closed. */
   readonly #waiting = new Set<(error: Error) => void>();
-  #client: Etcd3;
+  #client: Etcd3 | null = null;
+  /** Resolves when logged in, or found that there is no need. */
+  #login: Promise<void> | null = null;
+  #token: string | null = null;
+  #closed = false;
 
   constructor(url: string, settings: EtcdSettings) {
     this.url = url;
     this.#settings = settings;
-    this.#client = connect(url, settings, settings.username !== '' && settings.password !== '');
   }
 
   /** What still waits for an answer fails at once. */
   [Symbol.dispose](): void {
-    this.#client.close();
+    this.#closed = true;
+    this.#client?.close();
     for (const fail of this.#waiting) fail(unavailable(this.url, new Error('closed')));
   }
 
@@ -197,42 +189,52 @@ export class EtcdConnection implements Disposable {
     }
   }
 
-  async #call<T>(work: (client: Etcd3, options: { deadline: number }) => Promise<T>): Promise<T> {
-    const attempt = () =>
-      this.#untilClosed(work(this.#client, { deadline: Date.now() + this.#settings.dialTimeoutMs }));
+  async #call<T>(work: (client: Etcd3, options: CallOptions) => Promise<T>): Promise<T> {
     try {
-      return await attempt();
+      return await this.#attempt(work);
     } catch (cause) {
-      // A cluster that lost its data has no users either, and refuses passwords. Go's client goes on without, too.
-      if (!isAuthenticationOff(cause)) throw unavailable(this.url, cause);
+      // Tokens have an end; a client whose login ended logs in again.
+      if (!(cause instanceof Error && cause.message.includes(loginEnded))) throw unavailable(this.url, cause);
     }
-    this.#client.close();
-    this.#client = connect(this.url, this.#settings, false);
+    this.#login = null;
     try {
-      return await attempt();
+      return await this.#attempt(work);
     } catch (cause) {
       throw unavailable(this.url, cause);
     }
   }
+
+  async #attempt<T>(work: (client: Etcd3, options: CallOptions) => Promise<T>): Promise<T> {
+    const options = { deadline: Date.now() + this.#settings.dialTimeoutMs };
+    const attempt = async () => {
+      if (this.#closed) throw new Error('closed');
+      this.#client ??= connectEtcd(this.url, this.#settings, () => this.#token);
+      const client = this.#client;
+      this.#login ??= this.#logIn(client, options);
+      await this.#login;
+      return await work(client, options);
+    };
+    return await this.#untilClosed(attempt());
+  }
+
+  async #logIn(client: Etcd3, options: CallOptions): Promise<void> {
+    this.#token = null;
+    const { username: name } = this.#settings;
+    const password = name === '' ? '' : this.#settings.password();
+    if (password === '') return;
+    try {
+      const { token } = await client.auth.authenticate({ name, password }, options);
+      this.#token = token;
+    } catch (cause) {
+      // A cluster that lost its data has no users either, and refuses passwords. Go's client goes on without, too.
+      if (!isAuthenticationOff(cause)) throw cause;
+    }
+  }
 }
 
-function connect(url: string, settings: EtcdSettings, authenticate: boolean): Etcd3 {
-  const { username, password, dialTimeoutMs } = settings;
-  const callOptions = () => ({ deadline: Date.now() + dialTimeoutMs });
-  return new Etcd3({
-    hosts: url,
-    faultHandling: { global: once, host: () => once },
-    grpcOptions: {
-      'grpc.max_receive_message_length': maxMessageBytes,
-      // A connection of its own: a shared one may still sit out the back-off of an earlier failure, up to two minutes.
-      'grpc.use_local_subchannel_pool': 1,
-      // A proxy of the environment is for the internet.
-      'grpc.enable_http_proxy': 0,
-      'grpc.keepalive_time_ms': pingIntervalMs,
-      'grpc.keepalive_timeout_ms': dialTimeoutMs,
-    },
-    ...(authenticate && { auth: { username, password, callOptions } }),
-  });
+interface CallOptions {
+  /** Unix time, milliseconds. */
+  readonly deadline: number;
 }
 
 function readHead(header: { cluster_id: string; revision: string }): EtcdHead {

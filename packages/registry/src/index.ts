@@ -1,5 +1,5 @@
 export { isHost, readStaticEndpoints } from './endpoints.ts';
-export { openRecordKeeper, openStoreReader, type StoreValues } from './open.ts';
+export { openRecordKeeper, openStoreReader, type StoreValues, storeMistakes } from './open.ts';
 export { discoveryOptions, storeOptions } from './options.ts';
 export { instanceId, maxPodNameLength, type PodRecord, type SkipReason, skipReasons } from './record.ts';
 export type { ReaderSink, RecordKeeper, Records, StoreEvent, StoreReader } from './store.ts';

@@ -7,9 +7,11 @@ import type { RedisSettings } from './redis.ts';
 import { RedisPlace } from './redis-place.ts';
 import { RedisReader } from './redis-reader.ts';
 import type { ReaderSink, RecordKeeper, StoreReader } from './store.ts';
+import { type TlsSettings, tlsMistakes } from './tls.ts';
 
 /** The values of `storeOptions`. */
 export interface StoreValues {
+  readonly namespace: string;
   readonly llmBackendDiscovery: string;
   readonly discoveryRedisHost: string;
   readonly discoveryRedisPort: number;
@@ -22,6 +24,10 @@ export interface StoreValues {
   readonly discoveryEtcdEndpoints: string;
   readonly discoveryEtcdUsername: string;
   readonly discoveryEtcdPassword: string;
+  readonly discoveryEtcdTlsCaFile: string;
+  readonly discoveryEtcdTlsCertFile: string;
+  readonly discoveryEtcdTlsKeyFile: string;
+  readonly discoveryEtcdTlsServerName: string;
   readonly discoveryEtcdDialTimeout: number;
   readonly discoveryEtcdLeaseTtl: number;
   readonly discoveryEtcdRefreshIntervalSec: number;
@@ -57,6 +63,7 @@ export function openRecordKeeper(
 
 function redisSettings(values: StoreValues): RedisSettings {
   return {
+    namespace: values.namespace,
     host: values.discoveryRedisHost,
     port: values.discoveryRedisPort,
     username: values.discoveryRedisUsername,
@@ -71,9 +78,30 @@ function etcdSettings(values: StoreValues): EtcdSettings {
   // The flag was validated with the same function.
   if ('mistake' in endpoints) throw new Error(endpoints.mistake);
   return {
+    namespace: values.namespace,
     urls: endpoints.urls,
     username: values.discoveryEtcdUsername,
-    password: values.discoveryEtcdPassword,
+    password: () => values.discoveryEtcdPassword,
+    tls: etcdTls(values),
     dialTimeoutMs: values.discoveryEtcdDialTimeout * 1000,
   };
+}
+
+function etcdTls(values: StoreValues): TlsSettings {
+  return {
+    caFile: values.discoveryEtcdTlsCaFile,
+    certFile: values.discoveryEtcdTlsCertFile,
+    keyFile: values.discoveryEtcdTlsKeyFile,
+    serverName: values.discoveryEtcdTlsServerName,
+  };
+}
+
+/** Mistakes across the flags of the chosen store, and files of theirs that cannot be read: a line each. */
+export function storeMistakes(values: StoreValues): string[] {
+  if (values.llmBackendDiscovery === 'etcd') {
+    const secure = /^\s*https:/.test(values.discoveryEtcdEndpoints);
+    const missing = secure ? null : 'needs https:// before the endpoints of --discovery-etcd-endpoints';
+    return tlsMistakes('--discovery-etcd-tls', etcdTls(values), missing);
+  }
+  return [];
 }

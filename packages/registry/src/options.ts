@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { isHost, readEtcdEndpoints, readStaticEndpoints } from './endpoints.ts';
 
 /** How to reach the store of discovery records: flags of everyone who reads or writes it. */
@@ -60,6 +61,28 @@ export const storeOptions = {
     description: 'etcd user; sent only when user and password are both set',
   },
   'discovery-etcd-password': { type: 'string', default: '', secret: true, description: 'etcd password' },
+  'discovery-etcd-tls-ca-file': {
+    type: 'string',
+    default: '',
+    description:
+      'CA certificates (PEM) to check etcd with at https endpoints, read again at each connection; empty = public ones',
+  },
+  'discovery-etcd-tls-cert-file': {
+    type: 'string',
+    default: '',
+    description: 'Client certificate (PEM) for etcd at https endpoints, read again at each connection',
+  },
+  'discovery-etcd-tls-key-file': {
+    type: 'string',
+    default: '',
+    description: 'Key of the client certificate for etcd',
+  },
+  'discovery-etcd-tls-server-name': {
+    type: 'string',
+    default: '',
+    description: "Name in etcd's certificate when it is not the host of the endpoint",
+    validate: serverNameMistake,
+  },
   'discovery-etcd-dial-timeout': {
     type: 'number',
     default: 5.0,
@@ -93,6 +116,11 @@ export const discoveryOptions = {
     validate: (value: string) => (value === '' ? undefined : mistakeOf(readStaticEndpoints(value))),
   },
 } as const;
+
+/** What TLS asks for by name cannot be an address. */
+function serverNameMistake(value: string): string | undefined {
+  return value === '' || (isHost(value) && isIP(value) === 0) ? undefined : 'allowed: a DNS name';
+}
 
 function mistakeOf(result: { readonly mistake: string } | object): string | undefined {
   return 'mistake' in result ? result.mistake : undefined;

@@ -17,9 +17,14 @@ export interface PodRecord {
 export const skipReasons = ['missing', 'too_large', 'undecodable', 'empty', 'invalid_instance'] as const;
 export type SkipReason = (typeof skipReasons)[number];
 
-/** Keys are the prefix and the pod's name. */
-export const redisKeyPrefix = 'llumnix:discovery:';
-export const etcdKeyPrefix = 'llumnix/discovery/';
+/** Keys are the prefix and the pod's name; those of an installation that has a namespace begin with it. */
+export function redisKeyPrefix(namespace = ''): string {
+  return `${namespace && `${namespace}:`}llumnix:discovery:`;
+}
+
+export function etcdKeyPrefix(namespace = ''): string {
+  return `${namespace && `${namespace}/`}llumnix/discovery/`;
+}
 
 /** Thousands of ranks fit; one rubbish value must not fill the memory or a message. */
 const maxRecordBytes = 64 * 1024;

@@ -14,7 +14,7 @@ export class RedisPlace implements RecordPlace {
 
   constructor(podName: string, settings: RedisSettings & { ttlMs: number }) {
     this.#podName = podName;
-    this.#key = `${redisKeyPrefix}${podName}`;
+    this.#key = `${redisKeyPrefix(settings.namespace)}${podName}`;
     this.#ttlMs = settings.ttlMs;
     this.#store = new RedisStore(settings);
   }

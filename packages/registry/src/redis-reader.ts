@@ -19,6 +19,7 @@ interface Known {
 export class RedisReader implements StoreReader {
   readonly intervalMs: number;
   readonly ttlMs: number;
+  readonly #prefix: string;
   readonly #store: RedisStore;
   readonly #sink: ReaderSink;
   readonly #pause = new Pause();
@@ -34,6 +35,7 @@ export class RedisReader implements StoreReader {
   constructor(settings: RedisSettings & { ttlMs: number; intervalMs: number }, sink: ReaderSink) {
     this.intervalMs = settings.intervalMs;
     this.ttlMs = settings.ttlMs;
+    this.#prefix = redisKeyPrefix(settings.namespace);
     this.#store = new RedisStore(settings);
     this.#sink = sink;
     this.#finished = this.#run();
@@ -72,7 +74,7 @@ export class RedisReader implements StoreReader {
       for (const [index, key] of some.entries()) {
         const entry = this.#read(key, values[index] ?? null);
         known.set(key, entry);
-        if (entry.record) records.set(key.slice(redisKeyPrefix.length), entry.record);
+        if (entry.record) records.set(key.slice(this.#prefix.length), entry.record);
       }
     }
     if (this.#closed) return;
@@ -92,7 +94,7 @@ export class RedisReader implements StoreReader {
     let cursor = '0';
     do {
       const [next, some] = await this.#store.call((redis) =>
-        redis.scan(cursor, 'MATCH', `${redisKeyPrefix}?*`, 'COUNT', scanCount),
+        redis.scan(cursor, 'MATCH', `${this.#prefix}?*`, 'COUNT', scanCount),
       );
       for (const key of some) keys.add(key);
       cursor = next;
@@ -116,7 +118,7 @@ export class RedisReader implements StoreReader {
   #read(key: string, value: Buffer | null): Known {
     const known = this.#known.get(key);
     if (known && (value === null ? known.value === null : known.value?.equals(value))) return known;
-    const podName = key.slice(redisKeyPrefix.length);
+    const podName = key.slice(this.#prefix.length);
     const { record, skipped } = decodeRecord(podName, value);
     for (const reason of new Set<SkipReason>(skipped)) this.#sink.onSkipped(reason, podName);
     // A copy: the value as it came is a piece of a far larger chunk of the socket.

@@ -22,7 +22,16 @@ import type { StoreEvent } from './store.ts';
 const ttlMs = 60_000;
 
 function settings(port: number, login: { username?: string; password?: string } = {}) {
-  return { host: '127.0.0.1', port, username: '', password: '', socketTimeoutMs: 300, retryTimes: 1, ...login };
+  return {
+    namespace: '',
+    host: '127.0.0.1',
+    port,
+    username: '',
+    password: '',
+    socketTimeoutMs: 300,
+    retryTimes: 1,
+    ...login,
+  };
 }
 
 function instance(podName: string, change: Partial<Instance> = {}): Instance {
@@ -107,7 +116,7 @@ async function put(
   podName: string,
   value: Buffer = encodeRecord(podName, Date.now(), [instance(podName)]),
 ) {
-  await store.call((redis) => redis.set(`${redisKeyPrefix}${podName}`, value));
+  await store.call((redis) => redis.set(`${redisKeyPrefix()}${podName}`, value));
 }
 
 test('a reader sees pods join, change and leave', async () => {
@@ -123,7 +132,7 @@ test('a reader sees pods join, change and leave', async () => {
     const { last } = reading;
     return last?.kind === 'loaded' && last.records.get('b')?.instances[0]?.host === '10.0.0.9';
   });
-  await store.call((redis) => redis.del(`${redisKeyPrefix}a`));
+  await store.call((redis) => redis.del(`${redisKeyPrefix()}a`));
   await reading.showsPods(['b']);
   assert.ok(reading.events.every((event) => event.kind === 'loaded' && !event.doubtful));
 });
@@ -134,7 +143,7 @@ test('values that are no records are skipped, said once, and hide nothing', asyn
   await put(store, 'good');
   await put(store, 'rubbish', Buffer.from('rubbish'));
   await put(store, 'empty', Buffer.alloc(0));
-  await store.call((client) => client.hset(`${redisKeyPrefix}hash`, 'field', 'value'));
+  await store.call((client) => client.hset(`${redisKeyPrefix()}hash`, 'field', 'value'));
   await store.call((client) => client.set('another:key', 'value'));
   await using reading = new Reading(redis.port);
   await until(() => reading.events.length > 3);
@@ -148,7 +157,7 @@ test('thousands of records are read, and an unchanged one is the same object eac
   await store.connected();
   const names = Array.from({ length: 2500 }, (_, at) => `pod-${at}`);
   const records = names.map((name): [string, Buffer] => [
-    `${redisKeyPrefix}${name}`,
+    `${redisKeyPrefix()}${name}`,
     encodeRecord(name, Date.now(), [instance(name)]),
   ]);
   // One command: the last of thousands would wait for all others, and each has to be answered in time.
@@ -207,8 +216,8 @@ test('a reader logs in with a password, and as a user who may only read', async 
   await using redis = await startRedis({
     password: 'secret',
     users: [
-      { name: 'reader', password: 'r', rules: `~${redisKeyPrefix}* -@all +scan +mget` },
-      { name: 'writer', password: 'w', rules: `~${redisKeyPrefix}* -@all +set +del` },
+      { name: 'reader', password: 'r', rules: `~${redisKeyPrefix()}* -@all +scan +mget` },
+      { name: 'writer', password: 'w', rules: `~${redisKeyPrefix()}* -@all +set +del` },
     ],
   });
   await using keeper = new Keeper(
@@ -256,7 +265,7 @@ test('a keeper writes the record with a fresh timestamp and twice the TTL, and r
   const beforeMs = Date.now();
   keeper.set([instance('a')]);
   await until(() => keeper.written);
-  const key = `${redisKeyPrefix}a`;
+  const key = `${redisKeyPrefix()}a`;
   const value = await store.call((client) => client.getBuffer(key));
   const { record } = decodeRecord('a', value);
   assert.deepEqual(record?.instances, [instance('a')]);
@@ -289,7 +298,7 @@ test('a keeper leaves a master that was demoted for the one its address leads to
   assert.match(failures[0]?.message ?? '', /READONLY/);
   assert.ok(address.connections < failures.length, `${address.connections} connections, ${failures.length} failures`);
   address.pointTo(next.port);
-  await until(async () => (await next.command('EXISTS', `${redisKeyPrefix}a`)) === '1');
+  await until(async () => (await next.command('EXISTS', `${redisKeyPrefix()}a`)) === '1');
   await until(() => keeper.storeUp);
 });
 
@@ -307,7 +316,7 @@ test('a record is back as soon as Redis is, also an empty one', async () => {
   await until(() => keeper.written && keeper.storeUp);
   await redis.restart({ wipe: true });
   using store = new RedisStore(settings(redis.port));
-  await until(async () => (await store.call((client) => client.exists(`${redisKeyPrefix}a`))) === 1);
+  await until(async () => (await store.call((client) => client.exists(`${redisKeyPrefix()}a`))) === 1);
   await redis.kill();
   const sinceMs = performance.now();
   assert.equal(await keeper.remove(300), false);

@@ -3,6 +3,8 @@ import { Redis } from 'ioredis';
 import { retryDelayMs } from './pause.ts';
 
 export interface RedisSettings {
+  /** Before the keys; empty: nothing. */
+  readonly namespace: string;
   readonly host: string;
   readonly port: number;
   /** Empty: not sent. */

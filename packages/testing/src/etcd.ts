@@ -10,6 +10,8 @@ import { until } from './until.ts';
 export interface EtcdOptions {
   /** Turns authentication on with this user, who may do everything. */
   readonly user?: { readonly name: string; readonly password: string };
+  /** Clients speak TLS; `ca` present: they must show a certificate of it, and etcdctl shows the server's own. */
+  readonly tls?: { readonly cert: string; readonly key: string; readonly ca?: string };
   /** Further flags of etcd. */
   readonly flags?: readonly string[];
 }
@@ -45,6 +47,8 @@ export async function startEtcd(options: EtcdOptions = {}): Promise<EtcdServer> 
 interface Member {
   readonly name: string;
   readonly clientUrl: string;
+  /** Health and metrics without TLS. */
+  readonly metricsUrl: string;
   readonly peerUrl: string;
 }
 
@@ -57,16 +61,20 @@ export async function startEtcdCluster(size = 3, options: EtcdOptions = {}): Pro
   const [command, ctl] = await Promise.all([findBinary('etcd'), findBinary('etcdctl')]);
   const members: Member[] = [];
   for (let index = 0; index < size; index += 1) {
-    const [clientPort, peerPort] = await Promise.all([freePort(), freePort()]);
+    const [clientPort, metricsPort, peerPort] = await Promise.all([freePort(), freePort(), freePort()]);
     members.push({
       name: `node${index}`,
-      clientUrl: `http://127.0.0.1:${clientPort}`,
+      clientUrl: `${options.tls ? 'https' : 'http'}://127.0.0.1:${clientPort}`,
+      metricsUrl: `http://127.0.0.1:${metricsPort}`,
       peerUrl: `http://127.0.0.1:${peerPort}`,
     });
   }
+  const tls = options.tls
+    ? ['--insecure-skip-tls-verify', `--cert=${options.tls.cert}`, `--key=${options.tls.key}`]
+    : [];
   const credentials = options.user ? [`--user=${options.user.name}:${options.user.password}`] : [];
   const etcdctl = async (url: string, args: readonly string[], login: readonly string[] = credentials) => {
-    const { stdout } = await promisify(execFile)(ctl, [`--endpoints=${url}`, ...login, ...args], {
+    const { stdout } = await promisify(execFile)(ctl, [`--endpoints=${url}`, ...tls, ...login, ...args], {
       env: { ...process.env, ETCDCTL_API: '3' },
       maxBuffer: 64 << 20,
     });
@@ -93,11 +101,13 @@ export async function startEtcdCluster(size = 3, options: EtcdOptions = {}): Pro
           data,
           '--initial-cluster-state',
           replaces ? 'existing' : 'new',
+          ...(options.tls ? ['--cert-file', options.tls.cert, '--key-file', options.tls.key] : []),
+          ...(options.tls?.ca ? ['--client-cert-auth', '--trusted-ca-file', options.tls.ca] : []),
           ...(options.flags ?? []),
         ];
       },
       async ready(process) {
-        await untilHealthy(member.clientUrl, () => process.ended);
+        await untilHealthy(member.metricsUrl, () => process.ended);
         if (process.ended) throw new Error(`etcd ended\n${process.output()}`);
       },
     });
@@ -139,6 +149,8 @@ function flags(member: Member, members: readonly Member[]): string[] {
     member.clientUrl,
     '--advertise-client-urls',
     member.clientUrl,
+    '--listen-metrics-urls',
+    member.metricsUrl,
     '--listen-peer-urls',
     member.peerUrl,
     '--initial-advertise-peer-urls',

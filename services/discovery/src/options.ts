@@ -1,5 +1,5 @@
 import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
-import { discoveryOptions, readStaticEndpoints } from '@llm-gateway/registry';
+import { discoveryOptions, readStaticEndpoints, storeMistakes } from '@llm-gateway/registry';
 import { pdOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
 
@@ -7,7 +7,7 @@ export const options = defineService({
   name: 'discovery',
   description: 'Knows the live instances, from Redis, etcd or a static list, and announces them',
   groups: [discoveryOptions, pdOptions, busOptions],
-  check: (values) => [...staticEndpointMistakes(values), ...busMistakes(values)],
+  check: (values) => [...staticEndpointMistakes(values), ...storeMistakes(values), ...busMistakes(values)],
 });
 
 export type Options = OptionsOf<typeof options>;

@@ -1,6 +1,6 @@
 import { roles } from '@llm-gateway/protocol';
-import { isHost, maxPodNameLength, storeOptions } from '@llm-gateway/registry';
-import { defineService, type OptionsOf, type OptionValues } from '@llm-gateway/runtime';
+import { isHost, maxPodNameLength, storeMistakes, storeOptions } from '@llm-gateway/registry';
+import { defineService, type OptionsOf, type OptionValues, type runtimeOptions } from '@llm-gateway/runtime';
 
 export const registrarOptions = {
   'pod-name': { type: 'string', default: '', description: 'Name of the pod; names its record in the store' },
@@ -63,8 +63,10 @@ export const options = defineService({
 
 export type Options = OptionsOf<typeof options>;
 
-function mistakes(values: OptionValues<readonly [typeof registrarOptions, typeof storeOptions]>): string[] {
-  const found: string[] = [];
+function mistakes(
+  values: OptionValues<readonly [typeof registrarOptions, typeof storeOptions, typeof runtimeOptions]>,
+): string[] {
+  const found = storeMistakes(values);
   if (values.llmBackendDiscovery === 'endpoints') {
     found.push('--llm-backend-discovery: endpoints; a registrar needs a store, redis or etcd');
   }

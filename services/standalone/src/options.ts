@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { staticEndpointMistakes } from '@llm-gateway/discovery/options';
 import { ingressOptions } from '@llm-gateway/ingress/options';
 import { mirrorSenderOptions } from '@llm-gateway/mirror-sender/options';
-import { discoveryOptions } from '@llm-gateway/registry';
+import { discoveryOptions, storeMistakes } from '@llm-gateway/registry';
 import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
 import { pdOptions, routeMistakes, routeOptions, schedulingOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
@@ -35,6 +35,7 @@ export const options = defineService({
   check: (values) => [
     ...routeMistakes(values, (path) => readFileSync(path, 'utf8')),
     ...(usesSimulators(values) ? [] : staticEndpointMistakes(values)),
+    ...storeMistakes(values),
   ],
 });
 
