@@ -1,12 +1,6 @@
 import { type Logger, type LoggerOptions, pino } from 'pino';
+import { LogOutput } from './log-output.ts';
 
-/** Lines are written together, at so many bytes or after so long: a write for each would cost more than the line. */
-const joinedBytes = 8192;
-const flushIntervalMs = 100;
-/** What is held while the reader is slow; beyond it lines are dropped, never the requests they tell of. */
-const maxBufferedBytes = 8 * 1024 * 1024;
-/** To a reader that is gone the last lines are never written. */
-const closeTimeoutMs = 1000;
 /** Shorter values would be found in harmless words. */
 const minSecretLength = 4;
 
@@ -16,45 +10,28 @@ const redactedPaths = [...secretFields, ...secretHeaders.map((name) => `headers[
 
 export interface Log {
   readonly logger: Logger;
-  /** Resolves when every line has been written, or after a second. What is logged from then on is lost. */
-  close(): Promise<void>;
-  /** Writes what is held at once, waiting for the reader: for a process that is about to be gone. */
-  flush(): void;
+  /**
+   * Ends the process with `code` once its last lines are written, or about a second later whatever stdout does. The
+   * first call decides; it may return before the end.
+   */
+  exit(code: number): void;
 }
 
 /**
- * JSON lines on stdout, written beside the event loop within a tenth of a second. Fields that usually hold a credential are redacted, and so is each of `secrets` (the secret options' values)
- * wherever it appears, be it inside the message of a foreign error.
+ * JSON lines on stdout, written within a tenth of a second and never waited for (see `LogOutput`); `onDropped` counts
+ * those that could not be written. Fields that usually hold a credential are redacted, and so is each of `secrets`
+ * (the secret options' values) wherever it appears, be it inside the message of a foreign error.
  */
-export function createLog(service: string, options: { level: string; secrets: readonly string[] }): Log {
-  const destination = pino.destination({
-    dest: 1,
-    sync: false,
-    minLength: joinedBytes,
-    periodicFlush: flushIntervalMs,
-    maxLength: maxBufferedBytes,
+export function createLog(
+  service: string,
+  options: { level: string; secrets: readonly string[]; onDropped(lines: number): void },
+): Log {
+  const output = new LogOutput(1, {
+    onDropped: options.onDropped,
+    onResumed: (dropped) => logger.warn(dropped, 'stdout could not be written; log lines were dropped'),
   });
-  const logger = pino(loggerOptions(service, options), destination);
-  let closed = false;
-  return {
-    logger,
-    close() {
-      closed = true;
-      logger.level = 'silent';
-      return new Promise((resolve) => {
-        // Not unreferenced: without a reader there is no 'close', and nothing else keeps the event loop going.
-        const timer = setTimeout(resolve, closeTimeoutMs);
-        destination.once('close', () => {
-          clearTimeout(timer);
-          resolve();
-        });
-        destination.end();
-      });
-    },
-    flush() {
-      if (!closed) destination.flushSync();
-    },
-  };
+  const logger = pino(loggerOptions(service, options), output);
+  return { logger, exit: (code) => output.exit(code) };
 }
 
 function loggerOptions(

@@ -73,19 +73,27 @@ export async function run<const Groups extends readonly OptionGroup[]>(
     const { values } = parsed;
     // Every service has the flags of `runtimeOptions`; the compiler cannot see it while the groups are unknown.
     const runtime = values as RuntimeValues;
-    const log = createLog(service.name, { level: runtime.logLevel, secrets: secretValues(service, values) });
+    const metrics = new Metrics();
+    const dropped = metrics.counter({
+      name: 'log_lines_dropped_total',
+      help: 'Log lines that stdout did not take: its reader was too slow or gone, its disk full or broken',
+    });
+    const log = createLog(service.name, {
+      level: runtime.logLevel,
+      secrets: secretValues(service, values),
+      onDropped: (lines) => dropped.inc(lines),
+    });
     exitOnCrash(log);
+    logWarnings(log);
     log.logger.info({ version: manifest.version, options: shownOptions(service, values) }, 'starting');
-    const code = await live(service, (parts) => start(values, parts), { log, runtime });
-    await log.close();
-    process.exit(code);
+    log.exit(await live(service, (parts) => start(values, parts), { log, metrics, runtime }));
   }
 }
 
 async function live(
   service: ServiceFlags,
   start: (parts: Parts) => Promise<Running>,
-  { log, runtime }: { log: Log; runtime: RuntimeValues },
+  { log, metrics, runtime }: { log: Log; metrics: Metrics; runtime: RuntimeValues },
 ): Promise<number> {
   const { logger } = log;
   let running: Running | undefined;
@@ -99,7 +107,6 @@ async function live(
     return running.ready() ? 'ready' : 'not_ready';
   };
   try {
-    const metrics = new Metrics();
     metrics.collectNode();
     metrics
       .gauge({ name: 'build_info', help: 'Which service and version this is', labels: ['service', 'version'] })
@@ -146,14 +153,13 @@ function shutdownOnSignal(log: Log, deadlineMs: () => number): AbortSignal {
     process.on(name, () => {
       if (shutdown.signal.aborted) {
         log.logger.warn({ signal: name }, 'second signal: ending at once');
-        log.flush();
-        process.exit(128 + signalNumbers[name]);
+        log.exit(128 + signalNumbers[name]);
+        return;
       }
       log.logger.info({ signal: name }, 'shutting down');
       setTimeout(() => {
         log.logger.fatal('did not end in time');
-        log.flush();
-        process.exit(exitFailure);
+        log.exit(exitFailure);
       }, deadlineMs()).unref();
       shutdown.abort();
     });
@@ -165,11 +171,16 @@ function shutdownOnSignal(log: Log, deadlineMs: () => number): AbortSignal {
 function exitOnCrash(log: Log): void {
   const crash = (err: unknown, origin: string) => {
     log.logger.fatal({ err, origin }, 'crashed');
-    log.flush();
-    process.exit(exitFailure);
+    log.exit(exitFailure);
   };
   process.on('uncaughtException', crash);
   process.on('unhandledRejection', (reason) => crash(reason, 'unhandledRejection'));
+}
+
+/** Node prints its warnings on stderr, and waits there for a reader; as lines of the log they are waited for by nobody. */
+function logWarnings({ logger }: Log): void {
+  process.removeAllListeners('warning');
+  process.on('warning', (warning) => logger.warn({ err: warning }, 'warning of Node'));
 }
 
 function secretValues(service: ServiceFlags, values: object): string[] {
