@@ -24,22 +24,31 @@ import { deployFolder } from './kustomize.ts';
 const text = readFileSync(join(deployFolder, 'base/nats/users.conf'), 'utf8');
 const group = 'gw';
 const { routeDecide, instancesList, instancesChanged, loadReport, outcomeReport, retryOffer, mirrorSend } = subjects;
-const { mirrorPrimary, mirrorReport } = subjects;
+const { retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
 
 /** Who says what, and who hears it, by the catalogue of messages. */
 const speakers = {
-  ingress: [routeDecide, instancesList, loadReport, outcomeReport, retryOffer, mirrorSend, mirrorPrimary],
+  ingress: [
+    routeDecide,
+    instancesList,
+    loadReport,
+    outcomeReport,
+    retryOffer,
+    mirrorSend,
+    mirrorAnnounce,
+    mirrorPrimary,
+  ],
   router: [instancesList],
   discovery: [instancesChanged],
-  'retry-worker': [],
+  'retry-worker': [retryAnnounce],
   'mirror-sender': [mirrorReport],
 };
 const listeners = {
-  ingress: [instancesChanged, mirrorReport],
+  ingress: [instancesChanged, retryAnnounce, mirrorReport],
   router: [`${routeDecide} ${group}`, instancesChanged, loadReport, outcomeReport],
   discovery: [`${instancesList} ${group}`],
   'retry-worker': [`${retryOffer} ${group}`],
-  'mirror-sender': [`${mirrorSend} ${group}`, mirrorPrimary],
+  'mirror-sender': [`${mirrorSend} ${group}`, mirrorAnnounce, mirrorPrimary],
 };
 type User = keyof typeof speakers;
 const services = Object.keys(speakers) as User[];
@@ -104,7 +113,10 @@ describe('the users of NATS', () => {
     stack = new AsyncDisposableStack();
     nats = stack.use(await startNats({ config: text.replaceAll(/\$NATS_\w+/g, 'secret') }));
     const engine = stack.use(await startEngine());
+    const mirrorConfig = join(temporaryFolder(), 'mirror.json');
+    writeFileSync(mirrorConfig, JSON.stringify({ Enable: true, Target: engine.url, Ratio: 100 }));
     const own: Partial<Record<User, string[]>> = {
+      ingress: ['--fallback-retry-queue-enabled', '--mirror-config', mirrorConfig],
       router: ['--scheduling-policy', 'load-balance'],
       discovery: ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.endpoint],
     };

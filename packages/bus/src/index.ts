@@ -1,3 +1,10 @@
+export {
+  Announced,
+  type AnnouncedObserver,
+  type AnnouncementFault,
+  type Announcer,
+  announce,
+} from './announced.ts';
 export { type BatchOptions, batched } from './batch.ts';
 export type {
   Bus,
@@ -20,3 +27,4 @@ export { inProcessBus } from './in-process.ts';
 export { connectNats, type NatsOptions } from './nats.ts';
 export { type BusHost, busObserver, type OpenOptions, openBus } from './open.ts';
 export { type BusSettings, busMistakes, busOptions } from './options.ts';
+export { type Reason, Reasons } from './reasons.ts';

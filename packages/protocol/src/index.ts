@@ -1,3 +1,4 @@
+export { claimHolderHeader, claimOrigin, claimUrlOf } from './claim.ts';
 export { type ErrorBody, type ErrorCode, errorBody, errorCodes, GatewayError } from './errors.ts';
 export { FinishReason } from './finish-reason.ts';
 export { Instance, InstanceAddress, isSameInstance, type Role, roles } from './instance.ts';
@@ -11,6 +12,7 @@ export {
   type RequestMessage,
 } from './message.ts';
 export {
+  Announcement,
   Ask,
   type CopyOutcome,
   catalogue,
@@ -26,6 +28,7 @@ export {
   MirrorCopy,
   MirrorPrimary,
   MirrorReport,
+  mirrorAnnounce,
   mirrorPrimary,
   mirrorReport,
   mirrorSend,
@@ -35,6 +38,7 @@ export {
   RetryReply,
   RouteQuery,
   RouteReply,
+  retryAnnounce,
   retryOffer,
   routeDecide,
   stages,

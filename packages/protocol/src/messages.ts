@@ -181,6 +181,21 @@ export const RetryReply = Type.Union([
 export type RetryReply = Static<typeof RetryReply>;
 export const retryOffer = defineRequest(subjects.retryOffer, RetryOffer, RetryReply);
 
+/**
+ * A process says where it listens for the others, each second: a worker for jobs (`retryAnnounce`), an ingress for the claims of large
+ * mirror copies (`mirrorAnnounce`). Each has a subject of its own, so that the bus can allow each to one service only. Addresses in
+ * other messages count only when they were announced.
+ */
+export const Announcement = Type.Object({
+  /** The process, by the name that it has in its other messages. */
+  name: Type.String({ minLength: 1, maxLength: 64 }),
+  /** `http://host:port` and nothing more. */
+  origin: Type.String({ maxLength: 300, pattern: '^http://[^/?#@\\\\\\s]+:[0-9]{1,5}$' }),
+});
+export type Announcement = Static<typeof Announcement>;
+export const retryAnnounce = defineEvent(subjects.retryAnnounce, Announcement);
+export const mirrorAnnounce = defineEvent(subjects.mirrorAnnounce, Announcement);
+
 const HeaderPairs = Type.Array(Type.Tuple([Type.String(), Type.String()]));
 
 /** One mirror copy; its body follows the fields as raw bytes, or waits at `claim`. */
@@ -249,7 +264,9 @@ export const catalogue = [
   loadReport,
   outcomeReport,
   retryOffer,
+  retryAnnounce,
   mirrorSend,
+  mirrorAnnounce,
   mirrorPrimary,
   mirrorReport,
 ] as const;

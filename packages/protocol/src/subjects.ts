@@ -12,7 +12,9 @@ export const subjects = {
   loadReport: `${prefix}.load.report`,
   outcomeReport: `${prefix}.outcome.report`,
   retryOffer: `${prefix}.retry.offer`,
+  retryAnnounce: `${prefix}.retry.announce`,
   mirrorSend: `${prefix}.mirror.send`,
+  mirrorAnnounce: `${prefix}.mirror.announce`,
   mirrorPrimary: `${prefix}.mirror.primary`,
   mirrorReport: `${prefix}.mirror.report`,
 } as const;

@@ -179,6 +179,11 @@ export class Fleet {
     return this.#choosePair(ask, context);
   }
 
+  /** Where the instance is; undefined when there is none of this id. */
+  address(id: string): InstanceAddress | undefined {
+    return this.#members.get(id)?.address;
+  }
+
   /** The instances that this fleet's mode can choose, in no particular order. */
   instances(): readonly Instance[] {
     const roles = rolesOf[this.#mode];

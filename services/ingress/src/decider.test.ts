@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { type Bus, connectNats, inProcessBus } from '@llm-gateway/bus';
-import { type Ask, GatewayError, routeDecide } from '@llm-gateway/protocol';
+import { type Ask, type Decision, GatewayError, type Instance, routeDecide } from '@llm-gateway/protocol';
 import { Fleet, routeTable } from '@llm-gateway/routing';
 import { freePort, until } from '@llm-gateway/testing';
 import { Decider } from './decider.ts';
@@ -10,24 +10,37 @@ import { Load } from './load.ts';
 const timeoutMs = 100;
 const ask: Ask = { model: 'test', stage: 'route', excluded: [] };
 const patient = new AbortController().signal;
+const followed: Instance = {
+  id: 'engine-1_dp0',
+  roles: ['neutral'],
+  host: '10.0.0.1',
+  port: 8000,
+  kvHost: '10.0.0.1',
+  kvPort: 9000,
+  dpRank: 0,
+  dpSize: 1,
+  model: '',
+};
 
 /** A decider on `bus`, and the batch sizes that its routers answered. */
-function scene(bus: Bus) {
+function scene(bus: Bus, { routePolicy = '', routeConfig = '' } = {}) {
   const stack = new DisposableStack();
-  const table = routeTable({ routePolicy: '', routeConfig: '' }, () => '');
+  const table = routeTable({ routePolicy, routeConfig }, () => '');
+  const fleet = new Fleet({ mode: 'neutral', policy: 'round-robin' });
   const batches: number[] = [];
+  const degraded: string[] = [];
   const decider = stack.use(
     new Decider({
       ingress: 'ingress-1',
       bus,
       table,
-      fleet: new Fleet({ mode: 'neutral', policy: 'round-robin' }),
+      fleet,
       load: stack.use(new Load({ ingress: 'ingress-1', bus, onOutcomes: () => {} })),
       timeoutMs,
-      observer: { batch: (size) => batches.push(size), degraded: () => {} },
+      observer: { batch: (size) => batches.push(size), degraded: (reason) => degraded.push(reason) },
     }),
   );
-  return { decider, batches, generation: table.generation, [Symbol.dispose]: () => stack.dispose() };
+  return { decider, fleet, batches, degraded, generation: table.generation, [Symbol.dispose]: () => stack.dispose() };
 }
 
 /** A router that hangs, until it is told to answer. */
@@ -100,6 +113,52 @@ describe('a decider', () => {
     await Promise.all(Array.from({ length: 2000 }, () => other.decider.decide(ask, patient)));
     await until(() => otherRouter.asked.filter((size) => size === 0).length === 2);
     assert.equal(router.asked.length, made);
+  });
+
+  it('takes no address from a router but that of an instance that it follows itself', async () => {
+    await using bus = inProcessBus();
+    const endpoints = [
+      { base_url: 'http://a', weight: 1 },
+      { base_url: 'local', weight: 0 },
+    ];
+    using parts = scene(bus, { routePolicy: 'weight', routeConfig: JSON.stringify(endpoints) });
+    const { decider, fleet, generation, degraded } = parts;
+    fleet.reset([followed]);
+    let answer: Decision = { route: 'none' };
+    bus.respond(routeDecide, ({ asks }) => {
+      return { router: 'router-1', sequence: 1, generation, decisions: asks.map(() => answer) };
+    });
+    const { id, host, port, kvHost, kvPort } = followed;
+    const own = { id, host, port, kvHost, kvPort };
+    const pair = { route: 'pair', prefill: own, decode: own } as const;
+    const right: Decision[] = [
+      { route: 'internal', instance: own },
+      pair,
+      { ...pair, decode: null },
+      { route: 'external', endpoint: 0 },
+      { route: 'unknown' },
+      { route: 'none' },
+    ];
+    for (answer of right) assert.deepEqual(await decider.decide(ask, patient), answer);
+    assert.deepEqual(degraded, []);
+    const wrong: Decision[] = [
+      { route: 'internal', instance: { ...own, id: 'engine-2_dp0' } },
+      { route: 'internal', instance: { ...own, host: '10.0.0.66' } },
+      { route: 'internal', instance: { ...own, port: 80 } },
+      { ...pair, prefill: { ...own, host: '10.0.0.66' } },
+      { ...pair, decode: { ...own, kvHost: '10.0.0.66' } },
+      { ...pair, decode: { ...own, kvPort: 1 } },
+      { route: 'external', endpoint: 1 },
+      { route: 'external', endpoint: 2 },
+    ];
+    const internal: Ask = { ...ask, stage: 'internal' };
+    for (answer of wrong)
+      assert.deepEqual(await decider.decide(internal, patient), { route: 'internal', instance: own });
+    assert.deepEqual(
+      degraded,
+      wrong.map(() => 'not_followed'),
+    );
+    assert.equal(decider.degraded, false);
   });
 
   it('gives up when the client leaves', async () => {

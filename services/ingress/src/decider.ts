@@ -1,10 +1,17 @@
 import { type Bus, batched } from '@llm-gateway/bus';
 import { type Ask, type Decision, GatewayError, routeDecide } from '@llm-gateway/protocol';
 import type { Fleet, RouteTable } from '@llm-gateway/routing';
+import { isFollowed } from './followed-decision.ts';
 import type { Load } from './load.ts';
 
 /** Why a decision was made here instead of by a router. */
-export type DegradedReason = 'unreachable' | 'timeout' | 'generation' | 'failed';
+export type DegradedReason =
+  | 'unreachable'
+  | 'timeout'
+  | 'generation'
+  | 'failed'
+  /** The router named an instance that this ingress does not follow, or an endpoint that its config does not have. */
+  | 'not_followed';
 
 export interface DeciderObserver {
   batch(size: number, durationMs: number): void;
@@ -55,7 +62,8 @@ export class Decider implements Disposable {
     if (this.#broken || !this.#parts.bus.connected) return this.#decideHere(ask, 'unreachable');
     try {
       const decision = await this.#ask(ask, signal);
-      return decision.route === 'failed' ? this.#decideHere(ask, 'failed') : decision;
+      if (decision.route === 'failed') return this.#decideHere(ask, 'failed');
+      return isFollowed(decision, this.#parts) ? decision : this.#decideHere(ask, 'not_followed');
     } catch (error) {
       if (signal.aborted) throw error;
       return this.#decideHere(ask, degradedReason(error));

@@ -15,6 +15,8 @@ export type OfferResult =
   | 'draining'
   | 'generation'
   | 'hopeless'
+  /** Accepted at an address that no retry worker announced. */
+  | 'unknown_worker'
   | 'no_responders'
   | 'timeout'
   | 'unavailable';

@@ -12,6 +12,7 @@ import { failureOf, isFailureCause, type ResponseHead, type Upstream } from '@ll
 import { type AttemptEnd, attempt, type JobWatch } from './attempt.ts';
 import type { Exchange } from './exchange.ts';
 import type { Outcome, QueueProgress, Step, StoredAnswer } from './failover.ts';
+import type { KnownWorkers } from './known-workers.ts';
 import type { Observer, OfferResult, QueueJobResult } from './observer.ts';
 import type { RetryBudget } from './retry-budget.ts';
 
@@ -19,6 +20,7 @@ type QueueStep = Extract<Step, { do: 'queue' }>;
 
 export interface RetryQueueParts {
   readonly bus: Bus;
+  readonly workers: KnownWorkers;
   readonly generation: string;
   readonly upstream: Upstream;
   readonly observer: Observer;
@@ -96,8 +98,9 @@ export class RetryQueue implements Disposable {
 
   /** Offers until a worker accepts; null when none does. */
   async #offer(endpoint: number, known: QueueProgress, exchange: Exchange): Promise<Place | null> {
-    const { bus, generation, observer, budget } = this.#parts;
+    const { bus, workers, generation, observer, budget } = this.#parts;
     const offeredAtMs = performance.now();
+    /** Offers that cost a wait. */
     let timeouts = 0;
     for (let offers = 0; offers < maxOffers && timeouts < 2; offers++) {
       const now = performance.now();
@@ -116,9 +119,11 @@ export class RetryQueue implements Disposable {
       };
       try {
         const reply = await bus.request(retryOffer, query, { timeoutMs: offerTimeoutMs, signal: exchange.signal });
-        observer.offer(reply.accepted ? 'accepted' : reply.reason);
-        if (reply.accepted) return reply;
-        if (reply.reason === 'hopeless') return null;
+        const isKnown = !reply.accepted || (await workers.holds(reply, exchange.signal));
+        observer.offer(!reply.accepted ? reply.reason : isKnown ? 'accepted' : 'unknown_worker');
+        if (!isKnown) timeouts++;
+        else if (reply.accepted) return reply;
+        else if (reply.reason === 'hopeless') return null;
       } catch (error) {
         const result = offerFailure(error);
         observer.offer(result);

@@ -11,6 +11,7 @@ import { pdProtocol } from './disaggregated/protocol.ts';
 import { Exchange } from './exchange.ts';
 import { Gate } from './gate.ts';
 import { httpSurface } from './http-surface.ts';
+import { KnownWorkers } from './known-workers.ts';
 import { Load } from './load.ts';
 import { Mirror } from './mirror/mirror.ts';
 import { Models } from './models.ts';
@@ -95,6 +96,7 @@ export async function start(options: Settings, { log, metrics, bus, mirrorBus = 
       ? parts.use(
           new RetryQueue({
             bus,
+            workers: parts.use(new KnownWorkers(bus, log)),
             generation: table.generation,
             upstream,
             observer,

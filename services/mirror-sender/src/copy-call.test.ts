@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { inProcessBus } from '@llm-gateway/bus';
 import type { MirrorCopy } from '@llm-gateway/protocol';
 import { type Engine, respond, stall, startEngine } from '@llm-gateway/testing';
 import { Upstream } from '@llm-gateway/upstream';
 import { sendCopy } from './copy-call.ts';
+import { KnownIngresses } from './known-ingresses.ts';
 
 const timeouts = {
   upstreamConnectTimeoutMs: 3000,
@@ -21,6 +23,8 @@ interface Times {
 /** Sends a copy that has waited, and tells its end. */
 async function send(engine: Engine, { timeoutMs, waitedMs = 0, maxMs }: Times) {
   await using upstream = new Upstream(timeouts);
+  await using bus = inProcessBus();
+  using ingresses = new KnownIngresses(bus, { info: () => {}, warn: () => {} });
   const copy: MirrorCopy = {
     requestId: 'r',
     ingress: 'ingress-1',
@@ -34,7 +38,7 @@ async function send(engine: Engine, { timeoutMs, waitedMs = 0, maxMs }: Times) {
   };
   const job = { copy, body: Buffer.from('{}'), arrivedAtMs: performance.now() - waitedMs };
   const shutdown = new AbortController().signal;
-  return await sendCopy(job, { upstream, shutdown, ...(maxMs !== undefined && { maxMs }) });
+  return await sendCopy(job, { upstream, ingresses, shutdown, ...(maxMs !== undefined && { maxMs }) });
 }
 
 describe('the time of a copy', { timeout: 60_000 }, () => {

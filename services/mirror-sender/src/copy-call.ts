@@ -1,6 +1,13 @@
 import { HeaderLines, splitUrl } from '@llm-gateway/http1';
-import { type CopyOutcome, FinishReason, GatewayError, type MirrorCopy } from '@llm-gateway/protocol';
+import {
+  type CopyOutcome,
+  claimHolderHeader,
+  FinishReason,
+  GatewayError,
+  type MirrorCopy,
+} from '@llm-gateway/protocol';
 import { type FailureCause, readWhole, type Upstream } from '@llm-gateway/upstream';
+import type { KnownIngresses } from './known-ingresses.ts';
 
 /** No copy takes longer from its arrival to the end of its answer, whatever its config says. */
 const maxCopyMs = 600_000;
@@ -21,6 +28,8 @@ export type CopyReason =
   | 'status_5xx'
   /** More of them are here than may wait. */
   | 'queue_full'
+  /** Its body is not at an address that its ingress announced, or what answered there is not its ingress. */
+  | 'claim_refused'
   /** Its body is not at the ingress any more. */
   | 'claim_gone'
   /** Its body could not be fetched from the ingress. */
@@ -51,6 +60,7 @@ export interface CopyJob {
 
 export interface SendOptions {
   readonly upstream: Upstream;
+  readonly ingresses: KnownIngresses;
   /** Cuts it. */
   readonly shutdown: AbortSignal;
   /** The limit of a copy whose config gives it none or a longer one. */
@@ -65,7 +75,7 @@ export async function sendCopy(
   { copy, body: inlineBody, arrivedAtMs }: CopyJob,
   options: SendOptions,
 ): Promise<CopyEnd> {
-  const { upstream, shutdown, maxMs = maxCopyMs } = options;
+  const { upstream, ingresses, shutdown, maxMs = maxCopyMs } = options;
   if (shutdown.aborted) return unsent('shutdown');
   const limitMs = copy.timeoutMs > 0 ? Math.min(copy.timeoutMs, maxMs) : maxMs;
   const leftMs = arrivedAtMs + limitMs - performance.now();
@@ -77,7 +87,8 @@ export async function sendCopy(
   shutdown.addEventListener('abort', onShutdown, { once: true });
   try {
     const context = { upstream, stop: stop.signal };
-    const body = copy.claim === undefined ? inlineBody : await claimedBody(copy.claim, context);
+    const { claim } = copy;
+    const body = claim === undefined ? inlineBody : await claimedBody({ ...copy, claim }, { ...context, ingresses });
     return typeof body === 'string' ? unsent(body) : await callTarget(copy, body, context);
   } finally {
     clearTimeout(timer);
@@ -105,13 +116,17 @@ interface CallContext {
   readonly stop: AbortSignal;
 }
 
+type ClaimedCopy = MirrorCopy & { readonly claim: NonNullable<MirrorCopy['claim']> };
+
 /** Fetches a body from the ingress that holds it, or tells why that cannot be done. */
 async function claimedBody(
-  { url, token, bytes }: NonNullable<MirrorCopy['claim']>,
-  { upstream, stop }: CallContext,
+  copy: ClaimedCopy,
+  { upstream, ingresses, stop }: CallContext & { readonly ingresses: KnownIngresses },
 ): Promise<Uint8Array | CopyReason> {
+  const { url, token, bytes } = copy.claim;
   const { origin, path } = splitUrl(url);
   try {
+    if (!(await ingresses.hold(copy, url, stop))) return stop.aborted ? (stop.reason as StopReason) : 'claim_refused';
     const answer = await readWhole(
       upstream,
       {
@@ -124,6 +139,7 @@ async function claimedBody(
       },
       { maxBytes: bytes, signal: stop },
     );
+    if (answer.status === 200 && answer.headers.value(claimHolderHeader) !== copy.ingress) return 'claim_refused';
     if (answer.status === 200 && answer.body.length === bytes) return answer.body;
     return answer.status === 404 ? 'claim_gone' : 'claim_failed';
   } catch (error) {

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { type Bus, connectNats, inProcessBus } from '@llm-gateway/bus';
-import { type MirrorCopy, type MirrorReport, mirrorPrimary, mirrorReport, mirrorSend } from '@llm-gateway/protocol';
+import {
+  type MirrorCopy,
+  type MirrorReport,
+  mirrorAnnounce,
+  mirrorPrimary,
+  mirrorReport,
+  mirrorSend,
+} from '@llm-gateway/protocol';
 import { Metrics, type Running } from '@llm-gateway/runtime';
 import {
   completion,
@@ -38,6 +45,7 @@ type Told = MirrorReport['ended'][number];
 class Scene implements AsyncDisposable {
   readonly bus: Bus;
   readonly logs: Record<string, unknown>[] = [];
+  readonly warnings: Record<string, unknown>[] = [];
   readonly told: Told[] = [];
   readonly held = new Set<number>();
   readonly #metrics = new Metrics();
@@ -57,7 +65,10 @@ class Scene implements AsyncDisposable {
 
   static async start(change: Partial<SenderOptions> = {}, bus?: Bus): Promise<Scene> {
     const scene = new Scene(bus);
-    const log = { info: (fields: object) => void scene.logs.push({ ...fields }) };
+    const log = {
+      info: (fields: object) => void scene.logs.push({ ...fields }),
+      warn: (fields: object) => void scene.warnings.push({ ...fields }),
+    };
     const deps = { bus: scene.bus, metrics: scene.#metrics, log, shutdown: scene.#shutdown.signal };
     scene.#running = await start({ ...usual, ...change }, deps);
     return scene;
@@ -77,6 +88,11 @@ class Scene implements AsyncDisposable {
       ...change,
     };
     this.bus.send(mirrorSend, copy, Buffer.from(body as string));
+  }
+
+  /** An ingress says where it holds large bodies. */
+  announce(origin: string, name = 'ingress-1'): void {
+    this.bus.publish(mirrorAnnounce, { name, origin });
   }
 
   /** What became of so many copies, as their ingress was told. */
@@ -219,20 +235,80 @@ describe('a mirror-sender', { timeout: 120_000 }, () => {
   it('claims a large body once, with its token, and tells when it cannot be had', async () => {
     const body = Buffer.alloc(3_000_000, 'b');
     await using target = await startEngine(() => respond(200, 'ok'));
-    await using holder = await startEngine(({ url }) => (url === '/claims/a' ? respond(200, body) : respond(404)));
+    const headers = { 'x-gateway-ingress': 'ingress-1' };
+    await using holder = await startEngine(({ url }) =>
+      url === '/claims/1' ? respond(200, body, { headers }) : respond(404),
+    );
     await using scene = await Scene.start({ mirrorMaxHeldBytes: 4_000_000 });
-    const claim = (name: string) => ({ url: `${holder.url}/claims/${name}`, token: 'one-time', bytes: body.length });
-    scene.send(target.url, { copy: 1, claim: claim('a') }, '');
+    scene.announce(holder.url);
+    const claim = (copy: number) => ({ url: `${holder.url}/claims/${copy}`, token: 'one-time', bytes: body.length });
+    scene.send(target.url, { copy: 1, claim: claim(1) }, '');
     assert.deepEqual(await scene.ends(1), ['1 sent']);
     assert.deepEqual(target.requests[0]?.body, body);
     assert.equal(holder.requests[0]?.headers.authorization, 'Bearer one-time');
 
-    scene.send(target.url, { copy: 2, claim: claim('b') }, '');
+    scene.send(target.url, { copy: 2, claim: claim(2) }, '');
     await scene.ends(2);
     await holder.stop();
-    scene.send(target.url, { copy: 3, claim: claim('c') }, '');
+    scene.send(target.url, { copy: 3, claim: claim(3) }, '');
     assert.deepEqual(await scene.ends(3), ['1 sent', '2 dropped claim_gone', '3 dropped claim_failed']);
     assert.equal(target.requests.length, 1);
+    assert.deepEqual(scene.warnings, []);
+  });
+
+  it('waits for the announcement of an ingress that has only just come', async () => {
+    const headers = { 'x-gateway-ingress': 'ingress-1' };
+    await using target = await startEngine(() => respond(200, 'ok'));
+    await using holder = await startEngine(() => respond(200, 'body', { headers }));
+    await using scene = await Scene.start();
+    scene.send(target.url, { claim: { url: `${holder.url}/claims/1`, token: 't', bytes: 4 } }, '');
+    await until(async () => (await scene.metrics()).value('llm_gateway_mirror_sender_in_flight') === 1);
+    scene.announce(holder.url);
+    assert.deepEqual(await scene.ends(1), ['1 sent']);
+  });
+
+  it('fetches from nowhere but where the ingress of the copy announced to be', async () => {
+    await using target = await startEngine(() => respond(200, 'ok'));
+    await using holder = await startEngine(() =>
+      respond(200, 'body', { headers: { 'x-gateway-ingress': 'ingress-1' } }),
+    );
+    await using inside = await startEngine(() => respond(200, 'body'));
+    await using scene = await Scene.start({ mirrorQueueSize: 20 });
+    scene.announce(holder.url);
+    // Nobody can move an ingress that is there.
+    scene.announce(inside.url);
+    const urls = [
+      `${inside.url}/claims/1`,
+      `${holder.url}/claims/1`,
+      `${holder.url}/claims/3?q`,
+      `${holder.url}/other/4`,
+      `${holder.url.replace('//', '//user@')}/claims/5`,
+      `${holder.url}@example.com/claims/6`,
+      'not a url',
+    ];
+    for (const [at, url] of urls.entries()) {
+      scene.send(target.url, { copy: at + 1, claim: { url, token: 't', bytes: 4 } }, '');
+    }
+    await scene.ends(urls.length);
+    assert.ok(scene.told.every(({ outcome, reason }) => outcome === 'dropped' && reason === 'claim_refused'));
+    assert.deepEqual([inside.requests.length, holder.requests.length, target.requests.length], [0, 0, 0]);
+    scene.told.length = 0;
+    scene.send(target.url, { copy: 9, claim: { url: `${holder.url}/claims/9`, token: 't', bytes: 4 } }, '');
+    assert.deepEqual(await scene.ends(1), ['9 sent']);
+    assert.deepEqual(
+      scene.warnings.map(({ reason }) => reason),
+      ['conflict', 'unknown_ingress'],
+    );
+  });
+
+  it('takes nothing for a body that its ingress did not answer', async () => {
+    await using target = await startEngine(() => respond(200, 'ok'));
+    await using inside = await startEngine(() => respond(200, 'body'));
+    await using scene = await Scene.start();
+    scene.announce(inside.url);
+    scene.send(target.url, { claim: { url: `${inside.url}/claims/1`, token: 't', bytes: 4 } }, '');
+    assert.deepEqual(await scene.ends(1), ['1 dropped claim_refused']);
+    assert.equal(target.requests.length, 0);
   });
 
   it("compares a copy's answer with its primary's, as metrics and a log line", async () => {

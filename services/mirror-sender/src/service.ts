@@ -7,6 +7,7 @@ import { Upstream, type UpstreamTimeouts } from '@llm-gateway/upstream';
 import { Comparisons } from './comparisons.ts';
 import { type CopyEnd, type CopyJob, sendCopy, unsent } from './copy-call.ts';
 import { CopyQueue } from './copy-queue.ts';
+import { KnownIngresses } from './known-ingresses.ts';
 import { Observer } from './observer.ts';
 import type { mirrorSenderOptions } from './options.ts';
 import { Reports } from './reports.ts';
@@ -19,7 +20,7 @@ const idlePollMs = 50;
 export type SenderOptions = OptionValues<readonly [typeof mirrorSenderOptions]> & UpstreamTimeouts;
 
 export interface SenderDeps {
-  readonly log: Pick<Logger, 'info'>;
+  readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly metrics: Metrics;
   /** Aborts when the process has been told to end. */
   readonly shutdown: AbortSignal;
@@ -36,6 +37,7 @@ export async function start(options: SenderOptions, { log, metrics, shutdown, bu
   const observer = new Observer(log, metrics, { compareLogPercent: options.mirrorCompareLogPercent });
   const reports = parts.use(new Reports(bus, `mirror-sender-${randomUUID().slice(0, 8)}`));
   const upstream = parts.use(new Upstream(options));
+  const ingresses = parts.use(new KnownIngresses(bus, log));
   const comparisons = new Comparisons({
     maxWaiting: maxUnpaired,
     waitMs: options.mirrorCompareWaitMs,
@@ -57,7 +59,7 @@ export async function start(options: SenderOptions, { log, metrics, shutdown, bu
       maxWaiting: options.mirrorQueueSize,
       maxHeldBytes: options.mirrorMaxHeldBytes,
     },
-    async (job) => ended(job.copy, await sendCopy(job, { upstream, shutdown: cut.signal })),
+    async (job) => ended(job.copy, await sendCopy(job, { upstream, ingresses, shutdown: cut.signal })),
   );
   const take = (copy: MirrorCopy, body: Uint8Array) => {
     observer.received();

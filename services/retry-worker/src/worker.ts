@@ -1,11 +1,12 @@
 import { randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Bus, Subscription } from '@llm-gateway/bus';
+import { type Announcer, announce, type Bus, type Subscription } from '@llm-gateway/bus';
 import { endToEndHeaders } from '@llm-gateway/http1';
 import {
   decodeJobRequest,
   type RetryOffer,
   type RetryReply,
+  retryAnnounce,
   retryOffer,
   withoutJobHeaders,
 } from '@llm-gateway/protocol';
@@ -53,6 +54,7 @@ export class RetryWorker implements Disposable {
   readonly #beat: NodeJS.Timeout;
   readonly #idleListeners = new Set<() => void>();
   #membership: Subscription | undefined;
+  #announcer: Announcer | undefined;
   #url = '';
   #open = false;
 
@@ -67,12 +69,14 @@ export class RetryWorker implements Disposable {
   /** Jobs are not told of any more. */
   [Symbol.dispose](): void {
     clearInterval(this.#beat);
+    this.#announcer?.[Symbol.dispose]();
   }
 
   /** Takes offers from now on; jobs come to `${url}/jobs/<id>`. */
   open(url: string): void {
     this.#url = url;
     this.#open = true;
+    this.#announcer ??= announce(this.#parts.bus, retryAnnounce, () => ({ name: this.#id, origin: this.#url }));
     this.#joinOrLeave();
   }
 

@@ -11,7 +11,7 @@ async function serve(options: { maxBytes?: number; timeoutMs?: number } = {}) {
     timeoutMs: options.timeoutMs ?? 60_000,
     onExpired: (copy) => expired.push(copy),
   });
-  const app = claimSurface(pool);
+  const app = claimSurface(pool, 'ingress-1');
   const url = await app.listen({ host: '127.0.0.1', port: 0 });
   return {
     pool,
@@ -44,6 +44,7 @@ describe('a claim', () => {
     }
     const answer = await server.get(1, token);
     assert.equal(answer.status, 200);
+    assert.equal(answer.headers.get('x-gateway-ingress'), 'ingress-1');
     assert.deepEqual(Buffer.from(await answer.arrayBuffer()), body);
     await until(() => server.pool.heldBytes === 0);
     assert.equal((await server.get(1, token)).status, 404);

@@ -1,6 +1,6 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Server } from 'node:http';
-import { errorBody } from '@llm-gateway/protocol';
+import { claimHolderHeader, errorBody } from '@llm-gateway/protocol';
 import { type FastifyInstance, fastify } from 'fastify';
 
 /** A body that waits to be fetched, once, by whoever has the token. */
@@ -81,8 +81,8 @@ export class ClaimPool implements Disposable {
 
 const bearer = /^Bearer (\S+)$/i;
 
-/** The internal listener of an ingress: `GET /claims/<copy>` with the token, and nothing else. */
-export function claimSurface(pool: ClaimPool): FastifyInstance<Server> {
+/** The internal listener of the ingress of that name: `GET /claims/<copy>` with the token, and nothing else. */
+export function claimSurface(pool: ClaimPool, ingress: string): FastifyInstance<Server> {
   const app = fastify({ logger: false, exposeHeadRoutes: false, forceCloseConnections: true });
   const nothing = errorBody('not_found', 'there is nothing here');
   app.get<{ Params: { copy: string } }>('/claims/:copy', (request, reply) => {
@@ -92,7 +92,7 @@ export function claimSurface(pool: ClaimPool): FastifyInstance<Server> {
     if (body === null) return reply.code(404).send(nothing);
     // Held while it is under way: a slow reader must not make room for more than the pool may hold.
     reply.raw.on('close', () => pool.release(copy));
-    return reply.header('content-type', 'application/octet-stream').send(body);
+    return reply.headers({ 'content-type': 'application/octet-stream', [claimHolderHeader]: ingress }).send(body);
   });
   app.setNotFoundHandler((_request, reply) => reply.code(404).send(nothing));
   app.setErrorHandler((_error, _request, reply) =>

@@ -1,8 +1,16 @@
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Bus } from '@llm-gateway/bus';
+import { type Announcer, announce, type Bus } from '@llm-gateway/bus';
 import { type FlatHeaders, originOf } from '@llm-gateway/http1';
-import { errorCodes, FinishReason, type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
+import {
+  claimUrlOf,
+  errorCodes,
+  FinishReason,
+  type MirrorCopy,
+  mirrorAnnounce,
+  mirrorPrimary,
+  mirrorSend,
+} from '@llm-gateway/protocol';
 import { joinUrl } from '@llm-gateway/routing';
 import {
   advertisedHost,
@@ -49,7 +57,9 @@ export class Mirror implements AsyncDisposable {
   readonly #books: Books;
   readonly #pool: ClaimPool;
   #config: MirrorConfig = mirroringOff;
-  #claimsUrl = '';
+  /** Where senders fetch large bodies. */
+  #origin = '';
+  #announcer: Announcer | undefined;
   #copies = 0;
 
   private constructor(options: MirrorOptions, parts: MirrorParts) {
@@ -82,13 +92,18 @@ export class Mirror implements AsyncDisposable {
   }
 
   async #listen(options: MirrorOptions): Promise<void> {
-    const surface = claimSurface(this.#pool);
+    const surface = claimSurface(this.#pool, this.#parts.ingress);
     this.#owned.defer(() => surface.close());
     await surface.listen({ host: options.internalHost, port: options.internalPort });
     const { port } = surface.server.address() as AddressInfo;
     this.address = originOf({ host: options.internalHost, port });
     const host = advertisedHost({ advertiseHost: options.advertiseHost, listenHost: options.internalHost });
-    this.#claimsUrl = `${originOf({ host, port })}/claims/`;
+    this.#origin = originOf({ host, port });
+    const { bus, ingress } = this.#parts;
+    // Senders fetch from nowhere else. While mirroring is off there is nothing to fetch.
+    this.#announcer = this.#owned.use(
+      announce(bus, mirrorAnnounce, () => (this.on ? { name: ingress, origin: this.#origin } : null)),
+    );
   }
 
   async #follow(options: MirrorOptions): Promise<void> {
@@ -98,6 +113,7 @@ export class Mirror implements AsyncDisposable {
       onChange: (config) => {
         this.#config = config;
         this.on = config.Enable && config.Ratio > 0;
+        this.#announcer?.now();
       },
       log: this.#parts.log,
       metrics: this.#parts.metrics,
@@ -151,7 +167,7 @@ export class Mirror implements AsyncDisposable {
     if (body.length <= this.#inlineMaxBytes) return bus.send(mirrorSend, message, body) ? undefined : 'bus_refused';
     const token = this.#pool.hold(copy, body);
     if (token === null) return 'pool_full';
-    const claim = { url: this.#claimsUrl + copy, token, bytes: body.length };
+    const claim = { url: claimUrlOf(this.#origin, copy), token, bytes: body.length };
     if (bus.send(mirrorSend, { ...message, claim }, noBytes)) return undefined;
     this.#pool.release(copy);
     return 'bus_refused';
