@@ -87,6 +87,82 @@ test('a handler that fails is logged and counted in a process without NATS as we
   );
   assert.deepEqual(
     logged,
-    subjects.map((subject) => ({ message: 'a bus message could not be handled', err: mistake, subject })),
+    subjects.map((subject) => ({
+      message: 'bus message not handled; dropped',
+      subject,
+      reason: 'a defect',
+      count: 1,
+      err: mistake,
+    })),
   );
+});
+
+test('why NATS cannot be had is logged once for each reason, without a stack, and counted each time', async () => {
+  await using nats = await startNats({ users: [{ user: 'router', password: 'right-password' }] });
+  await using owned = new AsyncDisposableStack();
+  const { host, counted, logged } = hostOf(owned);
+  await nats.stop();
+  openBus({ natsServers: nats.url, natsUser: 'router', natsPassword: 'wrong-password' }, 'router', host);
+  await until(() => counted.length >= 3);
+  await nats.start();
+  await until(() => logged.length >= 2);
+  const before = counted.length;
+  await until(() => counted.length >= before + 3);
+  assert.ok(counted.every((name) => name === 'bus_connect_failures_total main'));
+  assert.deepEqual(
+    logged.map((line) => ({ ...line, reason: undefined })),
+    Array.from({ length: 2 }, () => ({
+      message: 'cannot connect to NATS; retrying',
+      connection: 'main',
+      reason: undefined,
+      count: 1,
+    })),
+  );
+  assert.match(String(logged[0]?.reason), /refused/i);
+  assert.match(String(logged[1]?.reason), /authorization violation/i);
+  assert.doesNotMatch(JSON.stringify(logged), /password"|wrong-password|stack/);
+});
+
+test('what NATS does not allow is logged once, and counted each time', async () => {
+  const users = [{ user: 'router', password: 'pw', publish: ['gw.v1.other'], subscribe: ['>'] }];
+  await using nats = await startNats({ users });
+  await using owned = new AsyncDisposableStack();
+  const { host, counted, logged } = hostOf(owned);
+  const bus = openBus({ natsServers: nats.url, natsUser: 'router', natsPassword: 'pw' }, 'router', host);
+  await until(() => bus.connected);
+  for (let at = 0; at < 50; at++) bus.publish(news, saying('x'));
+  await assert.rejects(bus.request(question, saying('x'), { timeoutMs: 5_000 }), hasCode('bus_unavailable'));
+  await until(() => counted.length === 51);
+  assert.ok(counted.every((name) => name === 'bus_refusals_total main'));
+  const warned = logged.filter(({ message }) => String(message).startsWith('NATS refused'));
+  assert.deepEqual(
+    warned.map(({ count }) => count),
+    [1, 1],
+  );
+  assert.match(String(warned[0]?.reason), /gw\.v1\.test\.news/);
+});
+
+test('a message that does not decode is logged once, without a stack, and counted each time', async () => {
+  await using nats = await startNats();
+  await using owned = new AsyncDisposableStack();
+  const { host, counted, logged } = hostOf(owned);
+  const bus = openBus({ natsServers: nats.url }, 'router', host);
+  bus.subscribe(news, () => {});
+  await until(() => bus.connected);
+  const raw = await connect({ servers: nats.url });
+  try {
+    for (let at = 0; at < 50; at++) raw.publish(news.subject, 'not JSON');
+    await until(() => counted.length === 50);
+  } finally {
+    await raw.close();
+  }
+  const warned = logged.filter(({ subject }) => subject === news.subject);
+  assert.deepEqual(warned, [
+    {
+      message: 'bus message not handled; dropped',
+      subject: news.subject,
+      reason: 'a bus message is not JSON',
+      count: 1,
+    },
+  ]);
 });

@@ -1,6 +1,8 @@
+import { GatewayError } from '@llm-gateway/protocol';
 import type { Bus, BusObserver } from './bus.ts';
 import { connectNats } from './nats.ts';
 import type { BusSettings } from './options.ts';
+import { Reasons } from './reasons.ts';
 
 interface Counts {
   labels(values: Readonly<Record<string, string>>): { inc(): void };
@@ -52,7 +54,10 @@ export function openBus(
   return bus;
 }
 
-/** Counts and logs what happens on a bus. */
+/**
+ * Counts and logs what happens on a bus. What happens again and again is counted each time, and logged when its reason is new, then once a
+ * minute at most with its count.
+ */
 export function busObserver(
   { log, metrics }: Pick<BusHost, 'log' | 'metrics'>,
   { connection = mainConnection }: OpenOptions = {},
@@ -61,6 +66,16 @@ export function busObserver(
     name: 'bus_disconnects_total',
     help: 'Lost connections to NATS',
     labels: ['connection', 'reason'],
+  });
+  const failedConnects = metrics.counter({
+    name: 'bus_connect_failures_total',
+    help: 'Failed tries to connect to NATS',
+    labels: ['connection'],
+  });
+  const refusals = metrics.counter({
+    name: 'bus_refusals_total',
+    help: 'Subjects and messages that the NATS server refused, such as those that its user may not use',
+    labels: ['connection'],
   });
   const drops = metrics.counter({
     name: 'bus_dropped_total',
@@ -72,26 +87,48 @@ export function busObserver(
     help: 'Messages that did not decode, and handlers that threw',
     labels: ['subject'],
   });
-  /** Told once per outage: attempts follow each other several times a second. */
-  let told = false;
+  const lost = new Reasons();
+  const connecting = new Reasons();
+  const refused = new Reasons();
+  /** By subject, of which there is a closed set. */
+  const handling = new Map<string, Reasons>();
+  /** Whether the last line about the connection said that there is none. */
+  let saidAway = true;
   return {
     connected(server) {
-      told = false;
-      log.info({ connection, server }, 'connected to NATS');
+      if (saidAway) log.info({ connection, server }, 'connected to NATS');
+      saidAway = false;
     },
     disconnected(reason) {
       disconnects.labels({ connection, reason }).inc();
-      log.warn({ connection, reason }, 'lost the connection to NATS');
+      const line = lost.take(reason);
+      if (line === null) return;
+      saidAway = true;
+      log.warn({ connection, ...line }, 'lost the connection to NATS');
     },
     connectFailed(error) {
-      if (!told) log.warn({ connection, err: error }, 'cannot connect to NATS, trying on');
-      told = true;
+      failedConnects.labels({ connection }).inc();
+      const line = connecting.take(error.message);
+      if (line === null) return;
+      saidAway = true;
+      log.warn({ connection, ...line }, 'cannot connect to NATS; retrying');
     },
     dropped: (subject, reason) => drops.labels({ subject, reason }).inc(),
     handlerFailed(subject, error) {
       failures.labels({ subject }).inc();
-      log.warn({ err: error, subject }, 'a bus message could not be handled');
+      const text = error instanceof Error ? error.message : String(error);
+      const reasons = handling.get(subject) ?? new Reasons();
+      handling.set(subject, reasons);
+      const line = reasons.take(text);
+      if (line === null) return;
+      // A defect of ours is found by its stack; what others sent has none.
+      const defect = error instanceof GatewayError ? {} : { err: error };
+      log.warn({ subject, ...line, ...defect }, 'bus message not handled; dropped');
     },
-    refused: (error) => log.warn({ connection, err: error }, 'NATS refused something'),
+    refused(error) {
+      refusals.labels({ connection }).inc();
+      const line = refused.take(error.message);
+      if (line !== null) log.warn({ connection, ...line }, 'NATS refused a subject or a message; it is not used');
+    },
   };
 }

@@ -18,7 +18,7 @@ test('reasons without end are told as one, and there is room again after a minut
   let now = 0;
   const reasons = new Reasons(() => now);
   const told = Array.from({ length: 1_000 }, (_, at) => reasons.take(`reason ${at}`)).filter((one) => one !== null);
-  assert.equal(told.length, 51);
+  assert.equal(told.length, 21);
   assert.deepEqual(told.at(-1), { reason: 'other reasons', count: 1 });
   now += 60_000;
   assert.deepEqual(reasons.take('new'), { reason: 'new', count: 1 });

@@ -1,6 +1,6 @@
 const repeatMs = 60_000;
 /** Reasons told apart at a time; the text of an error may hold anything. */
-const maxReasons = 50;
+const maxReasons = 20;
 const otherReasons = 'other reasons';
 const maxReasonLength = 300;
 
@@ -17,7 +17,7 @@ export interface Reason {
 }
 
 /**
- * Lets each reason of a thing that fails again and again be logged at once and then once a minute at most, with its count. Beyond 50 reasons
+ * Lets each reason of a thing that fails again and again be logged at once and then once a minute at most, with its count. Beyond 20 reasons
  * within a minute all further ones count as one.
  */
 export class Reasons {
