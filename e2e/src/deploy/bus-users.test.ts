@@ -168,7 +168,9 @@ describe('the users of NATS', () => {
         `${others}`,
       );
     }
-    const refusals = running.flatMap((service) => service.logs()).filter(({ msg }) => String(msg).startsWith('NATS refused'));
+    const refusals = running
+      .flatMap((service) => service.logs())
+      .filter(({ msg }) => String(msg).startsWith('NATS refused'));
     assert.deepEqual(refusals, []);
   });
 
