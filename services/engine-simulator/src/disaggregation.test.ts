@@ -7,13 +7,18 @@ const messages = [{ role: 'user', content: 'hello' }];
 const prefillForm = { max_tokens: 1, n: 1, stream: false };
 
 interface Call {
+  readonly path?: string;
   readonly requestId: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
 }
 
-async function call(engine: Service, body: object | string, { requestId, headers = {}, signal }: Call) {
-  const response = await fetch(`${engine.url}/v1/chat/completions`, {
+async function call(
+  engine: Service,
+  body: object | string,
+  { path = '/v1/chat/completions', requestId, headers = {}, signal }: Call,
+) {
+  const response = await fetch(engine.url + path, {
     method: 'POST',
     body: typeof body === 'string' ? body : JSON.stringify(body),
     headers: { 'x-request-id': requestId, ...headers },
@@ -95,6 +100,17 @@ describe('vllm-mooncake', () => {
     const prefilled = await call(prefill, prefillCall, { requestId: 'm3', headers });
     assert.match(prefilled.text, /"kv_transfer_params":null/);
     assert.equal((await call(decode, { messages }, { requestId: 'm3' })).status, 200);
+  });
+
+  test('messages are disaggregated like chats', async () => {
+    const path = '/v1/messages';
+    const prefilled = await call(prefill, prefillCall, { requestId: 'm6', path });
+    assert.equal(prefilled.status, 200);
+    const raw = answeredParams(prefilled.text);
+    const body = `{"max_tokens":5,"messages":${JSON.stringify(messages)},"stream":true,"kv_transfer_params":${raw}}`;
+    const decoded = await call(decode, body, { requestId: 'm6', path });
+    assert.equal(decoded.status, 200);
+    assert.match(decoded.text, /event: message_stop/);
   });
 
   test('each half refuses what is for the other', async () => {

@@ -10,6 +10,10 @@ export interface Exchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly query: URLSearchParams;
+  /** What `{id}` or `{id...}` of the route's path stands for, decoded. */
+  readonly pathId: string;
+  readonly bytes: Buffer;
+  /** The bytes as text. */
   readonly body: string;
   readonly requestId: string | undefined;
   /** Aborts when the client is gone before the answer's end. */
@@ -19,6 +23,9 @@ export interface Exchange {
 
 export type Handler = (exchange: Exchange) => void | Promise<void>;
 
+/** By method and path. `{id}` in a path is any segment, `{id...}` any rest: names of models have slashes. */
+export type Routes = ReadonlyMap<string, Handler>;
+
 /** Ends a handler whose connection is gone; nobody is there to tell. */
 class ConnectionGone extends Error {}
 
@@ -26,66 +33,109 @@ class ConnectionGone extends Error {}
  * An HTTP server of routes like `POST /v1/completions`. What a handler throws becomes the answer; a client that leaves
  * ends its handler wherever it waits.
  */
-export function routeServer(
-  routes: ReadonlyMap<string, Handler>,
-  options: { keepAliveMs: number; engine: () => string },
-): Server {
-  const methods = new Map<string, string>();
-  for (const route of routes.keys()) {
-    const [method = '', path = ''] = route.split(' ');
-    methods.set(path, method);
-  }
+export function routeServer(routes: Routes, options: { keepAliveMs: number; engine: () => string }): Server {
+  const table = new RouteTable(routes);
   const server = createServer({ keepAliveTimeout: options.keepAliveMs, requestTimeout: 0, noDelay: true });
   server.on('request', (request, response) => {
     response.setHeader('server', 'uvicorn');
     response.setHeader('x-sim-engine', options.engine());
     // uvicorn says nothing of connections: HTTP/1.1 keeps them, for a time the client does not know.
     response.removeHeader('connection');
-    void answer(request, response, { routes, methods });
+    void answer(request, response, table);
   });
   return server;
 }
 
-async function answer(
-  request: IncomingMessage,
-  response: ServerResponse,
-  { routes, methods }: { routes: ReadonlyMap<string, Handler>; methods: ReadonlyMap<string, string> },
-): Promise<void> {
+interface Route {
+  readonly method: string;
+  readonly handler: Handler;
+}
+
+class RouteTable {
+  readonly #exact = new Map<string, Route[]>();
+  readonly #patterns = new Map<string, { readonly expression: RegExp; readonly routes: Route[] }>();
+
+  constructor(routes: Routes) {
+    for (const [name, handler] of routes) {
+      const [method = '', path = ''] = name.split(' ');
+      this.#add(path).push({ method, handler });
+    }
+  }
+
+  /** The routes of a path; several methods, and none for a path that is not served. */
+  find(path: string): { routes: readonly Route[]; pathId: string } {
+    const exact = this.#exact.get(path);
+    if (exact) return { routes: exact, pathId: '' };
+    for (const { expression, routes } of this.#patterns.values()) {
+      const [, id] = expression.exec(path) ?? [];
+      if (id !== undefined) return { routes, pathId: decoded(id) };
+    }
+    return { routes: [], pathId: '' };
+  }
+
+  #add(path: string): Route[] {
+    const found = this.#exact.get(path) ?? this.#patterns.get(path)?.routes;
+    if (found) return found;
+    const routes: Route[] = [];
+    if (!path.includes('{id')) this.#exact.set(path, routes);
+    else {
+      const source = path.replace('{id...}', '(.+)').replace('{id}', '([^/]+)');
+      this.#patterns.set(path, { expression: new RegExp(`^${source}$`), routes });
+    }
+    return routes;
+  }
+}
+
+function decoded(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
+}
+
+async function answer(request: IncomingMessage, response: ServerResponse, table: RouteTable): Promise<void> {
   const [path = '', query = ''] = (request.url ?? '').split('?', 2);
-  const handler = routes.get(`${request.method} ${path}`);
+  const { routes, pathId } = table.find(path);
   const left = new AbortController();
   response.once('close', () => {
     if (!response.writableFinished) left.abort(new ConnectionGone());
   });
   try {
-    const body = await readBody(request);
+    const bytes = await readBody(request);
+    const handler = routes.find(({ method }) => method === request.method)?.handler;
     if (!handler) {
-      const allow = methods.get(path);
+      const allow = routes.map(({ method }) => method).join(', ');
       if (allow) response.setHeader('allow', allow);
       answerJson(response, allow ? '{"detail":"Method Not Allowed"}' : '{"detail":"Not Found"}', allow ? 405 : 404);
       return;
     }
     const { signal } = left;
-    const requestId = request.headers['x-request-id']?.toString();
     await handler({
       request,
       response,
       query: new URLSearchParams(query),
-      body,
-      requestId,
+      pathId,
+      bytes,
+      body: bytes.toString('utf8'),
+      requestId: request.headers['x-request-id']?.toString(),
       signal,
       pause: new Pause(signal),
     });
   } catch (error) {
-    answerError(error, response);
+    answerError(error, { response, isMessages: path.startsWith('/v1/messages') });
   }
 }
 
-function answerError(error: unknown, response: ServerResponse): void {
-  if (error instanceof ConnectionGone || response.destroyed) return;
+/** A stream tells its failures itself; what fails after the head of another answer breaks it off. */
+function answerError(
+  error: unknown,
+  { response, isMessages }: { response: ServerResponse; isMessages: boolean },
+): void {
+  if (error instanceof ConnectionGone || response.destroyed || response.writableEnded) return;
   const refusal = error instanceof Refusal ? error : new Refusal(500, String(error));
-  if (!response.headersSent) answerJson(response, refusal.body, refusal.status);
-  else response.end(`data: ${refusal.body}\n\ndata: [DONE]\n\n`);
+  if (response.headersSent) response.destroy();
+  else answerJson(response, isMessages ? refusal.anthropicBody : refusal.openAiBody, refusal.status);
 }
 
 export function answerJson(response: ServerResponse, body: string, status = 200): void {
@@ -93,7 +143,7 @@ export function answerJson(response: ServerResponse, body: string, status = 200)
   response.end(body);
 }
 
-async function readBody(request: IncomingMessage): Promise<string> {
+async function readBody(request: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let length = 0;
   const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -105,7 +155,7 @@ async function readBody(request: IncomingMessage): Promise<string> {
   request.on('end', resolve);
   request.on('close', () => reject(new ConnectionGone()));
   await promise;
-  return chunks.length === 1 ? (chunks[0]?.toString('utf8') ?? '') : Buffer.concat(chunks).toString('utf8');
+  return Buffer.concat(chunks);
 }
 
 /** The faults between the arrival of a request and the head of its answer. */

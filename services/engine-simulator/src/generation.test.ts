@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Kind, readGeneration } from './generation.ts';
+import { readGeneration } from './generation.ts';
+
+type Kind = 'chat' | 'completion';
 
 const limits = { models: ['a', 'b'], maxModelLen: 1000, responseTokens: 32 };
 const messages = [{ role: 'user', content: 'hello' }];

@@ -1,16 +1,21 @@
-import { isObject, type Json, parseExact } from './json.ts';
+import { isObject, type Json } from './json.ts';
+import { chatPrompt, completionPrompts, type Prompt } from './prompt.ts';
 import { Refusal } from './refusal.ts';
-import { answerTokens, countTokens, seedOf } from './text.ts';
+import { boolean, integer, readBody, readModel } from './request-fields.ts';
+import { answerTokens, jsonTokens, seedOf } from './text.ts';
+import { forcedAnswer, type JsonAnswer } from './tools.ts';
 
-export type Kind = 'chat' | 'completion';
+/** The APIs that generate, by what their answers look like. */
+export type Kind = 'chat' | 'completion' | 'messages' | 'responses';
 
-/** A chat or completion request, understood. */
+/** A request that generates, understood. */
 export interface Generation {
   readonly kind: Kind;
   readonly model: string;
   readonly stream: boolean;
   readonly includeUsage: boolean;
   readonly continuousUsage: boolean;
+  readonly prompts: readonly Prompt[];
   readonly promptTokens: number;
   /** Equal prompts have equal ones. */
   readonly promptHash: number;
@@ -18,14 +23,22 @@ export interface Generation {
   readonly choices: readonly Choice[];
   /** The body's `kv_transfer_params`, integers exact; undefined when absent or null. */
   readonly kvTransferParams: unknown;
+  /** As the client sent it. */
   readonly body: Json;
 }
 
 export interface Choice {
   readonly tokens: readonly string[];
-  readonly finishReason: 'stop' | 'length';
+  readonly finishReason: 'stop' | 'length' | 'tool_calls';
   /** The stop string that ended it. */
   readonly stopReason: string | null;
+  /** The call whose arguments the tokens are; undefined for text. */
+  readonly call: FunctionCall | undefined;
+}
+
+export interface FunctionCall {
+  readonly id: string;
+  readonly name: string;
 }
 
 export interface GenerationLimits {
@@ -38,9 +51,13 @@ export interface GenerationLimits {
 const defaultCompletionTokens = 16;
 const maxChoices = 128;
 
-/** Reads a request body as vLLM does. Throws a `Refusal` for what vLLM refuses. */
-export function readGeneration(kind: Kind, text: string, limits: GenerationLimits): Generation {
-  const body = readBody(text);
+/** Reads the body of a chat or completion as vLLM does. Throws a `Refusal` for what vLLM refuses. */
+export function readGeneration(kind: 'chat' | 'completion', text: string, limits: GenerationLimits): Generation {
+  return generationOf(kind, readBody(text), limits);
+}
+
+/** What the body of a chat or completion asks for; other APIs translate theirs to a chat, as vLLM does. */
+export function generationOf(kind: 'chat' | 'completion', body: Json, limits: GenerationLimits): Generation {
   const model = readModel(body, limits.models);
   const prompts = kind === 'chat' ? [chatPrompt(body)] : completionPrompts(body);
   const n = integer(body, 'n', { min: 1, max: maxChoices }) ?? 1;
@@ -52,79 +69,31 @@ export function readGeneration(kind: Kind, text: string, limits: GenerationLimit
     throw new Refusal(400, 'Stream options can only be defined when `stream=True`.', 'stream_options');
   }
   const streamOptions = isObject(body.stream_options) ? body.stream_options : {};
-  const promptTokens = prompts.reduce((sum, prompt) => sum + prompt.tokens, 0);
+  const forced = kind === 'chat' ? forcedAnswer(body) : undefined;
   return {
     kind,
     model,
     stream,
     includeUsage: streamOptions.include_usage === true,
     continuousUsage: streamOptions.continuous_usage_stats === true,
-    promptTokens,
+    prompts,
+    promptTokens: prompts.reduce((sum, prompt) => sum + prompt.tokens, 0),
     promptHash: seedOf(prompts.map((prompt) => prompt.seed).join()),
     choices: prompts.flatMap((prompt) => {
       const plan = choicePlan(body, kind, { room: limits.maxModelLen - prompt.tokens, limits });
-      return Array.from({ length: n }, (_, index) => answer(prompt.seed + index, plan));
+      return Array.from({ length: n }, (_, index) => {
+        const seed = prompt.seed + index;
+        return forced ? jsonAnswer(seed, forced, plan.maxTokens) : textAnswer(seed, plan);
+      });
     }),
     kvTransferParams: body.kv_transfer_params ?? undefined,
     body,
   };
 }
 
-/** The object in a body; `Refusal` when it is none. */
-export function readBody(text: string): Json {
-  let body: unknown;
-  try {
-    body = text.includes('"kv_transfer_params"') ? parseExact(text) : JSON.parse(text);
-  } catch (error) {
-    throw new Refusal(400, `JSON decode error: ${error instanceof Error ? error.message : ''}`);
-  }
-  if (!isObject(body)) throw new Refusal(400, 'The request body is not a JSON object.');
-  return body;
-}
-
-/** A request that names no model gets the first, as in vLLM. */
-export function readModel(body: Json, models: readonly string[]): string {
-  const { model = models[0] } = body;
-  if (typeof model !== 'string') throw new Refusal(400, 'Input should be a valid string', 'model');
-  if (!models.includes(model)) throw new Refusal(404, `The model \`${model}\` does not exist.`, 'model');
-  return model;
-}
-
-interface Prompt {
-  readonly tokens: number;
-  readonly seed: number;
-}
-
-/** What a chat template adds around each message. */
-const tokensPerMessage = 4;
-
-function chatPrompt({ messages }: Json): Prompt {
-  if (!Array.isArray(messages)) throw new Refusal(400, 'Field required', 'messages');
-  const texts = messages.map((message: unknown) => {
-    if (!isObject(message) || typeof message.role !== 'string') {
-      throw new Refusal(400, 'Each message needs a role', 'messages');
-    }
-    return contentText(message.content);
-  });
-  const tokens = texts.reduce((sum, text) => sum + countTokens(text) + tokensPerMessage, 0);
-  return { tokens, seed: seedOf(texts.join('\n')) };
-}
-
-function contentText(content: unknown): string {
-  if (typeof content === 'string') return content;
-  if (!Array.isArray(content)) return '';
-  return content.map((part: unknown) => (isObject(part) && typeof part.text === 'string' ? part.text : '')).join('');
-}
-
-/** A text, several, one in tokens, or several in tokens. */
-function completionPrompts({ prompt }: Json): Prompt[] {
-  const one = (value: unknown): Prompt => {
-    if (typeof value === 'string') return { tokens: countTokens(value), seed: seedOf(value) };
-    if (Array.isArray(value)) return { tokens: value.length, seed: seedOf(value.join()) };
-    throw new Refusal(400, 'Either prompt or prompt_embeds must be provided and non-empty.', 'prompt');
-  };
-  const isList = Array.isArray(prompt) && prompt.length > 0 && typeof prompt[0] !== 'number';
-  return isList ? prompt.map(one) : [one(prompt)];
+/** Tokens of an answer's choices when `steps` of each are computed. */
+export function completionTokens({ choices }: Generation, steps = Number.POSITIVE_INFINITY): number {
+  return choices.reduce((sum, { tokens }) => sum + Math.min(tokens.length, steps), 0);
 }
 
 interface ChoicePlan {
@@ -133,7 +102,12 @@ interface ChoicePlan {
   readonly stops: readonly string[];
 }
 
-function choicePlan(body: Json, kind: Kind, { room, limits }: { room: number; limits: GenerationLimits }): ChoicePlan {
+interface Room {
+  readonly room: number;
+  readonly limits: GenerationLimits;
+}
+
+function choicePlan(body: Json, kind: 'chat' | 'completion', { room, limits }: Room): ChoicePlan {
   const asked =
     (kind === 'chat' ? integer(body, 'max_completion_tokens', { min: 1 }) : undefined) ??
     integer(body, 'max_tokens', { min: 1 });
@@ -155,10 +129,24 @@ function choicePlan(body: Json, kind: Kind, { room, limits }: { room: number; li
   return { maxTokens, naturalTokens, stops: stopStrings(body) };
 }
 
-function answer(seed: number, { maxTokens, naturalTokens, stops }: ChoicePlan): Choice {
+/** JSON ends where it ends: neither stop strings nor `min_tokens` may make it another. */
+function jsonAnswer(seed: number, { text, functionName }: JsonAnswer, maxTokens: number): Choice {
+  const all = jsonTokens(text);
+  const tokens = all.slice(0, maxTokens);
+  const call = functionName === undefined ? undefined : { id: `call_${hex(seed)}`, name: functionName };
+  const whole = call ? 'tool_calls' : 'stop';
+  return { tokens, finishReason: tokens.length < all.length ? 'length' : whole, stopReason: null, call };
+}
+
+function hex(seed: number): string {
+  return (seed >>> 0).toString(16).padStart(8, '0');
+}
+
+function textAnswer(seed: number, { maxTokens, naturalTokens, stops }: ChoicePlan): Choice {
   const finishReason = maxTokens <= naturalTokens ? 'length' : 'stop';
   const tokens = answerTokens(seed, Math.min(maxTokens, naturalTokens));
-  if (stops.length === 0) return { tokens, finishReason, stopReason: null };
+  const call = undefined;
+  if (stops.length === 0) return { tokens, finishReason, stopReason: null, call };
   let text = '';
   for (const token of tokens) {
     const before = text.length;
@@ -166,10 +154,10 @@ function answer(seed: number, { maxTokens, naturalTokens, stops }: ChoicePlan): 
     for (const stop of stops) {
       const at = text.indexOf(stop, Math.max(0, before - stop.length + 1));
       // The stop string itself is not part of the answer, wherever in its tokens it began.
-      if (at >= 0) return { tokens: firstCharacters(tokens, at), finishReason: 'stop', stopReason: stop };
+      if (at >= 0) return { tokens: firstCharacters(tokens, at), finishReason: 'stop', stopReason: stop, call };
     }
   }
-  return { tokens, finishReason, stopReason: null };
+  return { tokens, finishReason, stopReason: null, call };
 }
 
 function firstCharacters(tokens: readonly string[], length: number): string[] {
@@ -186,20 +174,4 @@ function firstCharacters(tokens: readonly string[], length: number): string[] {
 function stopStrings({ stop }: Json): string[] {
   const list = Array.isArray(stop) ? stop : [stop];
   return list.filter((value) => typeof value === 'string' && value !== '');
-}
-
-function integer(body: Json, name: string, { min, max = Number.MAX_SAFE_INTEGER }: { min: number; max?: number }) {
-  const value = body[name];
-  if (value == null) return undefined;
-  if (typeof value !== 'number' || !Number.isInteger(value)) {
-    throw new Refusal(400, 'Input should be a valid integer', name);
-  }
-  if (value < min || value > max) throw new Refusal(400, `${name} must be from ${min} to ${max}, got ${value}.`, name);
-  return value;
-}
-
-function boolean(body: Json, name: string): boolean {
-  const value = body[name] ?? false;
-  if (typeof value !== 'boolean') throw new Refusal(400, 'Input should be a valid boolean', name);
-  return value;
 }

@@ -66,7 +66,8 @@ function kvtPlan({ kind }: Generation, params: Json, { requestId }: KvSettings):
 }
 
 function kvtKey(kind: Generation['kind'], requestId: string): string {
-  return kind === 'chat' ? `chatcmpl-${requestId}` : `cmpl-${requestId}-0`;
+  // vLLM serves Messages as chats, under their ids.
+  return kind === 'completion' ? `cmpl-${requestId}-0` : `chatcmpl-${requestId}`;
 }
 
 function mooncakePlan(params: Json): KvPlan {

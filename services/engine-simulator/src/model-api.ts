@@ -1,14 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import { answerJson, type Exchange, type Handler } from './exchange.ts';
-import { readBody, readModel } from './generation.ts';
+import type { Generator } from './generator.ts';
 import { isObject, type Json } from './json.ts';
 import { Refusal } from './refusal.ts';
+import { readBody, readModel } from './request-fields.ts';
 import { countTokens, detokenize, embed, tokenize } from './text.ts';
+import type { Totals } from './totals.ts';
 
 export interface ModelApi {
   readonly models: readonly string[];
   readonly maxModelLen: number;
   readonly startedS: number;
+  readonly totals: Totals;
+  readonly generator: Generator;
 }
 
 /** The version of vLLM whose answers are imitated. */
@@ -20,15 +24,20 @@ const maxEmbeddingDimensions = 4096;
 export function modelRoutes(api: ModelApi): [string, Handler][] {
   return [
     ['GET /v1/models', ({ response }) => answerJson(response, JSON.stringify(modelList(api)))],
+    ['GET /v1/models/{id...}', (exchange) => answerModel(api, exchange)],
     ['GET /version', ({ response }) => answerJson(response, JSON.stringify({ version }))],
-    ['POST /v1/embeddings', (exchange) => answerEmbeddings(api, exchange)],
+    ['POST /v1/embeddings', api.generator.immediate((exchange) => answerEmbeddings(api, exchange))],
     ['POST /tokenize', (exchange) => answerTokenize(api, exchange)],
     ['POST /detokenize', (exchange) => answerDetokenize(api, exchange)],
   ];
 }
 
-function modelList({ models, maxModelLen, startedS }: ModelApi) {
-  const card = (id: string) => ({
+function modelList(api: ModelApi) {
+  return { object: 'list', data: api.models.map((id) => modelCard(api, id)) };
+}
+
+function modelCard({ maxModelLen, startedS }: ModelApi, id: string) {
+  return {
     id,
     object: 'model',
     created: startedS,
@@ -37,8 +46,11 @@ function modelList({ models, maxModelLen, startedS }: ModelApi) {
     parent: null,
     max_model_len: maxModelLen,
     permission: [],
-  });
-  return { object: 'list', data: models.map(card) };
+  };
+}
+
+function answerModel(api: ModelApi, { response, pathId }: Exchange): void {
+  answerJson(response, JSON.stringify(modelCard(api, readModel({ model: pathId }, api.models))));
 }
 
 function answerEmbeddings(api: ModelApi, { response, body }: Exchange): void {
@@ -56,6 +68,8 @@ function answerEmbeddings(api: ModelApi, { response, body }: Exchange): void {
   };
   const data = texts.map((text, index) => ({ index, object: 'embedding', embedding: encode(embed(text, dimensions)) }));
   const created = Math.floor(Date.now() / 1000);
+  const cost = { promptTokens, completionTokens: 0, cachedTokens: 0 };
+  api.totals.add({ model, part: 'neutral', outcome: 'finished' }, cost);
   answerJson(response, JSON.stringify({ id: `embd-${randomUUID()}`, object: 'list', created, model, data, usage }));
 }
 

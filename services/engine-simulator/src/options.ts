@@ -99,7 +99,7 @@ export type SimulatorValues = OptionValues<readonly [typeof simulatorOptions]>;
 
 export const options = defineService({
   name: 'engine-simulator',
-  description: 'An OpenAI-compatible engine without a GPU, with faults on demand',
+  description: 'An engine without a GPU that speaks the APIs of vLLM, with faults on request',
   groups: [simulatorOptions],
   check: mistakes,
 });

@@ -257,6 +257,56 @@ test('requests can be looked at, the last ones', async () => {
   assert.equal(recorded[0].path, '/v1/chat/completions');
 });
 
+test('totals are what the answers say they cost, by model; what was given up counts apart', async () => {
+  await using engine = await startService('engine-simulator', [...quick, '--model', 'a,b']);
+  const { url } = engine;
+  const usage = async (response: Promise<Response>) => (await json(await response)).usage;
+  const chats = [
+    await usage(post(url, { messages, n: 3, model: 'a' })),
+    await usage(post(url, { messages, model: 'a' })),
+  ];
+  const embeddings = await usage(post(url, { input: ['x', 'yy'], model: 'a' }, { path: '/v1/embeddings' }));
+  const message = await usage(post(url, { messages, model: 'b', max_tokens: 5 }, { path: '/v1/messages' }));
+  const response = await usage(post(url, { input: 'hello', model: 'b' }, { path: '/v1/responses' }));
+  const cut = post(url, { messages, model: 'b', stream: true }, { headers: { 'x-sim-cut-after': '3' } });
+  await assert.rejects(cut.then((answer) => answer.text()));
+  assert.equal((await post(url, { messages, model: 'b' }, { headers: { 'x-sim-status': '500' } })).status, 500);
+
+  const promptTokens = chats[0].prompt_tokens;
+  const totals = (await json(await fetch(`${url}/simulator/state`))).totals;
+  const sum = (numbers: number[]) => numbers.reduce((before, number) => before + number, 0);
+  const none = { requests: 0, promptTokens: 0, completionTokens: 0, cachedTokens: 0 };
+  assert.deepEqual(totals, [
+    {
+      model: 'a',
+      part: 'neutral',
+      finished: {
+        requests: 3,
+        promptTokens: sum([...chats, embeddings].map(({ prompt_tokens: tokens }) => tokens)),
+        completionTokens: sum(chats.map(({ completion_tokens: tokens }) => tokens)),
+        cachedTokens: 0,
+      },
+      unfinished: none,
+    },
+    {
+      model: 'b',
+      part: 'neutral',
+      finished: {
+        requests: 2,
+        promptTokens: message.input_tokens + response.input_tokens,
+        completionTokens: message.output_tokens + response.output_tokens,
+        cachedTokens: 0,
+      },
+      unfinished: { requests: 2, promptTokens, completionTokens: 3, cachedTokens: 0 },
+    },
+  ]);
+  const metrics = await readMetrics(`${url}/metrics`);
+  for (const { model, finished } of totals) {
+    assert.equal(metrics.value('vllm:prompt_tokens_total', { model_name: model }), finished.promptTokens);
+    assert.equal(metrics.value('vllm:generation_tokens_total', { model_name: model }), finished.completionTokens);
+  }
+});
+
 test('SIGTERM lets a stream finish', async () => {
   await using engine = await startService('engine-simulator', [...quick, '--inter-token-ms', '20']);
   const response = await post(engine.url, { messages, stream: true, max_tokens: 20 });

@@ -28,7 +28,7 @@ export async function start(
             name: values.name || 'kv',
             keepAliveMs: values.keepAliveMs,
             async prefill(exchange) {
-              await ranks[0]?.prefill(exchange);
+              await ranks[0]?.generator.prefill(exchange);
             },
           }),
         );

@@ -1,6 +1,7 @@
 import { answerJson, type Handler } from './exchange.ts';
 import type { Rank } from './rank.ts';
 import { Refusal } from './refusal.ts';
+import type { Tally } from './totals.ts';
 
 /** Health and metrics as vLLM has them, and `/simulator/…` for those who test with the simulator. */
 export function stateRoutes(rank: Rank): [string, Handler][] {
@@ -34,24 +35,39 @@ export function stateRoutes(rank: Rank): [string, Handler][] {
     [
       'GET /simulator/state',
       ({ response }) => {
-        const { running, waiting } = rank.slots;
-        const transfers = rank.waitingTransfers;
-        answerJson(response, JSON.stringify({ name: rank.name, running, waiting, transfers, ...rank.counts }));
+        const { name, engine, generator, totals, waitingTransfers: transfers } = rank;
+        const { running, waiting } = engine;
+        const { requests, abandoned } = generator;
+        const counts = {
+          requests,
+          promptTokens: totals.sum('finished', 'promptTokens'),
+          generationTokens: totals.sum('finished', 'completionTokens'),
+          succeeded: totals.sum('finished', 'requests'),
+          abandoned,
+          totals: totals.rows,
+        };
+        answerJson(response, JSON.stringify({ name, running, waiting, transfers, ...counts }));
       },
     ],
-    ['GET /simulator/requests', ({ response }) => answerJson(response, JSON.stringify(rank.recorded))],
+    ['GET /simulator/requests', ({ response }) => answerJson(response, JSON.stringify(rank.generator.recorded))],
   ];
 }
 
-function metricsText({ slots, counts, models, rank }: Rank): string {
-  const labels = `{engine="${rank}",model_name="${models[0]?.replace(/["\\\n]/g, '\\$&') ?? ''}"}`;
-  const metric = (name: string, type: 'gauge' | 'counter', value: number) =>
-    `# TYPE vllm:${name} ${type}\nvllm:${name}${labels} ${value}\n`;
+function metricsText({ engine, totals, models, rank }: Rank): string {
+  const labelled = (model: string) => `{engine="${rank}",model_name="${model.replace(/["\\\n]/g, '\\$&')}"}`;
+  const metric = (name: string, type: 'gauge' | 'counter', values: readonly (readonly [string, number])[]) =>
+    [
+      `# TYPE vllm:${name} ${type}\n`,
+      ...values.map(([model, value]) => `vllm:${name}${labelled(model)} ${value}\n`),
+    ].join('');
+  // What an engine has as a whole it gives the name of its first model.
+  const whole = (value: number) => [[models[0] ?? '', value]] as const;
+  const byModel = (count: keyof Tally) => models.map((model) => [model, totals.sum('finished', count, model)] as const);
   return [
-    metric('num_requests_running', 'gauge', slots.running),
-    metric('num_requests_waiting', 'gauge', slots.waiting),
-    metric('prompt_tokens_total', 'counter', counts.promptTokens),
-    metric('generation_tokens_total', 'counter', counts.generationTokens),
-    metric('request_success_total', 'counter', counts.succeeded),
+    metric('num_requests_running', 'gauge', whole(engine.running)),
+    metric('num_requests_waiting', 'gauge', whole(engine.waiting)),
+    metric('prompt_tokens_total', 'counter', byModel('promptTokens')),
+    metric('generation_tokens_total', 'counter', byModel('completionTokens')),
+    metric('request_success_total', 'counter', byModel('requests')),
   ].join('');
 }

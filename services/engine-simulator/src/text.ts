@@ -58,6 +58,11 @@ export function answerTokens(seed: number, count: number): string[] {
   return tokens;
 }
 
+/** JSON as the tokens of an answer, of up to four characters each. */
+export function jsonTokens(json: string): string[] {
+  return json.match(/.{1,4}/gsu) ?? [];
+}
+
 /** A unit vector that depends on nothing but the text. */
 export function embed(text: string, dimensions: number): number[] {
   let state = seedOf(text);

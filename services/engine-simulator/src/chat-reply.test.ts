@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Kind, readGeneration } from './generation.ts';
-import { replyFormat } from './reply.ts';
+import { chatReply } from './chat-reply.ts';
+import { type Generation, readGeneration } from './generation.ts';
 
 const limits = { models: ['m'], maxModelLen: 1000, responseTokens: 8 };
+
+function reply(generation: Generation) {
+  return chatReply(generation, { id: 'id-1', createdS: 1, computed: { cachedTokens: undefined } });
+}
 
 interface Chunk {
   readonly id: string;
@@ -17,10 +21,10 @@ interface Chunk {
   readonly usage?: { completion_tokens: number; total_tokens: number } | null;
 }
 
-function replies(kind: Kind, body: object) {
+function replies(kind: 'chat' | 'completion', body: object) {
   const read = (extra: object) => readGeneration(kind, JSON.stringify({ ...body, ...extra }), limits);
-  const unary = JSON.parse(replyFormat(read({ stream: false, stream_options: null }), 'id-1', 1).unary());
-  const format = replyFormat(read({ stream: true }), 'id-1', 1);
+  const unary = JSON.parse(reply(read({ stream: false, stream_options: null })).unary());
+  const format = reply(read({ stream: true }));
   const steps = Array.from({ length: format.steps }, (_, step) => format.step(step));
   const events = [...format.opening(), ...steps.flat(), ...format.closing()];
   assert.equal(events.pop(), 'data: [DONE]\n\n');
@@ -32,7 +36,7 @@ function replies(kind: Kind, body: object) {
 }
 
 test('a stream adds up to the unary answer, for chats and completions and each choice', () => {
-  const bodies: [Kind, object][] = [
+  const bodies: ['chat' | 'completion', object][] = [
     ['chat', { messages: [{ role: 'user', content: 'x' }], n: 3, max_tokens: 5 }],
     ['chat', { messages: [{ role: 'user', content: 'x' }], n: 2, stop: ' a' }],
     ['completion', { prompt: ['x', 'y', 'z'], max_tokens: 5 }],
@@ -73,6 +77,6 @@ test('usage comes last when asked for, and with every chunk when asked for conti
 
 test('big integers in kv_transfer_params are written as they are', () => {
   const generation = readGeneration('completion', '{"prompt":"x"}', limits);
-  const text = replyFormat(generation, 'id', 1).unary({ remote_block_ids: [9_007_199_254_740_993n] });
+  const text = reply(generation).unary({ remote_block_ids: [9_007_199_254_740_993n] });
   assert.match(text, /"kv_transfer_params":\{"remote_block_ids":\[9007199254740993\]\}/);
 });
