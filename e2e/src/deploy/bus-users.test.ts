@@ -203,6 +203,47 @@ describe('the users of NATS', () => {
   });
 });
 
+/** What docs/security.md says to do to users.conf for `--namespace acme`. */
+function underNamespace(config: string): string {
+  const [, command = ''] =
+    /^sed -E '(.+)' /m.exec(readFileSync(join(deployFolder, '../docs/security.md'), 'utf8')) ?? [];
+  const changes = command.split(';').map((change) => /^\s*s\/(.+)\/(.+)\/g$/.exec(change));
+  assert.equal(changes.length, 3);
+  return changes.reduce(
+    (text, change) => text.replaceAll(new RegExp(change?.[1] ?? '', 'g'), (change?.[2] ?? '').replaceAll('\\1', '$1')),
+    config,
+  );
+}
+
+describe('the users of NATS under a namespace', () => {
+  it('are enough for an installation with that namespace, and of no use to one without', async () => {
+    await using stack = new AsyncDisposableStack();
+    const config = underNamespace(text).replaceAll(/\$NATS_\w+/g, 'secret');
+    const nats = stack.use(await startNats({ config }));
+    const engine = stack.use(await startEngine());
+    const own: Partial<Record<User, string[]>> = {
+      ingress: ['--fallback-retry-queue-enabled'],
+      discovery: ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.endpoint],
+    };
+    const env = { LLM_GATEWAY_NATS_PASSWORD: 'secret', LLM_GATEWAY_NAMESPACE: 'acme' };
+    const login = (user: User) => ['--nats-servers', nats.url, '--nats-user', user, '--drain-delay-ms', '0'];
+    const running = await Promise.all(
+      services.map(async (user) =>
+        stack.use(await startService(user, [...login(user), ...(own[user] ?? [])], { env })),
+      ),
+    );
+    const ingress = running[services.indexOf('ingress')];
+    assert.equal((await post(ingress?.url ?? '', chat())).status, 200);
+    assert.equal((await ingress?.metrics())?.value('llm_gateway_degraded'), 0);
+    const refusals = running
+      .flatMap((service) => service.logs())
+      .filter(({ msg }) => String(msg).startsWith('NATS refused'));
+    assert.deepEqual(refusals, []);
+    const commands = [`SUB ${instancesChanged} 1`, `PUB ${routeDecide} 0\r\n`];
+    assert.equal((await violations(nats.port, 'router', commands)).length, 2);
+  });
+});
+
 interface Connection {
   readonly authorized_user: string;
   readonly subscriptions_list_detail?: readonly { readonly subject: string; readonly qgroup?: string }[];

@@ -57,11 +57,11 @@ export class Link {
   #unconfirmedBytes = 0;
   #confirming = false;
 
-  constructor(connection: NatsConnection, name: string, observer: BusObserver) {
+  /** @param inbox the subjects under which replies come */
+  constructor(connection: NatsConnection, inbox: string, observer: BusObserver) {
     this.#connection = connection;
     this.#observer = observer;
-    // An inbox per service, so that permissions can keep services out of each other's replies.
-    this.#inbox = `${createInbox(`_INBOX.${name}`)}.`;
+    this.#inbox = `${createInbox(inbox)}.`;
     this.subscribe(`${this.#inbox}*`, undefined, (message) => this.#settle(message));
   }
 

@@ -47,17 +47,26 @@ export function connectNats(settings: BusSettings, options: NatsOptions): Bus {
   return new NatsBus(settings, options);
 }
 
-/** Something to be subscribed to on each connection. */
-interface Registration {
+/** Where messages come. */
+interface Place {
+  /** As the server knows it. */
   readonly subject: string;
+  /** As the catalogue of messages knows it. */
+  readonly name: string;
   readonly queue: string | undefined;
+}
+
+/** Something to be subscribed to on each connection. */
+interface Registration extends Place {
   receive(message: Msg, link: Link): void;
   current: NatsSubscription | undefined;
 }
 
 class NatsBus implements Bus {
   readonly #dialer: Dialer;
-  readonly #name: string;
+  /** Before every subject, queue group and inbox. */
+  readonly #prefix: string;
+  readonly #inbox: string;
   readonly #observer: BusObserver;
   readonly #drainTimeoutMs: number;
   readonly #card: ServiceCard;
@@ -69,17 +78,24 @@ class NatsBus implements Bus {
   #disposal: Promise<void> | undefined;
 
   constructor(settings: BusSettings, options: NatsOptions) {
+    const { namespace = '' } = settings;
+    this.#prefix = namespace === '' ? '' : `${namespace}.`;
+    // An inbox per service, so that permissions can keep services out of each other's replies.
+    this.#inbox = `${this.#prefix}_INBOX.${options.name}`;
+    // The services protocol allows no dot in a name, and has subjects of its own for all who share the servers.
+    const name = namespace === '' ? options.name : `${namespace.replaceAll('.', '-')}-${options.name}`;
     this.#dialer = new Dialer(settings, {
-      name: options.name,
+      name,
       connectTimeoutMs: options.connectTimeoutMs ?? defaultConnectTimeoutMs,
       pingIntervalMs: options.pingIntervalMs ?? defaultPingIntervalMs,
     });
-    this.#name = options.name;
     this.#observer = options.observer ?? {};
     this.#drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
-    this.#card = new ServiceCard(options.name, options.version ?? '0.0.0');
+    this.#card = new ServiceCard(name, options.version ?? '0.0.0', namespace);
     for (const [subject, answer] of options.listed === false ? [] : this.#card.answers()) {
-      this.#register(subject, undefined, (message, link) => link.reply(message, Buffer.from(answer())));
+      this.#register({ subject, name: subject, queue: undefined }, (message, link) => {
+        link.reply(message, Buffer.from(answer()));
+      });
     }
     void this.#stayConnected();
   }
@@ -89,7 +105,7 @@ class NatsBus implements Bus {
   }
 
   async request<Q, R>(message: RequestMessage<Q, R>, query: Q, options: RequestOptions): Promise<R> {
-    const subject = subjectOf(message, options.owner);
+    const subject = this.#subjectOf(message, options.owner);
     if (options.signal?.aborted) throw askerLeft(subject, options.signal.reason);
     if (this.#link === undefined) throw unavailable(subject);
     const reply = await this.#link.request(subject, message.query.encode(query), options);
@@ -101,9 +117,10 @@ class NatsBus implements Bus {
     handler: (query: Q, context: RespondContext) => R | Promise<R>,
     options: { readonly owner?: string | undefined } = {},
   ): Subscription {
-    const endpoint = new Endpoint(subjectOf(message, options.owner), queueGroup);
+    const name = namedFor(message.subject, options.owner);
+    const endpoint = new Endpoint(name, { subject: this.#prefix + name, queue: this.#queue });
     this.#card.add(endpoint);
-    const registered = this.#register(endpoint.subject, queueGroup, (request, link) => {
+    const registered = this.#register(endpoint, (request, link) => {
       const answering = new Answering(request, link, endpoint);
       try {
         const answer = handler(message.query.decode(request.data), answering);
@@ -127,7 +144,7 @@ class NatsBus implements Bus {
   }
 
   #failed(answering: Answering, error: unknown): void {
-    this.#observer.handlerFailed?.(answering.subject, error);
+    this.#observer.handlerFailed?.(answering.name, error);
     answering.fail(responderFailure(answering.subject, error));
   }
 
@@ -137,7 +154,7 @@ class NatsBus implements Bus {
 
   subscribe<P>(message: EventMessage<P>, handler: (payload: P) => void): Subscription {
     let open = true;
-    const registered = this.#register(message.subject, undefined, (event) => {
+    const registered = this.#register(this.#placeOf(message, undefined), (event) => {
       if (open) handler(message.payload.decode(event.data));
     });
     return subscription(() => {
@@ -151,7 +168,7 @@ class NatsBus implements Bus {
   }
 
   consume<P>(message: JobMessage<P>, handler: (payload: P, body: Uint8Array) => void): Subscription {
-    return this.#register(message.subject, queueGroup, (job) => {
+    return this.#register(this.#placeOf(message, this.#queue), (job) => {
       const { payload, body } = decodeJob(message.payload, job.data);
       handler(payload, body);
     });
@@ -173,11 +190,23 @@ class NatsBus implements Bus {
     if (this.#link === undefined) return 'disconnected';
     // Before the bytes are made: jobs are large, and there is a reason why there are too many.
     if (this.#link.isFull) return 'backlog';
-    return this.#link.publish(subject, encode());
+    return this.#link.publish(this.#prefix + subject, encode());
   }
 
-  #register(subject: string, queue: string | undefined, receive: (message: Msg, link: Link) => void): Subscription {
-    const registration: Registration = { subject, queue, receive, current: undefined };
+  get #queue(): string {
+    return this.#prefix + queueGroup;
+  }
+
+  #subjectOf(message: { readonly subject: string }, owner?: string): string {
+    return this.#prefix + namedFor(message.subject, owner);
+  }
+
+  #placeOf(message: { readonly subject: string }, queue: string | undefined): Place {
+    return { subject: this.#subjectOf(message), name: message.subject, queue };
+  }
+
+  #register({ subject, name, queue }: Place, receive: (message: Msg, link: Link) => void): Subscription {
+    const registration: Registration = { subject, name, queue, receive, current: undefined };
     this.#registrations.add(registration);
     if (this.#link !== undefined) this.#attach(registration, this.#link);
     return subscription(() => {
@@ -187,12 +216,12 @@ class NatsBus implements Bus {
   }
 
   #attach(registration: Registration, link: Link): void {
-    const { subject, queue } = registration;
+    const { subject, name, queue } = registration;
     registration.current = link.subscribe(subject, queue, (message) => {
       try {
         registration.receive(message, link);
       } catch (error) {
-        this.#observer.handlerFailed?.(subject, error);
+        this.#observer.handlerFailed?.(name, error);
       }
     });
   }
@@ -239,7 +268,7 @@ class NatsBus implements Bus {
       await connection.close();
       return;
     }
-    const link = new Link(connection, this.#name, this.#observer);
+    const link = new Link(connection, this.#inbox, this.#observer);
     for (const registration of this.#registrations) this.#attach(registration, link);
     this.#link = link;
     this.#observer.connected?.(link.server);
@@ -284,6 +313,8 @@ class NatsBus implements Bus {
 /** One request in a responder's hands. */
 class Answering implements RespondContext {
   readonly subject: string;
+  /** The subject as the catalogue of messages knows it. */
+  readonly name: string;
   readonly #message: Msg;
   readonly #link: Link;
   readonly #endpoint: Endpoint;
@@ -292,6 +323,7 @@ class Answering implements RespondContext {
 
   constructor(message: Msg, link: Link, endpoint: Endpoint) {
     this.subject = endpoint.subject;
+    this.name = endpoint.name;
     this.#message = message;
     this.#link = link;
     this.#endpoint = endpoint;
@@ -328,6 +360,6 @@ class Answering implements RespondContext {
   }
 }
 
-function subjectOf(message: { readonly subject: string }, owner: string | undefined): string {
-  return owner === undefined ? message.subject : ownedSubject(message.subject, owner);
+function namedFor(subject: string, owner: string | undefined): string {
+  return owner === undefined ? subject : ownedSubject(subject, owner);
 }

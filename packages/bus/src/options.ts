@@ -19,8 +19,10 @@ export const busOptions = {
   'nats-tls-key-file': { type: 'string', default: '', description: 'Key of the client certificate for NATS' },
 } as const;
 
-/** The values of `busOptions`. */
+/** The values of `busOptions`, and of `--namespace`. */
 export interface BusSettings {
+  /** Stands before every subject, so that installations can share NATS servers; empty: nothing does. */
+  readonly namespace?: string;
   readonly natsServers: string;
   readonly natsUser?: string;
   readonly natsPassword?: string;

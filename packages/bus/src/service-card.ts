@@ -14,8 +14,9 @@ export class ServiceCard {
   readonly #started = new Date().toISOString();
   readonly #endpoints = new Set<Endpoint>();
 
-  constructor(name: string, version: string) {
-    this.#identity = { name, id: randomUUID(), version, metadata: {} };
+  constructor(name: string, version: string, namespace: string) {
+    const metadata = namespace === '' ? {} : { namespace };
+    this.#identity = { name, id: randomUUID(), version, metadata };
   }
 
   add(endpoint: Endpoint): void {
@@ -43,7 +44,7 @@ export class ServiceCard {
   }
 
   #info(): object {
-    const endpoints = [...this.#endpoints].map(({ name, subject, queue }) => ({ name, subject, queue_group: queue }));
+    const endpoints = [...this.#endpoints].map((endpoint) => endpoint.info());
     return { type: 'io.nats.micro.v1.info_response', ...this.#identity, description: '', endpoints };
   }
 
@@ -55,6 +56,7 @@ export class ServiceCard {
 
 /** One subject that a service answers, and how often it did. */
 export class Endpoint {
+  /** The subject as the catalogue of messages knows it. */
   readonly name: string;
   readonly subject: string;
   readonly queue: string;
@@ -63,11 +65,16 @@ export class Endpoint {
   #lastError = '';
   #busyMs = 0;
 
-  constructor(subject: string, queue: string) {
+  constructor(name: string, { subject, queue }: { readonly subject: string; readonly queue: string }) {
+    this.name = name;
     this.subject = subject;
     this.queue = queue;
+  }
+
+  info(): object {
     // The services protocol allows letters, digits, `-` and `_` in a name.
-    this.name = subject.replace(/^gw\.v1\./, '').replaceAll(/[^\w-]/g, '-');
+    const name = this.name.replace(/^gw\.v1\./, '').replaceAll(/[^\w-]/g, '-');
+    return { name, subject: this.subject, queue_group: this.queue };
   }
 
   count(durationMs: number, error?: string): void {
@@ -81,9 +88,7 @@ export class Endpoint {
   stats(): object {
     const nanoseconds = Math.round(this.#busyMs * 1e6);
     return {
-      name: this.name,
-      subject: this.subject,
-      queue_group: this.queue,
+      ...this.info(),
       num_requests: this.#requests,
       num_errors: this.#errors,
       last_error: this.#lastError,
