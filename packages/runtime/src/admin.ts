@@ -1,4 +1,5 @@
-import { fastify } from 'fastify';
+import type { ServerResponse } from 'node:http';
+import { InternalServer } from './internal-server.ts';
 import type { Metrics } from './metrics.ts';
 
 export interface AdminServer extends AsyncDisposable {
@@ -8,9 +9,11 @@ export interface AdminServer extends AsyncDisposable {
 /** Why a process is not ready, for whoever looks at `/readyz`. */
 export type Readiness = 'ready' | 'starting' | 'not_ready' | 'draining';
 
+const answerTimeoutMs = 5000;
+
 /**
- * Serves `/healthz` (200 as long as the process answers), `/readyz` (200 or 503) and `/metrics`.
- * Rejects when the address cannot be bound. Disposing closes every connection to it.
+ * Serves `/healthz` (200 as long as the process answers), `/readyz` (200 or 503) and `/metrics`, to requests without a
+ * body. Rejects when the address cannot be bound. Disposing closes every connection to it.
  */
 export async function startAdmin(options: {
   host: string;
@@ -18,16 +21,35 @@ export async function startAdmin(options: {
   metrics: Metrics;
   readiness(): Readiness;
 }): Promise<AdminServer> {
-  // A scraper's idle connection must not hold up the end of the process.
-  const server = fastify({ logger: false, forceCloseConnections: true });
-  server.get('/healthz', () => ({ status: 'ok' }));
-  server.get('/readyz', (_request, reply) => {
-    const status = options.readiness();
-    return reply.code(status === 'ready' ? 200 : 503).send({ status });
+  const { metrics, readiness } = options;
+  const server = new InternalServer({
+    answerTimeoutMs,
+    handle({ method, url = '' }, response) {
+      const path = method === 'GET' || method === 'HEAD' ? url.split('?', 1)[0] : '';
+      if (path === '/healthz') {
+        answer(response, { status: 200, type: json, text: JSON.stringify({ status: 'ok' }) });
+      } else if (path === '/readyz') {
+        const status = readiness();
+        answer(response, { status: status === 'ready' ? 200 : 503, type: json, text: JSON.stringify({ status }) });
+      } else if (path === '/metrics') {
+        void metrics.text().then(
+          (text) => answer(response, { status: 200, type: metrics.contentType, text }),
+          () => response.destroy(),
+        );
+      } else {
+        answer(response, { status: 404, type: json, text: JSON.stringify({ status: 'not_found' }) });
+      }
+    },
   });
-  server.get('/metrics', async (_request, reply) =>
-    reply.type(options.metrics.contentType).send(await options.metrics.text()),
-  );
-  const address = await server.listen({ host: options.host, port: options.port, listenTextResolver: (text) => text });
-  return { address, [Symbol.asyncDispose]: () => server.close() };
+  const { url } = await server.listen(options);
+  return { address: url, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() };
+}
+
+const json = 'application/json; charset=utf-8';
+
+function answer(
+  response: ServerResponse,
+  { status, type, text }: { status: number; type: string; text: string },
+): void {
+  response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(text) }).end(text);
 }

@@ -1,6 +1,8 @@
 export type { Logger } from 'pino';
 export { advertisedHost } from './advertised-host.ts';
 export { internalOptions } from './internal-options.ts';
+export { InternalServer, type InternalServerOptions } from './internal-server.ts';
+export { listen } from './listen.ts';
 export {
   boundedLabel,
   type CollectSeries,

@@ -1,33 +1,26 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import { type FastifyInstance, fastify } from 'fastify';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { InternalServer } from '@llm-gateway/runtime';
 
 /** A client's head within its ingress's limit, and what the ingress adds to it. */
 const maxHeaderBytes = 256 * 1024;
+/** An ingress has the whole body when it comes. */
+const requestTimeoutMs = 60_000;
+const jobPath = /^\/jobs\/([^/?]+)$/;
 
-/** The HTTP listener for jobs: `POST /jobs/<id>`. Whatever else is asked finds nothing. */
+/**
+ * The HTTP listener for jobs: `POST /jobs/<id>`. Whatever else is asked finds nothing. The job itself reads its body, raw
+ * and bounded, and how many answers there are is bounded by the places of the worker.
+ */
 export function jobSurface(
   serve: (id: string, request: IncomingMessage, response: ServerResponse) => Promise<void>,
-): FastifyInstance {
-  const app = fastify({
-    logger: false,
-    exposeHeadRoutes: false,
-    return503OnClosing: false,
-    forceCloseConnections: false,
-    serverFactory: (handler) => {
-      const server = createServer({ maxHeaderSize: maxHeaderBytes, noDelay: true }, (request, response) =>
-        handler(request, response),
-      );
-      server.maxHeadersCount = 0;
-      return server;
+): InternalServer {
+  return new InternalServer({
+    maxHeaderBytes,
+    body: { timeoutMs: requestTimeoutMs },
+    handle(request, response) {
+      const [, id] = jobPath.exec(request.url ?? '') ?? [];
+      if (request.method === 'POST' && id !== undefined) void serve(id, request, response);
+      else response.writeHead(404, { connection: 'close' }).end();
     },
   });
-  // Bodies are read by the job itself, raw and bounded.
-  app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', (_request, _payload, done) => done(null));
-  app.post<{ Params: { id: string } }>('/jobs/:id', (request, reply) => {
-    reply.hijack();
-    void serve(request.params.id, request.raw, reply.raw);
-  });
-  app.setNotFoundHandler((_request, reply) => reply.code(404).send());
-  return app;
 }

@@ -1,6 +1,4 @@
 import { readFileSync } from 'node:fs';
-import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import type { Bus } from '@llm-gateway/bus';
 import { originOf } from '@llm-gateway/http1';
 import { routeTable } from '@llm-gateway/routing';
@@ -43,14 +41,12 @@ export async function start(
   );
   declareGauges(metrics, worker.places, () => worker.oldestMs);
 
-  const app = jobSurface((id, request, response) => worker.serve(id, request, response));
-  parts.defer(() => app.close());
-  await app.listen({ host: options.internalHost, port: options.internalPort });
   // Last in, first out: connections are cut before what their jobs use goes away.
-  parts.defer(() => app.server.closeAllConnections());
+  const surface = parts.use(jobSurface((id, request, response) => worker.serve(id, request, response)));
+  const { port } = await surface.listen({ host: options.internalHost, port: options.internalPort });
 
   const host = advertisedHost({ advertiseHost: options.advertiseHost, listenHost: options.internalHost });
-  const url = originOf({ host, port: portOf(app.server) });
+  const url = originOf({ host, port });
   worker.open(url);
   parts.defer(() => worker.close());
   // A job that waits is better off elsewhere from the moment on that this process is to end.
@@ -65,8 +61,4 @@ export async function start(
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
-}
-
-function portOf(server: Server): number {
-  return (server.address() as AddressInfo).port;
 }

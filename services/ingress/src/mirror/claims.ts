@@ -1,7 +1,6 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto';
-import type { Server } from 'node:http';
-import { claimHolderHeader, errorBody } from '@llm-gateway/protocol';
-import { type FastifyInstance, fastify } from 'fastify';
+import { claimHolderHeader } from '@llm-gateway/protocol';
+import { InternalServer } from '@llm-gateway/runtime';
 
 /** A body that waits to be fetched, once, by whoever has the token. */
 interface Claim {
@@ -80,23 +79,35 @@ export class ClaimPool implements Disposable {
 }
 
 const bearer = /^Bearer (\S+)$/i;
+const claimPath = /^\/claims\/(\d+)$/;
 
-/** The internal listener of the ingress of that name: `GET /claims/<copy>` with the token, and nothing else. */
-export function claimSurface(pool: ClaimPool, ingress: string): FastifyInstance<Server> {
-  const app = fastify({ logger: false, exposeHeadRoutes: false, forceCloseConnections: true });
-  const nothing = errorBody('not_found', 'there is nothing here');
-  app.get<{ Params: { copy: string } }>('/claims/:copy', (request, reply) => {
-    const copy = Number(request.params.copy);
-    const [, token = ''] = bearer.exec(request.headers.authorization ?? '') ?? [];
-    const body = pool.take(copy, token, () => reply.raw.destroy());
-    if (body === null) return reply.code(404).send(nothing);
-    // Held while it is under way: a slow reader must not make room for more than the pool may hold.
-    reply.raw.on('close', () => pool.release(copy));
-    return reply.headers({ 'content-type': 'application/octet-stream', [claimHolderHeader]: ingress }).send(body);
+/**
+ * The internal listener of the ingress of that name: `GET /claims/<copy>` with the token, and nothing else. It takes no
+ * request bodies.
+ */
+export function claimSurface(pool: ClaimPool, ingress: string): InternalServer {
+  return new InternalServer({
+    // No limit on the time of an answer: the pool cuts those that take too long.
+    handle(request, response) {
+      const [, copy] = claimPath.exec(request.url ?? '') ?? [];
+      const [, token] = bearer.exec(request.headers.authorization ?? '') ?? [];
+      const body =
+        request.method === 'GET' && copy !== undefined && token !== undefined
+          ? pool.take(Number(copy), token, () => response.destroy())
+          : null;
+      if (body === null) {
+        response.writeHead(404, { connection: 'close' }).end();
+        return;
+      }
+      // Held while it is under way: a slow reader must not make room for more than the pool may hold.
+      response.on('close', () => pool.release(Number(copy)));
+      response
+        .writeHead(200, {
+          'content-type': 'application/octet-stream',
+          'content-length': body.length,
+          [claimHolderHeader]: ingress,
+        })
+        .end(body);
+    },
   });
-  app.setNotFoundHandler((_request, reply) => reply.code(404).send(nothing));
-  app.setErrorHandler((_error, _request, reply) =>
-    reply.code(400).send(errorBody('invalid_request', 'the request is not valid')),
-  );
-  return app;
 }

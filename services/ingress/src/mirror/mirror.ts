@@ -1,4 +1,3 @@
-import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Announcer, announce, type Bus } from '@llm-gateway/bus';
 import { type FlatHeaders, originOf } from '@llm-gateway/http1';
@@ -92,11 +91,9 @@ export class Mirror implements AsyncDisposable {
   }
 
   async #listen(options: MirrorOptions): Promise<void> {
-    const surface = claimSurface(this.#pool, this.#parts.ingress);
-    this.#owned.defer(() => surface.close());
-    await surface.listen({ host: options.internalHost, port: options.internalPort });
-    const { port } = surface.server.address() as AddressInfo;
-    this.address = originOf({ host: options.internalHost, port });
+    const surface = this.#owned.use(claimSurface(this.#pool, this.#parts.ingress));
+    const { url, port } = await surface.listen({ host: options.internalHost, port: options.internalPort });
+    this.address = url;
     const host = advertisedHost({ advertiseHost: options.advertiseHost, listenHost: options.internalHost });
     this.#origin = originOf({ host, port });
     const { bus, ingress } = this.#parts;
