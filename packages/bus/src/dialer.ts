@@ -57,12 +57,13 @@ export class Dialer {
   }
 }
 
-/** Reads the credentials file each time, so that it can be rotated; the client does the same with those of TLS. */
+/** Reads the credentials file and the secrets each time, so that they can be rotated; the client does the same with the files of TLS. */
 async function logIn(settings: BusSettings): Promise<NodeConnectionOptions> {
-  const { natsUser, natsPassword = '', natsToken, natsCredsFile } = settings;
+  const { natsUser, natsCredsFile } = settings;
+  const token = settings.natsToken?.();
   return {
-    ...(natsUser && { user: natsUser, pass: natsPassword }),
-    ...(natsToken && { token: natsToken }),
+    ...(natsUser && { user: natsUser, pass: settings.natsPassword?.() ?? '' }),
+    ...(token && { token }),
     ...(natsCredsFile && { authenticator: await credentials(natsCredsFile) }),
   };
 }

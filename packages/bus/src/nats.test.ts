@@ -308,18 +308,31 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
 
   test('tries on with the same password until the server takes it', async () => {
     await using server = await startNats({ users: [{ user: 'gateway', password: 'right' }] });
-    await using process = launch({ natsServers: server.url, natsUser: 'gateway', natsPassword: 'wrong' });
+    await using process = launch({ natsServers: server.url, natsUser: 'gateway', natsPassword: () => 'wrong' });
     // Twice the same answer makes the client give up for good unless it is told otherwise.
     await until(() => process.counts.connectFailed.length >= 3);
     assert.match(String(process.counts.connectFailed[0]), /authorization violation/i);
     assert.doesNotMatch(String(process.counts.connectFailed[0]), /wrong/);
-    await using good = launch({ natsServers: server.url, natsUser: 'gateway', natsPassword: 'right' });
+    await using good = launch({ natsServers: server.url, natsUser: 'gateway', natsPassword: () => 'right' });
     await reached(good.bus, true);
+  });
+
+  test('reads its password again at each connection', async () => {
+    const users = [{ user: 'gateway', password: 'old' }];
+    await using server = await startNats({ users });
+    let password = 'old';
+    await using process = launch({ natsServers: server.url, natsUser: 'gateway', natsPassword: () => password });
+    await reached(process.bus, true);
+    users.splice(0, 1, { user: 'gateway', password: 'new' });
+    await server.restart();
+    await until(() => process.counts.connectFailed.length > 0);
+    password = 'new';
+    await reached(process.bus, true);
   });
 
   test('logs in with a token', async () => {
     await using server = await startNats({ token: 'secret' });
-    await using process = launch({ natsServers: server.url, natsToken: 'secret' });
+    await using process = launch({ natsServers: server.url, natsToken: () => 'secret' });
     await reached(process.bus, true);
   });
 
@@ -335,7 +348,7 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
         },
       ],
     });
-    await using process = launch({ natsServers: server.url, natsUser: 'gateway', natsPassword: 'p' });
+    await using process = launch({ natsServers: server.url, natsUser: 'gateway', natsPassword: () => 'p' });
     await reached(process.bus, true);
     const startedMs = performance.now();
     await assert.rejects(process.bus.request(question, saying('x'), patient), hasCode('bus_unavailable'));

@@ -102,7 +102,7 @@ test('why NATS cannot be had is logged once for each reason, without a stack, an
   await using owned = new AsyncDisposableStack();
   const { host, counted, logged } = hostOf(owned);
   await nats.stop();
-  openBus({ natsServers: nats.url, natsUser: 'router', natsPassword: 'wrong-password' }, 'router', host);
+  openBus({ natsServers: nats.url, natsUser: 'router', natsPassword: () => 'wrong-password' }, 'router', host);
   await until(() => counted.length >= 3);
   await nats.start();
   await until(() => logged.length >= 2);
@@ -128,7 +128,7 @@ test('what NATS does not allow is logged once, and counted each time', async () 
   await using nats = await startNats({ users });
   await using owned = new AsyncDisposableStack();
   const { host, counted, logged } = hostOf(owned);
-  const bus = openBus({ natsServers: nats.url, natsUser: 'router', natsPassword: 'pw' }, 'router', host);
+  const bus = openBus({ natsServers: nats.url, natsUser: 'router', natsPassword: () => 'pw' }, 'router', host);
   await until(() => bus.connected);
   for (let at = 0; at < 50; at++) bus.publish(news, saying('x'));
   await assert.rejects(bus.request(question, saying('x'), { timeoutMs: 5_000 }), hasCode('bus_unavailable'));

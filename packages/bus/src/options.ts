@@ -1,4 +1,4 @@
-/** The flags every service on the bus has. The files are read again at each connection, so that they can be rotated. */
+/** The flags every service on the bus has. The files, also those of secrets, are read again at each connection, so that they can be rotated. */
 export const busOptions = {
   'nats-servers': {
     type: 'string',
@@ -7,8 +7,14 @@ export const busOptions = {
     validate: serversMistake,
   },
   'nats-user': { type: 'string', default: '', description: 'NATS user' },
-  'nats-password': { type: 'string', default: '', description: 'Password of the NATS user', secret: true },
-  'nats-token': { type: 'string', default: '', description: 'NATS token', secret: true },
+  'nats-password': {
+    type: 'string',
+    default: '',
+    description: 'Password of the NATS user',
+    secret: true,
+    reread: true,
+  },
+  'nats-token': { type: 'string', default: '', description: 'NATS token', secret: true, reread: true },
   'nats-creds-file': { type: 'string', default: '', description: 'NATS credentials file (user JWT and NKey seed)' },
   'nats-tls-ca-file': {
     type: 'string',
@@ -25,8 +31,9 @@ export interface BusSettings {
   readonly namespace?: string;
   readonly natsServers: string;
   readonly natsUser?: string;
-  readonly natsPassword?: string;
-  readonly natsToken?: string;
+  /** Read at each connection, as the token is. */
+  readonly natsPassword?: () => string;
+  readonly natsToken?: () => string;
   readonly natsCredsFile?: string;
   readonly natsTlsCaFile?: string;
   readonly natsTlsCertFile?: string;
@@ -38,11 +45,11 @@ export function busMistakes(settings: BusSettings): string[] {
   const mistakes: string[] = [];
   const ways = [
     settings.natsUser && '--nats-user',
-    settings.natsToken && '--nats-token',
+    settings.natsToken?.() && '--nats-token',
     settings.natsCredsFile && '--nats-creds-file',
   ].filter(Boolean);
   if (ways.length > 1) mistakes.push(`${ways.join(' and ')}: give one way to log in to NATS`);
-  if (settings.natsPassword && !settings.natsUser) mistakes.push('--nats-password: needs --nats-user');
+  if (settings.natsPassword?.() && !settings.natsUser) mistakes.push('--nats-password: needs --nats-user');
   if (Boolean(settings.natsTlsCertFile) !== Boolean(settings.natsTlsKeyFile)) {
     mistakes.push('--nats-tls-cert-file and --nats-tls-key-file: give both or neither');
   }

@@ -16,14 +16,14 @@ export interface StoreValues {
   readonly discoveryRedisHost: string;
   readonly discoveryRedisPort: number;
   readonly discoveryRedisUsername: string;
-  readonly discoveryRedisPassword: string;
+  readonly discoveryRedisPassword: () => string;
   readonly discoveryRedisSocketTimeout: number;
   readonly discoveryRedisRetryTimes: number;
   readonly discoveryRedisStatusTtlMs: number;
   readonly discoveryRedisRefreshIntervalMs: number;
   readonly discoveryEtcdEndpoints: string;
   readonly discoveryEtcdUsername: string;
-  readonly discoveryEtcdPassword: string;
+  readonly discoveryEtcdPassword: () => string;
   readonly discoveryEtcdTlsCaFile: string;
   readonly discoveryEtcdTlsCertFile: string;
   readonly discoveryEtcdTlsKeyFile: string;
@@ -81,7 +81,7 @@ function etcdSettings(values: StoreValues): EtcdSettings {
     namespace: values.namespace,
     urls: endpoints.urls,
     username: values.discoveryEtcdUsername,
-    password: () => values.discoveryEtcdPassword,
+    password: values.discoveryEtcdPassword,
     tls: etcdTls(values),
     dialTimeoutMs: values.discoveryEtcdDialTimeout * 1000,
   };

@@ -22,6 +22,7 @@ export const storeOptions = {
     type: 'string',
     default: '',
     secret: true,
+    reread: true,
     description: 'Redis password; sent only when set',
   },
   'discovery-redis-socket-timeout': {
@@ -60,7 +61,7 @@ export const storeOptions = {
     default: '',
     description: 'etcd user; sent only when user and password are both set',
   },
-  'discovery-etcd-password': { type: 'string', default: '', secret: true, description: 'etcd password' },
+  'discovery-etcd-password': { type: 'string', default: '', secret: true, reread: true, description: 'etcd password' },
   'discovery-etcd-tls-ca-file': {
     type: 'string',
     default: '',

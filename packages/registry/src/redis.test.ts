@@ -21,17 +21,9 @@ import type { StoreEvent } from './store.ts';
 
 const ttlMs = 60_000;
 
-function settings(port: number, login: { username?: string; password?: string } = {}) {
-  return {
-    namespace: '',
-    host: '127.0.0.1',
-    port,
-    username: '',
-    password: '',
-    socketTimeoutMs: 300,
-    retryTimes: 1,
-    ...login,
-  };
+function settings(port: number, { username = '', password = '' } = {}) {
+  const login = { username, password: () => password };
+  return { namespace: '', host: '127.0.0.1', port, ...login, socketTimeoutMs: 300, retryTimes: 1 };
 }
 
 function instance(podName: string, change: Partial<Instance> = {}): Instance {

@@ -9,7 +9,8 @@ export interface RedisSettings {
   readonly port: number;
   /** Empty: not sent. */
   readonly username: string;
-  readonly password: string;
+  /** Read at each connection. */
+  readonly password: () => string;
   /** For the connection, and for the answer to each command. */
   readonly socketTimeoutMs: number;
   /** How often a command is tried again when the connection failed. */
@@ -35,10 +36,13 @@ export class RedisStore implements Disposable {
       port: settings.port,
       family: 0,
       ...(settings.username !== '' && { username: settings.username }),
-      ...(settings.password !== '' && { password: settings.password }),
+      password: settings.password(),
       connectTimeout: settings.socketTimeoutMs,
       socketTimeout: settings.socketTimeoutMs,
-      retryStrategy: (times) => retryDelayMs(times, Math.random),
+      retryStrategy: (times) => {
+        this.#redis.options.password = settings.password();
+        return retryDelayMs(times, Math.random);
+      },
       // A master that was demoted keeps its connections, and refuses writes for ever; the address may lead to the new one by now.
       reconnectOnError: ({ message }) =>
         message.startsWith('READONLY') && performance.now() - this.#connectedAtMs > minConnectionMs,

@@ -18,6 +18,7 @@ export {
   allowedValues,
   defineService,
   environmentName,
+  flagsOf,
   flagTable,
   type OptionGroup,
   type OptionSpec,
@@ -28,4 +29,6 @@ export {
   type ServiceOptions,
 } from './option-table.ts';
 export { type Environment, type Parsed, parseOptions } from './parse-options.ts';
+export { Reasons } from './reasons.ts';
 export { type Parts, type Running, run, type Start } from './run.ts';
+export type { SecretReader } from './secrets.ts';

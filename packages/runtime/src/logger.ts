@@ -1,8 +1,6 @@
 import { type Logger, type LoggerOptions, pino } from 'pino';
 import { LogOutput } from './log-output.ts';
-
-/** Shorter values would be found in harmless words. */
-const minSecretLength = 4;
+import type { Secrets } from './secrets.ts';
 
 const secretFields = ['authorization', 'cookie', 'api_key', 'apiKey', 'password', 'token', 'secret'];
 const secretHeaders = ['authorization', 'proxy-authorization', 'cookie', 'api-key', 'x-api-key'];
@@ -20,11 +18,11 @@ export interface Log {
 /**
  * JSON lines on stdout, written within a tenth of a second and never waited for (see `LogOutput`); `onDropped` counts
  * those that could not be written. Fields that usually hold a credential are redacted, and so is each of `secrets`
- * (the secret options' values) wherever it appears, be it inside the message of a foreign error.
+ * (the secret options' values, those read from files since among them) wherever it appears, be it inside the message of a foreign error.
  */
 export function createLog(
   service: string,
-  options: { level: string; secrets: readonly string[]; onDropped(lines: number): void },
+  options: { level: string; secrets: Secrets; onDropped(lines: number): void },
 ): Log {
   const output = new LogOutput(1, {
     onDropped: options.onDropped,
@@ -34,27 +32,12 @@ export function createLog(
   return { logger, exit: (code) => output.exit(code) };
 }
 
-function loggerOptions(
-  service: string,
-  { level, secrets }: { level: string; secrets: readonly string[] },
-): LoggerOptions {
-  // The longest first: one may be a part of another.
-  const redacted = secrets
-    .filter((secret) => secret.length >= minSecretLength)
-    .sort((a, b) => b.length - a.length)
-    .map(jsonText);
+function loggerOptions(service: string, { level, secrets }: { level: string; secrets: Secrets }): LoggerOptions {
   return {
     level,
     base: { service },
     formatters: { level: (label) => ({ level: label }) },
     redact: { paths: redactedPaths, censor: '[redacted]' },
-    ...(redacted.length > 0 && {
-      hooks: { streamWrite: (line) => redacted.reduce((text, secret) => text.replaceAll(secret, '[redacted]'), line) },
-    }),
+    hooks: { streamWrite: (line) => secrets.hide(line) },
   };
-}
-
-/** As it stands inside a JSON string. */
-function jsonText(text: string): string {
-  return JSON.stringify(text).slice(1, -1);
 }

@@ -18,6 +18,8 @@ test('a table that is wrong is refused when it is declared', () => {
     () => define({ n: { type: 'integer', default: 0, min: 1, description: '' } }),
     /default that is refused/,
   );
+  assert.throws(() => define({ key: { ...text, reread: true } }), /read again and not secret/);
+  assert.throws(() => define({ key: { ...text, secret: true }, 'key-file': text }), /key-file .* declared twice/);
   assert.throws(() => define({ s: { ...text, validate: () => 'is empty' } }), /default that is refused: is empty/);
 });
 
@@ -42,6 +44,14 @@ test('a service has its own flags first, then the common ones', () => {
       'drain-timeout-ms',
     ],
   );
+});
+
+test('each secret has a flag for its file, the same in every service', () => {
+  const group = { key: { type: 'string', default: '', secret: true, description: '' } } as const;
+  const table = flagTable({ name: 'example', description: '', groups: [group] });
+  assert.deepEqual([...table.keys()].slice(0, 2), ['key', 'key-file']);
+  const other = flagTable({ name: 'other', description: '', groups: [group, { ...group }] });
+  assert.equal(table.get('key-file'), other.get('key-file'));
 });
 
 test('a flag has one name in the environment and one in the code', () => {

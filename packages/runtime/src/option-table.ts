@@ -1,3 +1,5 @@
+import type { SecretReader } from './secrets.ts';
+
 /**
  * The option table. A flag is declared once, as plain data in the group of the package or service that understands it;
  * parsing, `--help`, the start-up log and `docs/configuration.md` are made from that.
@@ -6,13 +8,20 @@ interface Described {
   readonly description: string;
   /** Shown beside the default where the flag's name does not say it. */
   readonly unit?: string;
-  /** Its value appears in no log, mistake, help or document. */
-  readonly secret?: boolean;
 }
 
 interface StringOption extends Described {
   readonly type: 'string';
   readonly default: string;
+  /**
+   * Its value appears in no log, mistake, help or document. The table adds a flag of its name and `-file` for a file that
+   * holds the value.
+   */
+  readonly secret?: boolean;
+  /** Of a secret: its value is a function that reads it, so that a file can be rotated. Otherwise it is read once. */
+  readonly reread?: boolean;
+  /** The secret flag whose value is in the file at this path. Only the table sets it. */
+  readonly fileOf?: string;
   /** The values allowed besides the default; all when absent. */
   readonly choices?: readonly string[];
   /** Says what is wrong with a value, e.g. `port 0 of "a:0" is not in 1-65535`. Of a secret it repeats nothing. */
@@ -20,6 +29,7 @@ interface StringOption extends Described {
 }
 
 interface NumericOption extends Described {
+  readonly secret?: false;
   /** Both are plain decimal: no exponent, no hexadecimal, no sign but a minus. */
   readonly type: 'integer' | 'number';
   readonly default: number;
@@ -29,6 +39,7 @@ interface NumericOption extends Described {
 }
 
 interface BooleanOption extends Described {
+  readonly secret?: false;
   readonly type: 'boolean';
   readonly default: boolean;
 }
@@ -43,13 +54,15 @@ type CamelCase<S extends string> = S extends `${infer Head}-${infer Tail}`
   ? `${Head}${Capitalize<CamelCase<Tail>>}`
   : S;
 
-type ValueOf<Spec> = Spec extends { readonly type: 'boolean' }
-  ? boolean
-  : Spec extends { readonly type: 'integer' | 'number' }
-    ? number
-    : Spec extends { readonly choices: readonly (infer Choice)[]; readonly default: infer Default }
-      ? Choice | Default
-      : string;
+type ValueOf<Spec> = Spec extends { readonly reread: true }
+  ? SecretReader
+  : Spec extends { readonly type: 'boolean' }
+    ? boolean
+    : Spec extends { readonly type: 'integer' | 'number' }
+      ? number
+      : Spec extends { readonly choices: readonly (infer Choice)[]; readonly default: infer Default }
+        ? Choice | Default
+        : string;
 
 type GroupValues<Group> = Group extends OptionGroup
   ? { readonly [Flag in keyof Group & string as CamelCase<Flag>]: ValueOf<Group[Flag]> }
@@ -163,7 +176,7 @@ export function defineService<const Groups extends readonly OptionGroup[]>(
 export function flagTable(service: ServiceFlags): Map<string, OptionSpec> {
   const table = new Map<string, OptionSpec>();
   for (const group of [...service.groups, runtimeOptions]) {
-    for (const [flag, spec] of Object.entries<OptionSpec>(group)) {
+    for (const [flag, spec] of flagsOf(group)) {
       const known = table.get(flag);
       if (known && known !== spec) throw new Error(`--${flag} of ${service.name} is declared twice`);
       table.set(flag, spec);
@@ -172,10 +185,39 @@ export function flagTable(service: ServiceFlags): Map<string, OptionSpec> {
   return table;
 }
 
+/** The flags of a group in their order, each secret one with that of its file behind it. */
+export function flagsOf(group: OptionGroup): [flag: string, spec: OptionSpec][] {
+  return Object.entries<OptionSpec>(group).flatMap(([flag, spec]): [string, OptionSpec][] =>
+    spec.type === 'string' && spec.secret
+      ? [
+          [flag, spec],
+          [`${flag}-file`, fileOption(flag, spec)],
+        ]
+      : [[flag, spec]],
+  );
+}
+
+/** One for each secret, in whichever service: two of the same flag must be the same object. */
+const fileOptions = new WeakMap<OptionSpec, StringOption>();
+
+function fileOption(flag: string, spec: StringOption): StringOption {
+  const known = fileOptions.get(spec);
+  if (known) return known;
+  const made: StringOption = {
+    type: 'string',
+    default: '',
+    fileOf: flag,
+    description: `File that holds the value of --${flag}, in its place; ${spec.reread ? 'read again at each connection' : 'read at the start'}`,
+  };
+  fileOptions.set(spec, made);
+  return made;
+}
+
 function wrongSpec(flag: string, spec: OptionSpec): string | undefined {
   if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(flag)) return 'is not in kebab-case';
   if (flag === 'help' || flag === 'version' || flag.startsWith('no-')) return 'has a reserved name';
   if (spec.secret && spec.default !== '') return 'is secret and has a default';
+  if (spec.type === 'string' && spec.reread && !spec.secret) return 'is read again and not secret';
   const wrongDefault = wrongValue(flag, spec, spec.default);
   return wrongDefault && `has a default that is refused: ${wrongDefault}`;
 }

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { defineService, type OptionsOf } from './option-table.ts';
 import { parseOptions } from './parse-options.ts';
@@ -28,6 +31,7 @@ const service = defineService({
         description: 'Token',
         validate: (value) => (value.length < 40 ? undefined : `${value} is too long`),
       },
+      key: { type: 'string', default: '', secret: true, reread: true, description: 'Key' },
     },
   ],
   check: (values) =>
@@ -50,15 +54,20 @@ function mistakes(argv: readonly string[], env: Readonly<Record<string, string>>
 }
 
 test('without flags every value is its default, under its camel-case name', () => {
-  assert.deepEqual(values([]), {
+  const { key, ...others } = values([]);
+  assert.equal(key(), '');
+  assert.deepEqual(others, {
     listenPort: 8089,
     maxCount: 3,
     socketTimeout: 1.5,
     policy: '',
     fast: false,
     password: '',
+    passwordFile: '',
     servers: 'a:1',
     token: '',
+    tokenFile: '',
+    keyFile: '',
     namespace: '',
     adminHost: '0.0.0.0',
     adminPort: 9090,
@@ -110,7 +119,9 @@ test('the environment is read, a flag beats it, an empty variable counts as abse
 });
 
 test("variables of other services are nobody's mistake", () => {
-  assert.deepEqual(values([], { LLM_GATEWAY_SOMETHING_ELSE: 'x', PORT: 'y' }), values([]));
+  const { key: _key, ...found } = values([], { LLM_GATEWAY_SOMETHING_ELSE: 'x', PORT: 'y' });
+  const { key: _same, ...expected } = values([]);
+  assert.deepEqual(found, expected);
 });
 
 test('a mistake in the environment names the variable', () => {
@@ -248,12 +259,52 @@ test('a password in a URL is not shown', () => {
   assert.equal(parsed.mistakes.join().includes('hunter'), false);
 });
 
+const folder = mkdtempSync(join(tmpdir(), 'options-'));
+after(() => rmSync(folder, { recursive: true }));
+
+function secretFile(text: string): string {
+  const path = join(folder, 'secret');
+  writeFileSync(path, text);
+  return path;
+}
+
+test('a secret may be in a file, named by a flag or the environment', () => {
+  const path = secretFile('hunter\n');
+  assert.equal(values([`--password-file=${path}`]).password, 'hunter');
+  assert.equal(values([], { LLM_GATEWAY_PASSWORD_FILE: path }).password, 'hunter');
+  assert.equal(values(['--password', 'given', '--password-file=']).password, 'given');
+  assert.equal(values(['--key', 'given']).key(), 'given');
+  const { key } = values(['--key-file', path]);
+  assert.equal(key(), 'hunter');
+  secretFile('rotated\r\n');
+  assert.equal(key(), 'rotated');
+});
+
+test('a secret and its file together are a mistake, wherever they were given', () => {
+  const path = secretFile('hunter');
+  assert.deepEqual(mistakes(['--password=x', `--password-file=${path}`]), [
+    '--password and --password-file: give one of the two',
+  ]);
+  assert.deepEqual(mistakes(['--password=x'], { LLM_GATEWAY_PASSWORD_FILE: path }), [
+    '--password and LLM_GATEWAY_PASSWORD_FILE: give one of the two',
+  ]);
+});
+
+test('a file that cannot be read, or holds what is not allowed, is a mistake that shows nothing of it', () => {
+  const [line = '', ...others] = mistakes([`--password-file=${join(folder, 'none')}`]);
+  assert.match(line, /^--password-file: cannot be read: ENOENT/);
+  assert.deepEqual(others, []);
+  const path = secretFile('hunter'.repeat(10));
+  assert.deepEqual(mistakes([`--token-file=${path}`]), ['--token-file: read a secret, [redacted] is too long']);
+});
+
 test('--help and --version win over mistakes, and help over version', () => {
   for (const flag of ['--help', '-h']) {
     const parsed = parseOptions(service, ['--version', '--x', flag], {});
     assert.ok('help' in parsed);
     assert.match(parsed.help, /--listen-port <integer>\n {6}Port \(an integer from 0 to 65535; default 8089\)/);
     assert.match(parsed.help, /--password <string>\n {6}Password \(secret\)/);
+    assert.match(parsed.help, /--password-file <string>\n {6}File that holds the value of --password/);
   }
   assert.deepEqual(parseOptions(service, ['--version', '--x'], {}), { version: true });
 });

@@ -13,11 +13,12 @@ import {
   withoutUserinfo,
   wrongValue,
 } from './option-table.ts';
+import { readSecretFile, type SecretReader, Secrets } from './secrets.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 export type Parsed<Values> =
-  | { readonly values: Values }
+  | { readonly values: Values; readonly secrets: Secrets }
   | { readonly mistakes: readonly string[] }
   | { readonly help: string }
   | { readonly version: true };
@@ -47,9 +48,17 @@ export function parseOptions<Groups extends readonly OptionGroup[]>(
   if (line.asked === 'version') return { version: true };
 
   const mistakes = [...line.mistakes];
-  const values: Record<string, OptionValue> = {};
+  const values: Record<string, OptionValue | SecretReader> = {};
+  const secrets = new Secrets();
+  const writtenOf = (flag: string) => line.written.get(flag) ?? fromEnvironment(flag, env);
   for (const [flag, spec] of table) {
-    const written = line.written.get(flag) ?? fromEnvironment(flag, env);
+    const written = writtenOf(flag);
+    if (spec.type === 'string' && spec.secret) {
+      const read = readSecret(flag, spec, { written, file: writtenOf(`${flag}-file`), secrets });
+      if ('value' in read) values[camelCase(flag)] = read.value;
+      else mistakes.push(read.mistake);
+      continue;
+    }
     const read = written ? readValue(flag, spec, written.text) : { value: spec.default };
     if ('value' in read) values[camelCase(flag)] = read.value;
     else if (written) mistakes.push(mistake(spec, written, read.wrong));
@@ -59,7 +68,32 @@ export function parseOptions<Groups extends readonly OptionGroup[]>(
   // Each value was read by the specification that its type is inferred from.
   const typed = values as ServiceValues<Groups>;
   const crossed = service.check?.(typed) ?? [];
-  return crossed.length > 0 ? { mistakes: crossed.map(oneLine) } : { values: typed };
+  return crossed.length > 0 ? { mistakes: crossed.map(oneLine) } : { values: typed, secrets };
+}
+
+/** A secret as it was given, or as its file holds it. */
+function readSecret(
+  flag: string,
+  spec: Extract<OptionSpec, { type: 'string' }>,
+  { written, file, secrets }: { written: Written | undefined; file: Written | undefined; secrets: Secrets },
+): { readonly value: string | SecretReader } | { readonly mistake: string } {
+  const given = written?.text ? written : undefined;
+  const path = file?.text ?? '';
+  if (path !== '' && file && given) return { mistake: `${given.source} and ${file.source}: give one of the two` };
+  let text = given?.text ?? spec.default;
+  if (path !== '' && file) {
+    try {
+      text = readSecretFile(path);
+    } catch (error) {
+      return { mistake: `${file.source}: cannot be read: ${error instanceof Error ? error.message : error}` };
+    }
+  }
+  const { source } = (path !== '' ? file : written) ?? { source: `--${flag}` };
+  const wrong = wrongValue(flag, spec, text);
+  if (wrong !== undefined) return { mistake: mistake(spec, { text, source }, wrong) };
+  secrets.add(flag, text);
+  if (!spec.reread) return { value: text };
+  return { value: path === '' ? () => text : secrets.reader(flag, path, text) };
 }
 
 function fromEnvironment(flag: string, env: Environment): Written | undefined {

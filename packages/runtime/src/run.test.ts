@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -99,6 +102,25 @@ test('secrets and credential headers are redacted wherever they are logged', asy
     [headers.authorization, headers['x-api-key'], headers.cookie, apiKey],
     ['[redacted]', '[redacted]', '[redacted]', '[redacted]'],
   );
+});
+
+test('a secret in a file is hidden, also what it was rotated to; one that is gone is reported once', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'run-'));
+  const file = join(folder, 'key');
+  writeFileSync(file, 'first-key\n');
+  await using service = await started(['--key-file', file]);
+  const use = async () => statusOf(`${service.http}/key`);
+  await use();
+  writeFileSync(file, 'second-key\n');
+  await use();
+  await until(() => service.process.output().split('used [redacted]').length === 3);
+  rmSync(folder, { recursive: true });
+  await use();
+  await use();
+  await service.process.waitForLine(/"flag":"key","reason":"ENOENT.*cannot be read; its last value is used/);
+  await until(() => service.process.output().split('used [redacted]').length === 5);
+  assert.equal(service.process.output().split('its last value is used').length, 2);
+  assert.doesNotMatch(service.process.output(), /first-key|second-key/);
 });
 
 test('on SIGTERM: not ready but serving, then work in flight finishes, then all is disposed of, exit 0', async () => {

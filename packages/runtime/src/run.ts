@@ -17,6 +17,8 @@ import {
   shownValue,
 } from './option-table.ts';
 import { parseOptions } from './parse-options.ts';
+import { Reasons } from './reasons.ts';
+import type { SecretReader, Secrets } from './secrets.ts';
 
 /** A service that has started. Disposing it cuts whatever is still in flight and frees all it holds. */
 export interface Running extends AsyncDisposable {
@@ -70,7 +72,7 @@ export async function run<const Groups extends readonly OptionGroup[]>(
     for (const mistake of parsed.mistakes) process.stderr.write(`${service.name}: ${mistake}\n`);
     process.exitCode = exitUsage;
   } else {
-    const { values } = parsed;
+    const { values, secrets } = parsed;
     // Every service has the flags of `runtimeOptions`; the compiler cannot see it while the groups are unknown.
     const runtime = values as RuntimeValues;
     const metrics = new Metrics();
@@ -80,9 +82,10 @@ export async function run<const Groups extends readonly OptionGroup[]>(
     });
     const log = createLog(service.name, {
       level: runtime.logLevel,
-      secrets: secretValues(service, values),
+      secrets,
       onDropped: (lines) => dropped.inc(lines),
     });
+    reportUnreadable(secrets, log.logger);
     exitOnCrash(log);
     logWarnings(log);
     log.logger.info({ version: manifest.version, options: shownOptions(service, values) }, 'starting');
@@ -183,16 +186,18 @@ function logWarnings({ logger }: Log): void {
   process.on('warning', (warning) => logger.warn({ err: warning }, 'warning of Node'));
 }
 
-function secretValues(service: ServiceFlags, values: object): string[] {
-  const read = new Map<string, OptionValue>(Object.entries(values));
-  return [...flagTable(service)].flatMap(([flag, spec]) =>
-    spec.secret ? String(read.get(camelCase(flag)) ?? '') : [],
-  );
+/** A file is read at each connection, and those to what is away are many. */
+function reportUnreadable(secrets: Secrets, logger: Logger): void {
+  const reasons = new Reasons((fields, message) => logger.warn(fields, message));
+  secrets.onUnreadable = (flag, error) =>
+    reasons.report(error, `the file of --${flag} cannot be read; its last value is used`, { flag });
 }
 
 function shownOptions(service: ServiceFlags, values: object): Record<string, OptionValue> {
-  const read = new Map<string, OptionValue>(Object.entries(values));
-  return Object.fromEntries(
-    [...flagTable(service)].map(([flag, spec]) => [flag, shownValue(spec, read.get(camelCase(flag)) ?? spec.default)]),
-  );
+  const read = new Map<string, OptionValue | SecretReader>(Object.entries(values));
+  const shown = [...flagTable(service)].map(([flag, spec]) => {
+    const value = read.get(camelCase(flag)) ?? spec.default;
+    return [flag, shownValue(spec, typeof value === 'function' ? value() : value)];
+  });
+  return Object.fromEntries(shown);
 }

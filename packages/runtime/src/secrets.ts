@@ -1,0 +1,63 @@
+import { readFileSync, statSync } from 'node:fs';
+
+/** The value of a secret option that is read anew: from its file as it is now, or as it was given. */
+export type SecretReader = () => string;
+
+/** A route config with keys is the largest of them. */
+const maxFileBytes = 1 << 20;
+/** Shorter values would be found in harmless words. */
+const minHiddenLength = 4;
+/** Earlier values of one file that are still hidden: an error that holds one may be logged after the rotation. */
+const maxRemembered = 8;
+
+/** The secrets of a process: what hides them in its log, and reads those that are in files. */
+export class Secrets {
+  /** By flag, the newest value last. */
+  readonly #known = new Map<string, string[]>();
+  /** As they stand inside a JSON string, the longest first: one may be a part of another. */
+  #hidden: readonly string[] = [];
+  /** Receives why a file that was read before cannot be read now. The process goes on with the value it had. */
+  onUnreadable: (flag: string, error: Error) => void = () => undefined;
+
+  /** Hides a value from now on. */
+  add(flag: string, value: string): void {
+    const values = this.#known.get(flag) ?? [];
+    if (values.at(-1) === value) return;
+    const others = values.filter((one) => one !== value);
+    this.#known.set(flag, [...others, value].slice(-maxRemembered));
+    this.#hidden = [...new Set([...this.#known.values()].flat())]
+      .filter((one) => one.length >= minHiddenLength)
+      .sort((a, b) => b.length - a.length)
+      .map((one) => JSON.stringify(one).slice(1, -1));
+  }
+
+  /** A log line without any of them. */
+  hide(line: string): string {
+    let text = line;
+    for (const one of this.#hidden) text = text.replaceAll(one, '[redacted]');
+    return text;
+  }
+
+  /** A reader of the file at `path` for `flag`, whose value was `first`. When it cannot be read it returns the last value. */
+  reader(flag: string, path: string, first: string): SecretReader {
+    let last = first;
+    return () => {
+      try {
+        last = readSecretFile(path);
+        this.add(flag, last);
+      } catch (error) {
+        this.onUnreadable(flag, error instanceof Error ? error : new Error(String(error)));
+      }
+      return last;
+    };
+  }
+}
+
+/** What the file holds, without the newline at its end. Throws when it cannot be read or is no secret's size. */
+export function readSecretFile(path: string): string {
+  const stat = statSync(path);
+  // A pipe would be waited for, and has nothing left at the next connection.
+  if (!stat.isFile()) throw new Error(`${path} is not a file`);
+  if (stat.size > maxFileBytes) throw new Error(`${path} is larger than ${maxFileBytes} bytes`);
+  return readFileSync(path, 'utf8').replace(/\r?\n$/, '');
+}
