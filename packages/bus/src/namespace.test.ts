@@ -10,7 +10,7 @@ const timeoutMs = 5_000;
 
 interface Login {
   readonly natsUser: string;
-  readonly natsPassword: string;
+  readonly natsPassword: () => string;
 }
 
 /** A process of an installation, and what it received. */
@@ -108,11 +108,11 @@ describe('installations that share one NATS server', { timeout: 60_000 }, () => 
     const allow = (namespace: string) => ({ publish: [`${namespace}.>`], subscribe: [`${namespace}.>`, '$SRV.>'] });
     const users = ['eu', 'us'].map((user) => ({ user, password: 'pw', ...allow(user) }));
     await using server = await startNats({ users });
-    await using eu = await launch(server, 'eu', { natsUser: 'eu', natsPassword: 'pw' });
+    await using eu = await launch(server, 'eu', { natsUser: 'eu', natsPassword: () => 'pw' });
     assert.equal(await ask(eu.bus), 'x of eu');
     assert.deepEqual(eu.counts.refused, []);
     const { counts, observer } = counting();
-    const intruder = { natsServers: server.url, namespace: 'eu', natsUser: 'us', natsPassword: 'pw' };
+    const intruder = { natsServers: server.url, namespace: 'eu', natsUser: 'us', natsPassword: () => 'pw' };
     await using bus = connectNats(intruder, { name: 'router', observer });
     await reached(bus, true);
     await assert.rejects(ask(bus), hasCode('bus_unavailable'));
