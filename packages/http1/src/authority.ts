@@ -20,7 +20,7 @@ export function splitUrl(url: string): { origin: string; host: string; path: str
 
 /** A request's target, taken apart. */
 export interface Target {
-  /** Without percent-encodings that need none; as it came when they cannot be decoded. */
+  /** As the client wrote it, but for percent-encodings of characters that need none (RFC 3986 section 6.2.2.2). */
   readonly path: string;
   /** From the question mark on, as the client wrote it; empty without one. */
   readonly query: string;
@@ -28,13 +28,17 @@ export interface Target {
   readonly authority: string | null;
 }
 
-/** Null for a target that is neither in the origin nor in the absolute form (RFC 9112 section 3.2), or has a fragment. */
+/**
+ * Takes a target apart. Null for one that is neither in the origin nor in the absolute form (RFC 9112 section 3.2)
+ * of an HTTP server, or has a fragment.
+ */
 export function parseTarget(target: string): Target | null {
   if (target.includes('#')) return null;
   if (target.startsWith('/')) return { ...splitQuery(target), authority: null };
   const absolute = /^https?:\/\/([^/?]+)(.*)$/i.exec(target);
   if (absolute === null) return null;
   const [, authority = '', rest = ''] = absolute;
+  if (!isAuthority(authority)) return null;
   return { ...splitQuery(rest.startsWith('/') ? rest : `/${rest}`), authority };
 }
 
@@ -44,12 +48,19 @@ function splitQuery(text: string): { path: string; query: string } {
   return { path: path.includes('%') ? decoded(path) : path, query: start < 0 ? '' : text.slice(start) };
 }
 
+/** Decodes unreserved characters alone: an escaped `/` is not the `/` between two segments. */
 function decoded(path: string): string {
-  try {
-    return decodeURIComponent(path);
-  } catch {
-    return path;
-  }
+  return path.replace(/%[0-9a-f]{2}/gi, (escaped) => {
+    const character = String.fromCharCode(Number.parseInt(escaped.slice(1), 16));
+    return /[A-Za-z0-9._~-]/.test(character) ? character : escaped;
+  });
+}
+
+const authorityForm = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::\d{0,5})?$/;
+
+/** Whether `text` is a host with or without a port (RFC 3986 section 3.2). */
+export function isAuthority(text: string): boolean {
+  return authorityForm.test(text);
 }
 
 /** Whether two authorities name the same server, port 80 being the default of `http`. */

@@ -69,8 +69,58 @@ describe('the walk over a chunked body', () => {
     }
   });
 
+  it('says so of every piece of a chunk that has an extension, and of no other', () => {
+    const bytes = Buffer.from('3\r\nabc\r\n3;a\r\ndef\r\n3\r\nghi\r\n', 'latin1');
+    const adorned = { from: bytes.indexOf(';'), to: bytes.indexOf('def\r\n') + 'def\r\n'.length };
+    const walk = new ChunkWalk();
+    for (let at = 0; at < bytes.length; at++) {
+      walk.walk(bytes, at, at + 1);
+      assert.equal(walk.plain, at < adorned.from || at >= adorned.to, `at ${at}`);
+    }
+  });
+
+  it('reaches no boundary where the coding breaks', () => {
+    for (const body of ['3\r\nabc\rX', '0\r\n\rX']) {
+      const { walk } = walkAll(body);
+      assert.ok(walk.broken && walk.boundary === 0, body);
+    }
+  });
+
+  it('takes extensions of every form', () => {
+    for (const extension of [';a', ';a=b', ';a;b=c;d', ';a="b;\xe9 \\"\t"', ';a=""', ';a="";b']) {
+      assert.equal(walkAll(`3${extension}\r\nabc\r\n0\r\n\r\n`).data, 'abc');
+    }
+  });
+
   it('refuses what is not the coding', () => {
     for (const body of [
+      ...[
+        ';',
+        ';;a',
+        '; a',
+        ';a ',
+        ';a =b',
+        ';a=',
+        ';a= b',
+        ';a=b c',
+        ';"a"',
+        ';a="',
+        ';a="b"c',
+        ';a="\0"',
+        ';a="\\\n"',
+        ';\xe9',
+      ].map((extension) => `3${extension}\r\nabc\r\n0\r\n\r\n`),
+      ...[
+        'X',
+        ': y',
+        ' X: y',
+        'X : y',
+        'X: \0',
+        'X: y\rZ: q',
+        '\xe9: y',
+        'Content-Length: 5',
+        'transfer-encoding:x',
+      ].map((trailer) => `0\r\n${trailer}\r\n\r\n`),
       '\r\n',
       'g\r\n',
       '3\nabc\r\n0\r\n\r\n',

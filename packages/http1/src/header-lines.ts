@@ -63,7 +63,7 @@ export function withoutHeaders(headers: readonly string[], dropped: ReadonlySet<
   return kept;
 }
 
-/** `text` without its repeats of one field and with that field set: in its first place and spelling, else at the end. */
+/** The fields with one set: in its first place and spelling and without its repeats, else at the end. */
 export function withHeader(headers: readonly string[], lowerName: string, value: string): FlatHeaders {
   const kept: FlatHeaders = [];
   let isSet = false;

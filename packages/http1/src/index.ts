@@ -1,4 +1,12 @@
-export { authorityOf, isSameAuthority, originOf, parseTarget, splitUrl, type Target } from './authority.ts';
+export {
+  authorityOf,
+  isAuthority,
+  isSameAuthority,
+  originOf,
+  parseTarget,
+  splitUrl,
+  type Target,
+} from './authority.ts';
 export { ChunkWalk, chunkOf, lastChunk } from './chunk-walk.ts';
 export {
   endToEndHeaders,
@@ -13,7 +21,6 @@ export {
 export {
   FieldInterest,
   InvalidHead,
-  isAuthority,
   type MessageHead,
   mayBecomeRequest,
   parseRequestHead,

@@ -1,55 +1,94 @@
-import { HeaderLines, hopByHopNames, withoutBlanks } from './header-lines.ts';
-import { controlOctet, tokenOctet } from './octets.ts';
+import { isAuthority } from './authority.ts';
+import { HeaderLines, hopByHopNames, withoutBlanks, withoutHeaders } from './header-lines.ts';
+import { controlOctet, isToken, lowerOctet, tokenOctet } from './octets.ts';
 
 /** Heads of HTTP/1.1 messages (RFC 9112), strict: what is not exactly right is refused, nothing is repaired. */
 
 /** Why a head is refused: fit for a client to read. */
 export class InvalidHead extends Error {
   override readonly name = 'InvalidHead';
+  /** Valid, but of more fields than a head may have. */
+  readonly tooMany: boolean;
+
+  constructor(message: string, tooMany = false) {
+    super(message);
+    this.tooMany = tooMany;
+  }
 }
 
-const defaultMaxFields = 256;
+const defaultOptions = { maxFields: 256 };
+
+/** What a field means to HTTP itself. */
+const Meaning = {
+  none: 0,
+  contentLength: 1,
+  transferEncoding: 2,
+  connection: 3,
+  host: 4,
+  expect: 5,
+  upgrade: 6,
+} as const;
+type Meaning = (typeof Meaning)[keyof typeof Meaning];
+
+const meanings: ReadonlyMap<string, Meaning> = new Map([
+  ['content-length', Meaning.contentLength],
+  ['transfer-encoding', Meaning.transferEncoding],
+  ['connection', Meaning.connection],
+  ['host', Meaning.host],
+  ['expect', Meaning.expect],
+  ['upgrade', Meaning.upgrade],
+]);
+
+interface FieldKind {
+  /** In lower case. */
+  readonly name: string;
+  readonly meaning: Meaning;
+  readonly goesOn: boolean;
+  /** Its place among the noted names; -1 for a field that is not noted. */
+  readonly notedAt: number;
+}
+
+const maxNameLength = 64;
 
 /**
  * Which fields a reader of heads looks at beyond those of HTTP itself. Made once: a head is classified in place,
  * and a field that nobody looks at costs no string.
  */
 export class FieldInterest {
-  /** Whether a name of this length and last letter may be one to look at: few of a message's names are. */
-  readonly #candidates = new Uint8Array(maxNameLength * 128);
-  readonly #kinds = new Map<string, FieldKind>();
+  /** Kinds by the length and last character of their names: few names of a message share both with one of them. */
+  readonly #kinds = new Array<FieldKind[] | undefined>(maxNameLength * 128).fill(undefined);
   readonly #noted = new Map<string, number>();
-  readonly notedCount: number;
 
   /**
    * @param fields.noted lower-case names whose first values `MessageHead.noted` gives
    * @param fields.withheld lower-case names that are not passed on, beside the hop-by-hop ones
+   * Throws a `TypeError` for a name that is not in lower case, or has 64 characters or more.
    */
   constructor({ noted, withheld }: { noted: readonly string[]; withheld: readonly string[] }) {
-    for (const name of hopByHopNames) this.#add(name, { goesOn: false });
-    for (const name of framingNames) this.#add(name, { goesOn: true });
-    for (const name of withheld) this.#add(name, { goesOn: false });
-    for (const name of ['connection', 'transfer-encoding']) this.#add(name, { goesOn: false });
-    noted.forEach((name, index) => {
-      this.#noted.set(name, index);
-      if (!this.#kinds.has(name)) this.#add(name, { goesOn: true });
-    });
-    this.notedCount = noted.length;
-    for (const [name, kind] of this.#kinds) kind.notedAt = this.#noted.get(name) ?? -1;
-  }
-
-  #add(name: string, { goesOn }: { goesOn: boolean }): void {
-    this.#kinds.set(name, { meaning: name, goesOn, notedAt: -1 });
-    this.#candidates[name.length * 128 + (name.charCodeAt(name.length - 1) & 0x7f)] = 1;
+    for (const name of new Set(noted)) this.#noted.set(name, this.#noted.size);
+    const dropped = new Set([...hopByHopNames, ...withheld]);
+    for (const name of new Set([...meanings.keys(), ...dropped, ...noted])) {
+      if (!isToken(name) || name !== name.toLowerCase() || name.length >= maxNameLength) {
+        throw new TypeError(`not a name to look for: ${name}`);
+      }
+      const kind: FieldKind = {
+        name,
+        meaning: meanings.get(name) ?? Meaning.none,
+        goesOn: !dropped.has(name),
+        notedAt: this.#noted.get(name) ?? -1,
+      };
+      const shape = shapeOf(name, 0, name.length);
+      this.#kinds[shape] = [...(this.#kinds[shape] ?? []), kind];
+    }
   }
 
   /** What the name `text[start, end)` is to this reader; undefined for all others, which just go on. */
   find(text: string, start: number, end: number): FieldKind | undefined {
-    const length = end - start;
-    if (length >= maxNameLength) return undefined;
-    const last = text.charCodeAt(end - 1) | 0x20;
-    if (this.#candidates[length * 128 + (last & 0x7f)] !== 1) return undefined;
-    return this.#kinds.get(text.slice(start, end).toLowerCase());
+    if (end - start >= maxNameLength) return undefined;
+    const kinds = this.#kinds[shapeOf(text, start, end)];
+    if (kinds === undefined) return undefined;
+    for (const kind of kinds) if (isNameAt(text, start, kind.name)) return kind;
+    return undefined;
   }
 
   /** Where the first value of a noted name is kept. */
@@ -60,14 +99,17 @@ export class FieldInterest {
   }
 }
 
-interface FieldKind {
-  readonly meaning: string;
-  readonly goesOn: boolean;
-  notedAt: number;
+function shapeOf(text: string, start: number, end: number): number {
+  return (end - start) * 128 + (lowerOctet[text.charCodeAt(end - 1)] as number);
 }
 
-const maxNameLength = 64;
-const framingNames = ['content-length', 'host', 'expect', 'upgrade'];
+/** Whether `lowerName` stands at `start` of `text`, in any case. */
+function isNameAt(text: string, start: number, lowerName: string): boolean {
+  for (let i = 0; i < lowerName.length; i++) {
+    if (lowerOctet[text.charCodeAt(start + i)] !== lowerName.charCodeAt(i)) return false;
+  }
+  return true;
+}
 
 /** What the head of a request and of an answer have in common. */
 export class MessageHead {
@@ -89,13 +131,13 @@ export class MessageHead {
   upgrade: string | undefined;
   /** Fields that `Connection` names, other than its own options. */
   named: Set<string> | undefined;
-  readonly #noted: (string | undefined)[];
+  /** First values of noted fields; made with the first of them. */
+  #noted: (string | undefined)[] | undefined;
   readonly #interest: FieldInterest;
   #headers: HeaderLines | undefined;
 
   constructor(interest: FieldInterest) {
     this.#interest = interest;
-    this.#noted = new Array(interest.notedCount).fill(undefined);
   }
 
   /** The fields that go on to the next hop, as they came. */
@@ -110,10 +152,12 @@ export class MessageHead {
 
   /** The first value of a field that the reader's `FieldInterest` notes. */
   noted(name: string): string | undefined {
-    return this.#noted[this.#interest.indexOf(name)];
+    const index = this.#interest.indexOf(name);
+    return this.#noted?.[index];
   }
 
   note(index: number, value: string): void {
+    this.#noted ??= [];
     this.#noted[index] ??= value;
   }
 }
@@ -128,10 +172,13 @@ export class ResponseHead extends MessageHead {
   status = 0;
 }
 
-/** Methods that servers know (the IANA registry's, as far as llhttp reads them). */
+/**
+ * Methods that servers know (the IANA registry's, as far as llhttp reads them). CONNECT is for proxies: what follows
+ * its head is no request.
+ */
 const methods: ReadonlySet<string> = new Set(
   (
-    'GET POST HEAD PUT DELETE OPTIONS PATCH CONNECT TRACE ACL BIND CHECKOUT COPY LINK LOCK M-SEARCH MERGE MKACTIVITY ' +
+    'GET POST HEAD PUT DELETE OPTIONS PATCH TRACE ACL BIND CHECKOUT COPY LINK LOCK M-SEARCH MERGE MKACTIVITY ' +
     'MKCALENDAR MKCOL MOVE NOTIFY PROPFIND PROPPATCH PURGE QUERY REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK ' +
     'UNLOCK UNSUBSCRIBE'
   ).split(' '),
@@ -146,12 +193,12 @@ const methods: ReadonlySet<string> = new Set(
 export function parseRequestHead(
   text: string,
   interest: FieldInterest,
-  options: { maxFields: number } = { maxFields: defaultMaxFields },
+  options: { maxFields: number } = defaultOptions,
 ): RequestHead {
   const head = new RequestHead(interest);
   const lineEnd = endOfFirstLine(text);
   parseRequestLine(text, lineEnd, head);
-  parseFields(text, lineEnd + 2, { head, interest, maxFields: options.maxFields });
+  head.headers = parseFields(text, lineEnd + 2, { head, interest, maxFields: options.maxFields });
   if (head.otherCoding || (head.chunked && head.minor === 0)) {
     throw new InvalidHead('the transfer coding of a request is `chunked` or none');
   }
@@ -166,12 +213,12 @@ export function parseRequestHead(
 export function parseResponseHead(
   text: string,
   interest: FieldInterest,
-  options: { maxFields: number } = { maxFields: defaultMaxFields },
+  options: { maxFields: number } = defaultOptions,
 ): ResponseHead {
   const head = new ResponseHead(interest);
   const lineEnd = endOfFirstLine(text);
   parseStatusLine(text, lineEnd, head);
-  parseFields(text, lineEnd + 2, { head, interest, maxFields: options.maxFields });
+  head.headers = parseFields(text, lineEnd + 2, { head, interest, maxFields: options.maxFields });
   return head;
 }
 
@@ -203,17 +250,26 @@ function invalidRequestLine(): InvalidHead {
 
 function parseStatusLine(text: string, end: number, head: ResponseHead): void {
   head.minor = minorVersion(text, 0);
-  const status = Number(digits3.exec(text.slice(8, 12))?.[1] ?? 0);
-  if (head.minor < 0 || status < 100 || (end > 12 && text.charCodeAt(12) !== 0x20)) {
+  head.status = statusAt(text, ' '.length + 'HTTP/1.1'.length);
+  const isSpaced = text.charCodeAt(8) === 0x20 && (end === 12 || text.charCodeAt(12) === 0x20);
+  if (head.minor < 0 || head.status < 100 || end < 12 || !isSpaced) {
     throw new InvalidHead('the status line is not valid HTTP/1.1');
   }
   for (let i = 12; i < end; i++) {
     if (controlOctet[text.charCodeAt(i)] === 1) throw new InvalidHead('the status line has a control character');
   }
-  head.status = status;
 }
 
-const digits3 = /^ (\d{3})$/;
+/** The three digits at `at`; -1 for any other text. */
+function statusAt(text: string, at: number): number {
+  let status = 0;
+  for (let i = at; i < at + 3; i++) {
+    const digit = text.charCodeAt(i) - 0x30;
+    if (!(digit >= 0 && digit <= 9)) return -1;
+    status = status * 10 + digit;
+  }
+  return status;
+}
 
 /** The minor version of `HTTP/1.x` at `at`; -1 for any other text. */
 function minorVersion(text: string, at: number): number {
@@ -229,25 +285,24 @@ interface FieldsContext {
 }
 
 /** Checks every field line, takes in what frames the message, and cuts out in runs what goes on. */
-function parseFields(text: string, from: number, { head, interest, maxFields }: FieldsContext): void {
+function parseFields(text: string, from: number, { head, interest, maxFields }: FieldsContext): HeaderLines {
   let at = from;
   let runStart = from;
   let lines = '';
   while (at < text.length) {
-    const found = text.indexOf('\r\n', at);
-    const end = found < 0 ? text.length : found;
     const colon = endOfName(text, at);
     // Also a folded line, a blank before the colon, and a line without one.
     if (colon === at || text.charCodeAt(colon) !== 0x3a) throw new InvalidHead('a header name is not a token');
-    for (let i = colon + 1; i < end; i++) {
-      if (controlOctet[text.charCodeAt(i)] === 1) throw new InvalidHead('a header value has a control character');
+    const end = endOfValue(text, colon + 1);
+    if (++head.fieldCount > maxFields) {
+      throw new InvalidHead(`a message has at most ${maxFields} header fields`, true);
     }
-    if (++head.fieldCount > maxFields) throw new InvalidHead(`a message has at most ${maxFields} header fields`);
     const kind = interest.find(text, at, colon);
     if (kind !== undefined) {
-      const value = withoutBlanks(text, colon + 1, end);
-      takeField(head, kind.meaning, value);
-      if (kind.notedAt >= 0) head.note(kind.notedAt, value);
+      // Parsers differ on this one: some see another coding.
+      if (kind.meaning === Meaning.transferEncoding && text.charCodeAt(end - 1) === 0x09) throw invalidCoding();
+      if (kind.meaning !== Meaning.none || kind.notedAt >= 0)
+        takeField(head, kind, withoutBlanks(text, colon + 1, end));
       if (!kind.goesOn) {
         if (at > runStart) lines += text.slice(runStart, at);
         runStart = end + 2;
@@ -255,58 +310,69 @@ function parseFields(text: string, from: number, { head, interest, maxFields }: 
     }
     at = end + 2;
   }
-  // The last line has no line end of its own here.
+  // The last line has no line end of its own here: one that has would end the head in `lines`.
+  if (at === text.length) throw new InvalidHead('a header name is not a token');
   if (runStart < text.length) lines += `${text.slice(runStart)}\r\n`;
   if ((head.chunked || head.otherCoding) && head.contentLength >= 0) {
     throw new InvalidHead('content-length and transfer-encoding exclude each other');
   }
-  head.headers = HeaderLines.ofLines(lines);
-  if (head.named !== undefined) head.headers = HeaderLines.of(withoutNamed(head.headers.list, head.named));
+  const headers = HeaderLines.ofLines(lines);
+  return head.named === undefined ? headers : HeaderLines.of(withoutHeaders(headers.list, head.named));
 }
 
 function endOfName(text: string, from: number): number {
   let at = from;
-  while (tokenOctet[text.charCodeAt(at)] === 1) at++;
+  while (at < text.length && tokenOctet[text.charCodeAt(at)] === 1) at++;
   return at;
 }
 
-function withoutNamed(list: readonly string[], named: ReadonlySet<string>): string[] {
-  const kept: string[] = [];
-  for (let i = 0; i + 1 < list.length; i += 2) {
-    if (!named.has((list[i] as string).toLowerCase())) kept.push(list[i] as string, list[i + 1] as string);
+/** Where the line ends that `from` is in: at its CR LF, or at the end of the text. */
+function endOfValue(text: string, from: number): number {
+  let at = from;
+  while (at < text.length && controlOctet[text.charCodeAt(at)] === 0) at++;
+  if (at < text.length && (text.charCodeAt(at) !== 0x0d || text.charCodeAt(at + 1) !== 0x0a)) {
+    throw new InvalidHead('a header value has a control character');
   }
-  return kept;
+  return at;
 }
 
 /** More digits than this are no length of anything; 2^53 has 16. */
 const lengthDigits = /^\d{1,15}$/;
 
-function takeField(head: MessageHead, name: string, value: string): void {
-  switch (name) {
-    case 'content-length':
-      if (!lengthDigits.test(value) || head.contentLength >= 0)
+function takeField(head: MessageHead, { meaning, notedAt }: FieldKind, value: string): void {
+  if (notedAt >= 0) head.note(notedAt, value);
+  switch (meaning) {
+    case Meaning.none:
+      break;
+    case Meaning.contentLength:
+      if (!lengthDigits.test(value) || head.contentLength >= 0) {
         throw new InvalidHead('the content-length is not valid');
+      }
       head.contentLength = Number(value);
       break;
-    case 'transfer-encoding':
-      if (head.chunked || head.otherCoding) throw new InvalidHead('the transfer-encoding is not valid');
+    case Meaning.transferEncoding:
+      if (head.chunked || head.otherCoding) throw invalidCoding();
       if (value.length === 7 && value.toLowerCase() === 'chunked') head.chunked = true;
       else head.otherCoding = true;
       break;
-    case 'connection':
+    case Meaning.connection:
       takeConnection(head, value.toLowerCase());
       break;
-    case 'host':
+    case Meaning.host:
       head.hostCount++;
       head.host = value;
       break;
-    case 'expect':
+    case Meaning.expect:
       head.expect = value.toLowerCase();
       break;
-    case 'upgrade':
+    case Meaning.upgrade:
       head.upgrade = value.toLowerCase();
       break;
   }
+}
+
+function invalidCoding(): InvalidHead {
+  return new InvalidHead('the transfer-encoding is not valid');
 }
 
 function takeConnection(head: MessageHead, value: string): void {
@@ -314,22 +380,15 @@ function takeConnection(head: MessageHead, value: string): void {
   else if (value === 'close') head.close = true;
   else {
     for (const item of value.split(',')) {
-      const option = item.trim();
+      const option = withoutBlanks(item, 0, item.length);
       if (option === 'close') head.close = true;
       else if (option === 'keep-alive') head.keepAlive = true;
-      else {
+      else if (option !== '') {
         head.named ??= new Set();
         head.named.add(option);
       }
     }
   }
-}
-
-const authority = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::\d{0,5})?$/;
-
-/** Whether `text` is a host with or without a port (RFC 3986 section 3.2). */
-export function isAuthority(text: string): boolean {
-  return authority.test(text);
 }
 
 /**

@@ -12,6 +12,10 @@ for (let octet = 0; octet < 0x20; octet++) controlOctet[octet] = 1;
 controlOctet[0x09] = 0;
 controlOctet[0x7f] = 1;
 
+/** Each octet with the letters of ASCII in lower case. */
+export const lowerOctet = new Uint8Array(256);
+for (let octet = 0; octet < 256; octet++) lowerOctet[octet] = octet >= 0x41 && octet <= 0x5a ? octet | 0x20 : octet;
+
 /** Whether `text` is a token. */
 export function isToken(text: string): boolean {
   for (let i = 0; i < text.length; i++) if (tokenOctet[text.charCodeAt(i)] !== 1) return false;
