@@ -1,4 +1,11 @@
-import { type Engine, type NatsServer, type Service, startNats, startService } from '@llm-gateway/testing';
+import {
+  type Engine,
+  type NatsOptions,
+  type NatsServer,
+  type Service,
+  startNats,
+  startService,
+} from '@llm-gateway/testing';
 
 export interface GatewayOptions {
   /** Static endpoints; without them `discovery` says where instances come from. */
@@ -6,6 +13,7 @@ export interface GatewayOptions {
   readonly replicas?: { readonly ingress?: number; readonly router?: number; readonly discovery?: number };
   /** Flags for each of a service's processes, beside those for the bus. */
   readonly flags?: Partial<Record<ServiceName, readonly string[]>>;
+  readonly nats?: NatsOptions;
   /** Further services, one process each, such as `retry-worker`. */
   readonly with?: readonly ServiceName[];
 }
@@ -29,7 +37,7 @@ export interface Gateway extends AsyncDisposable {
 export async function startGateway(options: GatewayOptions = {}): Promise<Gateway> {
   const { engines, replicas = {}, flags = {} } = options;
   await using stack = new AsyncDisposableStack();
-  const nats = stack.use(await startNats());
+  const nats = stack.use(await startNats(options.nats));
   const endpoints = engines?.map((engine) => engine.endpoint).join(',');
   const own: Partial<Record<ServiceName, readonly string[]>> = {
     discovery:

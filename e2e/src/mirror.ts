@@ -3,7 +3,7 @@ import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { Agent, type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Engine, type Service, startEngine, temporaryFolder, until } from '@llm-gateway/testing';
+import { type Engine, type NatsOptions, type Service, startEngine, temporaryFolder, until } from '@llm-gateway/testing';
 import { type Gateway, startGateway } from './gateway.ts';
 
 export const refreshIntervalMs = 100;
@@ -38,7 +38,12 @@ export class MirrorScene implements AsyncDisposable {
   }
 
   static async start(
-    options: { senders?: number; senderFlags?: readonly string[]; ingressFlags?: readonly string[] } = {},
+    options: {
+      senders?: number;
+      senderFlags?: readonly string[];
+      ingressFlags?: readonly string[];
+      nats?: NatsOptions;
+    } = {},
   ): Promise<MirrorScene> {
     const { senders = 1, senderFlags = [], ingressFlags = [] } = options;
     await using parts = new AsyncDisposableStack();
@@ -50,6 +55,7 @@ export class MirrorScene implements AsyncDisposable {
     const gateway = parts.use(
       await startGateway({
         engines: [primary],
+        ...(options.nats && { nats: options.nats }),
         with: Array.from({ length: senders }, () => 'mirror-sender' as const),
         flags: {
           ingress: [

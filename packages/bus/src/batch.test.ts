@@ -190,3 +190,24 @@ test('however questions, answers, failures and departures mix, each asker gets i
 async function waitTurns(turns: number): Promise<void> {
   for (let passed = 0; passed < turns; passed++) await turn();
 }
+
+test('a batch is no larger than the bytes that may be sent now, but for one item that is', async () => {
+  const { batches, send } = held();
+  let maxBytes = 10;
+  const ask = batched(send, { maxBatch: 100, maxBytes: () => maxBytes, bytesOf: (item) => item });
+  const results = Promise.all([4, 5, 6, 50, 1, 1].map((item) => ask(item)));
+  for (let at = 0; at < 4; at++) {
+    await turn();
+    await turn();
+    if (at === 2) maxBytes = 1;
+    batches[at]?.answer();
+  }
+  await turn();
+  await turn();
+  batches[4]?.answer();
+  await results;
+  assert.deepEqual(
+    batches.map(({ items }) => items),
+    [[4, 5], [6], [50], [1], [1]],
+  );
+});

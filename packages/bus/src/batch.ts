@@ -1,9 +1,12 @@
 import { setImmediate } from 'node:timers';
 import { GatewayError } from '@llm-gateway/protocol';
 
-export interface BatchOptions {
+export interface BatchOptions<Item> {
   /** A larger batch is sent in parts, one after the other. */
   readonly maxBatch: number;
+  /** So is one whose items are larger together; a single one is sent whatever its size. Asked for each batch. */
+  readonly maxBytes?: () => number;
+  readonly bytesOf?: (item: Item) => number;
   readonly onBatch?: (size: number) => void;
 }
 
@@ -22,7 +25,7 @@ interface Waiting<Item, Result> {
  */
 export function batched<Item, Result>(
   send: (items: Item[]) => Promise<readonly Result[]>,
-  options: BatchOptions,
+  options: BatchOptions<Item>,
 ): (item: Item, signal?: AbortSignal) => Promise<Result> {
   let waiting: Waiting<Item, Result>[] = [];
   let scheduled = false;
@@ -58,8 +61,21 @@ export function batched<Item, Result>(
 
   function takeBatch(): Waiting<Item, Result>[] {
     const present = waiting.filter(({ signal }) => !signal?.aborted);
-    waiting = present.slice(options.maxBatch);
-    return present.slice(0, options.maxBatch);
+    const size = Math.min(options.maxBatch, fitting(present));
+    waiting = present.slice(size);
+    return present.slice(0, size);
+  }
+
+  /** How many of them fit together. */
+  function fitting(present: readonly Waiting<Item, Result>[]): number {
+    const { maxBytes, bytesOf } = options;
+    if (maxBytes === undefined || bytesOf === undefined) return present.length;
+    let left = maxBytes();
+    for (let at = 0; at < present.length && at < options.maxBatch; at++) {
+      left -= bytesOf((present[at] as Waiting<Item, Result>).item);
+      if (left < 0) return Math.max(1, at);
+    }
+    return present.length;
   }
 
   return (item, signal) => {

@@ -31,6 +31,11 @@ export interface RespondContext {
 export interface Bus extends AsyncDisposable {
   readonly connected: boolean;
   /**
+   * The largest message that can be sent, in bytes, with room for headers already taken off: what is larger is dropped as `too_large`. Over NATS it is the
+   * connected server's `max_payload`, so it may change with each connection; while there is none it is the last one's.
+   */
+  readonly maxBytes: number;
+  /**
    * One answer from one member of the responders' group.
    * @throws GatewayError at once `bus_unavailable` (not connected) and `bus_no_responders`; `bus_timeout` after `timeoutMs`;
    * `client_closed` when the signal aborts; `invalid_message`; or the code that the responder failed with, `internal` for an error of its own.
@@ -60,7 +65,7 @@ export type DisconnectReason = 'lost' | 'slow' | 'stale' | 'closed';
 
 /** Hears what happens on a bus, for logs and metrics. All of it is expected now and then; none of it stops the bus. */
 export interface BusObserver {
-  connected?(server: string): void;
+  connected?(server: string, maxPayloadBytes: number): void;
   disconnected?(reason: DisconnectReason): void;
   /** An attempt to connect failed; another follows. */
   connectFailed?(error: GatewayError): void;

@@ -37,6 +37,11 @@ class InProcessBus implements Bus {
     return this.#open;
   }
 
+  /** Nothing is sent anywhere; this much NATS takes by default. */
+  get maxBytes(): number {
+    return 1024 * 1024;
+  }
+
   request<Q, R>(message: RequestMessage<Q, R>, query: Q, options: RequestOptions): Promise<R> {
     const subject = subjectOf(message, options.owner);
     if (!this.#open) return Promise.reject(unavailable(subject));

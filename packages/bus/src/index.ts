@@ -27,4 +27,5 @@ export { inProcessBus } from './in-process.ts';
 export { connectNats, type NatsOptions } from './nats.ts';
 export { type BusHost, busObserver, type OpenOptions, openBus } from './open.ts';
 export { type BusSettings, busMistakes, busOptions } from './options.ts';
+export { inParts } from './parts.ts';
 export { type Reason, Reasons } from './reasons.ts';

@@ -28,10 +28,12 @@ const errorCodeHeader = 'Gateway-Error-Code';
  */
 const maxUnconfirmedBytes = 16 * 1024 * 1024;
 const confirmAfterBytes = 256 * 1024;
-const defaultMaxPayload = 1024 * 1024;
+export const defaultMaxPayload = 1024 * 1024;
 const maxErrorLength = 1_000;
 /** More than the headers of any message here: an error of `maxErrorLength` characters, or a trace. */
 const maxHeaderBytes = 8 * 1024;
+/** More than the headers of a message that is no error: its timeout and its trace. */
+export const messageHeaderBytes = 512;
 
 interface Pending {
   readonly subject: string;

@@ -73,6 +73,26 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     assert.ok(counts.connectFailed.every(({ code }) => code === 'bus_unavailable'));
   });
 
+  test('knows how large a message may be, also after it went to another server', async () => {
+    await using small = await startNats({ config: 'max_payload: 65536' });
+    await using large = await startNats({ config: 'max_payload: 262144' });
+    await small.stop();
+    await using process = launch({ natsServers: `${small.url},${large.url}` });
+    const { bus, counts } = process;
+    await reached(bus, true);
+    const roomOf = (maxPayload: number) => maxPayload - bus.maxBytes;
+    assert.ok(roomOf(262_144) > 0 && roomOf(262_144) < 2048);
+    const largest = Buffer.alloc(60_000);
+    await small.start();
+    await large.stop();
+    await reached(bus, false);
+    await reached(bus, true);
+    assert.ok(roomOf(65_536) > 0 && roomOf(65_536) < 2048);
+    assert.equal(bus.send(task, saying('x'), largest), true);
+    assert.equal(bus.send(task, saying('x'), Buffer.alloc(65_536)), false);
+    assert.equal(counts.dropped.too_large, 1);
+  });
+
   test('fails what is in flight as soon as the server dies, and has all its subscriptions when it is back', async () => {
     await using server = await startNats();
     await using asker = await connected(server);

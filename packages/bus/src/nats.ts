@@ -11,7 +11,7 @@ import type { Bus, BusObserver, DropReason, RequestOptions, RespondContext, Subs
 import { Dialer } from './dialer.ts';
 import { askerLeft, responderFailure, unavailable } from './failure.ts';
 import { decodeJob, encodeJob } from './job-frame.ts';
-import { dropFailure, Link, timeoutOf, traceOf } from './link.ts';
+import { defaultMaxPayload, dropFailure, Link, messageHeaderBytes, timeoutOf, traceOf } from './link.ts';
 import type { BusSettings } from './options.ts';
 import { Endpoint, ServiceCard } from './service-card.ts';
 import { subscription } from './subscription.ts';
@@ -75,6 +75,7 @@ class NatsBus implements Bus {
   readonly #listeners = new Set<(connected: boolean) => void>();
   readonly #stopped = new AbortController();
   #link: Link | undefined;
+  #maxPayloadBytes = defaultMaxPayload;
   #disposal: Promise<void> | undefined;
 
   constructor(settings: BusSettings, options: NatsOptions) {
@@ -102,6 +103,12 @@ class NatsBus implements Bus {
 
   get connected(): boolean {
     return this.#link !== undefined && !this.#link.lost.aborted;
+  }
+
+  get maxBytes(): number {
+    // The server may also change it while it is connected to.
+    this.#maxPayloadBytes = this.#link?.maxBytes ?? this.#maxPayloadBytes;
+    return this.#maxPayloadBytes - messageHeaderBytes;
   }
 
   async request<Q, R>(message: RequestMessage<Q, R>, query: Q, options: RequestOptions): Promise<R> {
@@ -271,7 +278,8 @@ class NatsBus implements Bus {
     const link = new Link(connection, this.#inbox, this.#observer);
     for (const registration of this.#registrations) this.#attach(registration, link);
     this.#link = link;
-    this.#observer.connected?.(link.server);
+    this.#maxPayloadBytes = link.maxBytes;
+    this.#observer.connected?.(link.server, link.maxBytes);
     this.#tell(true);
     const reason = await link.ended();
     this.#link = undefined;

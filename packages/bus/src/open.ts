@@ -32,6 +32,8 @@ export interface OpenOptions {
 }
 
 const mainConnection = 'main';
+/** With less an instance of a long name, or the headers of a copy, may not fit into a message. */
+const leastMaxPayloadBytes = 32 * 1024;
 
 /**
  * A bus of a process that is called `name`: connected in the background, watched by metrics and log, closed after the service. Each call opens
@@ -92,12 +94,17 @@ export function busObserver(
   const refused = new Reasons();
   /** By subject, of which there is a closed set. */
   const handling = new Map<string, Reasons>();
+  const small = new Reasons();
   /** Whether the last line about the connection said that there is none. */
   let saidAway = true;
   return {
-    connected(server) {
-      if (saidAway) log.info({ connection, server }, 'connected to NATS');
+    connected(server, maxPayloadBytes) {
+      if (saidAway) log.info({ connection, server, maxPayloadBytes }, 'connected to NATS');
       saidAway = false;
+      if (maxPayloadBytes >= leastMaxPayloadBytes) return;
+      const line = small.take(`max_payload of ${maxPayloadBytes} bytes, at least ${leastMaxPayloadBytes} are needed`);
+      if (line !== null)
+        log.warn({ connection, server, ...line }, 'NATS takes only small messages; larger ones are dropped');
     },
     disconnected(reason) {
       disconnects.labels({ connection, reason }).inc();

@@ -469,3 +469,24 @@ test('user and password of the flags are used for both stores, and are in no log
   }
   assert.doesNotMatch(outputs.join('\n'), /-secret/);
 });
+
+for (const maxPayload of [32, 64]) {
+  test(`a fleet that NATS cannot take in one message of ${maxPayload} KiB is listed all the same`, async () => {
+    await using nats = await startNats({ config: `max_payload: ${maxPayload * 1024}` });
+    const endpoints = Array.from({ length: 2000 }, (_, at) => `inference-engine-${at}.some-namespace.svc:8000`);
+    const flags = ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', endpoints.join()];
+    await using discovery = await startService('discovery', ['--nats-servers', nats.url, ...flags]);
+    await using listener = new Listener(nats.url);
+    await until(() => listener.follower.state().synced);
+    assert.equal(listener.instances.size, endpoints.length);
+    assert.ok(!discovery.logs().some(({ level }) => level === 'warn'));
+  });
+}
+
+test('a NATS whose messages are too small is named in the log', async () => {
+  await using nats = await startNats({ config: 'max_payload: 16384' });
+  const flags = ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', '127.0.0.1:1'];
+  await using discovery = await startService('discovery', ['--nats-servers', nats.url, ...flags]);
+  const reason = 'max_payload of 16384 bytes, at least 32768 are needed';
+  await until(() => discovery.logs().some((line) => line.level === 'warn' && line.reason === reason));
+});

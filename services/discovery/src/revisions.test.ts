@@ -101,12 +101,33 @@ test('a page goes on after an id that has left meanwhile', () => {
   assert.equal(revisions.page('c', true).more, false);
 });
 
-test('one instance larger than a message still goes out, alone', () => {
-  const revisions = new Revisions('r', 500);
-  const messages = revisions.change([instance('a'), instance('b', 'm'.repeat(600)), instance('c')], [], true);
+test('messages are as large as the bus takes at the moment', () => {
+  let busMaxBytes = 16 * 1024;
+  const revisions = new Revisions('r', { busMaxBytes: () => busMaxBytes });
+  const all = fleet(500);
+  for (const message of revisions.change(all, [], true)) {
+    assert.ok(instancesChanged.payload.encode(message).byteLength <= busMaxBytes);
+  }
+  const first = revisions.page(undefined, true);
+  assert.ok(first.more && instancesList.reply.encode(first).byteLength <= busMaxBytes);
+  busMaxBytes = 1024 * 1024;
+  assert.equal(revisions.page(first.instances.at(-1)?.id, true).more, false);
+});
+
+test('an instance that would fill a message is not announced, and leaves when it was', () => {
+  const tooLarge: string[] = [];
+  const revisions = new Revisions('r', { onTooLarge: (id) => tooLarge.push(id) });
+  const large = instance('b', 'm'.repeat(10_000));
+  const messages = revisions.change([instance('a'), large, instance('c')], [], true);
   assert.deepEqual(
     messages.map(({ upserts }) => upserts.map(({ id }) => id)),
-    [['a'], ['b'], ['c']],
+    [['a', 'c']],
   );
-  assert.equal(revisions.page('a', true).instances.length, 1);
+  revisions.change([instance('b')], [], true);
+  assert.deepEqual(
+    revisions.change([large], [], true).map(({ upserts, removals }) => ({ upserts, removals })),
+    [{ upserts: [], removals: ['b'] }],
+  );
+  assert.deepEqual(tooLarge, ['b', 'b']);
+  assert.equal(revisions.size, 2);
 });

@@ -2,6 +2,17 @@ import type { Instance, InstancesChange, InstancesPage } from '@llm-gateway/prot
 
 /** Far enough under NATS's 1 MB that one message never holds up the others on a connection. */
 const defaultMaxBytes = 192 * 1024;
+/** What a message has beside instances and removals. */
+const envelopeBytes = 1024;
+/** One that is larger is not announced: where NATS takes only small messages, it could not be. */
+const maxInstanceBytes = 8 * 1024;
+
+export interface RevisionsOptions {
+  /** The largest message that the bus takes at present. */
+  readonly busMaxBytes?: () => number;
+  /** An instance is left out because it is too large. */
+  readonly onTooLarge?: (id: string) => void;
+}
 
 /**
  * What one replica announces: its instances, and a revision that grows by one with every message that changes them.
@@ -10,14 +21,24 @@ const defaultMaxBytes = 192 * 1024;
 export class Revisions {
   readonly replica: string;
   #revision = 0;
-  readonly #maxBytes: number;
+  readonly #busMaxBytes: () => number;
+  readonly #onTooLarge: (id: string) => void;
   readonly #held = new Map<string, { readonly instance: Instance; readonly bytes: number }>();
   /** Ids in order; null after a change that added or removed one, until somebody asks for a page. */
   #sorted: string[] | null = null;
 
-  constructor(replica: string, maxBytes: number = defaultMaxBytes) {
+  constructor(
+    replica: string,
+    { busMaxBytes = () => Number.POSITIVE_INFINITY, onTooLarge = () => {} }: RevisionsOptions = {},
+  ) {
     this.replica = replica;
-    this.#maxBytes = maxBytes;
+    this.#busMaxBytes = busMaxBytes;
+    this.#onTooLarge = onTooLarge;
+  }
+
+  /** For the instances and removals of one message. */
+  get #maxBytes(): number {
+    return Math.min(defaultMaxBytes, this.#busMaxBytes() - envelopeBytes);
   }
 
   get size(): number {
@@ -27,9 +48,11 @@ export class Revisions {
   /** The messages that announce a change, in order; a large one takes several, each a revision of its own. None for no change. */
   change(upserts: readonly Instance[], removals: readonly string[], storeUp: boolean): InstancesChange[] {
     const messages: InstancesChange[] = [];
+    const maxBytes = this.#maxBytes;
+    const tooLarge: string[] = [];
     let open: { upserts: Instance[]; removals: string[]; bytes: number } = { upserts: [], removals: [], bytes: 0 };
     const room = (bytes: number): typeof open => {
-      if (open.bytes > 0 && open.bytes + bytes > this.#maxBytes) {
+      if (open.bytes > 0 && open.bytes + bytes > maxBytes) {
         messages.push(this.#next(open.upserts, open.removals, storeUp));
         open = { upserts: [], removals: [], bytes: 0 };
       }
@@ -39,11 +62,16 @@ export class Revisions {
     // Upserts first: a follower that is between two parts of a change has too many instances rather than too few.
     for (const instance of upserts) {
       const bytes = jsonBytes(instance);
+      if (bytes > maxInstanceBytes) {
+        this.#onTooLarge(instance.id);
+        tooLarge.push(instance.id);
+        continue;
+      }
       if (!this.#held.has(instance.id)) this.#sorted = null;
       this.#held.set(instance.id, { instance, bytes });
       room(bytes).upserts.push(instance);
     }
-    for (const id of removals) {
+    for (const id of [...tooLarge, ...removals]) {
       if (!this.#held.delete(id)) continue;
       this.#sorted = null;
       room(jsonBytes(id)).removals.push(id);
@@ -61,12 +89,13 @@ export class Revisions {
   page(after: string | undefined, storeUp: boolean): InstancesPage {
     this.#sorted ??= [...this.#held.keys()].sort();
     const instances: Instance[] = [];
+    const maxBytes = this.#maxBytes;
     let bytes = 0;
     let at = after === undefined ? 0 : indexAfter(this.#sorted, after);
     for (; at < this.#sorted.length; at++) {
       const entry = this.#held.get(this.#sorted[at] ?? '');
       if (!entry) continue;
-      if (instances.length > 0 && bytes + entry.bytes > this.#maxBytes) break;
+      if (instances.length > 0 && bytes + entry.bytes > maxBytes) break;
       bytes += entry.bytes;
       instances.push(entry.instance);
     }

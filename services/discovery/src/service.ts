@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Bus, Subscription } from '@llm-gateway/bus';
+import { type Bus, Reasons, type Subscription } from '@llm-gateway/bus';
 import { instancesChanged, instancesList } from '@llm-gateway/protocol';
 import type { Parts, Running } from '@llm-gateway/runtime';
 import type { Settings } from './options.ts';
@@ -8,12 +8,26 @@ import { openSource, type SourceStep } from './source.ts';
 
 /** Followers that miss three take the replica for dead. */
 const heartbeatIntervalMs = 1000;
+const maxLoggedId = 300;
 
 /** Discovery: answers `list`, announces changes and heartbeats. Whoever made the bus closes it. */
 export async function start(values: Settings, deps: Parts & { readonly bus: Bus }): Promise<Running> {
   const { bus, log } = deps;
   const replica = `discovery-${randomUUID().slice(0, 8)}`;
-  const revisions = new Revisions(replica);
+  const tooLarge = deps.metrics.counter({
+    name: 'instances_too_large_total',
+    help: 'Times an instance was not announced because its names are too long for a message',
+  });
+  const reasons = new Reasons();
+  const revisions = new Revisions(replica, {
+    busMaxBytes: () => bus.maxBytes,
+    onTooLarge(id) {
+      tooLarge.inc();
+      const line = reasons.take('too_large');
+      if (line !== null)
+        log.warn({ instance: id.slice(0, maxLoggedId), ...line }, 'instance too large for a message; not announced');
+    },
+  });
   const subscriptions: Subscription[] = [];
   // Nothing is said before the store was read once: an empty list would be believed.
   let speaking = false;

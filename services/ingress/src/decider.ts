@@ -33,6 +33,20 @@ interface DeciderParts {
 const missesBeforeBreak = 3;
 const probeIntervalMs = 250;
 const maxBatch = 512;
+/** What a batch and its reply have beside asks and decisions. */
+const envelopeBytes = 1024;
+/** What an ask has beside its model and instances, and more than its decision takes in the reply: two addresses. */
+const askBaseBytes = 1024;
+/** No character takes more in JSON. */
+const maxCharacterBytes = 6;
+
+/** At most so large is an ask, or the decision for it. */
+function askBytes({ model, excluded, avoided = [] }: Ask): number {
+  let characters = model?.length ?? 0;
+  for (const id of excluded) characters += id.length + 1;
+  for (const id of avoided) characters += id.length + 1;
+  return askBaseBytes + maxCharacterBytes * characters;
+}
 
 /**
  * Asks the routers, and decides itself with the same code when they do not answer: a request never fails for the want of a router.
@@ -49,7 +63,11 @@ export class Decider implements Disposable {
 
   constructor(parts: DeciderParts) {
     this.#parts = parts;
-    this.#ask = batched((asks) => this.#askBatch(asks), { maxBatch });
+    this.#ask = batched((asks) => this.#askBatch(asks), {
+      maxBatch,
+      maxBytes: () => parts.bus.maxBytes - envelopeBytes,
+      bytesOf: askBytes,
+    });
   }
 
   /** Whether decisions are made here at the moment. */

@@ -1,5 +1,5 @@
-import type { Bus } from '@llm-gateway/bus';
-import { type LoadReport, loadReport, type OutcomeReport, outcomeReport } from '@llm-gateway/protocol';
+import { type Bus, inParts } from '@llm-gateway/bus';
+import { loadReport, type OutcomeReport, outcomeReport } from '@llm-gateway/protocol';
 import { type Outcome, OutcomeTally } from '@llm-gateway/routing';
 
 /**
@@ -15,6 +15,7 @@ export class Load implements Disposable {
   readonly #keepAlive: NodeJS.Timeout;
   #due: NodeJS.Timeout | undefined;
   #reportedAtMs = Number.NEGATIVE_INFINITY;
+  #reportedParts = 1;
   readonly #onOutcomes: (outcomes: OutcomeReport) => void;
 
   /** @param onOutcomes hears the outcomes as well, for decisions made in this process */
@@ -71,19 +72,49 @@ export class Load implements Disposable {
     clearTimeout(this.#due);
     this.#due = undefined;
     this.#reportedAtMs = performance.now();
-    const load: LoadReport = {
-      ingress: this.#ingress,
-      seen: Object.fromEntries(this.#seen),
-      inFlight: Object.fromEntries(this.#inFlight),
-    };
-    this.#bus.publish(loadReport, load);
+    this.#reportLoad();
     const outcomes = this.#tally.take();
     if (outcomes === null) return;
     this.#onOutcomes(outcomes);
-    this.#bus.publish(outcomeReport, outcomes);
+    const parts = inParts(outcomes.outcomes, ({ instance }) => outcomeBytes + idBytes(instance), this.#partBytes);
+    for (const part of parts) this.#bus.publish(outcomeReport, { ...outcomes, outcomes: [...part] });
+  }
+
+  /**
+   * A load that is too large for one message is reported as that of several ingresses: a router adds them up. Parts that were needed before and are
+   * not now are reported empty, or their last numbers would count until they expire.
+   */
+  #reportLoad(): void {
+    const entries = inParts([...this.#inFlight], ([instance]) => countBytes + idBytes(instance), this.#partBytes);
+    const parts = Math.max(entries.length, this.#reportedParts);
+    this.#reportedParts = entries.length;
+    for (let part = 0; part < parts; part++) {
+      this.#bus.publish(loadReport, {
+        ingress: part === 0 ? this.#ingress : `${this.#ingress}.${part}`,
+        // Its choices are counted for the ingress itself.
+        seen: part === 0 ? Object.fromEntries(this.#seen) : {},
+        inFlight: Object.fromEntries(entries[part] ?? []),
+      });
+    }
+  }
+
+  /** For the instances of one message. */
+  get #partBytes(): number {
+    return Math.max(minPartBytes, this.#bus.maxBytes - envelopeBytes);
   }
 }
 
+/** At most so much an id takes in JSON: they are names of pods, in which no character is escaped. */
+function idBytes(id: string): number {
+  return 3 * id.length;
+}
+
+/** What a report has beside instances: 100 routers that were seen. */
+const envelopeBytes = 8 * 1024;
+/** Where NATS takes even less, reports are dropped; they must not be one for each instance. */
+const minPartBytes = 8 * 1024;
+const countBytes = 16;
+const outcomeBytes = 128;
 /** Routers that share the load choose blindly for so long: long enough to save messages, short enough to stay balanced. */
 const reportIntervalMs = 10;
 const maxRouters = 100;

@@ -1,4 +1,4 @@
-import type { Bus } from '@llm-gateway/bus';
+import { type Bus, inParts } from '@llm-gateway/bus';
 import { type MirrorReport, mirrorReport } from '@llm-gateway/protocol';
 import type { CopyName } from './comparisons.ts';
 import type { CopyEnd } from './copy-call.ts';
@@ -6,8 +6,12 @@ import type { CopyEnd } from './copy-call.ts';
 const reportIntervalMs = 250;
 /** Beyond it the oldest are forgotten, and their ingress counts them as lost. */
 const maxUntold = 20_000;
-/** Keeps a report far below what NATS takes. */
+/** Keeps a report far below what NATS takes by default. */
 const maxEndedPerReport = 2000;
+/** What a report has beside copies, and what a copy that is held or has ended takes in it. */
+const envelopeBytes = 1024;
+const heldBytes = 17;
+const endedBytes = 128;
 
 /** What is to be told to one ingress. */
 interface Account {
@@ -48,17 +52,20 @@ export class Reports implements Disposable {
     return account;
   }
 
-  /** Holdings are told again each time; an end once, when the bus takes it. */
+  /** Holdings are told again each time; an end once, when the bus takes it. In as many reports as the bus needs. */
   #tell(): void {
     if (!this.#bus.connected) return;
+    const halfBytes = (this.#bus.maxBytes - envelopeBytes) / 2;
+    const maxEnded = Math.max(1, Math.min(maxEndedPerReport, Math.floor(halfBytes / endedBytes)));
     for (const [ingress, account] of this.#accounts) {
-      const held = [...account.held];
+      const parts = [...inParts([...account.held], () => heldBytes, halfBytes)];
       do {
-        const ended = account.ended.slice(0, maxEndedPerReport);
+        const held = [...(parts.shift() ?? [])];
+        const ended = account.ended.slice(0, maxEnded);
         if (!this.#bus.publish(mirrorReport, { sender: this.#sender, ingress, held, ended })) break;
         account.ended = account.ended.slice(ended.length);
-      } while (account.ended.length > 0);
-      if (held.length === 0 && account.ended.length === 0) this.#accounts.delete(ingress);
+      } while (account.ended.length > 0 || parts.length > 0);
+      if (account.held.size === 0 && account.ended.length === 0) this.#accounts.delete(ingress);
     }
   }
 

@@ -40,6 +40,11 @@ interface MirrorParts {
 
 const noBytes = new Uint8Array(0);
 const drainPollMs = 20;
+/** What a copy has beside its URL, its headers and its body. */
+const copyBaseBytes = 2048;
+const pairBytes = 8;
+/** Octets of headers beyond ASCII, and those that JSON escapes, take two. */
+const maxCharacterBytes = 2;
 
 /**
  * Copies requests to the mirror target, by way of the mirror-senders. Whatever happens to a copy, the request it was made of neither waits
@@ -161,13 +166,22 @@ export class Mirror implements AsyncDisposable {
       log: config.EnableLog,
       compare: config.Compare,
     };
-    if (body.length <= this.#inlineMaxBytes) return bus.send(mirrorSend, message, body) ? undefined : 'bus_refused';
+    if (body.length <= this.#inlineRoom(message))
+      return bus.send(mirrorSend, message, body) ? undefined : 'bus_refused';
     const token = this.#pool.hold(copy, body);
     if (token === null) return 'pool_full';
     const claim = { url: claimUrlOf(this.#origin, copy), token, bytes: body.length };
     if (bus.send(mirrorSend, { ...message, claim }, noBytes)) return undefined;
     this.#pool.release(copy);
     return 'bus_refused';
+  }
+
+  /** How large the body of a copy may be to cross the bus with it. */
+  #inlineRoom({ url, headers }: MirrorCopy): number {
+    let characters = url.length;
+    for (const [name, value] of headers) characters += name.length + value.length;
+    const fieldBytes = copyBaseBytes + headers.length * pairBytes + maxCharacterBytes * characters;
+    return Math.min(this.#inlineMaxBytes, this.#parts.bus.maxBytes - fieldBytes);
   }
 
   /** Tells the senders how the primary of a compared copy ended. The time that the client took for its request is nobody's answer. */
