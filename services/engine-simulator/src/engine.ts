@@ -1,14 +1,13 @@
 import type { Exchange } from './exchange.ts';
 import { pace } from './pace.ts';
-import type { Prompt } from './prompt.ts';
 import type { Computed } from './reply.ts';
 import { Slots } from './slots.ts';
 
 /** What has to be computed for one answer. */
 export interface Work {
-  readonly prompts: readonly Prompt[];
-  /** Keeps prompts apart that must not share a cache. */
-  readonly cacheSalt: string;
+  readonly promptTokens: number;
+  /** Of the full blocks of the prompt, for engines with a KV cache. */
+  readonly blockKeys: () => readonly number[];
   /** Of the longest choice; 0: it gets a place, and nothing is ever computed. */
   readonly steps: number;
   /** Keeps its place after its last step until the client leaves. */
@@ -20,19 +19,34 @@ export interface Work {
   readonly computed: Computed;
 }
 
+/** Who waits for an answer. */
+export type Client = Pick<Exchange, 'signal' | 'pause'>;
+
 export type Emit = (from: number, to: number) => void | Promise<void>;
+
+/** What an engine's metrics say of it. */
+export interface EngineReport {
+  readonly running: number;
+  readonly waiting: number;
+  /** Blocks of its KV cache, 0 when none is modelled, and the share of them in use. */
+  readonly kvBlocks: number;
+  readonly kvUsage: number;
+  /** Tokens of prompts looked for in the cache, those found, and requests that lost their place for want of memory. */
+  readonly queriedTokens: number;
+  readonly hitTokens: number;
+  readonly preemptions: number;
+}
 
 /** Computes answers, in time and in its places. */
 export interface Engine {
-  readonly running: number;
-  readonly waiting: number;
+  readonly report: EngineReport;
   /** Throws the `Refusal` that `compute` would throw now: for those who must know it before they begin their answer. */
   requireRoom(): void;
   /**
    * Calls `emit(from, to)` when steps `from` to `to - 1` are computed, and resolves after the last. Throws a `Refusal` when
    * it is full, the signal's reason when the client leaves; either way its place is free again at once.
    */
-  compute(work: Work, exchange: Pick<Exchange, 'signal' | 'pause'>, emit: Emit): Promise<void>;
+  compute(work: Work, client: Client, emit: Emit): Promise<void>;
 }
 
 /** Computes so many requests at once, each by its own timetable whatever the others do. */
@@ -43,19 +57,16 @@ export class SlotEngine implements Engine {
     this.#slots = new Slots(capacity, queueLimit);
   }
 
-  get running(): number {
-    return this.#slots.running;
-  }
-
-  get waiting(): number {
-    return this.#slots.waiting;
+  get report(): EngineReport {
+    const { running, waiting } = this.#slots;
+    return { running, waiting, kvBlocks: 0, kvUsage: 0, queriedTokens: 0, hitTokens: 0, preemptions: 0 };
   }
 
   requireRoom(): void {
     this.#slots.requireRoom();
   }
 
-  async compute(work: Work, { signal, pause }: Pick<Exchange, 'signal' | 'pause'>, emit: Emit): Promise<void> {
+  async compute(work: Work, { signal, pause }: Client, emit: Emit): Promise<void> {
     using _slot = await this.#slots.acquire(signal);
     const { steps: count, firstMs, nextMs } = work;
     await pace({ count, firstMs, nextMs }, pause, emit);

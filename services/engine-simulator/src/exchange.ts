@@ -155,7 +155,8 @@ async function readBody(request: IncomingMessage): Promise<Buffer> {
   request.on('end', resolve);
   request.on('close', () => reject(new ConnectionGone()));
   await promise;
-  return Buffer.concat(chunks);
+  const [first] = chunks;
+  return first && chunks.length === 1 ? first : Buffer.concat(chunks);
 }
 
 /** The faults between the arrival of a request and the head of its answer. */

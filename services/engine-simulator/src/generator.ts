@@ -1,11 +1,12 @@
-import type { Emit, Engine, Work } from './engine.ts';
+import { blockKeys } from './block-keys.ts';
+import type { Client, Emit, Engine, Work } from './engine.ts';
 import { answerJson, breakOff, type Exchange, type Handler, sufferBeforeHead, writePieces } from './exchange.ts';
 import { type Faults, faultHeaders, type Part, readFaults } from './fault.ts';
 import { completionTokens, type Generation } from './generation.ts';
-import type { KvCache } from './kv-cache.ts';
+import type { KvCache, RemotePrompt } from './kv-cache.ts';
 import { type KvPlan, kvPlan } from './kv-protocol.ts';
 import type { SimulatorValues } from './options.ts';
-import { Pause, seededRandom } from './pace.ts';
+import { Pause, seededRandom, varied } from './pace.ts';
 import { Refusal } from './refusal.ts';
 import type { Answering, Computed, ReplyFormat } from './reply.ts';
 import type { Totals } from './totals.ts';
@@ -117,8 +118,10 @@ export class Generator {
       if (plan.part === 'decode') {
         if (faults.stall === 'transfer') await exchange.pause.forEver();
         if (faults.failsTransfer) throw new Refusal(500, 'KV transfer failed');
+        const { promptHash, promptTokens } = generation;
+        const prompt = { promptHash, promptTokens, blockKeys: values.kvBlocks > 0 ? keysOf(generation) : [] };
         const headers = faultHeaders(exchange.request.headers);
-        await kvCache?.fetch(plan, generation.promptHash, { exchange, headers });
+        await kvCache?.fetch(plan, prompt, { exchange, headers });
       }
       if (asked.background) this.#beginBackground(run, asked.background, exchange);
       else if (generation.stream) await this.#stream(run, exchange);
@@ -132,13 +135,12 @@ export class Generator {
   }
 
   /** Computes a prompt for a decode engine that asks for it now. Resolves when its first token would be there. */
-  async prefill(exchange: Exchange): Promise<void> {
+  async prefill(exchange: Exchange, prompt: RemotePrompt): Promise<void> {
     const faults = this.#faults(exchange, 'prefill');
     await sufferBeforeHead(faults, exchange);
     const isHeld = faults.stall === 'prefill';
     const work: Work = {
-      prompts: [],
-      cacheSalt: '',
+      ...prompt,
       steps: isHeld ? 0 : 1,
       isHeld,
       isPrefilled: false,
@@ -182,21 +184,21 @@ export class Generator {
     response.end();
   }
 
-  async #compute(run: Run, exchange: Pick<Exchange, 'signal' | 'pause'>, emit: Emit): Promise<void> {
+  async #compute(run: Run, client: Client, emit: Emit): Promise<void> {
     const { asked, plan, faults, format, answering } = run;
     const { generation } = asked;
     const { at, how } = generation.stream ? breakOf(faults) : whole;
     const neverBegins = faults.stall === 'prefill';
     const work: Work = {
-      prompts: generation.prompts,
-      cacheSalt: `${generation.model} ${String(generation.body.cache_salt ?? '')}`,
+      promptTokens: generation.promptTokens,
+      blockKeys: () => keysOf(generation),
       steps: neverBegins ? 0 : Math.min(format.steps, at),
       isHeld: neverBegins || how === 'stall',
       isPrefilled: plan.part === 'decode',
       computed: answering.computed,
       ...this.#times(faults, plan.part),
     };
-    await this.#options.engine.compute(work, exchange, async (from, to) => {
+    await this.#options.engine.compute(work, client, async (from, to) => {
       run.steps = to;
       await emit(from, to);
     });
@@ -220,8 +222,13 @@ export class Generator {
   }
 
   #faults({ request }: Exchange, part: Part): Faults {
-    const { name, port } = this.#options.target();
-    return readFaults(request.headers, { part, engine: name, port });
+    const { values, target } = this.#options;
+    const { name, port } = target();
+    const faults = readFaults(request.headers, { part, engine: name, port });
+    if (values.prefillTokensPerS > 0 && (faults.firstTokenMs ?? faults.interTokenMs) !== undefined) {
+      throw new Refusal(400, 'the times of a modelled engine are those of all its requests');
+    }
+    return faults;
   }
 
   #times(faults: Faults, part: Part): Pick<Work, 'firstMs' | 'nextMs'> {
@@ -230,8 +237,7 @@ export class Generator {
     // The prompt was computed elsewhere: its first token is one step, like any other.
     const remoteMs = values.kvTransferMs + interTokenMs;
     const firstMs = faults.firstTokenMs ?? (part === 'decode' ? remoteMs : values.timeToFirstTokenMs);
-    const jittered = (ms: number) =>
-      values.jitter === 0 || ms === 0 ? ms : ms * (1 + values.jitter * (2 * this.#random() - 1));
+    const jittered = (ms: number) => varied(ms, values.jitter, this.#random);
     return { firstMs: () => jittered(firstMs), nextMs: () => jittered(interTokenMs) };
   }
 
@@ -263,6 +269,11 @@ export class Generator {
       },
     );
   }
+}
+
+function keysOf({ prompts, model, body }: Generation): number[] {
+  const salt = `${model} ${typeof body.cache_salt === 'string' ? body.cache_salt : ''}`;
+  return prompts.flatMap((prompt) => blockKeys(prompt, salt));
 }
 
 /** Where a stream ends before its end, in tokens, and how. */

@@ -4,16 +4,30 @@ import { answerJson, type Exchange, type Handler, routeServer } from './exchange
 import { isObject, type Json, stringifyExact } from './json.ts';
 import { type KvPlan, mooncakeAnswer } from './kv-protocol.ts';
 import { Refusal } from './refusal.ts';
+import { readObject } from './request-fields.ts';
 import { Transfers } from './transfers.ts';
 
 type PrefillPlan = Extract<KvPlan, { part: 'prefill' }>;
 type DecodePlan = Extract<KvPlan, { part: 'decode' }>;
 
+/** What an engine asks another one to compute. */
+export interface RemotePrompt {
+  readonly promptTokens: number;
+  readonly blockKeys: () => readonly number[];
+}
+
+/** A prompt as it is asked for: whether it is the same one, and what it takes to compute it. */
+interface Wanted {
+  readonly promptHash: number;
+  readonly promptTokens: number;
+  readonly blockKeys: readonly number[];
+}
+
 export interface KvCacheOptions {
   readonly name: string;
   readonly keepAliveMs: number;
   /** Computes a prompt for a decode engine that asks for it now. */
-  prefill(exchange: Exchange): Promise<void>;
+  prefill(exchange: Exchange, prompt: RemotePrompt): Promise<void>;
 }
 
 /**
@@ -37,7 +51,7 @@ export class KvCache implements AsyncDisposable {
       [
         'POST /prefill',
         async (exchange) => {
-          await prefill(exchange);
+          await prefill(exchange, remotePrompt(readObject(exchange.body)));
           answerJson(exchange.response, '{}');
         },
       ],
@@ -68,10 +82,10 @@ export class KvCache implements AsyncDisposable {
   /** Gets a prompt's cache from the engine that computes or computed it. Throws a `Refusal` when that is not so. */
   async fetch(
     plan: DecodePlan,
-    promptHash: number,
+    wanted: Wanted,
     { exchange, headers }: { exchange: Exchange; headers: Readonly<Record<string, string>> },
   ): Promise<void> {
-    const body = JSON.stringify({ key: plan.key, promptHash });
+    const body = JSON.stringify({ key: plan.key, ...wanted });
     const { status, text } = await this.#post(plan, body, { headers, signal: exchange.signal });
     if (status === 200) return;
     const said: unknown = JSON.parse(text);
@@ -124,4 +138,12 @@ export class KvCache implements AsyncDisposable {
     signal.throwIfAborted();
     return answer;
   }
+}
+
+function remotePrompt({ promptTokens, blockKeys }: Json): RemotePrompt {
+  const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
+  if (!isCount(promptTokens) || !Array.isArray(blockKeys) || !blockKeys.every(isCount)) {
+    throw new Refusal(400, 'not a prompt to compute');
+  }
+  return { promptTokens, blockKeys: () => blockKeys };
 }

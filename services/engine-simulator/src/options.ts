@@ -1,4 +1,5 @@
 import { defineService, type OptionValues } from '@llm-gateway/runtime';
+import { blockTokens } from './block-keys.ts';
 
 /** Static discovery assumes this distance between an engine's port and its KV port. */
 export const staticKvPortOffset = 20_000;
@@ -29,7 +30,12 @@ export const simulatorOptions = {
     min: 1,
     description: 'Length of an answer that nothing else ends',
   },
-  'time-to-first-token-ms': { type: 'number', default: 50, min: 0, description: 'Time of a prefill' },
+  'time-to-first-token-ms': {
+    type: 'number',
+    default: 50,
+    min: 0,
+    description: 'Time of a prefill, unless an engine is modelled',
+  },
   'inter-token-ms': { type: 'number', default: 10, min: 0, description: 'Time of each further token' },
   jitter: {
     type: 'number',
@@ -44,6 +50,35 @@ export const simulatorOptions = {
     default: 1024,
     min: 0,
     description: 'Requests waiting for a rank; further ones get 503',
+  },
+  'prefill-tokens-per-s': {
+    type: 'number',
+    default: 0,
+    min: 0,
+    description:
+      'Model an engine that computes prompts one after the other at this speed, in tokens per second, and answers in a batch; 0: off, and each request takes its own time',
+  },
+  'kv-blocks': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: 10_000_000,
+    description:
+      'KV cache of the modelled engine, in blocks of 512 tokens: prompts share what they begin with alike, and requests lose their place when it is full; 0: endless, and nothing is cached',
+  },
+  'batch-slowdown': {
+    type: 'number',
+    default: 0,
+    min: 0,
+    max: 1,
+    description:
+      'What each further request in the batch of the modelled engine adds to --inter-token-ms, as a share of it',
+  },
+  'metrics-of': {
+    type: 'string',
+    default: 'vllm',
+    choices: ['sglang'],
+    description: 'Whose names /metrics has',
   },
   'error-rate': { type: 'number', default: 0, min: 0, max: 1, description: 'Share of generation requests that fail' },
   'error-status': { type: 'integer', default: 500, min: 400, max: 599, description: 'Status of those' },
@@ -110,6 +145,12 @@ function mistakes(values: SimulatorValues): string[] {
   if (values.dpSize > 1 && values.port === 0) found.push('--port: 0 is for one rank only; --dp-size is more');
   if (values.port + values.dpSize - 1 > maxPort) {
     found.push(`--port: the ports of --dp-size ${values.dpSize} ranks end above ${maxPort}`);
+  }
+  if (values.prefillTokensPerS === 0 && (values.kvBlocks > 0 || values.batchSlowdown > 0)) {
+    found.push('--kv-blocks, --batch-slowdown: they are of a modelled engine, so --prefill-tokens-per-s must be given');
+  }
+  if (values.kvBlocks > 0 && values.kvBlocks * blockTokens < values.maxModelLen) {
+    found.push(`--kv-blocks: ${values.kvBlocks} blocks hold fewer tokens than --max-model-len ${values.maxModelLen}`);
   }
   const usesStaticKvPort = values.kvConnector !== '' && values.kvPort === 0;
   if (usesStaticKvPort && values.port + staticKvPortOffset > maxPort) {

@@ -64,6 +64,11 @@ export async function pace(
   }
 }
 
+/** A time around `ms`: `jitter` 0.2 makes it between 0.8 and 1.2 of it. */
+export function varied(ms: number, jitter: number, random: () => number): number {
+  return jitter === 0 || ms === 0 ? ms : ms * (1 + jitter * (2 * random() - 1));
+}
+
 /** Mulberry32: a seeded source of numbers in [0, 1). */
 export function seededRandom(seed: number): () => number {
   let state = seed >>> 0;

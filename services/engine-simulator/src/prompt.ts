@@ -3,7 +3,7 @@ import { Refusal } from './refusal.ts';
 import { countTokens, seedOf } from './text.ts';
 
 /** A part of a prompt: a message's role and text, a text alone, or tokens. */
-type Segment = { readonly role: string; readonly text: string } | string | readonly number[];
+export type Segment = { readonly role: string; readonly text: string } | string | readonly number[];
 
 /** What is computed before an answer. */
 export interface Prompt {
@@ -14,7 +14,7 @@ export interface Prompt {
 }
 
 /** What a chat template adds around each message. */
-const tokensPerMessage = 4;
+export const tokensPerMessage = 4;
 
 /** The prompt of a chat: its tools, then its messages. Throws a `Refusal` for messages that are none. */
 export function chatPrompt({ messages, tools }: Json): Prompt {

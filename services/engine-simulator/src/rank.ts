@@ -7,7 +7,9 @@ import { Generator } from './generator.ts';
 import type { KvCache } from './kv-cache.ts';
 import { mediaRoutes } from './media-api.ts';
 import { type ModelApi, modelRoutes } from './model-api.ts';
+import { ModelledEngine } from './modelled-engine.ts';
 import type { SimulatorValues } from './options.ts';
+import { seededRandom } from './pace.ts';
 import { responseRoutes } from './responses-api.ts';
 import { stateRoutes } from './state-api.ts';
 import { Totals } from './totals.ts';
@@ -24,6 +26,7 @@ export interface RankOptions {
 export class Rank {
   readonly server: Server;
   readonly engine: Engine;
+  readonly metricsOf: 'vllm' | 'sglang';
   readonly rank: number;
   readonly totals = new Totals();
   readonly generator: Generator;
@@ -37,7 +40,11 @@ export class Rank {
     const { totals } = this;
     this.#options = options;
     this.rank = rank;
-    this.engine = new SlotEngine(values.maxConcurrency, values.queueLimit);
+    this.metricsOf = values.metricsOf;
+    this.engine =
+      values.prefillTokensPerS > 0
+        ? new ModelledEngine(values, seededRandom(values.seed + rank))
+        : new SlotEngine(values.maxConcurrency, values.queueLimit);
     this.generator = new Generator({ values, rank, engine: this.engine, kvCache, totals, target: () => this });
     const api: ModelApi = { ...limits, startedS: Math.floor(Date.now() / 1000), totals, generator: this.generator };
     const routes = new Map<string, Handler>([

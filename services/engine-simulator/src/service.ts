@@ -27,8 +27,8 @@ export async function start(
           new KvCache({
             name: values.name || 'kv',
             keepAliveMs: values.keepAliveMs,
-            async prefill(exchange) {
-              await ranks[0]?.generator.prefill(exchange);
+            async prefill(exchange, prompt) {
+              await ranks[0]?.generator.prefill(exchange, prompt);
             },
           }),
         );

@@ -1,7 +1,7 @@
 import { answerJson, type Handler } from './exchange.ts';
+import { metricsText } from './metrics.ts';
 import type { Rank } from './rank.ts';
 import { Refusal } from './refusal.ts';
-import type { Tally } from './totals.ts';
 
 /** Health and metrics as vLLM has them, and `/simulator/…` for those who test with the simulator. */
 export function stateRoutes(rank: Rank): [string, Handler][] {
@@ -36,7 +36,7 @@ export function stateRoutes(rank: Rank): [string, Handler][] {
       'GET /simulator/state',
       ({ response }) => {
         const { name, engine, generator, totals, waitingTransfers: transfers } = rank;
-        const { running, waiting } = engine;
+        const { running, waiting, kvUsage, queriedTokens, hitTokens, preemptions } = engine.report;
         const { requests, abandoned } = generator;
         const counts = {
           requests,
@@ -44,6 +44,10 @@ export function stateRoutes(rank: Rank): [string, Handler][] {
           generationTokens: totals.sum('finished', 'completionTokens'),
           succeeded: totals.sum('finished', 'requests'),
           abandoned,
+          kvUsage,
+          queriedTokens,
+          hitTokens,
+          preemptions,
           totals: totals.rows,
         };
         answerJson(response, JSON.stringify({ name, running, waiting, transfers, ...counts }));
@@ -51,23 +55,4 @@ export function stateRoutes(rank: Rank): [string, Handler][] {
     ],
     ['GET /simulator/requests', ({ response }) => answerJson(response, JSON.stringify(rank.generator.recorded))],
   ];
-}
-
-function metricsText({ engine, totals, models, rank }: Rank): string {
-  const labelled = (model: string) => `{engine="${rank}",model_name="${model.replace(/["\\\n]/g, '\\$&')}"}`;
-  const metric = (name: string, type: 'gauge' | 'counter', values: readonly (readonly [string, number])[]) =>
-    [
-      `# TYPE vllm:${name} ${type}\n`,
-      ...values.map(([model, value]) => `vllm:${name}${labelled(model)} ${value}\n`),
-    ].join('');
-  // What an engine has as a whole it gives the name of its first model.
-  const whole = (value: number) => [[models[0] ?? '', value]] as const;
-  const byModel = (count: keyof Tally) => models.map((model) => [model, totals.sum('finished', count, model)] as const);
-  return [
-    metric('num_requests_running', 'gauge', whole(engine.running)),
-    metric('num_requests_waiting', 'gauge', whole(engine.waiting)),
-    metric('prompt_tokens_total', 'counter', byModel('promptTokens')),
-    metric('generation_tokens_total', 'counter', byModel('completionTokens')),
-    metric('request_success_total', 'counter', byModel('requests')),
-  ].join('');
 }

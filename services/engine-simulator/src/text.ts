@@ -4,7 +4,7 @@ import { crc32 } from 'node:zlib';
  * The simulator's language. A token of a prompt is up to three bytes of UTF-8, which makes counts plausible and
  * tokenizing reversible; an answer is a walk over a fixed vocabulary that its seed determines.
  */
-const bytesPerToken = 3;
+export const bytesPerToken = 3;
 /** Ids below are of tokens with fewer bytes: 256 of one byte, 65,536 of two. */
 const firstIdOfLength = [0, 0, 256, 256 + 65_536] as const;
 
