@@ -46,7 +46,7 @@ const speakers = {
 const listeners = {
   ingress: [instancesChanged, retryAnnounce, mirrorReport],
   router: [`${routeDecide} ${group}`, instancesChanged, loadReport, outcomeReport],
-  discovery: [`${instancesList} ${group}`],
+  discovery: [`${instancesList} ${group}`, instancesChanged],
   'retry-worker': [`${retryOffer} ${group}`],
   'mirror-sender': [`${mirrorSend} ${group}`, mirrorAnnounce, mirrorPrimary],
 };

@@ -107,6 +107,8 @@ export const InstancesChange = Type.Object({
   storeUp: Type.Boolean(),
   upserts: Type.Array(Instance),
   removals: Type.Array(Type.String()),
+  /** A fingerprint of the store or list that the replica reads: the same for all replicas of an installation. */
+  source: Type.Optional(Type.String({ maxLength: 64 })),
 });
 export type InstancesChange = Static<typeof InstancesChange>;
 export const instancesChanged = defineEvent(subjects.instancesChanged, InstancesChange);

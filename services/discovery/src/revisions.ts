@@ -10,6 +10,8 @@ const maxInstanceBytes = 8 * 1024;
 export interface RevisionsOptions {
   /** The largest message that the bus takes at present. */
   readonly busMaxBytes?: () => number;
+  /** See `InstancesChange.source`. */
+  readonly source?: string;
   /** An instance is left out because it is too large. */
   readonly onTooLarge?: (id: string) => void;
 }
@@ -22,6 +24,7 @@ export class Revisions {
   readonly replica: string;
   #revision = 0;
   readonly #busMaxBytes: () => number;
+  readonly #source: { readonly source?: string };
   readonly #onTooLarge: (id: string) => void;
   readonly #held = new Map<string, { readonly instance: Instance; readonly bytes: number }>();
   /** Ids in order; null after a change that added or removed one, until somebody asks for a page. */
@@ -29,10 +32,11 @@ export class Revisions {
 
   constructor(
     replica: string,
-    { busMaxBytes = () => Number.POSITIVE_INFINITY, onTooLarge = () => {} }: RevisionsOptions = {},
+    { busMaxBytes = () => Number.POSITIVE_INFINITY, onTooLarge = () => {}, source }: RevisionsOptions = {},
   ) {
     this.replica = replica;
     this.#busMaxBytes = busMaxBytes;
+    this.#source = source === undefined ? {} : { source };
     this.#onTooLarge = onTooLarge;
   }
 
@@ -82,7 +86,7 @@ export class Revisions {
 
   heartbeat(storeUp: boolean): InstancesChange {
     const revision = this.#revision;
-    return { replica: this.replica, revision, previous: revision, storeUp, upserts: [], removals: [] };
+    return { replica: this.replica, revision, previous: revision, storeUp, upserts: [], removals: [], ...this.#source };
   }
 
   /** The instances after id `after` (all of them without it), as many as fit into one message. */
@@ -104,7 +108,7 @@ export class Revisions {
 
   #next(upserts: Instance[], removals: string[], storeUp: boolean): InstancesChange {
     const previous = this.#revision++;
-    return { replica: this.replica, revision: this.#revision, previous, storeUp, upserts, removals };
+    return { replica: this.replica, revision: this.#revision, previous, storeUp, upserts, removals, ...this.#source };
   }
 }
 

@@ -3,6 +3,7 @@ import { type Bus, Reasons, type Subscription } from '@llm-gateway/bus';
 import { instancesChanged, instancesList } from '@llm-gateway/protocol';
 import type { Parts, Running } from '@llm-gateway/runtime';
 import type { Settings } from './options.ts';
+import { OtherInstallations, sourceOf } from './other-installations.ts';
 import { Revisions } from './revisions.ts';
 import { openSource, type SourceStep } from './source.ts';
 
@@ -19,7 +20,9 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
     help: 'Times an instance was not announced because its names are too long for a message',
   });
   const reasons = new Reasons();
+  const ownSource = sourceOf(values);
   const revisions = new Revisions(replica, {
+    source: ownSource,
     busMaxBytes: () => bus.maxBytes,
     onTooLarge(id) {
       tooLarge.inc();
@@ -53,6 +56,7 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
   };
 
   const source = openSource(values, deps, onStep);
+  const others = new OtherInstallations(ownSource, deps);
   const beats = setInterval(beat, heartbeatIntervalMs);
   // Followers that were cut off together with us need not wait for the next beat.
   subscriptions.push(bus.onStatus((connected) => connected && beat()));
@@ -61,6 +65,7 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
     ready: () => speaking && bus.connected,
     async [Symbol.asyncDispose]() {
       clearInterval(beats);
+      others[Symbol.dispose]();
       for (const subscription of subscriptions) subscription.close();
       await source[Symbol.asyncDispose]();
     },
