@@ -1,6 +1,13 @@
 import { type Instance, instancesChanged, instancesList } from '@llm-gateway/protocol';
 import type { Bus } from './bus.ts';
-import { type FollowerEffect, type FollowerEvent, initialFollower, type ListCause, step } from './follower.ts';
+import {
+  type FollowerEffect,
+  type FollowerEvent,
+  initialFollower,
+  type ListCause,
+  step,
+  tickDueMs,
+} from './follower.ts';
 
 export interface FollowOptions {
   /** Changes of the set, in order. */
@@ -47,12 +54,27 @@ export function followInstances(bus: Bus, options: FollowOptions): Follower {
   const { onChange, onReset, observer = {}, heartbeatMs = defaultHeartbeatMs } = options;
   const stopped = new AbortController();
   let state = initialFollower(performance.now());
+  let timer: { readonly atMs: number; readonly handle: NodeJS.Timeout } | null = null;
 
   function advance(event: FollowerEvent): void {
     if (stopped.signal.aborted) return;
     const next = step(state, event, { nowMs: performance.now(), random: Math.random(), heartbeatMs });
     state = next.state;
     for (const effect of next.effects) perform(effect);
+    awaitTick();
+  }
+
+  /** A heartbeat moves the time of the next tick, but not the timer: one that fires early sets itself anew. */
+  function awaitTick(): void {
+    const dueMs = tickDueMs(state, heartbeatMs);
+    if (stopped.signal.aborted || dueMs === null || (timer !== null && timer.atMs <= dueMs)) return;
+    if (timer !== null) clearTimeout(timer.handle);
+    const waitMs = Math.max(1, Math.ceil(dueMs - performance.now()));
+    const handle = setTimeout(() => {
+      timer = null;
+      advance({ type: 'tick' });
+    }, waitMs);
+    timer = { atMs: dueMs, handle };
   }
 
   function perform(effect: FollowerEffect): void {
@@ -84,8 +106,6 @@ export function followInstances(bus: Bus, options: FollowOptions): Follower {
 
   const changes = bus.subscribe(instancesChanged, (message) => advance({ type: 'changed', message }));
   const status = bus.onStatus((connected) => connected && advance({ type: 'connected' }));
-  // Ten looks a heartbeat: silence and due retries are noticed well within one.
-  const ticks = setInterval(() => advance({ type: 'tick' }), heartbeatMs / 10);
   advance({ type: 'tick' });
   return {
     state: () => ({
@@ -97,7 +117,7 @@ export function followInstances(bus: Bus, options: FollowOptions): Follower {
     }),
     [Symbol.dispose]() {
       stopped.abort();
-      clearInterval(ticks);
+      if (timer !== null) clearTimeout(timer.handle);
       changes.close();
       status.close();
     },

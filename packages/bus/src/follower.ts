@@ -114,6 +114,12 @@ export function step(state: FollowerState, event: FollowerEvent, clock: Follower
   }
 }
 
+/** When the next `tick` is due if nothing comes before; null: the list that is asked for comes first. */
+export function tickDueMs(state: FollowerState, heartbeatMs: number): number | null {
+  if (state.listing !== null) return null;
+  return state.retryMs ?? state.heardMs + missedHeartbeats * heartbeatMs;
+}
+
 function onTick(state: FollowerState, clock: FollowerClock): Step {
   if (state.listing !== null) return still(state);
   if (state.retryMs !== null) {

@@ -1,4 +1,4 @@
-const lookMs = 500;
+const lookMs = 1_000;
 const stallMs = 2_000;
 const latelyMs = 10_000;
 

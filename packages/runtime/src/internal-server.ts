@@ -4,10 +4,10 @@ import { listen } from './listen.ts';
 
 /** Connections without an answer under way, and those with one that may be cut. */
 const maxConnections = 64;
-const headersTimeoutMs = 5000;
-const keepAliveMs = 5000;
-/** How often these times are looked at. It is a timer at rest as well. */
-const checkIntervalMs = 5000;
+/** From the beginning of a connection, or the end of an answer on it, until the whole head of the next request is there. */
+const headTimeoutMs = 5000;
+/** Node's own look at its limits wakes the process at rest as well. It is of no use here. */
+const noCheckMs = 2 ** 31 - 1;
 const defaultMaxHeaderBytes = 16 * 1024;
 
 export interface InternalServerOptions {
@@ -37,16 +37,18 @@ export class InternalServer implements AsyncDisposable {
   /** Those that may have to give way, in order of age. */
   readonly #yielding = new Set<Socket>();
   readonly #answering = new Set<Socket>();
+  /** What cuts each connection when nothing happens before. */
+  readonly #limits = new Map<Socket, NodeJS.Timeout>();
 
   constructor(options: InternalServerOptions) {
     this.#options = options;
     this.#server = createServer(
       {
         maxHeaderSize: options.maxHeaderBytes ?? defaultMaxHeaderBytes,
-        headersTimeout: headersTimeoutMs,
-        requestTimeout: Math.max(options.body?.timeoutMs ?? 0, headersTimeoutMs),
-        keepAliveTimeout: keepAliveMs,
-        connectionsCheckingInterval: checkIntervalMs,
+        headersTimeout: 0,
+        requestTimeout: 0,
+        keepAliveTimeout: headTimeoutMs,
+        connectionsCheckingInterval: noCheckMs,
         noDelay: true,
       },
       (request, response) => this.#serve(request, response),
@@ -75,7 +77,9 @@ export class InternalServer implements AsyncDisposable {
 
   #admit(socket: Socket): void {
     this.#yielding.add(socket);
+    this.#limit(socket, headTimeoutMs);
     socket.once('close', () => {
+      this.#limit(socket, undefined);
       this.#yielding.delete(socket);
       this.#answering.delete(socket);
     });
@@ -87,6 +91,12 @@ export class InternalServer implements AsyncDisposable {
     }
   }
 
+  #limit(socket: Socket, ms: number | undefined): void {
+    clearTimeout(this.#limits.get(socket));
+    if (ms === undefined) this.#limits.delete(socket);
+    else this.#limits.set(socket, setTimeout(() => socket.destroy(), ms).unref());
+  }
+
   #serve(request: IncomingMessage, response: ServerResponse): void {
     const { socket } = request;
     // Requests that do not wait for their answers would make this process hold the answers.
@@ -96,12 +106,17 @@ export class InternalServer implements AsyncDisposable {
     }
     this.#answering.add(socket);
     const { body, answerTimeoutMs, handle } = this.#options;
-    const timer = answerTimeoutMs === undefined ? null : setTimeout(() => socket.destroy(), answerTimeoutMs).unref();
-    if (timer === null) this.#yielding.delete(socket);
+    this.#limit(socket, answerTimeoutMs ?? body?.timeoutMs);
+    if (answerTimeoutMs === undefined) {
+      this.#yielding.delete(socket);
+      // The answer takes its time, the request does not.
+      request.once('end', () => this.#answering.has(socket) && this.#limit(socket, undefined));
+    }
     response.once('close', () => {
-      if (timer !== null) clearTimeout(timer);
       this.#answering.delete(socket);
-      if (!socket.destroyed) this.#yielding.add(socket);
+      if (socket.destroyed) return;
+      this.#yielding.add(socket);
+      this.#limit(socket, headTimeoutMs);
     });
     if (body === undefined && hasBody(request)) {
       response.writeHead(413, { connection: 'close' }).end();

@@ -1,4 +1,4 @@
-import { collectDefaultMetrics, type Metric, Registry } from 'prom-client';
+import { type Metric, Registry } from 'prom-client';
 
 /** Only ever grows. */
 export interface Counter {
@@ -24,6 +24,8 @@ export interface MetricSpec {
   /** Without the prefix; ends in its base unit, counters in `_total`. */
   readonly name: string;
   readonly help: string;
+  /** A name of others (`process_…`, `nodejs_…`), which gets no prefix. */
+  readonly foreign?: boolean;
 }
 
 export interface LabelledSpec<Label extends string> extends MetricSpec {
@@ -48,7 +50,7 @@ const defaultBucketsSeconds = [
 /**
  * The metrics of one process. Series hold plain numbers that are read when scraped: an observation costs some 15 ns, a
  * count 1 ns, finding the series of three labels 40 ns. Those of prom-client hash their labels on each call, even when
- * bound to them (160 ns with one label); here it formats what is scraped and brings the metrics of Node.
+ * bound to them (160 ns with one label); here it formats what is scraped.
  *
  * Declaring a metric again returns the one there is; with another type, labels or buckets it throws.
  */
@@ -57,10 +59,16 @@ export class Metrics {
   readonly #families = new Map<string, Family<Series>>();
 
   counter<Label extends string>(spec: LabelledSpec<Label>): Labelled<Label, Counter>;
-  counter(spec: MetricSpec): Counter;
-  counter(spec: MetricSpec & { labels?: readonly string[] }): Counter | Labelled<string, Counter> {
+  /** With `collect` it is read at each scrape from what counts by itself. */
+  counter(spec: MetricSpec & { collect?: () => number }): Counter;
+  counter(
+    spec: MetricSpec & { labels?: readonly string[]; collect?: () => number },
+  ): Counter | Labelled<string, Counter> {
     const family = this.#family('counter', spec, '', () => new Value());
-    return spec.labels ? family : family.labels({});
+    if (spec.labels) return family;
+    const { collect } = spec;
+    if (collect) family.collectors.push(() => family.labels({}).set(collect()));
+    return family.labels({});
   }
 
   /** With `collect` the value is asked for at each scrape; set by several, the last counts. */
@@ -94,11 +102,6 @@ export class Metrics {
     return spec.labels ? family : family.labels({});
   }
 
-  /** Adds Node's own under the names that dashboards know (`process_…`, `nodejs_…`). Once per process. */
-  collectNode(): void {
-    collectDefaultMetrics({ register: this.#registry });
-  }
-
   /** The Prometheus text format, with `contentType`. */
   text(): Promise<string> {
     return this.#registry.metrics();
@@ -116,15 +119,16 @@ export class Metrics {
   ): Family<S> {
     const labels = spec.labels ?? [];
     const signature = `${type}(${labels.join()}) ${shape}`;
-    const known = this.#families.get(spec.name);
+    const name = spec.foreign ? spec.name : prefix + spec.name;
+    const known = this.#families.get(name);
     if (known) {
       if (known.signature !== signature)
         throw new Error(`metric ${spec.name} is declared as ${known.signature} and as ${signature}`);
       // The same signature was made by the same kind of `create`.
       return known as Family<S>;
     }
-    const family = new Family({ name: prefix + spec.name, help: spec.help, type, labels, signature, create });
-    this.#families.set(spec.name, family);
+    const family = new Family({ name, help: spec.help, type, labels, signature, create });
+    this.#families.set(name, family);
     // Of a metric the registry uses its name and `get()`; its declared type names prom-client's own classes.
     this.#registry.registerMetric(family as unknown as Metric<string>);
     return family;

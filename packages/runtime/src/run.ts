@@ -5,6 +5,7 @@ import manifest from '../package.json' with { type: 'json' };
 import { type Readiness, startAdmin } from './admin.ts';
 import { createLog, type Log } from './logger.ts';
 import { Metrics } from './metrics.ts';
+import { declareNodeMetrics } from './node-metrics.ts';
 import {
   camelCase,
   flagTable,
@@ -110,7 +111,7 @@ async function live(
     return running.ready() ? 'ready' : 'not_ready';
   };
   try {
-    metrics.collectNode();
+    declareNodeMetrics(metrics);
     metrics
       .gauge({ name: 'build_info', help: 'Which service and version this is', labels: ['service', 'version'] })
       .labels({ service: service.name, version: manifest.version })

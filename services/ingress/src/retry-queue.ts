@@ -57,18 +57,23 @@ export class RetryQueue implements Disposable {
   readonly #parts: RetryQueueParts;
   /** In the hands of workers. */
   readonly #jobs = new Set<Job>();
-  readonly #watch: NodeJS.Timeout;
+  /** Runs while workers have jobs. */
+  #watch: NodeJS.Timeout | undefined;
 
   constructor(parts: RetryQueueParts) {
     this.#parts = parts;
-    this.#watch = setInterval(() => {
-      for (const job of this.#jobs) job.look();
-    }, watchMs).unref();
   }
 
   /** Workers are not watched any more. */
   [Symbol.dispose](): void {
     clearInterval(this.#watch);
+  }
+
+  #lookAtAll(): void {
+    for (const job of this.#jobs) job.look();
+    if (this.#jobs.size > 0) return;
+    clearInterval(this.#watch);
+    this.#watch = undefined;
   }
 
   /** One step of the failover machine. Null when nothing is left to do. Throws `client_closed` when the client leaves while the job is offered. */
@@ -86,6 +91,7 @@ export class RetryQueue implements Disposable {
         return { kind: 'queue-refused' };
       }
       this.#jobs.add(job);
+      this.#watch ??= setInterval(() => this.#lookAtAll(), watchMs).unref();
       const end = await this.#handOver(place, job, exchange);
       const outcome = job.outcome(end);
       this.#parts.observer.job(jobResult(end, outcome));

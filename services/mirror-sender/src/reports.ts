@@ -24,12 +24,12 @@ export class Reports implements Disposable {
   readonly #bus: Bus;
   readonly #sender: string;
   readonly #accounts = new Map<string, Account>();
-  readonly #timer: NodeJS.Timeout;
+  /** Runs while there is something to tell. */
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(bus: Bus, sender: string) {
     this.#bus = bus;
     this.#sender = sender;
-    this.#timer = setInterval(() => this.#tell(), reportIntervalMs).unref();
   }
 
   took({ ingress, copy }: CopyName): void {
@@ -48,8 +48,16 @@ export class Reports implements Disposable {
     if (account === undefined) {
       account = { held: new Set(), ended: [] };
       this.#accounts.set(ingress, account);
+      this.#timer ??= this.#tellLater();
     }
     return account;
+  }
+
+  #tellLater(): NodeJS.Timeout {
+    return setTimeout(() => {
+      this.#tell();
+      this.#timer = this.#accounts.size > 0 ? this.#tellLater() : undefined;
+    }, reportIntervalMs).unref();
   }
 
   /** Holdings are told again each time; an end once, when the bus takes it. In as many reports as the bus needs. */
@@ -71,7 +79,7 @@ export class Reports implements Disposable {
 
   /** Tells what is left to tell. */
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    clearTimeout(this.#timer);
     this.#tell();
   }
 }

@@ -51,7 +51,8 @@ export class RetryWorker implements Disposable {
   /** Those that the ingress has not come for yet. */
   readonly #reserved = new Map<string, { held: Held; timer: NodeJS.Timeout }>();
   readonly #running = new Set<Job>();
-  readonly #beat: NodeJS.Timeout;
+  /** Runs while there are jobs. */
+  #beat: NodeJS.Timeout | undefined;
   readonly #idleListeners = new Set<() => void>();
   #membership: Subscription | undefined;
   #announcer: Announcer | undefined;
@@ -61,9 +62,6 @@ export class RetryWorker implements Disposable {
   constructor(parts: WorkerParts) {
     this.#parts = parts;
     this.places = new Places(parts.limits, () => this.#joinOrLeave());
-    this.#beat = setInterval(() => {
-      for (const job of this.#running) job.beat();
-    }, beatMs).unref();
   }
 
   /** Jobs are not told of any more. */
@@ -171,6 +169,7 @@ export class RetryWorker implements Disposable {
       { answer, parts: this.#parts },
     );
     this.#running.add(job);
+    this.#beat ??= setInterval(() => this.#beatAll(), beatMs).unref();
     response.on('close', () => job.leave());
     if (response.destroyed) job.leave();
     if (!this.#open) job.handBack();
@@ -185,6 +184,13 @@ export class RetryWorker implements Disposable {
     } finally {
       this.#running.delete(job);
     }
+  }
+
+  #beatAll(): void {
+    for (const job of this.#running) job.beat();
+    if (this.#running.size > 0) return;
+    clearInterval(this.#beat);
+    this.#beat = undefined;
   }
 
   #claim(id: string, token: string): Held | undefined {

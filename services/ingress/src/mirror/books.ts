@@ -40,6 +40,7 @@ export class Books implements Disposable {
   readonly #ledger = new CopyLedger({ maxOpen: maxOpenCopies, lostAfterMs });
   readonly #parts = new DisposableStack();
   readonly #reason = boundedLabel(maxReasons);
+  #look: NodeJS.Timeout | undefined;
   /** Whether copies were lost since the last report. */
   #lossTold = false;
   readonly #sampled;
@@ -72,8 +73,7 @@ export class Books implements Disposable {
       }),
     );
     this.#parts.use(bus.onStatus((connected) => connected && this.#ledger.forgiveSilence(performance.now())));
-    const timer = setInterval(() => this.#closeLost(), lookIntervalMs).unref();
-    this.#parts.defer(() => clearInterval(timer));
+    this.#parts.defer(() => clearTimeout(this.#look));
   }
 
   sampled(): void {
@@ -82,6 +82,7 @@ export class Books implements Disposable {
 
   /** The copy is about to be published. False: there are too many already. */
   open(copy: number, origin: CopyOrigin): boolean {
+    this.#look ??= this.#lookLater();
     return this.#ledger.open(copy, origin, performance.now());
   }
 
@@ -108,6 +109,14 @@ export class Books implements Disposable {
 
   #logDrop(reason: DropReason, { requestId, log }: CopyOrigin): void {
     if (log) this.#log.info({ requestId, reason }, 'mirror copy dropped');
+  }
+
+  /** While copies are open. */
+  #lookLater(): NodeJS.Timeout {
+    return setTimeout(() => {
+      this.#closeLost();
+      this.#look = this.#ledger.size > 0 ? this.#lookLater() : undefined;
+    }, lookIntervalMs).unref();
   }
 
   #closeLost(): void {
