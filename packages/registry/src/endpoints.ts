@@ -11,7 +11,7 @@ export function isHost(text: string): boolean {
   return hostName.test(text) || isIPv6(text);
 }
 
-interface HostPort {
+export interface HostPort {
   /** Without brackets. */
   readonly host: string;
   readonly port: number;
@@ -30,6 +30,23 @@ function readHostPort(text: string, defaultPort: number): HostPort | { readonly 
   const port = portText === undefined ? defaultPort : Number(portText);
   if (port < 1 || port > maxPort) return { mistake: `port ${port} of ${JSON.stringify(text)} is not in 1-${maxPort}` };
   return { host: ipv6 ?? name ?? '', port };
+}
+
+const maxAddresses = 100;
+
+/** A comma-separated list of `host`, `host:port`, `[ipv6]` or `[ipv6]:port`, blanks trimmed, each once. */
+export function readAddresses(
+  list: string,
+  defaultPort: number,
+): { readonly addresses: readonly HostPort[] } | { readonly mistake: string } {
+  const addresses = new Map<string, HostPort>();
+  for (const item of list.split(',')) {
+    const address = readHostPort(item.trim(), defaultPort);
+    if ('mistake' in address) return address;
+    addresses.set(`${address.host}:${address.port}`, address);
+  }
+  if (addresses.size > maxAddresses) return { mistake: `names ${addresses.size} addresses; at most ${maxAddresses}` };
+  return { addresses: [...addresses.values()] };
 }
 
 /** A comma-separated list of etcd endpoints as URLs; `http://` when an endpoint names no scheme, blanks trimmed. */

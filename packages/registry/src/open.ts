@@ -1,9 +1,9 @@
-import { readEtcdEndpoints } from './endpoints.ts';
+import { readAddresses, readEtcdEndpoints } from './endpoints.ts';
 import type { EtcdSettings } from './etcd.ts';
 import { EtcdPlace } from './etcd-place.ts';
 import { EtcdReader } from './etcd-reader.ts';
 import { Keeper, type KeeperOptions } from './keeper.ts';
-import type { RedisSettings } from './redis.ts';
+import type { RedisAddress, RedisSettings } from './redis.ts';
 import { RedisPlace } from './redis-place.ts';
 import { RedisReader } from './redis-reader.ts';
 import type { ReaderSink, RecordKeeper, StoreReader } from './store.ts';
@@ -15,6 +15,18 @@ export interface StoreValues {
   readonly llmBackendDiscovery: string;
   readonly discoveryRedisHost: string;
   readonly discoveryRedisPort: number;
+  readonly discoveryRedisClusterNodes: string;
+  readonly discoveryRedisSentinels: string;
+  readonly discoveryRedisSentinelMaster: string;
+  readonly discoveryRedisSentinelUsername: string;
+  readonly discoveryRedisSentinelPassword: () => string;
+  readonly discoveryRedisSentinelTls: boolean;
+  readonly discoveryRedisDb: number;
+  readonly discoveryRedisTls: boolean;
+  readonly discoveryRedisTlsCaFile: string;
+  readonly discoveryRedisTlsCertFile: string;
+  readonly discoveryRedisTlsKeyFile: string;
+  readonly discoveryRedisTlsServerName: string;
   readonly discoveryRedisUsername: string;
   readonly discoveryRedisPassword: () => string;
   readonly discoveryRedisSocketTimeout: number;
@@ -64,12 +76,40 @@ export function openRecordKeeper(
 function redisSettings(values: StoreValues): RedisSettings {
   return {
     namespace: values.namespace,
-    host: values.discoveryRedisHost,
-    port: values.discoveryRedisPort,
+    addresses: redisAddresses(values),
+    sentinel:
+      values.discoveryRedisSentinels === ''
+        ? null
+        : {
+            master: values.discoveryRedisSentinelMaster,
+            username: values.discoveryRedisSentinelUsername,
+            password: values.discoveryRedisSentinelPassword,
+            tls: values.discoveryRedisSentinelTls ? redisTls(values) : null,
+          },
+    db: values.discoveryRedisDb,
+    tls: values.discoveryRedisTls ? redisTls(values) : null,
     username: values.discoveryRedisUsername,
     password: values.discoveryRedisPassword,
     socketTimeoutMs: values.discoveryRedisSocketTimeout * 1000,
     retryTimes: values.discoveryRedisRetryTimes,
+  };
+}
+
+function redisAddresses(values: StoreValues): readonly RedisAddress[] {
+  const { discoveryRedisSentinels: sentinels, discoveryRedisClusterNodes: nodes } = values;
+  if (sentinels === '' && nodes === '') return [{ host: values.discoveryRedisHost, port: values.discoveryRedisPort }];
+  const read = sentinels === '' ? readAddresses(nodes, 6379) : readAddresses(sentinels, 26_379);
+  // The flag was validated with the same function.
+  if ('mistake' in read) throw new Error(read.mistake);
+  return read.addresses;
+}
+
+function redisTls(values: StoreValues): TlsSettings {
+  return {
+    caFile: values.discoveryRedisTlsCaFile,
+    certFile: values.discoveryRedisTlsCertFile,
+    keyFile: values.discoveryRedisTlsKeyFile,
+    serverName: values.discoveryRedisTlsServerName,
   };
 }
 
@@ -103,5 +143,31 @@ export function storeMistakes(values: StoreValues): string[] {
     const missing = secure ? null : 'needs https:// before the endpoints of --discovery-etcd-endpoints';
     return tlsMistakes('--discovery-etcd-tls', etcdTls(values), missing);
   }
-  return [];
+  return values.llmBackendDiscovery === 'redis' ? redisMistakes(values) : [];
+}
+
+function redisMistakes(values: StoreValues): string[] {
+  const mistakes: string[] = [];
+  const { discoveryRedisSentinels: sentinels, discoveryRedisClusterNodes: nodes } = values;
+  if (sentinels !== '' && nodes !== '') {
+    mistakes.push('--discovery-redis-sentinels and --discovery-redis-cluster-nodes: give one of the two');
+  }
+  if (sentinels !== '' && values.discoveryRedisSentinelMaster === '') {
+    mistakes.push('--discovery-redis-sentinel-master: empty; --discovery-redis-sentinels needs the name of the master');
+  }
+  const ofSentinels = {
+    master: values.discoveryRedisSentinelMaster,
+    username: values.discoveryRedisSentinelUsername,
+    password: values.discoveryRedisSentinelPassword(),
+    tls: values.discoveryRedisSentinelTls,
+  };
+  for (const [name, value] of sentinels === '' ? Object.entries(ofSentinels) : []) {
+    if (value) mistakes.push(`--discovery-redis-sentinel-${name}: needs --discovery-redis-sentinels`);
+  }
+  if (nodes !== '' && values.discoveryRedisDb !== 0) {
+    mistakes.push(`--discovery-redis-db: ${values.discoveryRedisDb}; a cluster has only database 0`);
+  }
+  const secure = values.discoveryRedisTls || values.discoveryRedisSentinelTls;
+  const missing = secure ? null : 'needs --discovery-redis-tls';
+  return [...mistakes, ...tlsMistakes('--discovery-redis-tls', redisTls(values), missing)];
 }

@@ -1,5 +1,5 @@
 import { isIP } from 'node:net';
-import { isHost, readEtcdEndpoints, readStaticEndpoints } from './endpoints.ts';
+import { isHost, readAddresses, readEtcdEndpoints, readStaticEndpoints } from './endpoints.ts';
 
 /** How to reach the store of discovery records: flags of everyone who reads or writes it. */
 export const storeOptions = {
@@ -17,6 +17,71 @@ export const storeOptions = {
     validate: (value: string) => (isHost(value) ? undefined : 'allowed: an IP address or a host name'),
   },
   'discovery-redis-port': { type: 'integer', default: 6379, min: 1, max: 65535, description: 'Redis port' },
+  'discovery-redis-cluster-nodes': {
+    type: 'string',
+    default: '',
+    description:
+      'Nodes of a Redis cluster, host:port,host:port, in place of host and port; any live one will do, and tells of the others',
+    validate: (value: string) => (value === '' ? undefined : mistakeOf(readAddresses(value, 6379))),
+  },
+  'discovery-redis-sentinels': {
+    type: 'string',
+    default: '',
+    description:
+      'Sentinels, host:port,host:port, who say where the master is, in place of host and port; port 26379 when none is given',
+    validate: (value: string) => (value === '' ? undefined : mistakeOf(readAddresses(value, 26_379))),
+  },
+  'discovery-redis-sentinel-master': {
+    type: 'string',
+    default: '',
+    description: 'Name that the Sentinels know the master by',
+  },
+  'discovery-redis-sentinel-username': {
+    type: 'string',
+    default: '',
+    description: 'ACL user of the Sentinels; sent only when set',
+  },
+  'discovery-redis-sentinel-password': {
+    type: 'string',
+    default: '',
+    secret: true,
+    reread: true,
+    description: 'Password of the Sentinels; sent only when set',
+  },
+  'discovery-redis-sentinel-tls': {
+    type: 'boolean',
+    default: false,
+    description: 'Speak TLS with the Sentinels, with the files of --discovery-redis-tls',
+  },
+  'discovery-redis-db': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: 2_147_483_647,
+    description: 'Index of the Redis database; a cluster has only 0',
+  },
+  'discovery-redis-tls': { type: 'boolean', default: false, description: 'Speak TLS with Redis' },
+  'discovery-redis-tls-ca-file': {
+    type: 'string',
+    default: '',
+    description: 'CA certificates (PEM) to check Redis with, read again at each connection; empty = public ones',
+  },
+  'discovery-redis-tls-cert-file': {
+    type: 'string',
+    default: '',
+    description: 'Client certificate (PEM) for Redis, read again at each connection',
+  },
+  'discovery-redis-tls-key-file': {
+    type: 'string',
+    default: '',
+    description: 'Key of the client certificate for Redis',
+  },
+  'discovery-redis-tls-server-name': {
+    type: 'string',
+    default: '',
+    description: "Name in Redis's certificate when it is not the host",
+    validate: serverNameMistake,
+  },
   'discovery-redis-username': { type: 'string', default: '', description: 'Redis ACL user; sent only when set' },
   'discovery-redis-password': {
     type: 'string',

@@ -1,7 +1,8 @@
 import type { Instance } from '@llm-gateway/protocol';
 import type { RecordPlace } from './keeper.ts';
 import { encodeRecord, redisKeyPrefix } from './record.ts';
-import { type RedisSettings, RedisStore } from './redis.ts';
+import type { RedisSettings } from './redis.ts';
+import { RedisStore } from './redis-store.ts';
 
 /** A pod's record in Redis: one value that runs out after two TTLs, so that nothing stays of a pod that could not clean up. */
 export class RedisPlace implements RecordPlace {
@@ -21,11 +22,11 @@ export class RedisPlace implements RecordPlace {
 
   async put(instances: readonly Instance[]): Promise<void> {
     const value = encodeRecord(this.#podName, Date.now(), instances);
-    await this.#store.call((redis) => redis.set(this.#key, value, 'PX', 2 * this.#ttlMs));
+    await this.#store.atKey((redis) => redis.set(this.#key, value, 'PX', 2 * this.#ttlMs));
   }
 
   async remove(): Promise<void> {
-    await this.#store.call((redis) => redis.del(this.#key));
+    await this.#store.atKey((redis) => redis.del(this.#key));
   }
 
   onDoubt(listener: () => void): void {

@@ -1,13 +1,15 @@
 import { GatewayError } from '@llm-gateway/protocol';
+import type { Redis } from 'ioredis';
 import { asGatewayError } from './gateway-error.ts';
 import { Pause } from './pause.ts';
 import { decodeRecord, type PodRecord, redisKeyPrefix, type SkipReason } from './record.ts';
-import { type RedisSettings, RedisStore } from './redis.ts';
+import type { RedisLink, RedisSettings } from './redis.ts';
+import { answerOf, isRedirected, RedisStore } from './redis-store.ts';
 import type { ReaderSink, StoreReader } from './store.ts';
 
 /** Keys looked at per SCAN: large, for each call is a round trip. */
 const scanCount = 1000;
-/** Values per MGET: Redis serves nobody else meanwhile. */
+/** Values read at once: Redis serves nobody else meanwhile. */
 const valuesPerRead = 500;
 
 interface Known {
@@ -64,18 +66,20 @@ export class RedisReader implements StoreReader {
   }
 
   async #poll(): Promise<void> {
-    const connections = await this.#store.connected();
-    const [storeWallMs, keys] = await Promise.all([this.#time(), this.#keys()]);
+    const { isCluster, links } = await this.#store.shards();
+    const { connections } = this.#store;
+    const [storeWallMs, ...shards] = await Promise.all([
+      this.#time(),
+      ...links.map((link) => this.#shard(link, isCluster)),
+    ]);
+    const values = new Map(shards.flat());
+    if (isCluster) await this.#findMoved(values);
     const known = new Map<string, Known>();
     const records = new Map<string, PodRecord>();
-    for (let at = 0; at < keys.length; at += valuesPerRead) {
-      const some = keys.slice(at, at + valuesPerRead);
-      const values = await this.#store.call((redis) => redis.mgetBuffer(some));
-      for (const [index, key] of some.entries()) {
-        const entry = this.#read(key, values[index] ?? null);
-        known.set(key, entry);
-        if (entry.record) records.set(key.slice(this.#prefix.length), entry.record);
-      }
+    for (const [key, value] of values) {
+      const entry = this.#read(key, value);
+      known.set(key, entry);
+      if (entry.record) records.set(key.slice(this.#prefix.length), entry.record);
     }
     if (this.#closed) return;
     // Keys of one server and values of another say nothing about either.
@@ -88,18 +92,69 @@ export class RedisReader implements StoreReader {
     this.#sink.onEvent({ kind: 'loaded', records, doubtful, storeWallMs });
   }
 
-  async #keys(): Promise<string[]> {
+  /** What one server holds. */
+  async #shard(link: RedisLink, isCluster: boolean): Promise<[key: string, value: Buffer | null][]> {
+    const keys = await this.#keys(link);
+    const entries: [string, Buffer | null][] = [];
+    for (let at = 0; at < keys.length; at += valuesPerRead) {
+      const some = keys.slice(at, at + valuesPerRead);
+      const values = isCluster ? await this.#each(link, some) : await this.#together(link, some);
+      for (const [index, key] of some.entries()) entries.push([key, values[index] ?? null]);
+    }
+    return entries;
+  }
+
+  async #keys(link: RedisLink): Promise<string[]> {
     // SCAN may return a key more than once.
     const keys = new Set<string>();
     let cursor = '0';
     do {
-      const [next, some] = await this.#store.call((redis) =>
+      const [next, some] = await link.call((redis) =>
         redis.scan(cursor, 'MATCH', `${this.#prefix}?*`, 'COUNT', scanCount),
       );
       for (const key of some) keys.add(key);
       cursor = next;
     } while (cursor !== '0');
     return [...keys];
+  }
+
+  async #together(link: RedisLink, keys: readonly string[]): Promise<(Buffer | null)[]> {
+    try {
+      return await link.call((redis) => redis.mgetBuffer([...keys]));
+    } catch (error) {
+      this.#store.noteAnswer(error);
+      throw error;
+    }
+  }
+
+  /** In a cluster the keys of one command must be of one slot, so each has its own; they go and come back together. */
+  async #each(link: RedisLink, keys: readonly string[]): Promise<(Buffer | null)[]> {
+    return await link.call((redis) =>
+      Promise.all(
+        keys.map(async (key) => {
+          try {
+            return await getString(redis, key);
+          } catch (error) {
+            // Its slot is on its way here or from here.
+            if (!isRedirected(error)) throw error;
+            return await this.#store.atKey((other) => getString(other, key));
+          }
+        }),
+      ),
+    );
+  }
+
+  /** A key that was known and that no scan met may have gone from a server that was still to be scanned to one that was already. */
+  async #findMoved(values: Map<string, Buffer | null>): Promise<void> {
+    const missing = [...this.#known.keys()].filter((key) => !values.has(key));
+    for (let at = 0; at < missing.length; at += valuesPerRead) {
+      await Promise.all(
+        missing.slice(at, at + valuesPerRead).map(async (key) => {
+          const value = await this.#store.atKey((redis) => getString(redis, key));
+          if (value !== null) values.set(key, value);
+        }),
+      );
+    }
   }
 
   /** Null when this user may not ask, or nobody may: the command can be taken away in Redis's configuration. */
@@ -123,5 +178,15 @@ export class RedisReader implements StoreReader {
     for (const reason of new Set<SkipReason>(skipped)) this.#sink.onSkipped(reason, podName);
     // A copy: the value as it came is a piece of a far larger chunk of the socket.
     return { value: value && Buffer.from(value), record };
+  }
+}
+
+/** As MGET has it: what is no string is nothing. */
+async function getString(redis: Redis, key: string): Promise<Buffer | null> {
+  try {
+    return await redis.getBuffer(key);
+  } catch (error) {
+    if (answerOf(error).startsWith('WRONGTYPE')) return null;
+    throw error;
   }
 }

@@ -14,16 +14,18 @@ import {
 } from '@llm-gateway/testing';
 import { Keeper } from './keeper.ts';
 import { decodeRecord, encodeRecord, redisKeyPrefix } from './record.ts';
-import { RedisStore } from './redis.ts';
+import type { RedisSettings } from './redis.ts';
 import { RedisPlace } from './redis-place.ts';
 import { RedisReader } from './redis-reader.ts';
+import { RedisStore } from './redis-store.ts';
 import type { StoreEvent } from './store.ts';
 
 const ttlMs = 60_000;
 
-function settings(port: number, { username = '', password = '' } = {}) {
+function settings(port: number, { username = '', password = '' } = {}): RedisSettings {
   const login = { username, password: () => password };
-  return { namespace: '', host: '127.0.0.1', port, ...login, socketTimeoutMs: 300, retryTimes: 1 };
+  const server = { addresses: [{ host: '127.0.0.1', port }], sentinel: null, db: 0, tls: null };
+  return { namespace: '', ...server, ...login, socketTimeoutMs: 300, retryTimes: 1 };
 }
 
 function instance(podName: string, change: Partial<Instance> = {}): Instance {
@@ -146,7 +148,7 @@ test('values that are no records are skipped, said once, and hide nothing', asyn
 test('thousands of records are read, and an unchanged one is the same object each time', async () => {
   await using redis = await startRedis();
   using store = new RedisStore(settings(redis.port));
-  await store.connected();
+  await store.shards();
   const names = Array.from({ length: 2500 }, (_, at) => `pod-${at}`);
   const records = names.map((name): [string, Buffer] => [
     `${redisKeyPrefix()}${name}`,

@@ -24,7 +24,14 @@ export { type NatsOptions, type NatsServer, type NatsUser, startNats } from './n
 export { freePort } from './port.ts';
 export { type Exit, Process, startProcess } from './process.ts';
 export { type Proxy, startProxy } from './proxy.ts';
-export { type RedisOptions, type RedisServer, startRedis } from './redis.ts';
+export {
+  type RedisCluster,
+  type RedisOptions,
+  type RedisServer,
+  startRedis,
+  startRedisCluster,
+  startSentinel,
+} from './redis.ts';
 export { Server } from './server.ts';
 export { nodePath, type Service, type ServiceOptions, startService } from './service.ts';
 export { type OpenSocket, openSockets } from './socket.ts';
