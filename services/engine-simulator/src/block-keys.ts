@@ -6,8 +6,8 @@ import { bytesPerToken, seedOf } from './text.ts';
 export const blockTokens = 512;
 
 /**
- * A key for each full block of a prompt's tokens that depends on all tokens up to the block's end, and on `salt`: prompts
- * share the keys of what they begin with alike, and no others.
+ * A key for each full block of a prompt's tokens that depends on all tokens up to the block's end,
+ * and on `salt`: prompts share the keys of what they begin with alike, and no others.
  */
 export function blockKeys({ segments }: Prompt, salt: string): number[] {
   const bytes = Buffer.concat(segments.flatMap(segmentBytes));
@@ -22,7 +22,9 @@ export function blockKeys({ segments }: Prompt, salt: string): number[] {
   return keys;
 }
 
-/** As many bytes as `Prompt.tokens` counts tokens, times three: a text is filled up to whole tokens. */
+/**
+ * As many bytes as `Prompt.tokens` counts tokens, times three: a text is filled up to whole tokens.
+ */
 function segmentBytes(segment: Segment): Buffer[] {
   if (typeof segment === 'string') return [filled(segment, Math.ceil(Buffer.byteLength(segment) / bytesPerToken))];
   if ('role' in segment) return [filled(segment.role, tokensPerMessage), ...segmentBytes(segment.text)];

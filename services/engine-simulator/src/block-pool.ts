@@ -7,8 +7,9 @@ export interface Holding {
 }
 
 /**
- * The KV cache of an engine: a fixed number of blocks, each free, held, or kept for those who come with the same prompt.
- * Kept ones give way when room is needed, the one first that was not used for longest.
+ * The KV cache of an engine: a fixed number of blocks, each free, held, or kept for those who come
+ * with the same prompt. Kept ones give way when room is needed, the one first that was not used for
+ * longest.
  */
 export class BlockPool {
   readonly capacity: number;
@@ -33,7 +34,10 @@ export class BlockPool {
     return missing < 0 ? keys.length : missing;
   }
 
-  /** Holds the blocks of keys that are here, and `own` others; undefined when there is no room, and nothing is held. */
+  /**
+   * Holds the blocks of keys that are here, and `own` others; undefined when there is no room, and
+   * nothing is held.
+   */
   take(keys: readonly number[], own: number): Holding | undefined {
     const kept = keys.filter((key) => this.#kept.has(key)).length;
     if (this.held + kept + own > this.capacity) return undefined;

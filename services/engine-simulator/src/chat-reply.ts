@@ -47,7 +47,8 @@ export function chatReply(generation: Generation, { id, createdS, computed }: An
     step: (step) =>
       choices.flatMap((choice, index) => {
         const last = step >= choice.tokens.length - 1;
-        // The token that reaches the limit says so itself; the end of the text comes as an empty token after the last.
+        // The token that reaches the limit says so itself; the end of the text comes as an empty
+        // token after the last.
         const endsHere = last && choice.finishReason === 'length';
         const token = choice.tokens[step];
         if (token === undefined) return [];

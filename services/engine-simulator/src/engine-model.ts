@@ -8,7 +8,10 @@ export interface ModelSettings {
   readonly maxRunning: number;
   readonly maxWaiting: number;
   readonly interTokenMs: number;
-  /** What each further request in the batch adds to the time of a step, as a share of `interTokenMs`. */
+  /**
+   * What each further request in the batch adds to the time of a step, as a share of
+   * `interTokenMs`.
+   */
   readonly batchSlowdown: number;
   /** Makes of a time one around it. */
   readonly vary: (ms: number) => number;
@@ -49,16 +52,19 @@ interface State extends Sequence {
 }
 
 /**
- * An engine as a scheduler sees it, after vLLM's: prompts are computed one after the other, in the order they came, for what
- * of them is not in the KV cache; answers are computed together, a token each in every step, and a step takes longer the
- * more there are. Who needs a block when none is left puts the one admitted last back to the front of the queue, where it
- * loses what was computed.
+ * An engine as a scheduler sees it, after vLLM's: prompts are computed one after the other, in the
+ * order they came, except for the blocks that are in the KV cache; answers are computed together, one
+ * token each in every step, and a step takes longer the more requests are in it. A request that
+ * needs a block when none is left preempts the request admitted last: that one returns to the front
+ * of the queue, and its tokens are computed again.
  *
- * Pure: time is an argument, in milliseconds, and never goes back. What is due happens at its own time however late
- * `advance` is called, so the result does not depend on how often it is.
+ * Pure: time is an argument, in milliseconds, and never goes back. What is due happens at its own
+ * time however late `advance` is called, so the result does not depend on how often it is.
  */
 export class EngineModel {
-  /** Tokens of prompts looked for in the cache, those found, and how often a request lost its place. */
+  /**
+   * Tokens of prompts looked up in the cache, tokens found there, and preemptions.
+   */
   readonly counts = { queriedTokens: 0, hitTokens: 0, preemptions: 0 };
   readonly #settings: ModelSettings;
   readonly #pool: BlockPool | undefined;
@@ -160,7 +166,7 @@ export class EngineModel {
   /** Gives it its memory and begins its prompt; false when there is no room yet. */
   #admit(sequence: State): boolean {
     const { job } = sequence;
-    // What was computed of an answer before its place was lost is computed again with the prompt.
+    // After a preemption the tokens of the answer are computed again, with the prompt.
     const tokens = job.promptTokens + sequence.steps;
     let hitTokens = 0;
     if (this.#pool) {
@@ -208,12 +214,14 @@ export class EngineModel {
     const members = this.#step?.members ?? new Map<State, number>();
     this.#step = undefined;
     for (const [sequence, admission] of members) {
-      // Not who left in the meantime or lost its place, even if it has another one by now.
+      // Not a sequence that left or was preempted meanwhile, even if it was admitted again.
       if (this.#decoding.has(sequence) && sequence.admission === admission) this.#compute(sequence);
     }
   }
 
-  /** Gets a block for the next token when the last one is full, from whoever was admitted last if there is none. */
+  /**
+   * Gets a block for the next token when the last one is full, by preemption when none is left.
+   */
   #makeRoom(sequence: State): void {
     const { holding, job } = sequence;
     if (!this.#pool || !holding) return;

@@ -31,7 +31,9 @@ export interface EngineReport {
   /** Blocks of its KV cache, 0 when none is modelled, and the share of them in use. */
   readonly kvBlocks: number;
   readonly kvUsage: number;
-  /** Tokens of prompts looked for in the cache, those found, and requests that lost their place for want of memory. */
+  /**
+   * Tokens of prompts looked up in the cache, tokens found there, and preemptions for want of memory.
+   */
   readonly queriedTokens: number;
   readonly hitTokens: number;
   readonly preemptions: number;
@@ -40,11 +42,15 @@ export interface EngineReport {
 /** Computes answers, in time and in its places. */
 export interface Engine {
   readonly report: EngineReport;
-  /** Throws the `Refusal` that `compute` would throw now: for those who must know it before they begin their answer. */
+  /**
+   * Throws the `Refusal` that `compute` would throw now: for those who must know it before they
+   * begin their answer.
+   */
   requireRoom(): void;
   /**
-   * Calls `emit(from, to)` when steps `from` to `to - 1` are computed, and resolves after the last. Throws a `Refusal` when
-   * it is full, the signal's reason when the client leaves; either way its place is free again at once.
+   * Calls `emit(from, to)` when steps `from` to `to - 1` are computed, and resolves after the last.
+   * Throws a `Refusal` when it is full, the signal's reason when the client leaves; either way its
+   * place is free again at once.
    */
   compute(work: Work, client: Client, emit: Emit): Promise<void>;
 }

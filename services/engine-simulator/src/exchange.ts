@@ -23,15 +23,18 @@ export interface Exchange {
 
 export type Handler = (exchange: Exchange) => void | Promise<void>;
 
-/** By method and path. `{id}` in a path is any segment, `{id...}` any rest: names of models have slashes. */
+/**
+ * By method and path. `{id}` in a path is any segment, `{id...}` any rest: names of models have
+ * slashes.
+ */
 export type Routes = ReadonlyMap<string, Handler>;
 
-/** Ends a handler whose connection is gone; nobody is there to tell. */
+/** Ends a handler whose connection is gone: no answer can be sent. */
 class ConnectionGone extends Error {}
 
 /**
- * An HTTP server of routes like `POST /v1/completions`. What a handler throws becomes the answer; a client that leaves
- * ends its handler wherever it waits.
+ * An HTTP server of routes like `POST /v1/completions`. What a handler throws becomes the answer; a
+ * client that leaves ends its handler wherever it waits.
  */
 export function routeServer(routes: Routes, options: { keepAliveMs: number; engine: () => string }): Server {
   const table = new RouteTable(routes);
@@ -39,7 +42,8 @@ export function routeServer(routes: Routes, options: { keepAliveMs: number; engi
   server.on('request', (request, response) => {
     response.setHeader('server', 'uvicorn');
     response.setHeader('x-sim-engine', options.engine());
-    // uvicorn says nothing of connections: HTTP/1.1 keeps them, for a time the client does not know.
+    // uvicorn says nothing of connections: HTTP/1.1 keeps them, for a time the client does not
+    // know.
     response.removeHeader('connection');
     void answer(request, response, table);
   });
@@ -127,7 +131,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, table:
   }
 }
 
-/** A stream tells its failures itself; what fails after the head of another answer breaks it off. */
+/** A stream reports its failures itself; a failure after the head of another answer breaks it off. */
 function answerError(
   error: unknown,
   { response, isMessages }: { response: ServerResponse; isMessages: boolean },
@@ -171,7 +175,10 @@ export async function sufferBeforeHead(faults: Faults, exchange: Exchange): Prom
   throw new Refusal(faults.status, `simulated ${faults.status}`);
 }
 
-/** Ends the connection in the middle of an answer, in order or by a reset, and the handler with it. What was written before arrives. */
+/**
+ * Ends the connection in the middle of an answer, in order or by a reset, and the handler with it.
+ * What was written before arrives.
+ */
 export async function breakOff({ response }: Exchange, { reset }: { readonly reset: boolean }): Promise<never> {
   const { socket } = response;
   if (socket && !socket.destroyed) {
@@ -182,7 +189,9 @@ export async function breakOff({ response }: Exchange, { reset }: { readonly res
   throw new ConnectionGone();
 }
 
-/** Writes a piece of the body and waits while the client does not take it. Throws when it leaves. */
+/**
+ * Writes a piece of the body and waits while the client does not take it. Throws when it leaves.
+ */
 export async function writePieces(exchange: Exchange, pieces: readonly string[]): Promise<void> {
   const { response, signal } = exchange;
   // One packet, but a chunk for each event, as an engine that writes them one by one.

@@ -50,8 +50,9 @@ export const faultNames: ReadonlySet<string> = new Set(
 const stalls = ['headers', 'transfer', 'prefill', 'stream'] as const;
 
 /**
- * Reads the faults meant for this engine: all, unless `x-sim-only` names other parts, engines or ports.
- * Throws a `Refusal` for a name or value that means nothing: a fault that never comes would make a test pass for nothing.
+ * Reads the faults meant for this engine: all, unless `x-sim-only` names other parts, engines or
+ * ports. Throws a `Refusal` for a name or value that means nothing: a fault that never comes would
+ * make a test pass for nothing.
  */
 export function readFaults(
   headers: IncomingHttpHeaders,

@@ -51,12 +51,17 @@ export interface GenerationLimits {
 const defaultCompletionTokens = 16;
 const maxChoices = 128;
 
-/** Reads the body of a chat or completion as vLLM does. Throws a `Refusal` for what vLLM refuses. */
+/**
+ * Reads the body of a chat or completion as vLLM does. Throws a `Refusal` for what vLLM refuses.
+ */
 export function readGeneration(kind: 'chat' | 'completion', text: string, limits: GenerationLimits): Generation {
   return generationOf(kind, readBody(text), limits);
 }
 
-/** What the body of a chat or completion asks for; other APIs translate theirs to a chat, as vLLM does. */
+/**
+ * What the body of a chat or completion asks for; other APIs translate theirs to a chat, as vLLM
+ * does.
+ */
 export function generationOf(kind: 'chat' | 'completion', body: Json, limits: GenerationLimits): Generation {
   const model = readModel(body, limits.models);
   const prompts = kind === 'chat' ? [chatPrompt(body)] : completionPrompts(body);

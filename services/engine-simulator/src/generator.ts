@@ -37,7 +37,9 @@ export interface GeneratorOptions {
   readonly target: () => { readonly name: string; readonly port: number };
 }
 
-/** A request on its way: what it asked for, what it is to this engine, and what goes wrong with it. */
+/**
+ * A request on its way: what it asked for, what it is to this engine, and what goes wrong with it.
+ */
 interface Run {
   readonly asked: Asked;
   readonly plan: KvPlan;
@@ -55,7 +57,10 @@ export interface RecordedRequest {
   readonly body: string;
 }
 
-/** Generates: from a request that was understood to the last byte of its answer, with the faults it asks for. */
+/**
+ * Generates: from a request that was understood to the last byte of its answer, with the faults it
+ * asks for.
+ */
 export class Generator {
   /** Requests to generate that came, whatever became of them. */
   requests = 0;
@@ -71,7 +76,8 @@ export class Generator {
     const { values, rank } = options;
     this.#options = options;
     this.#random = seededRandom(values.seed + rank);
-    // Of its own, so that which requests fail does not depend on how many tokens were jittered before.
+    // Of its own, so that which requests fail does not depend on how many tokens were jittered
+    // before.
     this.#failure = seededRandom(values.seed + rank + 0x5eed);
   }
 
@@ -84,7 +90,10 @@ export class Generator {
     };
   }
 
-  /** Serves what is answered at once: with the faults that come before an answer's head, and no others. */
+  /**
+   * Serves what is answered at once: with the faults that come before an answer's head, and no
+   * others.
+   */
   immediate(handler: Handler): Handler {
     return async (exchange) => {
       this.#record(exchange);
@@ -134,7 +143,10 @@ export class Generator {
     }
   }
 
-  /** Computes a prompt for a decode engine that asks for it now. Resolves when its first token would be there. */
+  /**
+   * Computes a prompt for a decode engine that asks for it now. Resolves when its first token would
+   * be there.
+   */
   async prefill(exchange: Exchange, prompt: RemotePrompt): Promise<void> {
     const faults = this.#faults(exchange, 'prefill');
     await sufferBeforeHead(faults, exchange);
@@ -241,7 +253,10 @@ export class Generator {
     return { firstMs: () => jittered(firstMs), nextMs: () => jittered(interTokenMs) };
   }
 
-  /** With a connector, requests are known by their id across processes: two of one id at once would be mistaken for each other. */
+  /**
+   * With a connector, requests are known by their id across processes: two of one id at once would
+   * be mistaken for each other.
+   */
   #claimRequestId(id: string | undefined): Disposable {
     if (id === undefined || this.#options.values.kvConnector === '') return { [Symbol.dispose]() {} };
     if (this.#requestIds.has(id)) throw new Refusal(400, `Request id ${id} already running.`);

@@ -5,7 +5,10 @@ export function isObject(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** `JSON.parse`, except that integers a double cannot hold become BigInts. Slower: for bodies that may have such. */
+/**
+ * `JSON.parse`, except that integers a double cannot hold become BigInts. Slower: for bodies that
+ * may have such.
+ */
 export function parseExact(text: string): unknown {
   return JSON.parse(text, (_key, value: unknown, context?: { source?: string }) => {
     const isInexact = typeof value === 'number' && !Number.isSafeInteger(value);

@@ -31,9 +31,10 @@ export interface KvCacheOptions {
 }
 
 /**
- * Stands for the KV cache connector of one process: keeps the prefills it did until they are fetched, serves them on the
- * KV port, and fetches others' for its own decodes. Not the wire protocol of any connector; it only checks that what the
- * gateway put into the requests fits what happened.
+ * Stands for the KV cache connector of one process: keeps the prefills it did until they are
+ * fetched, serves them on the KV port, and fetches others' for its own decodes. Not the wire
+ * protocol of any connector; it only checks that what the gateway put into the requests fits what
+ * happened.
  */
 export class KvCache implements AsyncDisposable {
   readonly transfers = new Transfers();
@@ -65,7 +66,10 @@ export class KvCache implements AsyncDisposable {
     this.#port = port;
   }
 
-  /** Keeps a prefill that was computed. Returns the `kv_transfer_params` of its answer, where the protocol has some. */
+  /**
+   * Keeps a prefill that was computed. Returns the `kv_transfer_params` of its answer, where the
+   * protocol has some.
+   */
   offer(plan: PrefillPlan, promptHash: number, requestId: string): Json | undefined {
     if (plan.key !== undefined) {
       this.transfers.offer(plan.key, promptHash, performance.now());
@@ -79,7 +83,10 @@ export class KvCache implements AsyncDisposable {
     return answer;
   }
 
-  /** Gets a prompt's cache from the engine that computes or computed it. Throws a `Refusal` when that is not so. */
+  /**
+   * Gets a prompt's cache from the engine that computes or computed it. Throws a `Refusal` when
+   * that is not so.
+   */
   async fetch(
     plan: DecodePlan,
     wanted: Wanted,

@@ -8,9 +8,15 @@ export type KvRole = 'kv_both' | 'kv_producer' | 'kv_consumer';
 /** What a request means to an engine of a disaggregated pair. */
 export type KvPlan =
   | { readonly part: 'neutral' }
-  /** Compute the prompt and keep it under `key` (mooncake: under the params of the answer) for a decode engine. */
+  /**
+   * Compute the prompt and keep it under `key` (mooncake: under the params of the answer) for a
+   * decode engine.
+   */
   | { readonly part: 'prefill'; readonly key: string | undefined }
-  /** Go on from a prompt that the engine at `host:port` computed: before (`claim`), or now on our behalf (`prefill`). */
+  /**
+   * Go on from a prompt that the engine at `host:port` computed: before (`claim`), or now on our
+   * behalf (`prefill`).
+   */
   | {
       readonly part: 'decode';
       readonly host: string;
@@ -27,8 +33,9 @@ interface KvSettings {
 }
 
 /**
- * Reads `kv_transfer_params` by the connector's protocol. Stricter than an engine: throws a `Refusal` with status 400 for
- * anything that the protocol does not prescribe to the letter, so that a gateway's mistake is seen where it is made.
+ * Reads `kv_transfer_params` by the connector's protocol. Stricter than an engine: throws a
+ * `Refusal` with status 400 for anything that the protocol does not prescribe to the letter, so
+ * that a gateway's mistake is seen where it is made.
  */
 export function kvPlan(generation: Generation, settings: KvSettings): KvPlan {
   const { kvTransferParams: params } = generation;
@@ -103,7 +110,10 @@ export interface MooncakeSource {
   readonly port: number;
 }
 
-/** What a mooncake prefill answers. Its block ids are above 2^53: a gateway that reads them as doubles loses them. */
+/**
+ * What a mooncake prefill answers. Its block ids are above 2^53: a gateway that reads them as
+ * doubles loses them.
+ */
 export function mooncakeAnswer({ engineId, requestId, firstBlock, host, port }: MooncakeSource): Json {
   return {
     do_remote_prefill: true,

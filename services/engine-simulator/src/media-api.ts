@@ -14,7 +14,10 @@ const sampleRateHz = 24_000;
 const secondsPerToken = 0.4;
 const maxSpeechS = 60;
 
-/** Audio and images, just real enough for a client: equal input gets equal output, and files of other input differ. */
+/**
+ * Audio and images, just real enough for a client: equal input gets equal output, and files of
+ * other input differ.
+ */
 export function mediaRoutes(api: ModelApi): [string, Handler][] {
   const route = (path: string, handler: Handler): [string, Handler] => [path, api.generator.immediate(handler)];
   return [
@@ -103,7 +106,10 @@ function speak(api: ModelApi, { response, body }: Exchange): void {
   response.end(bytes);
 }
 
-/** Frames of MPEG-1 layer III, 128 kbit/s at 44.1 kHz: a header and nothing but zeros is 26 ms of silence. */
+/**
+ * Frames of MPEG-1 layer III, 128 kbit/s at 44.1 kHz: a header and nothing but zeros is 26 ms of
+ * silence.
+ */
 function silentMp3(seconds: number): Buffer {
   const frame = Buffer.alloc(417);
   frame.writeUInt32BE(0xff_fb_90_00);

@@ -2,7 +2,10 @@ import { type Choice, completionTokens, type Generation } from './generation.ts'
 import { stringifyExact } from './json.ts';
 import { type Answering, namedEvent, type ReplyFormat } from './reply.ts';
 
-/** Answers of Anthropic's Messages API: https://docs.anthropic.com/en/api/messages, with vLLM's `kv_transfer_params`. */
+/**
+ * Answers of Anthropic's Messages API: https://docs.anthropic.com/en/api/messages, with vLLM's
+ * `kv_transfer_params`.
+ */
 export function messagesReply(generation: Generation, { id, computed }: Answering): ReplyFormat {
   const [choice] = generation.choices;
   if (!choice) throw new Error('a generation has a choice');

@@ -4,7 +4,10 @@ import { chatPrompt, contentText } from './prompt.ts';
 import { Refusal } from './refusal.ts';
 import { integer, readBody, readModel } from './request-fields.ts';
 
-/** Reads a request of Anthropic's Messages API: as the chat that it says the same as, the way vLLM serves it. */
+/**
+ * Reads a request of Anthropic's Messages API: as the chat that it says the same as, the way vLLM
+ * serves it.
+ */
 export function readMessages(text: string, limits: GenerationLimits): Generation {
   const body = readBody(text);
   const maxTokens = integer(body, 'max_tokens', { min: 1 });

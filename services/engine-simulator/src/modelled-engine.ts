@@ -66,7 +66,10 @@ export class ModelledEngine implements Engine {
     }
   }
 
-  /** Lets the model compute what is due, wakes whom it concerns, and comes back when something is due again. */
+  /**
+   * Lets the model compute what is due, wakes whom it concerns, and comes back when something is
+   * due again.
+   */
   #run(): void {
     for (const sequence of this.#model.advance(performance.now())) this.#sleepers.get(sequence)?.();
     const dueAtMs = this.#model.nextAtMs();

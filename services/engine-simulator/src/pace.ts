@@ -40,8 +40,9 @@ export interface Pace {
 }
 
 /**
- * Calls `emit(from, to)` when tokens `from` to `to - 1` are due. They are due by an absolute timetable, so a late timer
- * delays one token and not all that follow, and times below a timer's resolution come out right on average.
+ * Calls `emit(from, to)` when tokens `from` to `to - 1` are due. They are due by an absolute
+ * timetable, so a late timer delays one token and not all that follow, and times below a timer's
+ * resolution come out right on average.
  */
 export async function pace(
   { count, firstMs, nextMs }: Pace,

@@ -16,7 +16,10 @@ export interface Prompt {
 /** What a chat template adds around each message. */
 export const tokensPerMessage = 4;
 
-/** The prompt of a chat: its tools, then its messages. Throws a `Refusal` for messages that are none. */
+/**
+ * The prompt of a chat: its tools, then its messages. Throws a `Refusal` for messages that are
+ * none.
+ */
 export function chatPrompt({ messages, tools }: Json): Prompt {
   if (!Array.isArray(messages)) throw new Refusal(400, 'Field required', 'messages');
   const segments = messages.map((message: unknown) => {

@@ -22,7 +22,10 @@ export interface RankOptions {
   readonly kvCache: KvCache | undefined;
 }
 
-/** One data-parallel rank of a simulated engine: an HTTP server with its own places, queue and health. */
+/**
+ * One data-parallel rank of a simulated engine: an HTTP server with its own places, queue and
+ * health.
+ */
 export class Rank {
   readonly server: Server;
   readonly engine: Engine;

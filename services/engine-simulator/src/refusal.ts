@@ -10,7 +10,9 @@ const openAiTypes: Readonly<Record<number, string>> = {
   503: 'ServiceUnavailableError',
 };
 
-/** Anthropic's, by which its clients tell errors apart: https://docs.anthropic.com/en/api/errors. */
+/**
+ * Anthropic's, by which its clients distinguish errors: https://docs.anthropic.com/en/api/errors.
+ */
 const anthropicTypes: Readonly<Record<number, string>> = {
   401: 'authentication_error',
   403: 'permission_error',

@@ -1,7 +1,10 @@
 import { isObject, type Json, parseExact } from './json.ts';
 import { Refusal } from './refusal.ts';
 
-/** The object in a body; `Refusal` when it is none. Integers are exact where `kv_transfer_params` may have large ones. */
+/**
+ * The object in a body; `Refusal` when it is none. Integers are exact where `kv_transfer_params`
+ * may have large ones.
+ */
 export function readBody(text: string): Json {
   return readObject(text, text.includes('"kv_transfer_params"') ? parseExact : JSON.parse);
 }
@@ -31,7 +34,10 @@ interface Range {
   readonly max?: number;
 }
 
-/** An optional integer member: undefined when absent or null, a `Refusal` when it is anything else or out of range. */
+/**
+ * An optional integer member: undefined when absent or null, a `Refusal` when it is anything else
+ * or out of range.
+ */
 export function integer(body: Json, name: string, { min, max = Number.MAX_SAFE_INTEGER }: Range): number | undefined {
   const value = body[name];
   if (value == null) return undefined;

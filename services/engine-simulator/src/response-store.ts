@@ -15,7 +15,10 @@ interface Entry extends StoredResponse {
   readonly bytes: number;
 }
 
-/** The responses of one engine, the last ones: at most 1,000, and 64 MiB of them. What is too large alone is not kept. */
+/**
+ * The responses of one engine, the last ones: at most 1,000, and 64 MiB of them. What is too large
+ * alone is not kept.
+ */
 export class ResponseStore {
   /** In the order of their making, so the oldest is first. */
   readonly #entries = new Map<string, Entry>();
@@ -58,7 +61,9 @@ export class ResponseStore {
     this.#remove(id);
   }
 
-  /** Begins a response that no client waits for: its signal aborts when it is cancelled or deleted. */
+  /**
+   * Begins a response that no client waits for: its signal aborts when it is cancelled or deleted.
+   */
   begin(id: string): AbortSignal {
     const controller = new AbortController();
     this.#running.set(id, controller);
@@ -72,7 +77,10 @@ export class ResponseStore {
     return running?.signal.aborted === true;
   }
 
-  /** Cancels a response that no client waits for. Throws a `Refusal` when there is none, or nothing to cancel. */
+  /**
+   * Cancels a response that no client waits for. Throws a `Refusal` when there is none, or nothing
+   * to cancel.
+   */
   cancel(id: string): Json {
     const { response, conversation } = this.get(id);
     const running = this.#running.get(id);

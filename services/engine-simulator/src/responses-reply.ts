@@ -11,7 +11,10 @@ export interface ResponsesReply extends ReplyFormat {
   unfinished(status: ResponseStatus, error?: Refusal): Json;
 }
 
-/** Answers of OpenAI's Responses API. `finished` gets the whole response before its last byte is written. */
+/**
+ * Answers of OpenAI's Responses API. `finished` gets the whole response before its last byte is
+ * written.
+ */
 export function responsesReply(
   request: ResponsesRequest,
   answering: Answering,
@@ -85,7 +88,10 @@ export function responsesReply(
   };
 }
 
-/** The answer of `/v1/responses/compact`: the user's own messages, and in one opaque item what the rest came to. */
+/**
+ * The answer of `/v1/responses/compact`: the user's own messages, and in one opaque item what the
+ * rest came to.
+ */
 export function compactionReply(request: ResponsesRequest, answering: Answering): ReplyFormat {
   const [choice] = request.generation.choices;
   const summary = choice?.tokens.join('') ?? '';

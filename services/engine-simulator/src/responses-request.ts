@@ -18,8 +18,9 @@ export interface ResponsesRequest {
 }
 
 /**
- * Reads a request of the Responses API: as the chat that it says the same as. `conversationOf` gives the items up to and
- * with the response of an id, and throws the `Refusal` of one that is not there.
+ * Reads a request of the Responses API: as the chat that it says the same as. `conversationOf`
+ * gives the items up to and with the response of an id, and throws the `Refusal` of one that is not
+ * there.
  */
 export function readResponses(
   text: string,

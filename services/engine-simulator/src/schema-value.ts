@@ -1,10 +1,10 @@
-import { isObject, type Json } from './json.ts';
+import { isObject, type Json, stringifyExact } from './json.ts';
 
 /** A schema that refers to itself without end gets null at this depth. */
 const maxDepth = 32;
-/** Values in all: an array of a million items of objects is not computed. */
+/** In all: a schema that asks for more gets null in place of what is above. */
 const maxValues = 10_000;
-const maxStringLength = 10_000;
+const maxCharacters = 1_000_000;
 
 /** What a string of each format can be; other formats get the empty string. */
 const formats: Readonly<Record<string, string>> = {
@@ -21,24 +21,33 @@ const formats: Readonly<Record<string, string>> = {
 };
 
 /**
- * The simplest value that a JSON Schema allows: required members only, first enum values, least numbers and lengths.
- * Reads what tools and output formats use of JSON Schema 2020-12; `pattern` and `not` are not understood.
+ * The simplest value that a JSON Schema allows: required members only, first enum values, least
+ * numbers and lengths. Reads what tools and output formats use of JSON Schema 2020-12; `pattern`
+ * and `not` are not understood.
  */
 export function simplestValue(schema: unknown): unknown {
   const root = schema;
   let values = 0;
+  let characters = 0;
+  const affordable = (value: unknown): unknown => {
+    if (characters <= maxCharacters) characters += stringifyExact(value).length;
+    return characters > maxCharacters ? null : value;
+  };
 
   const simplest = (one: unknown, depth: number): unknown => {
     values += 1;
     if (depth > maxDepth || values > maxValues) return null;
     if (!isObject(one)) return {};
     if (typeof one.$ref === 'string') return simplest(resolved(root, one.$ref), depth + 1);
-    if ('const' in one) return one.const;
-    if (Array.isArray(one.enum) && one.enum.length > 0) return one.enum[0];
+    if ('const' in one) return affordable(one.const);
+    if (Array.isArray(one.enum) && one.enum.length > 0) return affordable(one.enum[0]);
     const { anyOf, oneOf, allOf, ...rest } = one;
     const [alternative] = [anyOf, oneOf].flatMap((list) => (Array.isArray(list) ? list : []));
     const all = Array.isArray(allOf) ? allOf : [];
-    if (alternative === undefined && all.length === 0) return plainValue(rest, (inner) => simplest(inner, depth + 1));
+    if (alternative === undefined && all.length === 0) {
+      const value = plainValue(rest, (inner) => simplest(inner, depth + 1));
+      return typeof value === 'string' ? affordable(value) : value;
+    }
     const parts = [alternative ?? {}, ...all].map((part) => followed(root, part));
     return simplest(parts.reduce<Json>(merged, rest), depth + 1);
   };
@@ -82,7 +91,7 @@ function typeOf({ type, properties, items, prefixItems }: Json): unknown {
 
 function simplestString({ format, minLength }: Json): string {
   const text = (typeof format === 'string' ? formats[format] : undefined) ?? '';
-  return text.padEnd(Math.min(count(minLength), maxStringLength), 'a');
+  return text.padEnd(Math.min(count(minLength), maxCharacters), 'a');
 }
 
 /** The number nearest to zero from `minimum` to `maximum`; with `step` an integer. */
@@ -104,7 +113,10 @@ function count(value: unknown): number {
   return typeof value === 'number' && value > 0 ? Math.ceil(value) : 0;
 }
 
-/** The members of both schemas, the first one's where both have one; what objects have and require adds up. */
+/**
+ * The members of both schemas, the first one's where both have one; what objects have and require
+ * adds up.
+ */
 function merged(first: Json, second: unknown): Json {
   if (!isObject(second)) return first;
   const result: Record<string, unknown> = { ...second, ...first };

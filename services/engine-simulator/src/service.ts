@@ -10,8 +10,9 @@ export { type SimulatorValues, simulatorOptions } from './options.ts';
 const drainPollMs = 50;
 
 /**
- * Starts a simulated engine; several may run in one process. Addresses: `http` is rank 0, `http-1` … the others, `kv`
- * where decode engines ask. Ready as soon as it is bound; `/simulator/health` changes what `/health` says, not this.
+ * Starts a simulated engine; several may run in one process. Addresses: `http` is rank 0, `http-1`
+ * … the others, `kv` where decode engines ask. Ready as soon as it is bound; `/simulator/health`
+ * changes what `/health` says, not this.
  */
 export async function start(
   values: SimulatorValues & { readonly advertiseHost?: string },

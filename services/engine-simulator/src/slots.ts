@@ -1,6 +1,9 @@
 import { Refusal } from './refusal.ts';
 
-/** The places of one rank: so many requests are computed at once, so many wait in order, the rest is refused. */
+/**
+ * The places of one rank: so many requests are computed at once, so many wait in order, the rest is
+ * refused.
+ */
 export class Slots {
   readonly #capacity: number;
   readonly #queueLimit: number;
@@ -20,15 +23,18 @@ export class Slots {
     return this.#queue.size;
   }
 
-  /** Throws the `Refusal` that `acquire` would throw now: for those who must know it before they begin their answer. */
+  /**
+   * Throws the `Refusal` that `acquire` would throw now: for those who must know it before they
+   * begin their answer.
+   */
   requireRoom(): void {
     const isFull = this.#running >= this.#capacity && this.#queue.size >= this.#queueLimit;
     if (isFull) throw new Refusal(503, 'The request queue is full.');
   }
 
   /**
-   * Resolves with a slot to dispose. Throws a `Refusal` with status 503 when the queue is full, the signal's reason when
-   * it aborts first: the place in the queue is free at once.
+   * Resolves with a slot to dispose. Throws a `Refusal` with status 503 when the queue is full, the
+   * signal's reason when it aborts first: the place in the queue is free at once.
    */
   async acquire(signal: AbortSignal): Promise<Disposable> {
     signal.throwIfAborted();
@@ -61,7 +67,8 @@ export class Slots {
         held = false;
         const [next] = this.#queue;
         if (next) {
-          // The slot goes on to the next in the queue without having been free: nobody can come in between.
+          // The slot goes on to the next in the queue without having been free: nobody can come in
+          // between.
           this.#queue.delete(next);
           next();
         } else this.#running -= 1;

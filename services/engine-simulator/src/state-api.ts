@@ -3,7 +3,9 @@ import { metricsText } from './metrics.ts';
 import type { Rank } from './rank.ts';
 import { Refusal } from './refusal.ts';
 
-/** Health and metrics as vLLM has them, and `/simulator/…` for those who test with the simulator. */
+/**
+ * Health and metrics as vLLM has them, and `/simulator/…` for those who test with the simulator.
+ */
 export function stateRoutes(rank: Rank): [string, Handler][] {
   return [
     [

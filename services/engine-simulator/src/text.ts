@@ -1,8 +1,9 @@
 import { crc32 } from 'node:zlib';
 
 /**
- * The simulator's language. A token of a prompt is up to three bytes of UTF-8, which makes counts plausible and
- * tokenizing reversible; an answer is a walk over a fixed vocabulary that its seed determines.
+ * The simulator's language. A token of a prompt is up to three bytes of UTF-8, which makes counts
+ * plausible and tokenizing reversible; an answer is a walk over a fixed vocabulary that its seed
+ * determines.
  */
 export const bytesPerToken = 3;
 /** Ids below are of tokens with fewer bytes: 256 of one byte, 65,536 of two. */
@@ -45,7 +46,9 @@ export function seedOf(text: string): number {
   return crc32(text);
 }
 
-/** The first `count` tokens of the answer to `seed`; the texts of its tokens joined are its text. */
+/**
+ * The first `count` tokens of the answer to `seed`; the texts of its tokens joined are its text.
+ */
 export function answerTokens(seed: number, count: number): string[] {
   const tokens: string[] = [];
   let state = seed >>> 0;

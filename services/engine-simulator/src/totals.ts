@@ -9,16 +9,25 @@ export interface Tally {
   cachedTokens: number;
 }
 
-/** What a model cost in one part: `finished` are the requests that were answered to their end, their usage included. */
+/**
+ * What a model cost in one part: `finished` are the requests that were answered to their end, their
+ * usage included.
+ */
 export interface ModelTotals {
   readonly model: string;
   readonly part: Part;
   readonly finished: Tally;
-  /** Given up or failed on the way: their prompt once its first token was computed, and the tokens computed until then. */
+  /**
+   * Given up or failed on the way: their prompt once its first token was computed, and the tokens
+   * computed until then.
+   */
   readonly unfinished: Tally;
 }
 
-/** What all requests of a rank cost, by model and part. There are as many rows as models times parts. */
+/**
+ * What all requests of a rank cost, by model and part. There are as many rows as models times
+ * parts.
+ */
 export class Totals {
   readonly #rows = new Map<string, ModelTotals>();
 

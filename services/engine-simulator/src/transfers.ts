@@ -16,7 +16,10 @@ export class Transfers {
     return this.#waiting.size;
   }
 
-  /** A new offer under the same key replaces the old: its request was tried again. `nowMs` on any steady clock. */
+  /**
+   * A new offer under the same key replaces the old: its request was tried again. `nowMs` on any
+   * steady clock.
+   */
   offer(key: string, promptHash: number, nowMs: number): void {
     this.#waiting.delete(key);
     this.#waiting.set(key, { promptHash, offeredAt: nowMs });
