@@ -20,6 +20,20 @@ describe('the load ledger', () => {
     assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [2, 4]);
   });
 
+  it('holds no more ingresses than there can be, and has room again when they are silent', () => {
+    const ledger = ledgerOf();
+    ledger.report(report('real', { x: 1 }), 0);
+    for (let at = 0; at < 5_000; at++) ledger.report(report(`invented-${at}`, { x: 1 }), 0);
+    assert.equal(ledger.inFlight('x'), 2_000);
+    ledger.choose('x', { ingress: 'another', sequence: 1 }, 0);
+    assert.equal(ledger.inFlight('x'), 2_000);
+    ledger.report(report('real', { x: 3 }), 2_000);
+    ledger.expire(4_000);
+    assert.equal(ledger.inFlight('x'), 3);
+    ledger.report(report('another', { x: 1 }), 4_000);
+    assert.equal(ledger.inFlight('x'), 4);
+  });
+
   it('counts a choice until its ingress has seen the reply it went out in', () => {
     const ledger = ledgerOf();
     ledger.choose('x', { ingress: 'a', sequence: 7 }, 0);

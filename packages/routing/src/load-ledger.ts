@@ -6,6 +6,8 @@ const silentIngressMs = 3000;
 const unreportedChoiceMs = 5000;
 /** Replies remembered per ingress; far above what the time limit leaves at any real rate. */
 const maxUnreportedReplies = 100_000;
+/** Far above what an installation has. Who may publish may invent names; beyond so many, new ones are not counted until others are silent. */
+const maxIngresses = 2_000;
 
 interface Reply {
   readonly sequence: number;
@@ -47,6 +49,7 @@ export class LoadLedger {
   /** Replaces what the ingress reported before, and settles the choices that it has seen. */
   report(report: LoadReport, now: number): void {
     const ingress = this.#ingress(report.ingress);
+    if (ingress === undefined) return;
     const previous = ingress.inFlight;
     const current = new Map(Object.entries(report.inFlight));
     ingress.inFlight = current;
@@ -61,6 +64,7 @@ export class LoadLedger {
   /** Counts a choice made for the ingress in the reply with this sequence. Sequences of an ingress never go back. */
   choose(instance: string, reply: { ingress: string; sequence: number }, now: number): void {
     const ingress = this.#ingress(reply.ingress);
+    if (ingress === undefined) return;
     const last = ingress.replies.at(-1);
     if (last !== undefined && last.sequence === reply.sequence) {
       last.instances.push(instance);
@@ -100,9 +104,11 @@ export class LoadLedger {
     }
   }
 
-  #ingress(id: string): Ingress {
+  /** Undefined for a new one when there are too many. */
+  #ingress(id: string): Ingress | undefined {
     let ingress = this.#ingresses.get(id);
     if (ingress === undefined) {
+      if (this.#ingresses.size >= maxIngresses) return undefined;
       ingress = { reportedAt: Number.NEGATIVE_INFINITY, inFlight: new Map(), replies: [], first: 0 };
       this.#ingresses.set(id, ingress);
     }

@@ -28,6 +28,8 @@ export type CopyReason =
   | 'status_5xx'
   /** More of them are here than may wait. */
   | 'queue_full'
+  /** It is for a target that `--mirror-allowed-targets` does not list. */
+  | 'target_refused'
   /** Its body is not at an address that its ingress announced, or what answered there is not its ingress. */
   | 'claim_refused'
   /** Its body is not at the ingress any more. */

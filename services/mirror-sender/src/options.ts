@@ -1,6 +1,7 @@
 import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { defineService } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
+import { targetsMistake } from './allowed-targets.ts';
 
 export const mirrorSenderOptions = {
   'mirror-max-concurrency': {
@@ -22,6 +23,13 @@ export const mirrorSenderOptions = {
     default: 268_435_456,
     min: 0,
     description: 'Bodies of mirror copies held at once, waiting and being sent; copies beyond it are dropped',
+  },
+  'mirror-allowed-targets': {
+    type: 'string',
+    default: '',
+    description:
+      'Mirror targets that copies may be sent to, as scheme://host:port, comma-separated; copies for others are dropped; empty = any',
+    validate: targetsMistake,
   },
   'mirror-compare-wait-ms': {
     type: 'integer',

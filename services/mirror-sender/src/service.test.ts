@@ -31,6 +31,7 @@ const usual: SenderOptions = {
   mirrorMaxConcurrency: 4,
   mirrorQueueSize: 4,
   mirrorMaxHeldBytes: 1_000_000,
+  mirrorAllowedTargets: '',
   mirrorCompareWaitMs: 60_000,
   mirrorCompareLogPercent: 100,
   upstreamConnectTimeoutMs: 3000,
@@ -309,6 +310,50 @@ describe('a mirror-sender', { timeout: 120_000 }, () => {
     scene.send(target.url, { claim: { url: `${inside.url}/claims/1`, token: 't', bytes: 4 } }, '');
     assert.deepEqual(await scene.ends(1), ['1 dropped claim_refused']);
     assert.equal(target.requests.length, 0);
+  });
+
+  it('sends nothing to a target that it may not send to', async () => {
+    await using target = await startEngine(() => respond(200, 'ok'));
+    await using other = await startEngine(() => respond(200, 'ok'));
+    await using scene = await Scene.start({ mirrorAllowedTargets: target.url });
+    scene.send(other.url, { copy: 1 });
+    scene.send(target.url, { copy: 2 });
+    assert.deepEqual(await scene.ends(2), ['1 dropped target_refused', '2 sent']);
+    assert.equal(other.requests.length, 0);
+  });
+
+  it('survives copies that could never have been sent', async () => {
+    await using target = await startEngine(() => respond(200, 'ok'));
+    await using scene = await Scene.start({ mirrorQueueSize: 20 });
+    const hostile: Partial<MirrorCopy>[] = [
+      ...[
+        '',
+        'nonsense',
+        'http://',
+        'http:///x',
+        'ftp://h/x',
+        'http://h:99999/x',
+        'http://[::1/x',
+        '//h/x',
+        'http://h',
+      ].map((url) => ({ url })),
+      { headers: [['a b', 'c']] },
+      { headers: [['x', 'a\r\nb: c']] },
+      { headers: [['content-length', '7']] },
+      { headers: [['transfer-encoding', 'chunked']] },
+      { method: 'BAD METHOD' },
+      { method: '' },
+      { method: 'CONNECT' },
+    ];
+    for (const [at, change] of hostile.entries()) scene.send(target.url, { copy: at + 1, ...change });
+    await scene.ends(hostile.length);
+    assert.deepEqual(
+      scene.told.filter(({ outcome }) => outcome === 'sent'),
+      [],
+    );
+    scene.told.length = 0;
+    scene.send(target.url, { copy: 99 });
+    assert.deepEqual(await scene.ends(1), ['99 sent']);
   });
 
   it("compares a copy's answer with its primary's, as metrics and a log line", async () => {

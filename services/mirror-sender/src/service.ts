@@ -4,6 +4,7 @@ import type { Bus } from '@llm-gateway/bus';
 import { type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
 import type { Logger, Metrics, OptionValues, Running } from '@llm-gateway/runtime';
 import { Upstream, type UpstreamTimeouts } from '@llm-gateway/upstream';
+import { allowedTargets } from './allowed-targets.ts';
 import { Comparisons } from './comparisons.ts';
 import { type CopyEnd, type CopyJob, sendCopy, unsent } from './copy-call.ts';
 import { CopyQueue } from './copy-queue.ts';
@@ -61,13 +62,15 @@ export async function start(options: SenderOptions, { log, metrics, shutdown, bu
     },
     async (job) => ended(job.copy, await sendCopy(job, { upstream, ingresses, shutdown: cut.signal })),
   );
+  const isAllowed = allowedTargets(options.mirrorAllowedTargets);
   const take = (copy: MirrorCopy, body: Uint8Array) => {
     observer.received();
     reports.took(copy);
     if (copy.compare) comparisons.begin(copy);
     const bytes = copy.claim?.bytes ?? body.length;
     const job = { copy, body: compact(body), bytes, arrivedAtMs: performance.now() };
-    if (!queue.offer(job)) ended(copy, unsent('queue_full'));
+    if (!isAllowed(copy.url)) ended(copy, unsent('target_refused'));
+    else if (!queue.offer(job)) ended(copy, unsent('queue_full'));
   };
   const membership = parts.use(bus.consume(mirrorSend, take));
   parts.use(bus.subscribe(mirrorPrimary, (primary) => comparisons.primaryEnded(primary)));
