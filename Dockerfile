@@ -20,7 +20,7 @@ FROM node:26-slim
 WORKDIR /app
 # Node does not run TypeScript below node_modules: packages and services stay where the links of the workspaces point.
 COPY --from=dependencies /app ./
-COPY LICENSE ./
+COPY LICENSE deploy/image/health-check.ts ./
 COPY packages packages
 COPY services services
 COPY deploy/image/llm-gateway /usr/local/bin/
@@ -38,6 +38,6 @@ LABEL org.opencontainers.image.title="llm-gateway" \
       org.opencontainers.image.revision="$REVISION"
 EXPOSE 8089 9090
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
-  CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.LLM_GATEWAY_ADMIN_PORT || 9090}/readyz`).then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
+  CMD ["node", "/app/health-check.ts"]
 ENTRYPOINT ["llm-gateway"]
 CMD ["standalone"]

@@ -4,7 +4,7 @@ import type { OptionGroup } from './option-table.ts';
 export const internalOptions = {
   'internal-host': {
     type: 'string',
-    default: '0.0.0.0',
+    default: '::',
     description:
       'Address to listen on for other services of the gateway; they are told --advertise-host when it is set',
   },

@@ -88,8 +88,8 @@ export const runtimeOptions = {
   },
   'admin-host': {
     type: 'string',
-    default: '0.0.0.0',
-    description: 'Address of the admin server: /healthz, /readyz and /metrics',
+    default: '::',
+    description: 'Address of the admin server: /healthz, /readyz and /metrics; :: = every IPv6 and IPv4 address',
   },
   'admin-port': {
     type: 'integer',

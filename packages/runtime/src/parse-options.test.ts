@@ -69,7 +69,7 @@ test('without flags every value is its default, under its camel-case name', () =
     tokenFile: '',
     keyFile: '',
     namespace: '',
-    adminHost: '0.0.0.0',
+    adminHost: '::',
     adminPort: 9090,
     advertiseHost: '',
     logLevel: 'info',

@@ -168,6 +168,13 @@ test('what is in flight when the drain timeout passes is cut, and the exit code 
   assert.ok(messages.includes('work in flight did not finish in time and is cut'));
 });
 
+test('SIGHUP does not end it', async () => {
+  await using service = await started(['--drain-delay-ms', '0']);
+  await service.process.kill('SIGHUP');
+  assert.equal(await statusOf(`${service.admin}/healthz`), 200);
+  assert.deepEqual(await service.process.kill('SIGTERM'), end);
+});
+
 test('a service without drain ends without the drain delay', async () => {
   await using service = await started(['--drain', 'none', '--drain-delay-ms', '3600000']);
   assert.deepEqual(await service.process.kill('SIGTERM'), end);

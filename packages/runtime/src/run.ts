@@ -168,6 +168,8 @@ function shutdownOnSignal(log: Log, deadlineMs: () => number): AbortSignal {
       shutdown.abort();
     });
   }
+  // The terminal that started it was closed, or a log rotation asks for the file again: neither ends a service.
+  process.on('SIGHUP', () => {});
   return shutdown.signal;
 }
 

@@ -6,7 +6,7 @@ export const staticKvPortOffset = 20_000;
 const maxPort = 65_535;
 
 export const simulatorOptions = {
-  host: { type: 'string', default: '0.0.0.0', description: 'Address to listen on' },
+  host: { type: 'string', default: '::', description: 'Address to listen on; :: = every IPv6 and IPv4 address' },
   port: {
     type: 'integer',
     default: 8000,

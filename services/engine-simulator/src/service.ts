@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import type { Server } from 'node:http';
-import { advertisedHost, type Parts, type Running } from '@llm-gateway/runtime';
+import { advertisedHost, listen, type Parts, type Running } from '@llm-gateway/runtime';
 import { KvCache } from './kv-cache.ts';
 import { models, type SimulatorValues, staticKvPortOffset } from './options.ts';
 import { Rank } from './rank.ts';
@@ -38,11 +38,11 @@ export async function start(
   const addresses: Record<string, string> = {};
   for (const { server, rank } of ranks) {
     const port = values.port === 0 ? 0 : values.port + rank;
-    addresses[rank === 0 ? 'http' : `http-${rank}`] = await listen(server, { host: values.host, port }, parts);
+    addresses[rank === 0 ? 'http' : `http-${rank}`] = await bind(server, { host: values.host, port }, parts);
   }
   if (kvCache) {
     const staticPort = values.port === 0 ? 0 : values.port + staticKvPortOffset;
-    const address = await listen(kvCache.server, { host: values.host, port: values.kvPort || staticPort }, parts);
+    const address = await bind(kvCache.server, { host: values.host, port: values.kvPort || staticPort }, parts);
     const host = advertisedHost({
       advertiseHost: values.kvHost || (values.advertiseHost ?? ''),
       listenHost: values.host,
@@ -73,19 +73,15 @@ async function drain(server: Server, signal: AbortSignal): Promise<void> {
   clearInterval(poll);
 }
 
-async function listen(
+async function bind(
   server: Server,
-  { host, port }: { host: string; port: number },
+  address: { host: string; port: number },
   parts: AsyncDisposableStack,
 ): Promise<string> {
-  server.listen(port, host);
-  await once(server, 'listening');
+  const { url } = await listen(server, address);
   parts.defer(() => {
     server.close();
     server.closeAllConnections();
   });
-  const address = server.address();
-  if (typeof address !== 'object' || !address) throw new Error('a listening server has an address');
-  const bound = address.family === 'IPv6' ? `[${address.address}]` : address.address;
-  return `http://${bound}:${address.port}`;
+  return url;
 }

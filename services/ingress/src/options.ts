@@ -6,7 +6,11 @@ import { upstreamOptions } from '@llm-gateway/upstream';
 import { mirrorOptions } from './mirror/options.ts';
 
 export const ingressOptions = {
-  host: { type: 'string', default: '0.0.0.0', description: 'Address to listen on for clients' },
+  host: {
+    type: 'string',
+    default: '::',
+    description: 'Address to listen on for clients; :: = every IPv6 and IPv4 address',
+  },
   port: {
     type: 'integer',
     default: 8089,
