@@ -2,6 +2,7 @@ import { GatewayError, type Instance } from '@llm-gateway/protocol';
 import { EtcdConnection, type EtcdSettings } from './etcd.ts';
 import type { RecordPlace, Renewal } from './keeper.ts';
 import { encodeRecord, etcdKeyPrefix } from './record.ts';
+import { failureReason } from './refusal.ts';
 
 /** A pod's record in etcd, under a lease. It watches its own key, and so knows at once when the lease or the data is lost. */
 export class EtcdPlace implements RecordPlace {
@@ -69,7 +70,7 @@ export class EtcdPlace implements RecordPlace {
     return await this.#use(async (connection) => this.#lease !== null && (await connection.keepAlive(this.#lease)));
   }
 
-  /** Over the connection there is, or a new one to the next endpoint; every failure ends the connection. */
+  /** Over the connection there is, or a new one to the next endpoint; every failure ends the connection, but a refusal, which every member would repeat. */
   async #use<T>(work: (connection: EtcdConnection) => Promise<T>): Promise<T> {
     const { urls } = this.#settings;
     for (let failures = 0; ; failures++) {
@@ -77,6 +78,7 @@ export class EtcdPlace implements RecordPlace {
       try {
         return await work(this.#connection ?? (await this.#connect()));
       } catch (error) {
+        if (isRefused(error)) throw error;
         this.#disconnect();
         this.#at++;
         if (this.#closed || failures + 1 >= urls.length) throw error;
@@ -111,4 +113,8 @@ export class EtcdPlace implements RecordPlace {
     this.#connection?.[Symbol.dispose]();
     this.#connection = null;
   }
+}
+
+function isRefused(error: unknown): boolean {
+  return error instanceof GatewayError && ['no_space', 'not_allowed'].includes(failureReason(error));
 }

@@ -3,6 +3,7 @@ import { EtcdConnection, type EtcdEntry, type EtcdHead, type EtcdSettings } from
 import { asGatewayError } from './gateway-error.ts';
 import { Pause, retryDelayMs } from './pause.ts';
 import { decodeRecord, etcdKeyPrefix, type PodRecord, type SkipReason } from './record.ts';
+import type { StoreTrouble } from './refusal.ts';
 import type { ReaderSink, StoreReader } from './store.ts';
 
 /** How often a member must show that it still has a quorum and its history: a watch of a member that lost them is silent. */
@@ -16,6 +17,8 @@ const gatherMs = 20;
 export class EtcdReader implements StoreReader {
   readonly intervalMs = probeIntervalMs;
   readonly ttlMs: number;
+  readonly keptMs: number;
+  readonly leases = true;
   readonly #settings: EtcdSettings & { readonly refreshIntervalMs: number };
   readonly #prefix: string;
   readonly #sink: ReaderSink;
@@ -29,11 +32,13 @@ export class EtcdReader implements StoreReader {
   #heardAtMs = performance.now();
   /** `lost` was said and nothing heard since. */
   #away = false;
+  #troubles: readonly StoreTrouble[] = [];
   /** Keys whose value does not count, and why. */
   readonly #skipped = new Map<string, string>();
 
   constructor(settings: EtcdSettings & { ttlMs: number; refreshIntervalMs: number }, sink: ReaderSink) {
     this.ttlMs = settings.ttlMs;
+    this.keptMs = settings.ttlMs;
     this.#settings = settings;
     this.#prefix = etcdKeyPrefix(settings.namespace);
     this.#sink = sink;
@@ -95,7 +100,9 @@ export class EtcdReader implements StoreReader {
           this.#change(changes);
         }
         if (performance.now() < probeAtMs) continue;
-        this.#confirm(await connection.head(this.#prefix));
+        const [head, outOfSpace] = await Promise.all([connection.head(this.#prefix), connection.outOfSpace()]);
+        this.#troubles = outOfSpace ? ['no_space'] : [];
+        this.#confirm(head);
         probeAtMs = performance.now() + probeIntervalMs;
       }
     }
@@ -111,7 +118,7 @@ export class EtcdReader implements StoreReader {
     }
     this.#head = head;
     this.#hear();
-    this.#sink.onEvent({ kind: 'loaded', records, doubtful, storeWallMs: null });
+    this.#sink.onEvent({ kind: 'loaded', records, doubtful, storeWallMs: null, troubles: this.#troubles });
   }
 
   #change(changes: Changes): void {
@@ -127,14 +134,20 @@ export class EtcdReader implements StoreReader {
     const deletedTogether = changes.deletedTogether().map((key) => this.#podName(key));
     changes.clear();
     this.#hear();
-    this.#sink.onEvent({ kind: 'changed', puts, deletes, deletedTogether });
+    this.#sink.onEvent({ kind: 'changed', puts, deletes, deletedTogether, troubles: this.#troubles });
   }
 
   #confirm(head: EtcdHead): void {
     if (this.#closed) return;
     if (this.#isOtherHistory(head)) throw new GatewayError('store_unavailable', 'etcd: the data was lost or replaced');
     this.#hear();
-    this.#sink.onEvent({ kind: 'changed', puts: new Map(), deletes: [], deletedTogether: [] });
+    this.#sink.onEvent({
+      kind: 'changed',
+      puts: new Map(),
+      deletes: [],
+      deletedTogether: [],
+      troubles: this.#troubles,
+    });
   }
 
   #isOtherHistory(head: EtcdHead): boolean {
@@ -144,7 +157,7 @@ export class EtcdReader implements StoreReader {
 
   #decode(entry: EtcdEntry): PodRecord | null {
     const name = this.#podName(entry.key);
-    const { record, skipped } = decodeRecord(name, entry.value, entry);
+    const { record, skipped } = decodeRecord(name, entry.value, { leased: entry.leased, allows: this.#sink.allows });
     const reasons = skipped.join();
     if (reasons !== this.#skipped.get(entry.key)) {
       for (const reason of new Set<SkipReason>(skipped)) this.#sink.onSkipped(reason, name);

@@ -94,6 +94,16 @@ export class EtcdConnection implements Disposable {
     return readHead(header);
   }
 
+  /** Whether the cluster takes no puts because its quota is used up. False when it does not say: this is no more than a hint. */
+  async outOfSpace(): Promise<boolean> {
+    try {
+      const { errors } = await this.#call((client, options) => client.maintenance.status(options));
+      return errors.some((text) => text.includes('alarm:NOSPACE'));
+    } catch {
+      return false;
+    }
+  }
+
   /**
    * Hears of every change under a prefix, or of one key, from a revision on (null: from now on).
    * Resolves when etcd has confirmed the watch, so that nothing after this is missed.

@@ -1,6 +1,7 @@
 import type { GatewayError, Instance } from '@llm-gateway/protocol';
 import { asGatewayError } from './gateway-error.ts';
 import { Pause, retryDelayMs } from './pause.ts';
+import { failureReason, type Refusal } from './refusal.ts';
 import type { RecordKeeper } from './store.ts';
 
 /** What keeps a record in its store between puts. */
@@ -45,6 +46,7 @@ export class Keeper implements RecordKeeper {
   #keptAtMs: number | null = null;
   #failures = 0;
   #storeUp = false;
+  #refusal: Refusal | null = null;
 
   constructor(place: RecordPlace, options: KeeperOptions) {
     this.#place = place;
@@ -62,6 +64,10 @@ export class Keeper implements RecordKeeper {
 
   get storeUp(): boolean {
     return this.#storeUp;
+  }
+
+  get refusal(): Refusal | null {
+    return this.#refusal;
   }
 
   set(instances: readonly Instance[]): void {
@@ -105,11 +111,15 @@ export class Keeper implements RecordKeeper {
         }
         this.#failures = 0;
         this.#storeUp = true;
+        this.#refusal = null;
       } catch (error) {
         if (this.#closed) return;
-        this.#storeUp = false;
+        const failure = asGatewayError(error, 'keeping the record');
+        const reason = failureReason(failure);
+        this.#refusal = reason === 'unreachable' ? null : reason;
+        this.#storeUp = reason !== 'unreachable';
         this.#failures++;
-        this.#options.onFailure(asGatewayError(error, 'keeping the record'));
+        this.#options.onFailure(failure);
         await this.#pause.wait(retryDelayMs(this.#failures, Math.random));
       }
     }

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { isHost, readAddresses, readEtcdEndpoints, readStaticEndpoints } from './endpoints.ts';
+import { readNetworks } from './networks.ts';
 
 /** How to reach the store of discovery records: flags of everyone who reads or writes it. */
 export const storeOptions = {
@@ -180,6 +181,13 @@ export const discoveryOptions = {
     default: '',
     description: 'Static endpoints, host:port,host:port; port 80 when none is given; IPv6 as [::1]:8090',
     validate: (value: string) => (value === '' ? undefined : mistakeOf(readStaticEndpoints(value))),
+  },
+  'instance-networks': {
+    type: 'string',
+    default: '',
+    description:
+      'Networks that instances of a store may be in, as 10.0.0.0/8,fd00::/8; an instance elsewhere, or at a host name, does not count; empty: anywhere',
+    validate: (value: string) => mistakeOf(readNetworks(value)),
   },
 } as const;
 

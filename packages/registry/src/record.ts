@@ -14,7 +14,14 @@ export interface PodRecord {
 }
 
 /** Why something in the store does not count. A closed set: a metric's label. */
-export const skipReasons = ['missing', 'too_large', 'undecodable', 'empty', 'invalid_instance'] as const;
+export const skipReasons = [
+  'missing',
+  'too_large',
+  'undecodable',
+  'empty',
+  'invalid_instance',
+  'outside_networks',
+] as const;
 export type SkipReason = (typeof skipReasons)[number];
 
 /** Keys are the prefix and the pod's name; those of an installation that has a namespace begin with it. */
@@ -59,12 +66,12 @@ const podType = protobuf
 /**
  * A value from a store as the record of pod `podName`, the name its key has: the name inside is not looked at.
  * Unknown fields are ignored, absent ones are zero. `record` is null when nothing in it can be used; `skipped` says why,
- * also for single instances that were left out.
+ * also for single instances that were left out. `allows` says which hosts an instance may be at; absent: any.
  */
 export function decodeRecord(
   podName: string,
   value: Uint8Array | null,
-  options: { leased?: boolean } = {},
+  options: { leased?: boolean; allows?: ((host: string) => boolean) | undefined } = {},
 ): { readonly record: PodRecord | null; readonly skipped: readonly SkipReason[] } {
   if (value === null) return { record: null, skipped: ['missing'] };
   if (value.byteLength > maxRecordBytes || podName.length > maxPodNameLength)
@@ -75,15 +82,16 @@ export function decodeRecord(
   } catch {
     return { record: null, skipped: ['undecodable'] };
   }
+  const { leased = false, allows = () => true } = options;
   const instances = new Map<string, Instance>();
   const skipped: SkipReason[] = [];
   for (const one of fields.instances) {
     const instance = readInstance(podName, one);
     if (!instance) skipped.push('invalid_instance');
+    else if (!hosts(instance).every(allows)) skipped.push('outside_networks');
     else if (!instances.has(instance.id)) instances.set(instance.id, instance);
   }
   if (instances.size === 0) return { record: null, skipped: skipped.length > 0 ? skipped : ['empty'] };
-  const { leased = false } = options;
   return { record: { timestampMs: fields.timestamp_ms, instances: [...instances.values()], leased }, skipped };
 }
 
@@ -137,6 +145,11 @@ function toInstance(podName: string, role: Role, fields: InstanceFields): Instan
     dpSize: fields.dp_size,
     model: fields.model,
   };
+}
+
+/** Where the gateway or an engine would connect to because of this instance. */
+function hosts({ host, kvHost }: Instance): string[] {
+  return kvHost === '' ? [host] : [host, kvHost];
 }
 
 function isPort(port: number): boolean {

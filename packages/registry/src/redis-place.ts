@@ -4,6 +4,11 @@ import { encodeRecord, redisKeyPrefix } from './record.ts';
 import type { RedisSettings } from './redis.ts';
 import { RedisStore } from './redis-store.ts';
 
+/** How long a record stays in Redis after it was written. */
+export function redisKeptMs(ttlMs: number): number {
+  return 2 * ttlMs;
+}
+
 /** A pod's record in Redis: one value that runs out after two TTLs, so that nothing stays of a pod that could not clean up. */
 export class RedisPlace implements RecordPlace {
   /** Each heartbeat writes the record anew. */
@@ -22,7 +27,7 @@ export class RedisPlace implements RecordPlace {
 
   async put(instances: readonly Instance[]): Promise<void> {
     const value = encodeRecord(this.#podName, Date.now(), instances);
-    await this.#store.atKey((redis) => redis.set(this.#key, value, 'PX', 2 * this.#ttlMs));
+    await this.#store.atKey((redis) => redis.set(this.#key, value, 'PX', redisKeptMs(this.#ttlMs)));
   }
 
   async remove(): Promise<void> {

@@ -4,7 +4,10 @@ import { asGatewayError } from './gateway-error.ts';
 import { Pause } from './pause.ts';
 import { decodeRecord, type PodRecord, redisKeyPrefix, type SkipReason } from './record.ts';
 import type { RedisLink, RedisSettings } from './redis.ts';
+import { type RedisInfo, readRedisInfo, redisTroubles } from './redis-info.ts';
+import { redisKeptMs } from './redis-place.ts';
 import { answerOf, isRedirected, RedisStore } from './redis-store.ts';
+import type { StoreTrouble } from './refusal.ts';
 import type { ReaderSink, StoreReader } from './store.ts';
 
 /** Keys looked at per SCAN: large, for each call is a round trip. */
@@ -22,6 +25,8 @@ export class RedisReader implements StoreReader {
   readonly intervalMs: number;
   readonly ttlMs: number;
   readonly #prefix: string;
+  readonly keptMs: number;
+  readonly leases = false;
   readonly #store: RedisStore;
   readonly #sink: ReaderSink;
   readonly #pause = new Pause();
@@ -33,11 +38,15 @@ export class RedisReader implements StoreReader {
   /** Of the store, at the last poll that worked. */
   #connections = 0;
   #tellsTime = true;
+  #tellsInfo = true;
+  /** What each server said of itself at the last poll. */
+  #infos: ReadonlyMap<RedisLink, RedisInfo> = new Map();
 
   constructor(settings: RedisSettings & { ttlMs: number; intervalMs: number }, sink: ReaderSink) {
     this.intervalMs = settings.intervalMs;
     this.ttlMs = settings.ttlMs;
     this.#prefix = redisKeyPrefix(settings.namespace);
+    this.keptMs = redisKeptMs(settings.ttlMs);
     this.#store = new RedisStore(settings);
     this.#sink = sink;
     this.#finished = this.#run();
@@ -81,6 +90,8 @@ export class RedisReader implements StoreReader {
       known.set(key, entry);
       if (entry.record) records.set(key.slice(this.#prefix.length), entry.record);
     }
+    // After the values: what was evicted before they were read is counted by then.
+    const troubles = await this.#troubles(links);
     if (this.#closed) return;
     // Keys of one server and values of another say nothing about either.
     if (this.#store.connections !== connections)
@@ -89,7 +100,7 @@ export class RedisReader implements StoreReader {
     const doubtful = this.#away || (this.#connections !== 0 && this.#connections !== connections);
     this.#away = false;
     this.#connections = connections;
-    this.#sink.onEvent({ kind: 'loaded', records, doubtful, storeWallMs });
+    this.#sink.onEvent({ kind: 'loaded', records, doubtful, storeWallMs, troubles });
   }
 
   /** What one server holds. */
@@ -164,9 +175,25 @@ export class RedisReader implements StoreReader {
       const [seconds, microseconds] = await this.#store.call((redis) => redis.time());
       return Number(seconds) * 1000 + Number(microseconds) / 1000;
     } catch (error) {
-      if (!(error instanceof GatewayError && /NOPERM|unknown command/.test(error.message))) throw error;
+      if (!isForbidden(error)) throw error;
       this.#tellsTime = false;
       return null;
+    }
+  }
+
+  /** What the servers show of themselves; nothing when this user may not ask. */
+  async #troubles(links: readonly RedisLink[]): Promise<readonly StoreTrouble[]> {
+    if (!this.#tellsInfo) return [];
+    try {
+      const infos = await Promise.all(links.map((link) => link.call((redis) => redis.info())));
+      const known = this.#store.connections === this.#connections ? this.#infos : new Map<RedisLink, RedisInfo>();
+      this.#infos = new Map(links.map((link, at) => [link, readRedisInfo(infos[at] ?? '')]));
+      const troubles = [...this.#infos].flatMap(([link, info]) => redisTroubles(known.get(link) ?? null, info));
+      return [...new Set(troubles)];
+    } catch (error) {
+      if (!isForbidden(error)) throw error;
+      this.#tellsInfo = false;
+      return [];
     }
   }
 
@@ -174,7 +201,7 @@ export class RedisReader implements StoreReader {
     const known = this.#known.get(key);
     if (known && (value === null ? known.value === null : known.value?.equals(value))) return known;
     const podName = key.slice(this.#prefix.length);
-    const { record, skipped } = decodeRecord(podName, value);
+    const { record, skipped } = decodeRecord(podName, value, { allows: this.#sink.allows });
     for (const reason of new Set<SkipReason>(skipped)) this.#sink.onSkipped(reason, podName);
     // A copy: the value as it came is a piece of a far larger chunk of the socket.
     return { value: value && Buffer.from(value), record };
@@ -189,4 +216,9 @@ async function getString(redis: Redis, key: string): Promise<Buffer | null> {
     if (answerOf(error).startsWith('WRONGTYPE')) return null;
     throw error;
   }
+}
+
+/** The command is not for this user, or for nobody: it can be taken away in Redis's configuration. */
+function isForbidden(error: unknown): boolean {
+  return error instanceof GatewayError && /NOPERM|unknown command/.test(error.message);
 }

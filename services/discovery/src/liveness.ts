@@ -1,5 +1,6 @@
 import { type Instance, isSameInstance } from '@llm-gateway/protocol';
-import type { PodRecord, Records, StoreEvent } from '@llm-gateway/registry';
+import type { PodRecord, Records, StoreEvent, StoreTrouble } from '@llm-gateway/registry';
+import { type Moves, moved, unmoved } from './moves.ts';
 
 /**
  * Which of the records in a store stand for a live pod.
@@ -9,6 +10,9 @@ import type { PodRecord, Records, StoreEvent } from '@llm-gateway/registry';
  *
  * A record lives for one TTL from the moment its timestamp was seen to advance. The two wall clocks, the writer's and ours,
  * are compared only at the first sight of a record, where there is nothing else to go by.
+ *
+ * When nearly all pods fall silent together, that says less about them than about the store, or about the registrars' way to
+ * it: they are held, until they advance again or are deleted.
  */
 export interface Liveness {
   readonly pods: ReadonlyMap<string, Pod>;
@@ -17,24 +21,43 @@ export interface Liveness {
   /** When the store was last seen, monotonic; null before the first time. */
   readonly seenAtMs: number | null;
   readonly storeUp: boolean;
+  /** Store time up to which pods that are silent are held. */
+  readonly holdUntilMs: number;
+  /** What the store showed of itself, with the store time at which it last did. */
+  readonly troubles: ReadonlyMap<StoreTrouble, number>;
 }
 
-interface Pod {
+export interface Pod {
   readonly record: PodRecord;
   /** The record's, but an instance that did not change is the same object as before. */
   readonly instances: readonly Instance[];
+  /** Store time at which its timestamp was last seen to advance. */
+  readonly advancedAtMs: number;
+  /** The same on the monotonic clock, which passes for the store while it is away from us. */
+  readonly advancedAtRealMs: number;
   /** Store time up to which it lives unless its timestamp advances. */
   readonly liveUntilMs: number;
   readonly state: PodState;
+  readonly place: Place;
+  readonly moves: Moves;
 }
 
 /**
  * - `live`: in the store, and fresh.
- * - `held`: listed, but gone from the store together with nearly all others, or while the store was away: perhaps not deleted.
+ * - `held`: listed, but gone from the store or silent in a way that says nothing about the pod.
  * - `expired`: in the store, but stale. Not listed; remembered so that its timestamp can be seen to advance.
  */
 export const podStates = ['live', 'held', 'expired'] as const;
 export type PodState = (typeof podStates)[number];
+
+/**
+ * Where the record of a pod is.
+ *
+ * - `stored`: in the store.
+ * - `lapsed`: gone, because nobody could prolong it or because the store evicts. As good as silent.
+ * - `gone`: together with nearly all others, or from a store that was away: perhaps nobody deleted it.
+ */
+type Place = 'stored' | 'lapsed' | 'gone';
 
 export interface Now {
   readonly monotonicMs: number;
@@ -46,6 +69,10 @@ export interface Pace {
   readonly ttlMs: number;
   /** How often a store that is well is heard of, at the least. */
   readonly intervalMs: number;
+  /** How long a record stays in the store when nobody writes it or renews its lease. */
+  readonly keptMs: number;
+  /** Records stay by leases, and those without one until they are deleted. */
+  readonly leases: boolean;
 }
 
 export interface Step {
@@ -55,41 +82,86 @@ export interface Step {
   readonly removals: readonly string[];
 }
 
-export const unread: Liveness = { pods: new Map(), storeTimeMs: 0, seenAtMs: null, storeUp: false };
+export const unread: Liveness = {
+  pods: new Map(),
+  storeTimeMs: 0,
+  seenAtMs: null,
+  storeUp: false,
+  holdUntilMs: 0,
+  troubles: new Map(),
+};
 
 /** The next state after what a reader said. Pure; `pace` must be the same at every step. */
 export function step(state: Liveness, event: StoreEvent, context: { readonly now: Now; readonly pace: Pace }): Step {
   if (event.kind === 'lost') return { state: { ...state, storeUp: false }, upserts: [], removals: [] };
   const { now, pace } = context;
+  const { ttlMs } = pace;
   const storeTimeMs = state.storeTimeMs + elapsed(state, now, pace);
+  const troubles = troublesAt(state.troubles, event.troubles, { storeTimeMs, ttlMs });
   const pods = new Map(state.pods);
+  const at = { storeTimeMs, ttlMs, troubled: troubles.size > 0 };
 
-  if (event.kind === 'loaded') {
-    const judge = { storeTimeMs, ttlMs: pace.ttlMs, referenceWallMs: referenceWall(event, now) };
-    for (const [name, record] of event.records) pods.set(name, seen(state.pods.get(name), record, judge));
-    const missing = [...pods.keys()].filter((name) => !event.records.has(name));
-    const emptied = isEmptied(state.pods, missing) && !hasSurvivor(state.pods, event.records);
-    vanish(pods, missing, { emptied, holdUntilMs: event.doubtful ? storeTimeMs + pace.ttlMs : null });
-  } else {
-    const judge = { storeTimeMs, ttlMs: pace.ttlMs, referenceWallMs: now.wallMs };
-    for (const [name, record] of event.puts) pods.set(name, seen(state.pods.get(name), record, judge));
-    vanish(pods, event.deletes, { emptied: isEmptied(state.pods, event.deletedTogether), holdUntilMs: null });
+  const records = event.kind === 'loaded' ? event.records : event.puts;
+  const judge = {
+    storeTimeMs,
+    realMs: now.monotonicMs,
+    ttlMs,
+    referenceWallMs: event.kind === 'loaded' ? referenceWall(event, now) : now.wallMs,
+  };
+  for (const [name, record] of records) pods.set(name, seen(state.pods.get(name), record, judge));
+
+  const missing = event.kind === 'loaded' ? [...pods.keys()].filter((name) => !records.has(name)) : event.deletes;
+  if (missing.length > 0) {
+    vanish(pods, missing, {
+      ...at,
+      emptied:
+        event.kind === 'loaded'
+          ? isEmptied(state.pods, missing) && !hasSurvivor(state.pods, records)
+          : isEmptied(state.pods, event.deletedTogether),
+      doubtful: event.kind === 'loaded' && event.doubtful,
+      // Also what was evicted after the keys were last read, and counted then.
+      evicting: (troubles.get('evicts') ?? -1) >= state.storeTimeMs,
+      lapses: lapses({
+        pace,
+        realMs: now.monotonicMs,
+        troubles,
+        silent: storeTimeMs < state.holdUntilMs || silence(pods, at) !== 'none',
+      }),
+    });
   }
-  for (const [name, pod] of pods) {
-    if (pod.liveUntilMs > storeTimeMs || pod.state === 'expired') continue;
-    if (pod.state === 'held') pods.delete(name);
-    else pods.set(name, { ...pod, state: 'expired' });
-  }
+  const holdUntilMs = Math.max(state.holdUntilMs, holdUntil(silence(pods, at), at));
+  expire(pods, { storeTimeMs, silent: storeTimeMs < holdUntilMs, troubled: at.troubled });
   return {
-    state: { pods, storeTimeMs, seenAtMs: now.monotonicMs, storeUp: true },
+    state: { pods, storeTimeMs, seenAtMs: now.monotonicMs, storeUp: true, holdUntilMs, troubles },
     ...difference(state.pods, pods),
   };
+}
+
+/** The pods that are listed although the store does not vouch for them. */
+export function heldPods(state: Liveness): number {
+  return count(state.pods, (pod) => pod.state === 'held');
+}
+
+/** The names that two pods write, and so take each other's place. */
+export function sharedNames(state: Liveness): string[] {
+  return [...state.pods].flatMap(([name, { moves }]) => (moves.sharedUntilMs > state.storeTimeMs ? [name] : []));
 }
 
 /** Store time since the last event. None after an outage; little after this process itself did not run. */
 function elapsed(state: Liveness, now: Now, pace: Pace): number {
   if (state.seenAtMs === null || !state.storeUp) return 0;
   return Math.min(now.monotonicMs - state.seenAtMs, Math.max(pace.ttlMs / 4, 2 * pace.intervalMs));
+}
+
+/** What the store showed within the last half TTL: registrars that are refused try again sooner. */
+function troublesAt(
+  before: ReadonlyMap<StoreTrouble, number>,
+  shown: readonly StoreTrouble[],
+  { storeTimeMs, ttlMs }: { storeTimeMs: number; ttlMs: number },
+): Map<StoreTrouble, number> {
+  const troubles = new Map([...before].filter(([, atMs]) => storeTimeMs - atMs < ttlMs / 2));
+  for (const trouble of shown) troubles.set(trouble, storeTimeMs);
+  return troubles;
 }
 
 /**
@@ -107,39 +179,60 @@ function referenceWall(event: { records: Records; storeWallMs: number | null }, 
 
 interface Judge {
   readonly storeTimeMs: number;
+  readonly realMs: number;
   readonly ttlMs: number;
   readonly referenceWallMs: number;
 }
 
-/** A pod whose record is in the store. */
+/** A pod whose record is in the store. Whether one that is listed has expired is decided later, when all were seen. */
 function seen(before: Pod | undefined, record: PodRecord, judge: Judge): Pod {
-  const liveUntilMs = before ? lifeAgain(before, record, judge) : firstLife(record, judge);
-  const state = liveUntilMs > judge.storeTimeMs ? 'live' : 'expired';
-  if (before?.record === record && before.state === state && before.liveUntilMs === liveUntilMs) return before;
-  return { record, instances: before ? reuse(before, record) : record.instances, liveUntilMs, state };
+  const { storeTimeMs, ttlMs } = judge;
+  const { advancedAtMs, advancedAtRealMs, liveUntilMs } = before
+    ? lifeAgain(before, record, judge)
+    : firstLife(record, judge);
+  const state = liveUntilMs > storeTimeMs ? 'live' : (before?.state ?? 'expired');
+  if (before?.record === record && before.state === state && before.place === 'stored') return before;
+  const instances = before ? reuse(before, record) : record.instances;
+  const moves = before
+    ? moved(before.moves, { before: before.instances, now: instances, atMs: storeTimeMs, windowMs: ttlMs })
+    : unmoved;
+  return { record, instances, advancedAtMs, advancedAtRealMs, liveUntilMs, state, place: 'stored', moves };
 }
 
-function lifeAgain(before: Pod, record: PodRecord, judge: Judge): number {
+type Life = Pick<Pod, 'advancedAtMs' | 'advancedAtRealMs' | 'liveUntilMs'>;
+
+function lifeAgain(before: Pod, record: PodRecord, judge: Judge): Life {
   const advancedMs = record.timestampMs - before.record.timestampMs;
-  if (advancedMs > 0) return judge.storeTimeMs + judge.ttlMs;
+  if (advancedMs > 0) return life(0, judge);
   // A clock that was set back, or another writer's: nothing to compare with.
   if (advancedMs < 0) return firstLife(record, judge);
-  return before.liveUntilMs;
+  return before;
 }
 
-function firstLife(record: PodRecord, { storeTimeMs, ttlMs, referenceWallMs }: Judge): number {
+function firstLife(record: PodRecord, judge: Judge): Life {
   // The lease says that its writer lives, whatever the clocks say; should it only seem to, it has one TTL to prove it.
-  const ageMs = record.leased ? 0 : Math.max(0, referenceWallMs - record.timestampMs);
-  return storeTimeMs + ttlMs - ageMs;
+  const ageMs = record.leased ? 0 : Math.max(0, judge.referenceWallMs - record.timestampMs);
+  return life(ageMs, judge);
 }
 
-/** A larger share of the live pods does not end at once; a few may have registered again before the store is next looked at. */
-const largestScaleDown = 0.75;
+function life(ageMs: number, { storeTimeMs, realMs, ttlMs }: Judge): Life {
+  const advancedAtMs = storeTimeMs - ageMs;
+  return { advancedAtMs, advancedAtRealMs: realMs - ageMs, liveUntilMs: advancedAtMs + ttlMs };
+}
 
-/** Whether pods that go at once look like a store that was emptied rather than like pods that ended: several, and nearly all that lived. */
+/**
+ * More than this share of the pods that are listed is nearly all of them. A larger one does not end at once; a few may have
+ * registered again before the store is next looked at, or still reach a store that the others do not.
+ */
+const nearlyAll = 0.75;
+/** One pod that vanishes or falls silent is one pod that ended, also where it is the only one. */
+const several = 2;
+
+/** Whether pods that go at once look like a store that was emptied rather than like pods that ended: several, and nearly all that were there. */
 function isEmptied(before: ReadonlyMap<string, Pod>, goneAtOnce: readonly string[]): boolean {
-  const gone = goneAtOnce.filter((name) => before.get(name)?.state === 'live').length;
-  return gone > 1 && gone > largestScaleDown * count(before, ({ state }) => state === 'live');
+  const isThere = (pod: Pod | undefined) => isListed(pod) && pod.place === 'stored';
+  const gone = goneAtOnce.filter((name) => isThere(before.get(name))).length;
+  return gone >= several && gone > nearlyAll * count(before, isThere);
 }
 
 /** Whether a record is as it was: whoever emptied the store would have taken it, too. Those that register again write a new timestamp. */
@@ -150,22 +243,96 @@ function hasSurvivor(before: ReadonlyMap<string, Pod>, records: Records): boolea
   return false;
 }
 
-/** Removes pods that are gone from the store, or holds them: while they are fresh when it was `emptied`, up to `holdUntilMs` when it may have lost them. */
+/**
+ * Whether nearly all pods are silent together. `begins`: none of them advanced for half a TTL. `lasts`: nor for a whole one.
+ * A pod is no fewer than `several` of them, unless the store itself shows why: then the only one there is counts, too.
+ */
+function silence(
+  pods: ReadonlyMap<string, Pod>,
+  { storeTimeMs, ttlMs, troubled }: { storeTimeMs: number; ttlMs: number; troubled: boolean },
+): 'none' | 'begins' | 'lasts' {
+  let listed = 0;
+  let quiet = 0;
+  let silent = 0;
+  for (const pod of pods.values()) {
+    // Those that are gone from a store that is well were believed to be for one TTL; nothing more can be said of them.
+    if (!isListed(pod) || (pod.place === 'gone' && !troubled)) continue;
+    const silentMs = pod.place === 'stored' ? storeTimeMs - pod.advancedAtMs : ttlMs;
+    listed++;
+    if (silentMs >= ttlMs / 2) quiet++;
+    if (silentMs >= ttlMs) silent++;
+  }
+  const together = (some: number) => some >= (troubled ? 1 : several) && some > nearlyAll * listed;
+  return together(silent) ? 'lasts' : together(quiet) ? 'begins' : 'none';
+}
+
+/** Up to when the silent are held. When the others advance again, the rest gets the time of a few heartbeats to follow. */
+function holdUntil(
+  kind: 'none' | 'begins' | 'lasts',
+  { storeTimeMs, ttlMs }: { storeTimeMs: number; ttlMs: number },
+): number {
+  // Not longer than that for a silence that has only begun: with heartbeats that come every half TTL there is often one.
+  if (kind === 'begins') return storeTimeMs + ttlMs / 4;
+  return kind === 'lasts' ? storeTimeMs + ttlMs : 0;
+}
+
+/** Whether a record that is gone ran out in a silence, rather than being deleted. */
+function lapses(context: {
+  readonly pace: Pace;
+  readonly realMs: number;
+  readonly silent: boolean;
+  readonly troubles: ReadonlyMap<StoreTrouble, number>;
+}): (pod: Pod) => boolean {
+  const { pace, realMs, silent, troubles } = context;
+  // When it was written is known as exactly as it is looked at, and a lease is renewed before that.
+  const keptMs = pace.keptMs - Math.max(2 * pace.intervalMs, pace.ttlMs / 4);
+  return ({ record, advancedAtRealMs }) => {
+    if (!silent) return false;
+    // An etcd without space goes on renewing leases: one that ran out there is of a registrar that ended.
+    if (pace.leases && (!record.leased || troubles.has('no_space'))) return false;
+    return realMs - advancedAtRealMs >= keptMs;
+  };
+}
+
+/** Removes pods that are gone from the store, or holds them where perhaps nobody deleted them. */
 function vanish(
   pods: Map<string, Pod>,
   missing: readonly string[],
-  { emptied, holdUntilMs }: { emptied: boolean; holdUntilMs: number | null },
+  context: {
+    readonly storeTimeMs: number;
+    readonly ttlMs: number;
+    readonly emptied: boolean;
+    readonly doubtful: boolean;
+    readonly evicting: boolean;
+    readonly lapses: (pod: Pod) => boolean;
+  },
 ): void {
+  const { storeTimeMs, ttlMs, emptied, doubtful, evicting } = context;
   for (const name of missing) {
     const pod = pods.get(name);
-    // What is held already is neither removed nor held longer.
-    if (!pod || pod.state === 'held') continue;
-    if (pod.state === 'live' && (emptied || holdUntilMs !== null)) {
-      const liveUntilMs = Math.max(pod.liveUntilMs, holdUntilMs ?? 0);
-      pods.set(name, { ...pod, liveUntilMs, state: 'held' });
-    } else {
-      pods.delete(name);
-    }
+    // What is gone and held already is neither removed nor held longer.
+    if (pod?.place !== 'stored') continue;
+    if (pod.state === 'expired') pods.delete(name);
+    else if (evicting || context.lapses(pod)) pods.set(name, { ...pod, state: 'held', place: 'lapsed' });
+    else if (emptied || doubtful) {
+      const isSilent = pod.state === 'held';
+      const liveUntilMs = doubtful || isSilent ? Math.max(pod.liveUntilMs, storeTimeMs + ttlMs) : pod.liveUntilMs;
+      pods.set(name, { ...pod, liveUntilMs, state: 'held', place: 'gone' });
+    } else pods.delete(name);
+  }
+}
+
+/** Ends or holds the pods whose time is over. */
+function expire(
+  pods: Map<string, Pod>,
+  { storeTimeMs, silent, troubled }: { storeTimeMs: number; silent: boolean; troubled: boolean },
+): void {
+  for (const [name, pod] of pods) {
+    if (pod.liveUntilMs > storeTimeMs || pod.state === 'expired') continue;
+    if (silent && (pod.place !== 'gone' || troubled)) {
+      if (pod.state !== 'held') pods.set(name, { ...pod, state: 'held' });
+    } else if (pod.place === 'stored') pods.set(name, { ...pod, state: 'expired' });
+    else pods.delete(name);
   }
 }
 

@@ -1,7 +1,17 @@
 import { type Instance, roles } from '@llm-gateway/protocol';
-import { maxPodNameLength, openStoreReader, readStaticEndpoints, skipReasons } from '@llm-gateway/registry';
+import {
+  failureReason,
+  failureReasons,
+  maxPodNameLength,
+  openStoreReader,
+  readNetworks,
+  readStaticEndpoints,
+  skipReasons,
+  storeTroubles,
+} from '@llm-gateway/registry';
 import type { CollectSeries, Parts } from '@llm-gateway/runtime';
-import { type PodState, podStates, step, unread } from './liveness.ts';
+import { heldPods, type PodState, podStates, sharedNames, step, unread } from './liveness.ts';
+import { Notices } from './notices.ts';
 import type { Settings } from './options.ts';
 
 /** What changed in the list of instances, and whether the store is there. */
@@ -35,10 +45,12 @@ function openList(values: Settings, { metrics }: Part, onStep: (step: SourceStep
 }
 
 function openStore(values: Settings, { log, metrics }: Part, onStep: (step: SourceStep) => void): AsyncDisposable {
+  const networks = readNetworks(values.instanceNetworks);
+  // The flag was validated with the same function.
+  if ('mistake' in networks) throw new Error(networks.mistake);
   const startedMs = performance.now();
   let state = unread;
-  /** Why the store is away was logged; it is tried again every second or so. */
-  let told = false;
+  const notices = new Notices(log);
   declareState(metrics, {
     storeUp: () => state.storeUp,
     stalenessS: () => (performance.now() - (state.seenAtMs ?? startedMs)) / 1000,
@@ -46,7 +58,25 @@ function openStore(values: Settings, { log, metrics }: Part, onStep: (step: Sour
       for (const pod of state.pods.values()) for (const instance of pod.instances) count(instance, pod.state);
     },
   });
-  const failures = metrics.counter({ name: 'store_failures_total', help: 'Failed tries to read or write the store' });
+  metrics.gauge({
+    name: 'shared_pod_names',
+    help: 'Names under which two pods write, so that each takes the place of the other',
+    collect: () => sharedNames(state).length,
+  });
+  metrics.gauge({
+    name: 'store_trouble',
+    help: 'What the store that answers showed of itself within the last half TTL: it refuses writes of somebody, or evicts keys',
+    labels: ['trouble'],
+    collect(set) {
+      for (const trouble of storeTroubles) set({ trouble }, Number(state.troubles.has(trouble)));
+    },
+  });
+  const failures = metrics.counter({
+    name: 'store_failures_total',
+    help: 'Failed tries to read or write the store',
+    labels: ['reason'],
+  });
+  for (const reason of failureReasons) failures.labels({ reason });
   const skips = metrics.counter({
     name: 'records_skipped_total',
     help: 'Values and instances in the store that do not count',
@@ -58,9 +88,13 @@ function openStore(values: Settings, { log, metrics }: Part, onStep: (step: Sour
     onEvent(event) {
       const now = { monotonicMs: performance.now(), wallMs: Date.now() };
       const next = step(state, event, { now, pace: reader });
-      if (told && next.state.storeUp) log.info('the store is back');
-      told &&= !next.state.storeUp;
       state = next.state;
+      notices.onState({
+        storeUp: state.storeUp,
+        held: heldPods(state),
+        troubles: state.troubles,
+        shared: sharedNames(state),
+      });
       onStep({ upserts: next.upserts, removals: next.removals, storeUp: state.storeUp });
     },
     onSkipped(reason, pod) {
@@ -68,12 +102,11 @@ function openStore(values: Settings, { log, metrics }: Part, onStep: (step: Sour
       log.warn({ reason, pod: pod.slice(0, maxPodNameLength) }, 'a discovery record does not count');
     },
     onFailure(error) {
-      failures.inc();
-      if (!told && !state.storeUp) {
-        told = true;
-        log.warn({ err: error }, 'the store does not answer; the list is kept, trying on');
-      }
+      const reason = failureReason(error);
+      failures.labels({ reason }).inc();
+      notices.onFailure(error, reason);
     },
+    allows: networks.allows,
   });
   return reader;
 }
@@ -91,6 +124,17 @@ function declareState(
     name: 'store_staleness_seconds',
     help: 'Time since the list of instances was last known to be that of the store',
     collect: () => state.stalenessS(),
+  });
+  metrics.gauge({
+    name: 'instances_held',
+    help: 'Instances that are announced although the store does not vouch for them',
+    collect() {
+      let held = 0;
+      state.eachInstance((_, podState) => {
+        if (podState === 'held') held++;
+      });
+      return held;
+    },
   });
   const collect: CollectSeries<'role' | 'state'> = (set) => {
     const counts = new Map<string, number>();

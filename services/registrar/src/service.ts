@@ -1,6 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Instance, roles } from '@llm-gateway/protocol';
-import { instanceId, openRecordKeeper } from '@llm-gateway/registry';
+import {
+  type FailureReason,
+  failureReason,
+  failureReasons,
+  instanceId,
+  openRecordKeeper,
+  refusals,
+} from '@llm-gateway/registry';
 import type { Parts, Running } from '@llm-gateway/runtime';
 import { isHealthy, judge, type RankHealth } from './health.ts';
 import type { Options } from './options.ts';
@@ -8,15 +15,30 @@ import type { Options } from './options.ts';
 /** The store gets this long to remove the record at the end; after that its TTL does. */
 const removeTimeoutMs = 1200;
 
+/** The same reason is not logged again sooner, however often the store comes and goes. */
+const repeatAfterMs = 60_000;
+
 /** The registrar: the record of one pod holds those of its ranks that are healthy. Without any there is no record. */
 export async function start(values: Options, { log, metrics }: Parts): Promise<Running> {
-  const failures = metrics.counter({ name: 'store_failures_total', help: 'Failed tries to read or write the store' });
-  let told = false;
+  const failures = metrics.counter({
+    name: 'store_failures_total',
+    help: 'Failed tries to read or write the store',
+    labels: ['reason'],
+  });
+  for (const reason of failureReasons) failures.labels({ reason });
+  /** Why the store does not take the record, as logged since it last did. */
+  const logged = new Set<FailureReason>();
+  const loggedAtMs = new Map<FailureReason, number>();
   const keeper = openRecordKeeper(values.podName, values, {
     onFailure(error) {
-      failures.inc();
-      if (!told) log.warn({ err: error }, 'the store does not take the record, trying on');
-      told = true;
+      const reason = failureReason(error);
+      failures.labels({ reason }).inc();
+      const nowMs = performance.now();
+      if (logged.has(reason) || nowMs - (loggedAtMs.get(reason) ?? Number.NEGATIVE_INFINITY) < repeatAfterMs) return;
+      logged.add(reason);
+      loggedAtMs.set(reason, nowMs);
+      const problem = reason === 'unreachable' ? 'cannot be reached' : 'answers, but refuses to take the record';
+      log.warn({ err: error, reason }, `discovery store ${problem}; the record is not updated, retrying`);
     },
   });
   const instances = ranks(values);
@@ -27,13 +49,21 @@ export async function start(values: Options, { log, metrics }: Parts): Promise<R
     help: '1 while the store holds the record, as far as is known',
     collect: () => Number(keeper.written),
   });
+  metrics.gauge({
+    name: 'record_refused',
+    help: '1 while the store answers and refuses to take the record',
+    labels: ['reason'],
+    collect(set) {
+      for (const reason of refusals) set({ reason }, Number(keeper.refusal === reason));
+    },
+  });
   metrics.gauge({ name: 'healthy_ranks', help: 'Ranks whose engine is healthy', collect: () => healthy.length });
 
   const stop = new AbortController();
   const heartbeats = beat(values, stop.signal, (passed) => {
-    if (told && keeper.storeUp) {
-      told = false;
-      log.info('the store is back');
+    if (logged.size > 0 && keeper.storeUp && keeper.refusal === null) {
+      logged.clear();
+      log.info('discovery store takes the record again');
     }
     const before = healthy;
     healthy = instances.filter((_, rank) => passed[rank]);
