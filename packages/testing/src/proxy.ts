@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
+import { Transform } from 'node:stream';
 import { freePort } from './port.ts';
 
 /** A TCP connection to a server that the test can break while the server goes on. */
@@ -11,6 +12,8 @@ export interface Proxy extends AsyncDisposable {
   cut(): Promise<void>;
   /** No byte passes any more, in either direction, and nobody is told. New connections are accepted and stay silent. */
   freeze(): void;
+  /** Each piece of data that comes from now on waits this long before it passes, and so do those behind it. */
+  slow(delayMs: number): void;
   /** As in the beginning; bytes that were held back pass now. */
   restore(): Promise<void>;
 }
@@ -20,6 +23,14 @@ export async function startProxy(targetPort: number): Promise<Proxy> {
   const port = await freePort();
   const pairs = new Map<Socket, Socket>();
   let frozen = false;
+  let delayMs = 0;
+  const delay = () =>
+    new Transform({
+      transform(chunk, _encoding, done) {
+        if (delayMs === 0) done(null, chunk);
+        else setTimeout(done, delayMs, null, chunk);
+      },
+    });
   const server = createServer((inbound) => {
     const outbound = connect(targetPort, '127.0.0.1');
     pairs.set(inbound, outbound);
@@ -33,7 +44,7 @@ export async function startProxy(targetPort: number): Promise<Proxy> {
       [outbound, inbound],
     ] as const) {
       from.on('error', end).on('close', end);
-      from.pipe(to);
+      from.pipe(delay()).pipe(to);
       if (frozen) from.pause();
     }
   });
@@ -59,8 +70,12 @@ export async function startProxy(targetPort: number): Promise<Proxy> {
       frozen = true;
       for (const socket of [...pairs].flat()) socket.pause();
     },
+    slow(ms) {
+      delayMs = ms;
+    },
     async restore() {
       frozen = false;
+      delayMs = 0;
       for (const socket of [...pairs].flat()) socket.resume();
       if (!server.listening) await listen();
     },

@@ -123,7 +123,8 @@ export function step(state: Liveness, event: StoreEvent, context: { readonly now
       evicting: (troubles.get('evicts') ?? -1) >= state.storeTimeMs,
       lapses: lapses({
         pace,
-        realMs: now.monotonicMs,
+        realMs: judge.realMs,
+        wallMs: judge.referenceWallMs,
         troubles,
         silent: storeTimeMs < state.holdUntilMs || silence(pods, at) !== 'none',
       }),
@@ -280,17 +281,19 @@ function holdUntil(
 function lapses(context: {
   readonly pace: Pace;
   readonly realMs: number;
+  readonly wallMs: number;
   readonly silent: boolean;
   readonly troubles: ReadonlyMap<StoreTrouble, number>;
 }): (pod: Pod) => boolean {
-  const { pace, realMs, silent, troubles } = context;
-  // When it was written is known as exactly as it is looked at, and a lease is renewed before that.
+  const { pace, realMs, wallMs, silent, troubles } = context;
+  // It was written somewhat before it was seen, and a lease is renewed before that.
   const keptMs = pace.keptMs - Math.max(2 * pace.intervalMs, pace.ttlMs / 4);
   return ({ record, advancedAtRealMs }) => {
     if (!silent) return false;
     // An etcd without space goes on renewing leases: one that ran out there is of a registrar that ended.
     if (pace.leases && (!record.leased || troubles.has('no_space'))) return false;
-    return realMs - advancedAtRealMs >= keptMs;
+    // Where the clocks agree, its timestamp says better how old it is: a reader may be late to see it.
+    return Math.max(realMs - advancedAtRealMs, wallMs - record.timestampMs) >= keptMs;
   };
 }
 
