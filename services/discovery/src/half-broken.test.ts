@@ -376,6 +376,7 @@ test('a name under which two pods write is reported', async () => {
     ...inRedis(redis, 'registrar'),
   ]);
   await until(async () => (await fleet.discovery.metrics()).value('llm_gateway_shared_pod_names') === 1);
+  await fleet.discovery.waitForLine(/two pods write/);
   const [line] = fleet.discovery.logs().filter(({ msg }) => /two pods write/.test(String(msg)));
   assert.deepEqual(line?.pods, ['pod-0']);
 });
