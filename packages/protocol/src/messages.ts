@@ -131,12 +131,16 @@ export const OutcomeReport = Type.Object({
   outcomes: Type.Array(
     Type.Object({
       instance: Type.String(),
-      /** Failures (connection, 5xx) of the period since its last success. */
+      /** Failures (connection, 5xx, refusals that others do not give) of the period since its last success. */
       failures: Count,
       /** Whether any call succeeded in the period. */
       succeeded: Type.Boolean(),
       /** 429 or 503: alive, but it wants less. */
       busy: Count,
+      /** All failures of the period. With `served` the share of calls that fail; both are left out by older ingresses. */
+      failed: Type.Optional(Count),
+      /** Calls that succeeded in the period; counted for some calls after a failure. */
+      served: Type.Optional(Count),
     }),
   ),
 });

@@ -37,7 +37,17 @@ export interface FleetOptions {
   readonly onKvAddressMissing?: (instance: string) => void;
   /** The router id in its replies; empty in an ingress that decides for itself. */
   readonly self?: string;
-  readonly onEject?: (instance: string, durationMs: number) => void;
+  /** How long a new or readmitted instance is ramped up under `load-balance`; 0, the default: not at all. */
+  readonly slowStartMs?: number;
+  /** Called for each instance that failed too often, with how long it is left alone. See `Health.spared`. */
+  readonly onEject?: (ejection: Ejection) => void;
+}
+
+export interface Ejection {
+  readonly instance: string;
+  readonly durationMs: number;
+  /** False: its pools cannot spare it, so it is chosen last instead. */
+  readonly spared: boolean;
 }
 
 export interface DecideContext {
@@ -49,10 +59,11 @@ export interface DecideContext {
   readonly reply?: { readonly ingress: string; readonly sequence: number };
 }
 
-/** Instances of one role that this fleet's mode needs; `ejected` includes those that are being probed. */
+/** Instances of one role that this fleet's mode needs; `suspect` and `ejected` include those that are being probed. */
 export interface RoleCount {
   readonly role: Role;
   readonly live: number;
+  readonly suspect: number;
   readonly ejected: number;
 }
 
@@ -64,16 +75,21 @@ interface Member {
   readonly health: Health;
   /** Its place in `#sorted` and `#scores`. */
   slot: number;
+  /** When time changes its health next. */
+  changeAt: number;
 }
 
 /**
- * A score is the number of requests in flight (0 under round-robin) plus these, so that one scan for the lowest score
- * prefers in this order: live, busy, what the request avoids, ejected, and what it has already failed on.
+ * A score is the load (0 under round-robin) plus these, so that one scan for the lowest score prefers in this order:
+ * live, busy, what the request avoids, suspect, ejected, and what it has already failed on.
  */
 const busyScore = 2 ** 31;
 const avoidedScore = 2 ** 32;
-const ejectedScore = 2 ** 33;
-const excludedScore = 2 ** 34;
+const suspectScore = 2 ** 33;
+const ejectedScore = 2 ** 34;
+const excludedScore = 2 ** 35;
+/** The load of an instance never makes it worse than one that is busy. */
+const maxLoadScore = busyScore - 1;
 /** Is never chosen. */
 const impossibleScore = Number.POSITIVE_INFINITY;
 
@@ -94,7 +110,8 @@ export class Fleet {
   readonly #balanced: boolean;
   readonly #kvAddressNeeded: boolean;
   readonly #onKvAddressMissing: (instance: string) => void;
-  readonly #onEject: (instance: string, durationMs: number) => void;
+  readonly #onEject: (ejection: Ejection) => void;
+  readonly #slowStartMs: number;
   readonly #ledger: LoadLedger;
   readonly #members = new Map<string, Member>();
   /** Rebuilt on the first use after a change, with `#scores`, `#models`, `#unpaired` and what `#pools` hold. */
@@ -110,8 +127,13 @@ export class Fleet {
     prefill: new Map(),
     decode: new Map(),
   };
-  /** Members that are not live. */
+  /** Members that are not live and that their pools can spare: never more than half of a pool. */
   readonly #ejected = new Set<Member>();
+  /** Members that wait for a probe, the longest first. */
+  readonly #due = new Set<Member>();
+  /** Members that came after the first list: they are ramped up from the next decision on. */
+  readonly #joined = new Set<Member>();
+  #listed = false;
   /** Members that time alone will change, and a lower bound of when. */
   readonly #unsettled = new Set<Member>();
   #changeDue = Number.POSITIVE_INFINITY;
@@ -122,6 +144,7 @@ export class Fleet {
     this.#kvAddressNeeded = options.kvAddressNeeded ?? false;
     this.#onKvAddressMissing = options.onKvAddressMissing ?? (() => {});
     this.#onEject = options.onEject ?? (() => {});
+    this.#slowStartMs = this.#balanced ? (options.slowStartMs ?? 0) : 0;
     for (const role of rolesOf[options.mode]) this.#pools[role].set(null, new Pool(role, null));
     this.#ledger = new LoadLedger(options.self ?? '', (id) => {
       const member = this.#members.get(id);
@@ -134,6 +157,9 @@ export class Fleet {
     const kept = new Set(instances.map((instance) => instance.id));
     for (const id of this.#members.keys()) if (!kept.has(id)) this.#remove(id);
     for (const instance of instances) this.#upsert(instance);
+    // Whoever was there before this process is not new.
+    if (!this.#listed) this.#joined.clear();
+    this.#listed = true;
   }
 
   change(upserts: readonly Instance[], removals: readonly string[]): void {
@@ -151,18 +177,19 @@ export class Fleet {
     if (this.#balanced) this.#ledger.setOwn(instance, count);
   }
 
-  /** What happened at instances; ejects those that fail again and again, as far as their pools can spare them. */
+  /** What happened at instances; those that fail again and again are ejected, or suspect where their pools cannot spare them. */
   outcomes(report: OutcomeReport, context: { now: number; random: () => number }): void {
     const { now, random } = context;
     this.#refresh(now);
     for (const outcome of report.outcomes) {
       const member = this.#members.get(outcome.instance);
       if (member === undefined) continue;
-      const failed = member.health.observe(outcome, now);
-      if (failed && (member.health.state === 'probing' || this.#canSpare(member))) {
-        this.#onEject(member.instance.id, member.health.eject(now, random));
+      if (member.health.observe(outcome, now, this.#ledger.inFlight(outcome.instance))) {
+        const spared = this.#canSpare(member);
+        const durationMs = member.health.eject(now, { random, spared });
+        this.#onEject({ instance: member.instance.id, durationMs, spared });
       }
-      this.#settle(member);
+      this.#settle(member, now);
     }
   }
 
@@ -196,8 +223,9 @@ export class Fleet {
     this.#refresh(now);
     return rolesOf[this.#mode].map((role) => {
       const members = this.#sorted.filter((member) => member.instance.roles.includes(role));
-      const live = members.filter((member) => member.health.state === 'live').length;
-      return { role, live, ejected: members.length - live };
+      const live = members.filter(({ health }) => health.state === 'live').length;
+      const suspect = members.filter(({ health }) => health.suspect).length;
+      return { role, live, suspect, ejected: members.length - live - suspect };
     });
   }
 
@@ -230,11 +258,11 @@ export class Fleet {
 
   #choose(role: Role, wish: Wish, context: DecideContext): Member | undefined {
     const pool = this.#pool(role, wish.model, context.now);
-    const member = this.#sorted[this.#chooseSlot(pool, wish)];
+    const member = this.#chooseProbe(pool, wish) ?? this.#sorted[this.#chooseSlot(pool, wish)];
     if (member === undefined) return undefined;
     if (member.health.state === 'due') {
       member.health.probe(context.now);
-      this.#settle(member);
+      this.#settle(member, context.now);
     }
     if (this.#balanced && context.reply !== undefined) {
       this.#ledger.choose(member.instance.id, context.reply, context.now);
@@ -242,8 +270,24 @@ export class Fleet {
     return member;
   }
 
+  /** The member that this request is to be the probe of. A request that has failed before is none: it gets the best there is. */
+  #chooseProbe(pool: Pool, { excluded, avoided = [] }: Wish): Member | undefined {
+    if (this.#due.size === 0 || excluded.length > 0 || !pool.mayProbe) return undefined;
+    for (const member of this.#due) {
+      if (!pool.takes(member.instance) || avoided.includes(member.instance.id)) continue;
+      if (this.#unpairedIn(pool).includes(member)) continue;
+      pool.countProbe();
+      return member;
+    }
+    return undefined;
+  }
+
+  #unpairedIn(pool: Pool): readonly Member[] {
+    return pool.role === 'prefill' && pool.model === null ? this.#unpaired : [];
+  }
+
   #chooseSlot(pool: Pool, { excluded, avoided = [] }: Wish): number {
-    const unpaired = pool.role === 'prefill' && pool.model === null ? this.#unpaired : [];
+    const unpaired = this.#unpairedIn(pool);
     if (excluded.length + avoided.length + unpaired.length === 0) return pool.choose(this.#scores);
     const raised = new Set<Member>();
     const raise = (member: Member | undefined, score: number): void => {
@@ -284,8 +328,12 @@ export class Fleet {
     if (now < this.#changeDue) return;
     this.#changeDue = Number.POSITIVE_INFINITY;
     for (const member of this.#unsettled) {
-      member.health.tick(now);
-      this.#settle(member);
+      if (member.changeAt > now) {
+        this.#changeDue = Math.min(this.#changeDue, member.changeAt);
+      } else {
+        member.health.tick(now);
+        this.#settle(member, now);
+      }
     }
   }
 
@@ -299,6 +347,11 @@ export class Fleet {
       member.slot = slot;
       this.#score(member);
     }
+    for (const member of this.#joined) {
+      member.health.startRamp(now);
+      this.#settle(member, now);
+    }
+    this.#joined.clear();
     for (const pools of Object.values(this.#pools)) {
       for (const [key, pool] of pools) {
         if (key === null || key === '' || this.#models.has(key)) this.#fill(pool, now);
@@ -316,14 +369,14 @@ export class Fleet {
     );
   }
 
-  /** After a pool shrank, more than half of it may be ejected: those whose time is over first come back early. */
+  /** After a pool shrank, more than half of it may be ejected: it cannot spare those whose time is over first. */
   #fill(pool: Pool, now: number): void {
     pool.fill(this.#sorted.map((member) => member.instance));
     const ejected = this.#ejectedIn(pool).sort((a, b) => a.health.until - b.health.until);
     const surplus = ejected.length - Math.floor(pool.slots.length / 2);
     for (const member of ejected.slice(0, Math.max(surplus, 0))) {
-      member.health.readmit(now);
-      this.#settle(member);
+      member.health.spared = false;
+      this.#settle(member, now);
     }
   }
 
@@ -333,30 +386,40 @@ export class Fleet {
 
   /** Whether each pool in use keeps at least half of its instances without this one. */
   #canSpare(member: Member): boolean {
-    return Object.values(this.#pools).every((pools) =>
-      [...pools.values()].every(
-        (pool) => !pool.takes(member.instance) || this.#ejectedIn(pool).length + 1 <= Math.floor(pool.slots.length / 2),
-      ),
-    );
+    for (const pools of Object.values(this.#pools)) {
+      for (const pool of pools.values()) {
+        if (!pool.takes(member.instance)) continue;
+        const others = this.#ejectedIn(pool).filter((ejected) => ejected !== member);
+        if (others.length + 1 > Math.floor(pool.slots.length / 2)) return false;
+      }
+    }
+    return true;
   }
 
   /** Takes a change of a member's health into its score and into what time will change next. */
-  #settle(member: Member): void {
-    if (member.health.state === 'live') this.#ejected.delete(member);
+  #settle(member: Member, now: number): void {
+    const { health } = member;
+    if (health.state === 'live' || health.suspect) this.#ejected.delete(member);
     else this.#ejected.add(member);
-    const nextChange = member.health.nextChange();
-    this.#changeDue = Math.min(this.#changeDue, nextChange);
-    if (nextChange === Number.POSITIVE_INFINITY) this.#unsettled.delete(member);
+    if (health.state === 'due') this.#due.add(member);
+    else this.#due.delete(member);
+    member.changeAt = health.nextChange(now);
+    this.#changeDue = Math.min(this.#changeDue, member.changeAt);
+    if (member.changeAt === Number.POSITIVE_INFINITY) this.#unsettled.delete(member);
     else this.#unsettled.add(member);
     this.#score(member);
   }
 
   #score(member: Member): void {
     if (this.#stale) return;
-    const { state, busyUntil } = member.health;
-    let score = this.#balanced ? this.#ledger.inFlight(member.instance.id) : 0;
-    if (state === 'ejected' || state === 'probing') score += ejectedScore;
-    if (busyUntil > 0) score += busyScore;
+    const { health } = member;
+    let score = 0;
+    if (this.#balanced) {
+      const load = this.#ledger.inFlight(member.instance.id) * health.ramp;
+      score = Math.min((load + 1) * health.penalty - 1, maxLoadScore);
+    }
+    if (health.state !== 'live') score += health.spared ? ejectedScore : suspectScore;
+    if (health.busyUntil > 0) score += busyScore;
     this.#scores[member.slot] = score;
   }
 
@@ -372,12 +435,21 @@ export class Fleet {
     const health =
       previous !== undefined && previous.instance.host === host && previous.instance.port === port
         ? previous.health
-        : new Health();
+        : new Health(this.#slowStartMs);
     this.#remove(id);
-    const member: Member = { instance, address, decision: { route: 'internal', instance: address }, health, slot: -1 };
+    const member: Member = {
+      instance,
+      address,
+      decision: { route: 'internal', instance: address },
+      health,
+      slot: -1,
+      changeAt: Number.POSITIVE_INFINITY,
+    };
     this.#members.set(id, member);
     this.#stale = true;
-    this.#settle(member);
+    if (health !== previous?.health) this.#joined.add(member);
+    // The next decision looks at what time has changed.
+    this.#settle(member, Number.NEGATIVE_INFINITY);
   }
 
   #remove(id: string): void {
@@ -385,6 +457,8 @@ export class Fleet {
     if (member === undefined) return;
     this.#members.delete(id);
     this.#ejected.delete(member);
+    this.#due.delete(member);
+    this.#joined.delete(member);
     this.#unsettled.delete(member);
     this.#stale = true;
   }

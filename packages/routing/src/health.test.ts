@@ -5,7 +5,7 @@ import { Health } from './health.ts';
 const failed = (failures: number) => ({ failures, succeeded: false, busy: 0 });
 const succeeded = { failures: 0, succeeded: true, busy: 0 };
 /** No jitter. */
-const middle = () => 0.5;
+const middle = { random: () => 0.5, spared: true };
 
 function probing(health: Health): void {
   health.tick(health.until);
@@ -44,11 +44,8 @@ describe('the health of an instance', () => {
   });
 
   it('spreads the time by a fifth to both sides', () => {
-    assert.equal(
-      new Health().eject(0, () => 0),
-      800,
-    );
-    assert.ok(new Health().eject(0, () => 1 - 2 ** -53) <= 1200);
+    assert.equal(new Health().eject(0, { random: () => 0, spared: true }), 800);
+    assert.ok(new Health().eject(0, { random: () => 1 - 2 ** -53, spared: true }) <= 1200);
   });
 
   it('is live at once when its probe succeeds', () => {
@@ -101,5 +98,33 @@ describe('the health of an instance', () => {
     health.tick(1099);
     assert.equal(health.busyUntil, 0);
     assert.equal(health.state, 'live');
+  });
+
+  it('is ejected as at first when it served ten requests since it came back', () => {
+    const health = new Health();
+    health.eject(0, middle);
+    probing(health);
+    health.observe({ ...succeeded, served: 10 }, 1500);
+    health.observe({ ...succeeded, served: 10 }, 1501);
+    assert.equal(health.eject(1502, middle), 1000);
+  });
+
+  it('has a penalty for the share of its calls that fail, which calls and time take away', () => {
+    const after = (served: number, failed: number) => {
+      const health = new Health();
+      health.observe({ ...succeeded, failures: 0, failed, served }, 0);
+      return health;
+    };
+    assert.equal(after(0, 0).penalty, 1);
+    assert.ok(after(0, 1).penalty > 2);
+    assert.ok(after(0, 5).penalty > after(0, 1).penalty);
+    assert.equal(after(0, 1000).penalty, 64);
+    const health = after(0, 3);
+    health.observe({ ...succeeded, failed: 0, served: 20 }, 0);
+    assert.equal(health.penalty, 1);
+    const idle = after(0, 1000);
+    idle.tick(60_000);
+    assert.equal(idle.penalty, 1);
+    assert.equal(idle.nextChange(60_000), Number.POSITIVE_INFINITY);
   });
 });

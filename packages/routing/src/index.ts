@@ -1,6 +1,7 @@
 export { countsAsFailed, endpointHeaders } from './endpoint-call.ts';
 export {
   type DecideContext,
+  type Ejection,
   Fleet,
   type FleetMode,
   type FleetOptions,
@@ -10,7 +11,7 @@ export {
   type SchedulingPolicy,
 } from './fleet.ts';
 export { pdOptions, routeOptions, schedulingOptions } from './options.ts';
-export { type Outcome, OutcomeTally } from './outcome-tally.ts';
+export { type Call, type Outcome, OutcomeTally } from './outcome-tally.ts';
 export type { Route, RoutePolicy } from './policy.ts';
 export {
   type Endpoint,

@@ -1,5 +1,10 @@
 import type { Instance, Role } from '@llm-gateway/protocol';
 
+/** Probes that may follow one another at once, so that a few instances that are due are tried without delay. */
+const maxProbes = 4;
+/** What each choice earns of a probe: where most are dead, at most one request of so many finds out that they still are. */
+const choicesPerProbe = 16;
+
 /** The instances that can take one role for one model, sorted by id, as slots of the fleet's score array. */
 export class Pool {
   readonly role: Role;
@@ -10,6 +15,8 @@ export class Pool {
   /** Where the next turn begins. */
   #cursor = 0;
   #lastId = '';
+  /** In choices, so that they add up exactly. */
+  #probeCredit = maxProbes * choicesPerProbe;
 
   constructor(role: Role, model: string | null) {
     this.role = role;
@@ -24,6 +31,15 @@ export class Pool {
   takes(instance: Instance): boolean {
     if (!instance.roles.includes(this.role)) return false;
     return this.model === null || instance.model === '' || instance.model === this.model;
+  }
+
+  /** Whether one of the requests to this pool may be a probe now. */
+  get mayProbe(): boolean {
+    return this.#probeCredit >= choicesPerProbe;
+  }
+
+  countProbe(): void {
+    this.#probeCredit -= choicesPerProbe;
   }
 
   /** Takes a new list, sorted by id, whose places are the slots. The turn goes on after the instance that had it last. */
@@ -62,6 +78,7 @@ export class Pool {
       }
     }
     if (best === -1) return -1;
+    this.#probeCredit = Math.min(this.#probeCredit + 1, maxProbes * choicesPerProbe);
     this.#lastId = this.#ids[best] as string;
     this.#cursor = best + 1 === slots.length ? 0 : best + 1;
     return slots[best] as number;

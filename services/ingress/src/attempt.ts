@@ -13,6 +13,7 @@ import {
 import { ownResponseHeaders } from './client-response.ts';
 import type { Exchange } from './exchange.ts';
 import type { Outcome } from './failover.ts';
+import type { InstanceLeg } from './instance-leg.ts';
 import type { Gateway } from './request.ts';
 
 /** How one call to one upstream ended. */
@@ -25,6 +26,8 @@ export interface AttemptContext {
   readonly ourKey: boolean;
   /** This call belongs to an attempt that is counted already. */
   readonly counted?: boolean;
+  /** Set when the upstream is an instance. */
+  readonly leg?: Pick<InstanceLeg, 'answered'>;
   /** Set when the upstream is a retry worker, which makes the calls itself. */
   readonly job?: JobWatch;
 }
@@ -70,7 +73,8 @@ class Attempt implements RelayTarget {
   }
 
   accept(head: ResponseHead): boolean {
-    const { ourKey, gateway, job } = this.#context;
+    const { ourKey, gateway, job, leg } = this.#context;
+    leg?.answered(head.status);
     if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) return false;
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
     const headers = job === undefined ? head.headers.list : withoutJobHeaders(head.headers.list);

@@ -27,12 +27,10 @@ export async function callInstances(decision: Decision, context: InternalContext
 }
 
 /** Neutral forwarding: the client's request as it is. */
-async function callInstance(
-  instance: InstanceAddress,
-  { exchange, gateway }: InternalContext,
-): Promise<Outcome | null> {
+async function callInstance(instance: InstanceAddress, context: InternalContext): Promise<Outcome | null> {
+  const { exchange, gateway } = context;
   exchange.endpoint = instance.id;
-  using leg = new InstanceLeg(gateway.load, instance);
+  using leg = new InstanceLeg(instance, context);
   const end = await attempt(
     {
       origin: leg.origin,
@@ -41,7 +39,7 @@ async function callInstance(
       headers: HeaderLines.of(exchange.forwardHeaders()),
       body: exchange.body,
     },
-    { exchange, gateway, ourKey: false },
+    { exchange, gateway, ourKey: false, leg },
   );
   leg.outcome = judge(end);
   return outcomeOf(end, [leg.id]);

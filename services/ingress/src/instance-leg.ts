@@ -1,6 +1,6 @@
 import { originOf } from '@llm-gateway/http1';
 import type { InstanceAddress } from '@llm-gateway/protocol';
-import type { Outcome as InstanceOutcome } from '@llm-gateway/routing';
+import type { Call, Outcome as InstanceOutcome } from '@llm-gateway/routing';
 import type { AttemptEnd } from './attempt.ts';
 import type { Exchange } from './exchange.ts';
 import type { Load } from './load.ts';
@@ -17,24 +17,31 @@ export interface InternalContext {
 /** One request in flight at one instance, from construction until disposed. */
 export class InstanceLeg implements Disposable {
   readonly #load: Load;
+  readonly #call: Call;
   readonly id: string;
   readonly origin: string;
   /** What the call told about the instance; undefined while it told nothing. */
   outcome: InstanceOutcome | undefined;
   #held = true;
 
-  constructor(load: Load, instance: InstanceAddress) {
-    this.#load = load;
+  constructor(instance: InstanceAddress, { exchange, gateway }: InternalContext) {
+    this.#load = gateway.load;
+    this.#call = { instance: instance.id, kind: `${exchange.path} ${exchange.model ?? ''}` };
     this.id = instance.id;
     this.origin = originOf(instance);
-    load.acquire(instance.id);
+    this.#load.acquire(instance.id);
+  }
+
+  /** The head of its answer came. */
+  answered(status: number): void {
+    if (status >= 200 && status < 300) this.#load.accepted(this.#call);
   }
 
   /** Only the first time does anything. */
   [Symbol.dispose](): void {
     if (!this.#held) return;
     this.#held = false;
-    this.#load.release(this.id, this.outcome);
+    this.#load.release(this.#call, this.outcome);
   }
 }
 
@@ -42,7 +49,7 @@ export class InstanceLeg implements Disposable {
 export function judge(end: AttemptEnd): InstanceOutcome | undefined {
   switch (end.kind) {
     case 'relayed':
-      return 'succeeded';
+      return judgeStatus(end.status);
     case 'refused':
       return judgeStatus(end.answer.status);
     case 'failed':
@@ -56,5 +63,6 @@ export function judge(end: AttemptEnd): InstanceOutcome | undefined {
 /** What a whole answer with this status tells about the instance. */
 export function judgeStatus(status: number): InstanceOutcome {
   if (status === 429 || status === 503) return 'busy';
+  if (status === 401 || status === 403 || status === 404) return 'refused';
   return status >= 500 ? 'failed' : 'succeeded';
 }

@@ -28,7 +28,7 @@ describe('the load of an ingress', { timeout: 60_000 }, () => {
     await until(() => total() === ids.length);
     assert.ok(loads.size > 2);
     assert.deepEqual(loads.get('ingress-1')?.seen, { 'router-1': 7 });
-    for (const id of ids) load.release(id, 'failed');
+    for (const instance of ids) load.release({ instance, kind: '' }, 'failed');
     await until(() => total() === 0);
     await until(() => outcomes.reduce((sum, report) => sum + report.outcomes.length, 0) === ids.length);
     assert.deepEqual(dropped, []);

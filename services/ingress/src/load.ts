@@ -1,6 +1,6 @@
 import { type Bus, inParts } from '@llm-gateway/bus';
 import { loadReport, type OutcomeReport, outcomeReport } from '@llm-gateway/protocol';
-import { type Outcome, OutcomeTally } from '@llm-gateway/routing';
+import { type Call, type Outcome, OutcomeTally } from '@llm-gateway/routing';
 
 /**
  * What this ingress holds in flight at each instance, and what happened there.
@@ -39,12 +39,18 @@ export class Load implements Disposable {
   }
 
   /** @param outcome undefined when the call tells nothing, as when the client left */
-  release(instance: string, outcome: Outcome | undefined): void {
+  release(call: Call, outcome: Outcome | undefined): void {
+    const { instance } = call;
     const left = (this.#inFlight.get(instance) ?? 1) - 1;
     if (left > 0) this.#inFlight.set(instance, left);
     else this.#inFlight.delete(instance);
     this.#changed();
-    if (outcome !== undefined) this.#tally.record(instance, outcome);
+    if (outcome !== undefined) this.#tally.record(call, outcome, performance.now());
+  }
+
+  /** An answer of status 2xx begins. */
+  accepted(call: Call): void {
+    this.#tally.accepted(call, performance.now());
   }
 
   /** A reply of `router` was taken: from now on its choices are in our numbers. */
@@ -72,7 +78,12 @@ export class Load implements Disposable {
     clearTimeout(this.#due);
     this.#due = undefined;
     this.#reportedAtMs = performance.now();
+    // Before the load: an instance that lost a request by failing must not look idle first.
+    this.#reportOutcomes();
     this.#reportLoad();
+  }
+
+  #reportOutcomes(): void {
     const outcomes = this.#tally.take();
     if (outcomes === null) return;
     this.#onOutcomes(outcomes);

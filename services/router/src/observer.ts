@@ -1,5 +1,5 @@
 import type { Decision } from '@llm-gateway/protocol';
-import type { Fleet } from '@llm-gateway/routing';
+import type { Ejection, Fleet } from '@llm-gateway/routing';
 import type { Counter, Histogram, Logger, Metrics } from '@llm-gateway/runtime';
 
 /** What a decision counts as: where the policy sent the request, and what came of it there. */
@@ -92,9 +92,14 @@ export class Observer {
     this.#log.warn({ instance }, 'no prefill goes to an instance that registers without a kv_transfer address');
   }
 
-  ejected(instance: string, durationMs: number): void {
-    this.#ejections.inc();
-    this.#log.warn({ instance, durationMs: Math.round(durationMs) }, 'instance ejected');
+  ejected({ instance, durationMs, spared }: Ejection): void {
+    const fields = { instance, durationMs: Math.round(durationMs) };
+    if (spared) {
+      this.#ejections.inc();
+      this.#log.warn(fields, 'instance ejected');
+    } else {
+      this.#log.warn(fields, 'instance keeps failing; too few others are left to eject it, choosing it last');
+    }
   }
 }
 
@@ -102,11 +107,12 @@ export class Observer {
 export function declareFleetGauges(metrics: Metrics, fleet: Fleet): void {
   metrics.gauge({
     name: 'router_instances',
-    help: 'Instances by role and state; ejected ones are left alone for their failures or on probation',
+    help: 'Instances by role and state; failing ones are ejected, or suspect where too few others are left: chosen last',
     labels: ['role', 'state'],
     collect: (set) => {
-      for (const { role, live, ejected } of fleet.counts(performance.now())) {
+      for (const { role, live, suspect, ejected } of fleet.counts(performance.now())) {
         set({ role, state: 'live' }, live);
+        set({ role, state: 'suspect' }, suspect);
         set({ role, state: 'ejected' }, ejected);
       }
     },

@@ -26,6 +26,7 @@ const usual: Options = {
   pdDisaggProtocol: '',
   separatePdScheduling: false,
   schedulingPolicy: 'round-robin',
+  slowStartMs: 0,
 };
 
 function instance(id: string, roles: Role[] = ['neutral']): Instance {

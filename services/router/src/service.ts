@@ -13,7 +13,7 @@ const now = () => performance.now();
 /** What a router needs to know of its flags; those of the bus are for whoever makes it. */
 type RouterOptions = Pick<
   Options,
-  'routePolicy' | 'routeConfig' | 'pdDisaggProtocol' | 'separatePdScheduling' | 'schedulingPolicy'
+  'routePolicy' | 'routeConfig' | 'pdDisaggProtocol' | 'separatePdScheduling' | 'schedulingPolicy' | 'slowStartMs'
 >;
 
 /** What of a process a router uses; `Parts` of the runtime fit. */
@@ -43,7 +43,8 @@ export async function start(values: RouterOptions, { bus, log, metrics }: Deps):
     self: router,
     kvAddressNeeded: needsKvAddress(values),
     onKvAddressMissing: (instance) => observer.kvAddressMissing(instance),
-    onEject: (instance, durationMs) => observer.ejected(instance, durationMs),
+    slowStartMs: values.slowStartMs,
+    onEject: (ejection) => observer.ejected(ejection),
   });
   declareFleetGauges(metrics, fleet);
 

@@ -29,14 +29,14 @@ interface PairAttempt {
  * Whichever leg fails, the attempt has failed, and a further one begins with the prefill again, on instances chosen afresh.
  */
 export async function callPair(pair: Pair, protocol: PdProtocol, context: InternalContext): Promise<Outcome | null> {
-  const { exchange, gateway } = context;
+  const { exchange } = context;
   const members = exchange.members ?? scanMembers(exchange.body);
   if (members === null) throw new GatewayError('invalid_body', 'the body is not a valid JSON object');
   exchange.attempts++;
   const headers = exchange.forwardHeaders(engineRequestId(exchange.id, exchange.attempts));
   const call: PairAttempt = { pair, protocol, body: { bytes: exchange.body, members }, headers, context };
   // A decode instance that is chosen already is spoken for: during the prefill, other requests must not be sent to it as if it were idle.
-  using reserved = pair.decode && new InstanceLeg(gateway.load, pair.decode);
+  using reserved = pair.decode && new InstanceLeg(pair.decode, context);
 
   if (protocol.prefill === null) return await decodeForBoth(reserved, call);
   const result = await prefill(protocol.prefill, call);
@@ -65,7 +65,7 @@ async function prefill(
   { pair, protocol, body, headers, context }: PairAttempt,
 ): Promise<Prefilled | { readonly outcome: Outcome | null }> {
   const { exchange, gateway } = context;
-  using leg = new InstanceLeg(gateway.load, pair.prefill);
+  using leg = new InstanceLeg(pair.prefill, context);
   exchange.phase = 'prefilling';
   exchange.endpoint = leg.id;
   exchange.prefill = leg.id;
@@ -76,6 +76,7 @@ async function prefill(
   leg.outcome = end.kind === 'done' ? 'succeeded' : judge(end);
   gateway.observer.prefill(end.kind === 'done' ? 'succeeded' : 'failed', performance.now() - startedAtMs);
   if (end.kind === 'done') {
+    leg.answered(200);
     const taken = take !== undefined && end.body !== null ? take(end.body) : null;
     if (take !== undefined && taken === null) gateway.observer.handoverMissing(exchange);
     return { instance: pair.prefill, taken };
@@ -91,8 +92,8 @@ async function prefill(
 
 /** The decode leg of a protocol whose decode engine calls the prefill engine itself: what becomes of it tells about both. */
 async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): Promise<Outcome | null> {
-  const { exchange, gateway } = call.context;
-  using prefillLeg = new InstanceLeg(gateway.load, call.pair.prefill);
+  const { exchange } = call.context;
+  using prefillLeg = new InstanceLeg(call.pair.prefill, call.context);
   exchange.prefill = prefillLeg.id;
   // With the first token the prefill is over, and went well. A client's own mistake may be found before there is a prefill.
   exchange.client.onCommit = () => {
@@ -123,14 +124,14 @@ async function decode(
     exchange.phase = 'deciding';
     const instance = await chooseDecode(pair, context);
     if (instance === null) return { kind: 'no-instance' };
-    leg = new InstanceLeg(gateway.load, instance);
+    leg = new InstanceLeg(instance, context);
   }
   using held = leg;
   // Left between the two legs: no engine is to hear of the decode.
   if (exchange.signal.aborted) return null;
   exchange.endpoint = held.id;
   const request = requestTo(held, { exchange, headers, body: changeMembers(body, protocol.decode(prefilled)) });
-  const end = await attempt(request, { exchange, gateway, ourKey: false, counted: true });
+  const end = await attempt(request, { exchange, gateway, ourKey: false, counted: true, leg: held });
   held.outcome = judge(end);
   return outcomeOf(end, [held.id]);
 }
