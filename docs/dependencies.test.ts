@@ -110,7 +110,7 @@ const soleImporters: readonly { readonly of: RegExp; readonly only: readonly str
   { of: /^(?:ioredis|etcd3|@grpc\/grpc-js|protobufjs)$/, only: ['registry'] },
   { of: /^(?:pino|prom-client)$/, only: ['runtime'] },
   { of: /^typebox$/, only: ['protocol', 'routing', 'ingress'] },
-  { of: /^fastify$/, only: ['ingress'] },
+  { of: /^fastify$/, only: ['runtime'] },
 ];
 
 suite('imports', () => {

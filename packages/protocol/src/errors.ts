@@ -11,6 +11,7 @@ export const errorCodes = {
   method_not_allowed: { status: 405, type: 'invalid_request_error', elsewhere: false },
   request_timeout: { status: 408, type: 'invalid_request_error', elsewhere: false },
   body_too_large: { status: 413, type: 'invalid_request_error', elsewhere: false },
+  upgrade_required: { status: 426, type: 'invalid_request_error', elsewhere: false },
   headers_too_large: { status: 431, type: 'invalid_request_error', elsewhere: false },
   internal: { status: 500, type: 'server_error', elsewhere: false },
   upstream_failed: { status: 502, type: 'server_error', elsewhere: true },
@@ -62,4 +63,29 @@ export interface ErrorBody {
 
 export function errorBody(code: ErrorCode, message: string, param: string | null = null): ErrorBody {
   return { error: { message, type: errorCodes[code].type, param, code } };
+}
+
+/** The error shape of Anthropic's Messages API: `{"type": "error", "error": {type, message}}`. */
+export interface AnthropicErrorBody {
+  readonly type: 'error';
+  readonly error: { readonly type: string; readonly message: string };
+}
+
+/** Anthropic's error types by status, as its clients map them to exceptions. */
+const anthropicTypes: ReadonlyMap<number, string> = new Map([
+  [400, 'invalid_request_error'],
+  [401, 'authentication_error'],
+  [403, 'permission_error'],
+  [404, 'not_found_error'],
+  [413, 'request_too_large'],
+  [429, 'rate_limit_error'],
+  [503, 'overloaded_error'],
+  [504, 'timeout_error'],
+  [529, 'overloaded_error'],
+]);
+
+export function anthropicErrorBody(code: ErrorCode, message: string): AnthropicErrorBody {
+  const { status } = errorCodes[code];
+  const type = anthropicTypes.get(status) ?? (status < 500 ? 'invalid_request_error' : 'api_error');
+  return { type: 'error', error: { type, message } };
 }

@@ -1,5 +1,13 @@
 export { claimHolderHeader, claimOrigin, claimUrlOf } from './claim.ts';
-export { type ErrorBody, type ErrorCode, errorBody, errorCodes, GatewayError } from './errors.ts';
+export {
+  type AnthropicErrorBody,
+  anthropicErrorBody,
+  type ErrorBody,
+  type ErrorCode,
+  errorBody,
+  errorCodes,
+  GatewayError,
+} from './errors.ts';
 export { FinishReason } from './finish-reason.ts';
 export { Instance, InstanceAddress, isSameInstance, type Role, roles } from './instance.ts';
 export {

@@ -36,6 +36,8 @@ export interface RelayTarget {
   onInformation?(headers: HeaderLines): void;
   /** True takes the answer whose head this is: all that follows is written here. False leaves it to be kept back. */
   accept(head: ResponseHead): boolean;
+  /** Whether so many more bytes of an answer that is not taken may be kept. Left out: as far as `KeptAnswer` goes. */
+  keep?(bytes: number): boolean;
   /** False when the client takes it slower than it comes: `onDrain` is called once when it has caught up. */
   write(chunk: Buffer, onDrain: () => void): boolean;
   end(): void;
@@ -90,7 +92,7 @@ class Relay implements ResponseSink {
 
   onData(chunk: Buffer): boolean {
     if (this.#kept === undefined) return this.#target.write(chunk, this.#resume);
-    if (!this.#kept.take(chunk)) this.#stopKeeping();
+    if (this.#target.keep?.(chunk.length) === false || !this.#kept.take(chunk)) this.#stopKeeping();
     return true;
   }
 

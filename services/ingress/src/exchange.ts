@@ -1,23 +1,30 @@
-import { randomUUID } from 'node:crypto';
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import { endToEndHeaders, type FlatHeaders } from '@llm-gateway/http1';
-import { ClientResponse } from './client-response.ts';
-import type { Member } from './json-members.ts';
+import { HeaderLines, headerValueText, type RequestHead } from '@llm-gateway/http1';
+import type { GatewayError } from '@llm-gateway/protocol';
+import type { FailureCause, RelayEnd } from '@llm-gateway/upstream';
+import type { RequestContent } from './body.ts';
+import { type BodyBudget, Holding } from './body-budget.ts';
+import { ClientRequest } from './client-request.ts';
+import { type AnswerWatcher, ClientResponse } from './http/client-response.ts';
+import type { ClientConnection } from './http/connection.ts';
+import { Leaving } from './http/leaving.ts';
 
 /** Where a request is; a client that leaves is counted under the phase it left in. */
 export type Phase = 'reading' | 'deciding' | 'waiting' | 'queued' | 'prefilling' | 'calling' | 'streaming';
 
-/** Which way a request went, as metrics and the access log name it. */
+/** Which way a request went, as metrics and the log name it. */
 export type RouteLabel = 'internal' | 'external' | 'fallback' | 'none';
 
-const fallbackHeader = 'x-gateway-fallback';
+/** How one call ended, for the log line and the metric of attempts. */
+export type AttemptOutcome = 'answered' | 'rejected' | 'failed' | 'broken' | 'cancelled';
 
-const completionPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
-
-/** Headers that the next hop gets from us: undici writes `host` and `content-length`, and bodies are whole, so nothing is expected of it. */
-const rewritten: ReadonlySet<string> = new Set(['host', 'content-length', 'expect']);
-
-const idHeader = 'x-request-id';
+/** One call of one upstream. */
+export interface AttemptRecord {
+  readonly target: string;
+  readonly outcome: AttemptOutcome;
+  /** A cause of `upstream`, or the status that counted as failed; empty when nothing failed. */
+  readonly cause: string;
+  readonly ms: number;
+}
 
 /** The mirror copy whose answer is to be compared with the client's. */
 export interface ComparedCopy {
@@ -26,127 +33,232 @@ export interface ComparedCopy {
   readonly sinceMs: number;
 }
 
-/** One client request and all that is known of it; lives from its head to its end, over every attempt. */
-export class Exchange {
-  readonly id: string;
-  readonly request: IncomingMessage;
-  readonly client: ClientResponse;
-  readonly startedAtMs = performance.now();
-  readonly path: string;
-  /** Path and query for the next hop: the path as it was understood here, so that nobody can understand it otherwise. */
-  readonly target: string;
-  body: Buffer = Buffer.alloc(0);
-  /** Where the fields lie in `body`, when that is known. */
-  members: readonly Member[] | null = null;
-  model: string | null = null;
-  stream = false;
+/** Of a request that is retried without end the log line holds so many attempts, the first ones and the last. */
+const maxRecorded = 16;
 
-  phase: Phase = 'reading';
-  route: RouteLabel = 'none';
-  /** The instance or the endpoint's host that was tried last. */
-  endpoint = '';
-  /** The prefill instance that was tried last. */
-  prefill: string | undefined;
-  attempts = 0;
-  /** A call was written once more because its connection was closing. That is for one call of a request: an upstream that closes on all must not get each twice. */
-  repeated = false;
-  /** Instances that may have been why another one failed; see `Ask`. */
-  readonly avoided: string[] = [];
-  /** The broken answer's code, when the client got part of one. */
-  brokenBy: string | undefined;
-  lastChunkAtMs = 0;
+/** One client request: what the client asked, its answer, and what became of it over every attempt. From head to end. */
+export class Exchange implements AnswerWatcher {
+  readonly request: ClientRequest;
+  readonly client: ClientResponse;
+  /** Aborts when the client leaves. Everything that waits for this request takes it. */
+  readonly signal = new Leaving();
+  /** What is held in memory for it. */
+  readonly memory: Holding;
+  readonly connection: ClientConnection;
+  readonly startedAtMs = performance.now();
+  /** Why what came is no request; null for one that is. */
+  readonly problem: GatewayError | null;
+
+  #content: RequestContent | undefined;
+  /** Whoever has the body, or a copy of it, as long as it may be needed for another attempt. */
+  readonly #bodies: { body: Uint8Array | null }[] = [];
+  readonly #onCommit: (() => void)[] = [];
+  #requestBytes = 0;
+  #phase: Phase = 'reading';
+  #route: RouteLabel = 'none';
+  #endpoint = '';
+  #prefill: string | undefined;
+  #attempts = 0;
+  readonly #records: AttemptRecord[] = [];
+  readonly #avoided: string[] = [];
+  #repeated = false;
+  #accepted = false;
+  #brokenBy: string | undefined;
+  #errorCode: string | undefined;
+  #lastChunkAtMs = 0;
   compared: ComparedCopy | undefined;
 
-  readonly #abort = new AbortController();
-
-  constructor(request: IncomingMessage, response: ServerResponse, path: string) {
-    this.request = request;
-    this.client = new ClientResponse(response);
-    this.path = path;
-    this.target = path + queryOf(request.url ?? '');
-    this.id = requestId(request);
-    // `res`, not `req`: a request closes as soon as its body is read.
-    // A write that the client's leaving cancels is told here too; the close says all there is to know.
-    response.on('error', () => {});
-    response.on('close', () => {
-      if (!response.writableFinished) this.#abort.abort();
-    });
+  constructor(
+    { head, problem }: { head: RequestHead | null; problem: GatewayError | null },
+    { connection, budget }: { connection: ClientConnection; budget: BodyBudget },
+  ) {
+    this.request = new ClientRequest(head);
+    this.problem = problem;
+    this.connection = connection;
+    this.memory = new Holding(budget);
+    this.client = new ClientResponse(connection, this.request, this);
   }
 
-  /** Whether it asks for a completion: what can be split over prefill and decode, and what is mirrored. */
-  get isCompletion(): boolean {
-    return completionPaths.has(this.path);
+  get id(): string {
+    return this.request.id;
   }
 
-  /** Aborts when the client leaves. */
-  get signal(): AbortSignal {
-    return this.#abort.signal;
+  /** The request's body and what was read of it. Throws before it was received, and after it was released. */
+  get content(): RequestContent {
+    if (this.#content === undefined) throw new Error('the body of this request is not held');
+    return this.#content;
   }
 
-  /** The client's end-to-end headers for the next hop, with the id that the request has there. */
-  forwardHeaders(id = this.id): FlatHeaders {
-    return withRequestId(endToEndHeaders(this.request.rawHeaders, rewritten), id);
+  get model(): string | null {
+    return this.#content?.model ?? null;
   }
 
-  /** Whether another gateway sent it here as a fallback. */
-  get isFallback(): boolean {
-    return fallbackHeader in this.request.headers;
+  get isStream(): boolean {
+    return this.#content?.stream ?? false;
+  }
+
+  get requestBytes(): number {
+    return this.#requestBytes;
+  }
+
+  get phase(): Phase {
+    return this.client.committed ? 'streaming' : this.#phase;
+  }
+
+  get route(): RouteLabel {
+    return this.#route;
+  }
+
+  /** The instance or the endpoint's host that was tried last. */
+  get endpoint(): string {
+    return this.#endpoint;
+  }
+
+  /** The prefill instance that was tried last. */
+  get prefill(): string | undefined {
+    return this.#prefill;
+  }
+
+  /** Calls made for this request; a prefill and its decode are one. */
+  get attempts(): number {
+    return this.#attempts;
+  }
+
+  /** The calls in their order; of very many the middle ones are left out. */
+  get records(): readonly AttemptRecord[] {
+    return this.#records;
+  }
+
+  /** Instances that may have been why another one failed; see `Ask`. */
+  get avoided(): readonly string[] {
+    return this.#avoided;
   }
 
   /**
-   * Headers for a fallback endpoint. It may be a gateway as well, with this one among its fallbacks: a request that comes as a fallback is not
-   * passed on as one, or it would go round between the two for ever.
+   * Whether a call was written once more because its connection was closing. That is for one call of a request: an upstream
+   * that closes on all must not get each twice.
    */
-  fallbackHeaders(): FlatHeaders {
-    const headers = this.forwardHeaders();
-    if (!this.isFallback) headers.push(fallbackHeader, '1');
-    return headers;
+  get repeated(): boolean {
+    return this.#repeated;
+  }
+
+  /** Whether a route or an instance takes the model, so that it is not just a client's word. */
+  get accepted(): boolean {
+    return this.#accepted;
+  }
+
+  /** The broken answer's cause, when the client got part of one. */
+  get brokenBy(): string | undefined {
+    return this.#brokenBy;
+  }
+
+  /** The gateway's own error that the client got. */
+  get errorCode(): string | undefined {
+    return this.#errorCode;
+  }
+
+  received(content: RequestContent): void {
+    this.#content = content;
+    this.#requestBytes = content.body.length;
+  }
+
+  /** Takes note of an object that holds the body, or a copy of it, and lives on when nobody needs it any more. */
+  lends(holder: { body: Uint8Array | null }): void {
+    this.#bodies.push(holder);
+  }
+
+  /** Lets go of the body and of every copy of it: after the commit nothing needs them. */
+  releaseBody(): void {
+    this.#content?.release();
+    for (const holder of this.#bodies.splice(0)) holder.body = null;
+    this.memory.freeAll();
+  }
+
+  /** Calls back when the answer is committed, if it ever is. */
+  whenCommitted(callback: () => void): void {
+    this.#onCommit.push(callback);
+  }
+
+  /** The first byte goes out to the client. */
+  onCommit(): void {
+    this.releaseBody();
+    for (const callback of this.#onCommit) callback();
+  }
+
+  /** The client left before it had its whole answer. */
+  onLeft(): void {
+    this.signal.abort();
+  }
+
+  entered(phase: Phase): void {
+    this.#phase = phase;
+  }
+
+  routed(route: RouteLabel, endpoint: string): void {
+    this.#route = route;
+    this.#endpoint = endpoint;
+  }
+
+  prefilledBy(instance: string): void {
+    this.#prefill = instance;
+  }
+
+  attempted(calls = 1): void {
+    this.#attempts += calls;
+  }
+
+  attemptEnded(record: AttemptRecord): void {
+    if (this.#records.length === maxRecorded) this.#records.splice(maxRecorded / 2, 1);
+    this.#records.push(record);
+    if (record.outcome === 'answered') this.#accepted = true;
+  }
+
+  avoid(instance: string): void {
+    if (!this.#avoided.includes(instance)) this.#avoided.push(instance);
+  }
+
+  wroteTwice(): void {
+    this.#repeated = true;
+  }
+
+  broke(cause: FailureCause | string): void {
+    this.#brokenBy = cause;
+  }
+
+  refusedWith(code: string): void {
+    this.#errorCode = code;
+  }
+
+  /** A chunk of the answer passes. Returns the milliseconds since the one before; null for the first. */
+  chunkPassed(nowMs: number): number | null {
+    const gapMs = this.#lastChunkAtMs === 0 ? null : nowMs - this.#lastChunkAtMs;
+    this.#lastChunkAtMs = nowMs;
+    return gapMs;
   }
 
   /** What the gateway adds to every answer. */
-  ownHeaders(exposeRoute: boolean): FlatHeaders {
-    const headers = ['x-request-id', this.id];
+  ownHeaders(exposeRoute: boolean): HeaderLines {
+    const headers = ['x-request-id', this.request.id];
     if (exposeRoute) {
-      headers.push('x-gateway-route', this.route, 'x-gateway-attempts', String(this.attempts));
-      if (this.endpoint !== '') headers.push('x-gateway-endpoint', this.endpoint);
+      headers.push('x-gateway-route', this.#route, 'x-gateway-attempts', String(this.#attempts));
+      // The name came from a store.
+      if (this.#endpoint !== '') headers.push('x-gateway-endpoint', headerValueText(this.#endpoint));
     }
-    return headers;
+    return HeaderLines.of(headers);
   }
 }
 
-/** Sets the one id that goes on: where the client has its own and as it spells it, else at the end. */
-function withRequestId(headers: FlatHeaders, id: string): FlatHeaders {
-  let isSet = false;
-  for (let i = 0; i + 1 < headers.length; ) {
-    const name = headers[i] as string;
-    if (name.length !== idHeader.length || name.toLowerCase() !== idHeader) {
-      i += 2;
-    } else if (isSet) {
-      headers.splice(i, 2);
-    } else {
-      headers[i + 1] = id;
-      isSet = true;
-      i += 2;
-    }
+/** The end of a call as its record names it. */
+export function attemptOutcome(end: RelayEnd): Pick<AttemptRecord, 'outcome' | 'cause'> {
+  switch (end.kind) {
+    case 'relayed':
+      return { outcome: 'answered', cause: '' };
+    case 'refused':
+      return { outcome: 'rejected', cause: `status_${end.answer.status}` };
+    case 'failed':
+    case 'broken':
+      return { outcome: end.kind, cause: end.failure.cause };
+    case 'client-left':
+      return { outcome: 'cancelled', cause: '' };
   }
-  if (!isSet) headers.push(idHeader, id);
-  return headers;
-}
-
-/** From the question mark on, as the client wrote it; empty without one. */
-function queryOf(url: string): string {
-  const start = url.indexOf('?');
-  if (start < 0) return '';
-  const fragment = url.indexOf('#', start);
-  return fragment < 0 ? url.slice(start) : url.slice(start, fragment);
-}
-
-/** The client's own id when it sent a usable one, else a new one. */
-export function requestId(request: IncomingMessage): string {
-  const given = request.headers['x-request-id'];
-  return typeof given === 'string' && /^[\x21-\x7e]{1,200}$/.test(given) ? given : newRequestId();
-}
-
-export function newRequestId(): string {
-  return randomUUID();
 }

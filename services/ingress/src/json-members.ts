@@ -23,6 +23,9 @@ const CLOSE_BRACKET = 0x5d;
 const OPEN_BRACE = 0x7b;
 const CLOSE_BRACE = 0x7d;
 
+/** What is nested deeper is valid for no engine, and costs whoever parses it more than its length. */
+const maxNesting = 1024;
+
 /** Strings longer than this are searched by native code, shorter ones are not worth the call. */
 const shortString = 24;
 /** So much of the bytes is held as text at once. */
@@ -67,7 +70,7 @@ class Quotes {
   }
 }
 
-/** The members of the object that `bytes` hold, in their order, repeated keys included; null when it is no object, or one of too many. */
+/** The members of the object that `bytes` hold, in their order, repeated keys included; null when it is no object, or one of too many or too deeply nested. */
 export function scanMembers(bytes: Buffer): Member[] | null {
   const quotes = new Quotes(bytes);
   let at = skipSpace(bytes, 0);
@@ -90,6 +93,38 @@ export function scanMembers(bytes: Buffer): Member[] | null {
     if (bytes[at] !== COMMA) return null;
     at = skipSpace(bytes, at + 1);
   }
+}
+
+/**
+ * The value of JSON text that is nowhere nested deeper than `maxDepth`; undefined for any other text. The depth is looked at
+ * before anything is parsed: text from elsewhere must not cost more than its length. The caller bounds that.
+ */
+export function parseShallow(bytes: Buffer, maxDepth: number): unknown {
+  if (!isShallow(bytes, maxDepth)) return undefined;
+  try {
+    return JSON.parse(bytes.toString());
+  } catch {
+    return undefined;
+  }
+}
+
+function isShallow(bytes: Buffer, maxDepth: number): boolean {
+  const quotes = new Quotes(bytes);
+  let depth = 0;
+  let at = 0;
+  while (at < bytes.length) {
+    const byte = bytes[at] as number;
+    if (byte === QUOTE) {
+      at = skipString(quotes, at);
+      if (at < 0) return false;
+      continue;
+    }
+    if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
+      if (++depth > maxDepth) return false;
+    } else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) depth--;
+    at++;
+  }
+  return true;
 }
 
 /** A key is compared by meaning, so that `"mod\u0065l"` is `model`. */
@@ -162,7 +197,7 @@ function skipNested(quotes: Quotes, from: number): number {
         continue;
       case OPEN_BRACE:
       case OPEN_BRACKET:
-        depth++;
+        if (++depth > maxNesting) return -1;
         break;
       case CLOSE_BRACE:
       case CLOSE_BRACKET:

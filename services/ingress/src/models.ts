@@ -1,9 +1,11 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import { endToEndHeaders, HeaderLines, originOf } from '@llm-gateway/http1';
-import type { Instance } from '@llm-gateway/protocol';
+import { createHash } from 'node:crypto';
+import { HeaderLines, originOf } from '@llm-gateway/http1';
+import { GatewayError, type Instance } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
-import { readWhole, type Upstream } from '@llm-gateway/upstream';
-import { requestId } from './exchange.ts';
+import { readWhole, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
+import { withOwnHeaders } from './calls/attempt.ts';
+import type { Exchange } from './exchange.ts';
+import { parseShallow } from './json-members.ts';
 
 /** One entry of `GET /v1/models`; engines add fields of their own (`max_model_len`, `root`, …), which stay. */
 interface ModelCard {
@@ -14,86 +16,125 @@ interface ModelCard {
 interface ModelSources {
   readonly upstream: Upstream;
   readonly table: RouteTable;
+  /** Those that may be asked: an ejected one would only cost time. */
   readonly instances: () => readonly Instance[];
-  /** Told the id of each request that was answered. */
-  readonly onAnswered: (id: string) => void;
+  readonly exposeRouteHeaders: boolean;
 }
 
-/** So many instances are asked at most: those that declare the same model tell the same. */
+/** What the asked engines make of a set of credentials: a list, or an engine's own 401 or 403. */
+type Listing = { readonly list: Buffer } | { readonly denied: WholeResponse };
+
+/** So many instances are asked at most: those that declare the same model answer the same. */
 const maxAsked = 32;
 const askTimeoutMs = 3000;
-const maxAnswerBytes = 4 * 1024 * 1024;
+const maxAnswerBytes = 1024 * 1024;
+/** A model card is flat; vLLM's has a list of objects in it. */
+const maxDepth = 8;
+const maxIdLength = 1024;
+const maxListBytes = 4 * 1024 * 1024;
 const freshMs = 5000;
-const maxRecent = 100;
+/** Lists of different credentials that are kept, and that are made at once. */
+const maxKept = 100;
+const maxCollecting = 8;
+
+/** An engine may show models by key: each set of these has a list of its own. */
+const credentialNames = ['authorization', 'x-api-key', 'api-key', 'cookie'] as const;
 
 /** `GET /v1/models`: the union of what the instances report and what the routes name. */
 export class Models {
   readonly #sources: ModelSources;
-  /** By the client's Authorization: an engine may show models by key. */
-  readonly #recent = new Map<string, { atMs: number; cards: Promise<ModelCard[]> }>();
+  /** By a hash of the credentials; the newest last. */
+  readonly #kept = new Map<string, { readonly atMs: number; readonly listing: Promise<Listing> }>();
+  #collecting = 0;
 
   constructor(sources: ModelSources) {
     this.#sources = sources;
   }
 
-  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    request.resume();
-    const cards = await this.#cards(request);
-    const body = JSON.stringify({ object: 'list', data: cards });
-    const id = requestId(request);
-    response.writeHead(200, {
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(body),
-      'x-request-id': id,
-    });
-    response.end(body);
-    this.#sources.onAnswered(id);
-  }
-
-  #cards(request: IncomingMessage): Promise<ModelCard[]> {
-    const key = request.headers.authorization ?? '';
-    const now = performance.now();
-    const recent = this.#recent.get(key);
-    if (recent !== undefined && now - recent.atMs < freshMs) return recent.cards;
-    for (const [old, { atMs }] of this.#recent) if (now - atMs >= freshMs) this.#recent.delete(old);
-    const cards = this.#collect(request);
-    if (this.#recent.size >= maxRecent) return cards;
-    this.#recent.set(key, { atMs: now, cards });
-    return cards;
-  }
-
-  async #collect(request: IncomingMessage): Promise<ModelCard[]> {
-    const headers = endToEndHeaders(request.rawHeaders, notForwarded);
-    const answers = await Promise.all(
-      representatives(this.#sources.instances()).map((instance) => this.#ask(instance, headers)),
-    );
-    const union = new Map<string, ModelCard>();
-    for (const card of answers.flat()) if (!union.has(card.id)) union.set(card.id, card);
-    for (const id of namedByRoutes(this.#sources.table)) {
-      if (!union.has(id)) union.set(id, { id, object: 'model', created: 0, owned_by: 'llm-gateway' });
+  /** Answers the request. Throws `GatewayError` `overloaded`, or `no_instance` when nobody has an answer. */
+  async answer(exchange: Exchange): Promise<void> {
+    const listing = await this.#listing(credentialsOf(exchange));
+    const own = exchange.ownHeaders(this.#sources.exposeRouteHeaders);
+    if ('denied' in listing) {
+      const { status, headers, body } = listing.denied;
+      exchange.client.answer(status, HeaderLines.of(withOwnHeaders(own, headers.list)), body);
+      return;
     }
-    return [...union.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
+    const headers = HeaderLines.of([...own.list, 'content-type', 'application/json']);
+    exchange.client.answer(200, headers, listing.list);
   }
 
-  /** An instance that does not answer in time still serves the model it declares. */
-  async #ask(instance: Instance, headers: string[]): Promise<ModelCard[]> {
-    const declared =
-      instance.model === '' ? [] : [{ id: instance.model, object: 'model', created: 0, owned_by: 'llm-gateway' }];
+  /** Asks once for all that come meanwhile. A failure is not kept. */
+  #listing(credentials: readonly string[]): Promise<Listing> {
+    const key = createHash('sha256').update(JSON.stringify(credentials)).digest('base64');
+    const now = performance.now();
+    const kept = this.#kept.get(key);
+    if (kept !== undefined && now - kept.atMs < freshMs) return kept.listing;
+    if (this.#collecting >= maxCollecting) {
+      throw new GatewayError('overloaded', 'the gateway makes too many lists of models at the moment');
+    }
+    this.#collecting++;
+    const listing = this.#collect(credentials).finally(() => {
+      this.#collecting--;
+    });
+    this.#kept.delete(key);
+    this.#kept.set(key, { atMs: now, listing });
+    listing.catch(() => {
+      if (this.#kept.get(key)?.listing === listing) this.#kept.delete(key);
+    });
+    this.#forgetOld(now);
+    return listing;
+  }
+
+  #forgetOld(now: number): void {
+    for (const [key, { atMs }] of this.#kept) {
+      if (this.#kept.size <= maxKept && now - atMs < freshMs) return;
+      this.#kept.delete(key);
+    }
+  }
+
+  async #collect(credentials: readonly string[]): Promise<Listing> {
+    const asked = representatives(this.#sources.instances());
+    const headers = HeaderLines.of(['accept', 'application/json', ...credentials]);
+    const answers = await Promise.all(asked.map((instance) => this.#ask(instance, headers)));
+    const denied = answers.find((answer): answer is WholeResponse => answer !== null && !Array.isArray(answer));
+    const lists = answers.filter(Array.isArray);
+    if (denied !== undefined && lists.length === 0) return { denied };
+    const cards = new Map<string, ModelCard>();
+    for (const card of lists.flat()) if (!cards.has(card.id)) cards.set(card.id, card);
+    for (const id of [...declaredBy(asked), ...namedByRoutes(this.#sources.table)]) {
+      if (!cards.has(id)) cards.set(id, { id, object: 'model', created: 0, owned_by: 'llm-gateway' });
+    }
+    if (cards.size === 0 && lists.length === 0) {
+      throw new GatewayError('no_instance', 'no live instance reports its models');
+    }
+    return { list: listOf([...cards.values()].sort((a, b) => (a.id < b.id ? -1 : 1))) };
+  }
+
+  /** The cards of an instance, its refusal of the credentials, or null when it has no answer in time. */
+  async #ask(instance: Instance, headers: HeaderLines): Promise<ModelCard[] | WholeResponse | null> {
     try {
       const answer = await readWhole(
         this.#sources.upstream,
-        { origin: originOf(instance), path: '/v1/models', method: 'GET', headers: HeaderLines.of(headers), body: null },
+        { origin: originOf(instance), path: '/v1/models', method: 'GET', headers, body: null },
         { maxBytes: maxAnswerBytes, signal: AbortSignal.timeout(askTimeoutMs) },
       );
-      const cards = answer.status === 200 ? readCards(answer.body) : [];
-      return cards.length > 0 ? cards : declared;
-    } catch {
-      return declared;
+      if (answer.status === 401 || answer.status === 403) return answer;
+      return answer.status === 200 ? readCards(answer.body) : null;
+    } catch (error) {
+      if (error instanceof GatewayError) return null;
+      throw error;
     }
   }
 }
 
-const notForwarded: ReadonlySet<string> = new Set(['host', 'content-length', 'expect', 'accept-encoding']);
+/** Name, value, name, value, … of what the client shows of itself; nothing else of it reaches the engines. */
+function credentialsOf({ request }: Exchange): string[] {
+  return credentialNames.flatMap((name) => {
+    const value = request.head?.noted(name);
+    return value === undefined ? [] : [name, value];
+  });
+}
 
 /** One instance for each declared model, and every one that declares none, within the limit. */
 function representatives(instances: readonly Instance[]): Instance[] {
@@ -108,21 +149,35 @@ function representatives(instances: readonly Instance[]): Instance[] {
   return chosen;
 }
 
+/** An instance that does not answer in time still serves the model it declares. */
+function declaredBy(instances: readonly Instance[]): string[] {
+  return instances.map(({ model }) => model).filter((model) => model !== '');
+}
+
 function namedByRoutes(table: RouteTable): string[] {
   const names = table.endpoints.flatMap(({ model, prefix }) => [model, prefix.endsWith('*') ? '' : prefix]);
   return names.filter((name) => name !== '');
 }
 
-function readCards(body: Buffer): ModelCard[] {
-  let value: unknown;
-  try {
-    value = JSON.parse(body.toString());
-  } catch {
-    return [];
-  }
+function readCards(body: Buffer): ModelCard[] | null {
+  const value = parseShallow(body, maxDepth);
   const data = typeof value === 'object' && value !== null && 'data' in value ? value.data : undefined;
-  if (!Array.isArray(data)) return [];
+  if (!Array.isArray(data)) return null;
   return data.filter(
-    (card): card is ModelCard => typeof card === 'object' && card !== null && typeof card.id === 'string',
+    (card): card is ModelCard =>
+      typeof card === 'object' && card !== null && typeof card.id === 'string' && card.id.length <= maxIdLength,
   );
+}
+
+/** The answer, of as many cards as go into it. */
+function listOf(cards: readonly ModelCard[]): Buffer {
+  const texts: string[] = [];
+  let bytes = 0;
+  for (const card of cards) {
+    const text = JSON.stringify(card);
+    bytes += Buffer.byteLength(text) + 1;
+    if (bytes > maxListBytes) break;
+    texts.push(text);
+  }
+  return Buffer.from(`{"object":"list","data":[${texts.join(',')}]}`);
 }

@@ -1,11 +1,13 @@
 import { errorCodes } from '@llm-gateway/protocol';
 import { boundedLabel, type Logger, type Metrics } from '@llm-gateway/runtime';
-import type { DegradedReason } from './decider.ts';
-import type { Exchange } from './exchange.ts';
-import type { Refused } from './refusal.ts';
+import type { DegradedReason } from './decide/decider.ts';
+import type { AttemptRecord, Exchange } from './exchange.ts';
+import { FailureLog } from './failure-log.ts';
 
 const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
+/** What was called: an instance, an endpoint of the route config as primary or as fallback, or a retry worker. */
+export type TargetKind = 'internal' | 'external' | 'fallback' | 'worker';
 /** What became of a call of a fallback endpoint. */
 export type FallbackResult = 'answered' | 'limited' | 'failed' | 'broken' | 'cancelled';
 /** What became of the offer of a 429 to the retry workers. */
@@ -42,6 +44,11 @@ export class Observer {
   readonly #chunkGap;
   readonly #cancelled;
   readonly #broken;
+  readonly #attempts;
+  readonly #failures: FailureLog;
+  readonly #cause: (cause: string) => string;
+  readonly #defects;
+  readonly #refusedConnections;
   readonly #retries;
   readonly #fallbacks;
   readonly #offers;
@@ -85,6 +92,22 @@ export class Observer {
       name: 'broken_answers_total',
       help: 'Answers cut after the client had part of them',
       labels: ['cause'],
+    });
+    this.#attempts = metrics.counter({
+      name: 'attempts_total',
+      help: 'Calls of instances, endpoints and retry workers, by how they ended and why they failed',
+      labels: ['target_kind', 'outcome', 'cause'],
+    });
+    this.#cause = boundedLabel(maxCauses);
+    this.#failures = new FailureLog(log);
+    this.#defects = metrics.counter({
+      name: 'internal_errors_total',
+      help: 'Requests that failed of an error which nobody expected: a defect of the gateway',
+    });
+    this.#refusedConnections = metrics.counter({
+      name: 'refused_connections_total',
+      help: 'Connections of clients refused at a limit',
+      labels: ['limit'],
     });
     this.#retries = metrics.counter({ name: 'retries_total', help: 'Internal retries, by cause', labels: ['cause'] });
     this.#fallbacks = metrics.counter({
@@ -134,10 +157,20 @@ export class Observer {
 
   /** One chunk of an answer is about to be relayed. */
   chunk(exchange: Exchange): void {
-    if (!exchange.stream) return;
-    const now = performance.now();
-    if (exchange.lastChunkAtMs > 0) this.#chunkGap.observe((now - exchange.lastChunkAtMs) / 1000);
-    exchange.lastChunkAtMs = now;
+    if (!exchange.isStream) return;
+    const gapMs = exchange.chunkPassed(performance.now());
+    if (gapMs !== null) this.#chunkGap.observe(gapMs / 1000);
+  }
+
+  /** One call of one upstream has ended. */
+  attemptEnded(kind: TargetKind, record: AttemptRecord): void {
+    const { outcome, cause } = record;
+    this.#attempts.labels({ target_kind: kind, outcome, cause: this.#cause(cause) }).inc();
+    this.#failures.ended(record);
+  }
+
+  connectionRefused(limit: string): void {
+    this.#refusedConnections.labels({ limit }).inc();
   }
 
   retry(cause: string): void {
@@ -184,53 +217,42 @@ export class Observer {
 
   /** Something that should never happen: a defect of the gateway itself. */
   defect(error: unknown, requestId: string): void {
-    this.#log.error({ err: error, requestId }, 'a request failed inside the gateway');
+    this.#defects.inc();
+    this.#log.error({ err: error, requestId }, 'request failed inside the gateway; answered 500');
   }
 
-  /** A request that was answered without being served. */
-  refused({ id, method, path, code }: Refused): void {
-    const { status } = errorCodes[code];
-    this.#requests.labels({ model: this.#model(''), route: 'none', status: String(status) }).inc();
-    const outcome = status >= 500 ? 'failed' : 'completed';
-    this.#log.info({ requestId: id, method, path, status, outcome, code }, 'request');
-  }
-
-  listedModels(id: string): void {
-    this.#requests.labels({ model: this.#model(''), route: 'none', status: '200' }).inc();
-    const line = { requestId: id, method: 'GET', path: '/v1/models', status: 200, outcome: 'completed' };
-    this.#log.info(line, 'request');
-  }
-
+  /** Every request ends here, once: one sample, one log line. */
   finished(exchange: Exchange): void {
-    const { client, route } = exchange;
+    const { client, route, request } = exchange;
     const now = performance.now();
     const durationMs = now - exchange.startedAtMs;
     const firstByteMs = client.committed ? client.committedAtMs - exchange.startedAtMs : null;
     const outcome = outcomeOf(exchange);
     const status = outcome === 'cancelled' && !client.committed ? errorCodes.client_closed.status : client.status;
 
-    this.#requests.labels({ model: this.#model(exchange.model ?? ''), route, status: String(status) }).inc();
+    this.#requests.labels({ model: this.#modelLabel(exchange), route, status: String(status) }).inc();
     this.#duration.labels({ route }).observe(durationMs / 1000);
     if (firstByteMs !== null) this.#firstByte.labels({ route }).observe(firstByteMs / 1000);
-    if (outcome === 'cancelled')
-      this.#cancelled.labels({ phase: client.committed ? 'streaming' : exchange.phase }).inc();
+    if (outcome === 'cancelled') this.#cancelled.labels({ phase: exchange.phase }).inc();
     if (exchange.brokenBy !== undefined) this.#broken.labels({ cause: exchange.brokenBy }).inc();
 
     this.#log.info(
       {
         requestId: exchange.id,
-        method: exchange.request.method,
-        path: exchange.path,
+        method: request.head?.method,
+        path: request.head === null ? undefined : request.path.slice(0, loggedPathLength),
         model: exchange.model,
-        stream: exchange.stream,
+        stream: exchange.isStream,
         route,
         endpoint: exchange.endpoint,
         prefill: exchange.prefill,
-        attempts: exchange.attempts,
+        attempts: exchange.records.map(({ ms, ...record }) => ({ ...record, ms: rounded(ms) })),
+        attemptCount: exchange.attempts,
         status,
         outcome,
+        code: exchange.errorCode,
         brokenBy: exchange.brokenBy,
-        requestBytes: exchange.body.length,
+        requestBytes: exchange.requestBytes,
         responseBytes: client.bodyBytes,
         firstByteMs: rounded(firstByteMs),
         durationMs: rounded(durationMs),
@@ -238,7 +260,20 @@ export class Observer {
       'request',
     );
   }
+
+  /** A name that nothing took is the client's word alone, and must not crowd out those that are served. */
+  #modelLabel(exchange: Exchange): string {
+    const { model } = exchange;
+    if (model === null) return this.#model('');
+    return exchange.accepted ? this.#model(model) : unknownModel;
+  }
 }
+
+const unknownModel = '_unknown';
+/** A longer path is not worth its place in the log. */
+const loggedPathLength = 200;
+/** Causes are those of `upstream` and `status_` with the statuses that count as failed. */
+const maxCauses = 200;
 
 function outcomeOf(exchange: Exchange): 'completed' | 'failed' | 'cancelled' {
   if (exchange.brokenBy !== undefined) return 'failed';
@@ -246,6 +281,8 @@ function outcomeOf(exchange: Exchange): 'completed' | 'failed' | 'cancelled' {
   return exchange.client.status >= 500 ? 'failed' : 'completed';
 }
 
+function rounded(milliseconds: number): number;
+function rounded(milliseconds: number | null): number | null;
 function rounded(milliseconds: number | null): number | null {
   return milliseconds === null ? null : Math.round(milliseconds * 100) / 100;
 }

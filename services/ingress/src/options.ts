@@ -3,21 +3,12 @@ import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
 import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
+import { clientMistakes, clientOptions } from './http/options.ts';
 import { mirrorOptions } from './mirror/options.ts';
 
+export { clientMistakes, clientOptions };
+
 export const ingressOptions = {
-  host: {
-    type: 'string',
-    default: '::',
-    description: 'Address to listen on for clients; :: = every IPv6 and IPv4 address',
-  },
-  port: {
-    type: 'integer',
-    default: 8089,
-    min: 0,
-    max: 65535,
-    description: 'Port to listen on for clients; 0: any free one',
-  },
   'max-body-bytes': { type: 'integer', default: 67_108_864, min: 1, description: 'Largest request body' },
   'max-held-body-bytes': {
     type: 'integer',
@@ -30,31 +21,6 @@ export const ingressOptions = {
     default: 20_000,
     min: 1,
     description: 'Requests served at once; beyond it requests are answered 503',
-  },
-  'max-header-bytes': { type: 'integer', default: 32_768, min: 1024, description: 'Largest head of a request' },
-  'client-headers-timeout-ms': {
-    type: 'integer',
-    default: 15_000,
-    min: 1,
-    description: "Longest wait for a client's request head",
-  },
-  'client-request-timeout-ms': {
-    type: 'integer',
-    default: 300_000,
-    min: 1,
-    description: "Longest wait for a client's whole request, head and body",
-  },
-  'client-stall-timeout-ms': {
-    type: 'integer',
-    default: 300_000,
-    min: 1,
-    description: 'Longest wait for a client that does not take the answer it is sent',
-  },
-  'client-keep-alive-ms': {
-    type: 'integer',
-    default: 75_000,
-    min: 1,
-    description: "How long a client's idle connection is kept",
   },
   'decision-timeout-ms': {
     type: 'integer',
@@ -92,8 +58,12 @@ export const ingressOptions = {
 export const options = defineService({
   name: 'ingress',
   description: "Holds the clients' connections, asks for decisions and forwards bytes",
-  groups: [ingressOptions, internalOptions, routeOptions, pdOptions, upstreamOptions, busOptions],
-  check: (values) => [...busMistakes(values), ...routeMistakes(values, (path) => readFileSync(path, 'utf8'))],
+  groups: [clientOptions, ingressOptions, internalOptions, routeOptions, pdOptions, upstreamOptions, busOptions],
+  check: (values) => [
+    ...clientMistakes(values),
+    ...busMistakes(values),
+    ...routeMistakes(values, (path) => readFileSync(path, 'utf8')),
+  ],
 });
 
 export type Options = OptionsOf<typeof options>;

@@ -1,84 +1,67 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { HeaderLines } from '@llm-gateway/http1';
 import { type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
-import { fallbacksAfter, type RouteTable } from '@llm-gateway/routing';
-import type { Upstream } from '@llm-gateway/upstream';
-import { withOwnHeaders } from './attempt.ts';
-import type { Decider } from './decider.ts';
-import type { PdProtocol } from './disaggregated/protocol.ts';
-import { callEndpoint } from './endpoint-call.ts';
+import { fallbacksAfter } from '@llm-gateway/routing';
+import { readContent } from './body.ts';
+import { withOwnHeaders } from './calls/attempt.ts';
+import { callEndpoint } from './calls/endpoint-call.ts';
+import { callInstances } from './calls/instance-call.ts';
 import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
-import { callInstances } from './instance-call.ts';
-import type { Load } from './load.ts';
-import type { Mirror } from './mirror/mirror.ts';
-import type { FallbackResult, Observer } from './observer.ts';
-import { type BodyBudget, readBody, readFields } from './request-body.ts';
-import type { RetryBudget } from './retry-budget.ts';
-import type { RetryQueue } from './retry-queue.ts';
-
-/** What serving a request needs; made once by `service.ts`. */
-export interface Gateway {
-  readonly table: RouteTable;
-  readonly decider: Decider;
-  readonly load: Load;
-  readonly upstream: Upstream;
-  readonly bodies: BodyBudget;
-  readonly observer: Observer;
-  readonly mirror: Mirror;
-  readonly maxBodyBytes: number;
-  readonly retryMaxCount: number;
-  /** Null unless prefill and decode are done by different engines. */
-  readonly pd: PdProtocol | null;
-  /** Null unless 429s of fallback endpoints are queued. */
-  readonly queue: RetryQueue | null;
-  /** Null: retries are not limited. */
-  readonly budget: RetryBudget | null;
-  readonly exposeRouteHeaders: boolean;
-}
+import type { Gateway } from './gateway.ts';
+import { serviceOf } from './http/surface.ts';
+import type { FallbackResult } from './observer.ts';
 
 /** One request from its head to its end. Never throws: every way out ends in an answer, a closed connection, or a client that left. */
 export async function serve(exchange: Exchange, gateway: Gateway): Promise<void> {
-  let release: (() => void) | undefined;
   try {
-    const body = await readBody(exchange.request, { maxBytes: gateway.maxBodyBytes, budget: gateway.bodies });
-    release = body.release;
-    exchange.body = body.bytes;
-    const fields = readFields(body.bytes);
-    exchange.members = fields.members;
-    exchange.model = fields.model;
-    exchange.stream = fields.stream;
-    if (gateway.mirror.on) gateway.mirror.sample(exchange);
-    await forward(exchange, gateway);
+    await answer(exchange, gateway);
   } catch (error) {
     refuse(exchange, error, gateway);
   } finally {
-    release?.();
-    gateway.observer.finished(exchange);
+    exchange.releaseBody();
+    // Nothing may be left waiting for an answer that nobody gives.
+    if (!exchange.client.committed) exchange.client.destroy();
+    exchange.client.whenOver(() => gateway.observer.finished(exchange));
     if (exchange.compared !== undefined) gateway.mirror.primaryEnded(exchange.compared, exchange);
   }
 }
 
+async function answer(exchange: Exchange, gateway: Gateway): Promise<void> {
+  const { request, client } = exchange;
+  if (exchange.problem !== null) throw exchange.problem;
+  if (request.head === null) throw new Error('a request without a head has a problem');
+  const service = serviceOf(request.head, request.place);
+  gateway.gate.enter(client);
+  if (service === 'models') {
+    await gateway.models.answer(exchange);
+    return;
+  }
+  const { maxBodyBytes: maxBytes } = gateway;
+  exchange.received(readContent(await exchange.connection.readBody({ maxBytes, holding: exchange.memory })));
+  if (gateway.mirror.on) gateway.mirror.sample(exchange);
+  await forward(exchange, gateway);
+}
+
 /** Decides, and carries out what the failover machine says until the client has an answer or is gone. */
 async function forward(exchange: Exchange, gateway: Gateway): Promise<void> {
-  exchange.phase = 'deciding';
-  const decision = await gateway.decider.decide(
-    { model: exchange.model, stage: 'route', excluded: [] },
-    exchange.signal,
-  );
+  const { request, signal } = exchange;
+  exchange.entered('deciding');
+  const decision = await gateway.decider.decide({ model: exchange.model, stage: 'route', excluded: [] }, signal);
   const primary = decision.route === 'external' ? decision.endpoint : null;
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,
-    fallbacks: exchange.isFallback ? [] : fallbacksAfter(gateway.table, primary, exchange.target),
+    fallbacks: request.isFallback ? [] : fallbacksAfter(gateway.table, primary, request.target),
     queueEnabled: gateway.queue !== null,
   };
   gateway.budget?.arrived();
   let state = begin(primary === null ? { route: 'internal' } : { route: 'external', endpoint: primary });
   let given: Decision | undefined = decision;
-  while (!exchange.signal.aborted) {
+  while (!signal.aborted) {
     const outcome = await carryOut(state.step, given, exchange, gateway);
     given = undefined;
     // For somebody who has left nothing is taken from the retry budget, of which nobody would know what became of it.
-    if (outcome === null || exchange.signal.aborted) return;
+    if (outcome === null || signal.aborted) return;
     state = advance(state, outcome, { rules, takeRetry: gateway.budget?.take ?? unlimited });
     if (state.step.do === 'internal') {
       gateway.budget?.made();
@@ -109,7 +92,6 @@ async function carryOut(
     }
     case 'endpoint': {
       await pause(step.waitMs, exchange);
-      exchange.route = step.fallback ? 'fallback' : 'external';
       const outcome = await callEndpoint(step, exchange, gateway);
       if (step.fallback) gateway.observer.fallback(exchange.endpoint, fallbackResult(outcome, exchange));
       return outcome;
@@ -127,34 +109,55 @@ async function carryOut(
 /** Throws `client_closed` when the client leaves meanwhile. */
 async function pause(waitMs: number, exchange: Exchange): Promise<void> {
   if (waitMs === 0) return;
-  exchange.phase = 'waiting';
+  exchange.entered('waiting');
   try {
-    await delay(waitMs, undefined, { signal: exchange.signal });
+    await delay(waitMs, undefined, { signal: exchange.signal.abortSignal });
   } catch (cause) {
     throw new GatewayError('client_closed', 'the client left', { cause });
   }
 }
 
 function giveAnswer(answer: StoredAnswer, exchange: Exchange, gateway: Gateway): void {
-  const headers = withOwnHeaders(exchange.ownHeaders(gateway.exposeRouteHeaders), answer.headers);
-  exchange.client.answer(answer.status, headers, answer.body);
+  const own = exchange.ownHeaders(gateway.exposeRouteHeaders);
+  exchange.client.answer(answer.status, HeaderLines.of(withOwnHeaders(own, answer.headers)), answer.body);
 }
 
-/** Turns whatever stopped a request into its answer; the one place where that happens. */
+/** Turns whatever stopped a request into its answer; the one place where that happens. Never throws. */
 function refuse(exchange: Exchange, error: unknown, gateway: Gateway): void {
   const known = error instanceof GatewayError ? error : undefined;
   if (known?.code === 'client_closed' || exchange.signal.aborted) return;
   if (known === undefined) gateway.observer.defect(error, exchange.id);
   const code = known?.code ?? 'internal';
+  exchange.refusedWith(code);
   if (exchange.client.committed) {
-    exchange.brokenBy = code;
+    exchange.broke(code);
     exchange.client.breakOff(code, 'the gateway failed');
     return;
   }
-  const headers = exchange.ownHeaders(gateway.exposeRouteHeaders);
-  if (code === 'no_instance' || code === 'overloaded') headers.push('retry-after', '1');
-  const param = typeof known?.details.param === 'string' ? known.details.param : null;
-  exchange.client.refuse(code, known?.message ?? 'the gateway failed', { param, headers });
+  try {
+    const param = typeof known?.details.param === 'string' ? known.details.param : null;
+    const headers = [...exchange.ownHeaders(gateway.exposeRouteHeaders).list, ...errorHeaders(code, known)];
+    exchange.client.refuse(code, known?.message ?? 'the gateway failed', { param, headers });
+  } catch (defect) {
+    gateway.observer.defect(defect, exchange.id);
+    exchange.client.destroy();
+  }
+}
+
+/** What the answer of an error says beside its body. */
+function errorHeaders(code: ErrorCode, error: GatewayError | undefined): readonly string[] {
+  switch (code) {
+    case 'no_instance':
+    case 'overloaded':
+    case 'draining':
+      return ['retry-after', '1'];
+    case 'method_not_allowed':
+      return ['allow', String(error?.details.allow ?? '')];
+    case 'upgrade_required':
+      return ['upgrade', 'HTTP/1.1'];
+    default:
+      return [];
+  }
 }
 
 /** What an internal retry is counted under: a cause of `upstream`, or the status that the instance answered. */
@@ -177,6 +180,8 @@ function clientMessage(code: ErrorCode, exchange: Exchange): string {
       return 'no live instance can serve this request';
     case 'upstream_timeout':
       return 'the upstream did not answer in time';
+    case 'overloaded':
+      return 'the gateway cannot open more connections at the moment';
     default:
       return 'the upstream failed';
   }

@@ -1,27 +1,25 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { type Bus, followInstances } from '@llm-gateway/bus';
 import { Fleet, fleetMode, needsKvAddress, routeTable } from '@llm-gateway/routing';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
-import { Decider } from './decider.ts';
+import { BodyBudget } from './body-budget.ts';
+import { KnownWorkers } from './calls/known-workers.ts';
+import { RetryQueue } from './calls/retry-queue.ts';
+import { Decider } from './decide/decider.ts';
+import { Load } from './decide/load.ts';
 import { pdProtocol } from './disaggregated/protocol.ts';
 import { Exchange } from './exchange.ts';
 import { Gate } from './gate.ts';
-import { httpSurface } from './http-surface.ts';
-import { KnownWorkers } from './known-workers.ts';
-import { Load } from './load.ts';
+import type { Gateway } from './gateway.ts';
+import { ClientServer } from './http/server.ts';
 import { Mirror } from './mirror/mirror.ts';
 import { Models } from './models.ts';
 import { Observer } from './observer.ts';
 import type { Settings } from './options.ts';
-import type { Refused } from './refusal.ts';
-import { type Gateway, serve } from './request.ts';
-import { BodyBudget } from './request-body.ts';
+import { serve } from './request.ts';
 import { RetryBudget } from './retry-budget.ts';
-import { RetryQueue } from './retry-queue.ts';
 
 interface IngressParts extends Parts {
   readonly bus: Bus;
@@ -30,7 +28,10 @@ interface IngressParts extends Parts {
 }
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
-export async function start(options: Settings, { log, metrics, bus, mirrorBus = bus }: IngressParts): Promise<Running> {
+export async function start(
+  options: Settings,
+  { log, metrics, shutdown, bus, mirrorBus = bus }: IngressParts,
+): Promise<Running> {
   const table = routeTable(
     options,
     (path) => readFileSync(path, 'utf8'),
@@ -69,7 +70,7 @@ export async function start(options: Settings, { log, metrics, bus, mirrorBus = 
     upstream,
     table,
     instances: () => fleet.instances(),
-    onAnswered: (id) => observer.listedModels(id),
+    exposeRouteHeaders: options.exposeRouteHeaders,
   });
   const mirror = parts.use(await Mirror.start(options, { ingress, bus: mirrorBus, log, metrics }));
   const percent = options.retryBudgetPercent;
@@ -81,12 +82,15 @@ export async function start(options: Settings, { log, metrics, bus, mirrorBus = 
           now: () => performance.now(),
           onExhausted: () => observer.budgetExhausted(),
         });
+  const gate = new Gate(options.maxConcurrentRequests);
   const gateway: Gateway = {
+    gate,
     table,
     decider,
     load,
     upstream,
     bodies,
+    models,
     observer,
     mirror,
     pd,
@@ -110,20 +114,26 @@ export async function start(options: Settings, { log, metrics, bus, mirrorBus = 
     exposeRouteHeaders: options.exposeRouteHeaders,
   };
 
-  const refused = (what: Refused) => observer.refused(what);
-  const gate = new Gate(options.maxConcurrentRequests, refused);
-  const app = httpSurface(options, {
-    serve: (request, response, path) =>
-      gate.pass(response, () => serve(new Exchange(request, response, path), gateway)),
-    models: (request, response) => gate.pass(response, () => models.answer(request, response)),
-    refused,
-  });
-  parts.defer(() => app.close());
-  await app.listen({ host: options.host, port: options.port });
-  // Last in, first out: connections are cut before what their requests use goes away.
-  parts.defer(() => app.server.closeAllConnections());
+  const server = parts.use(
+    await ClientServer.listen({
+      settings: options,
+      log,
+      isTight: () => bodies.isTight,
+      onRefused: (limit) => observer.connectionRefused(limit),
+      onRequest(connection, head, problem) {
+        const exchange = new Exchange({ head, problem }, { connection, budget: bodies });
+        // Every way out of a request ends in an answer or a closed connection; what is left is a defect of the gateway.
+        serve(exchange, gateway).catch((error: unknown) => {
+          observer.defect(error, exchange.id);
+          connection.destroy();
+        });
+      },
+      onDefect: (error) => observer.defect(error, ''),
+    }),
+  );
+  shutdown.addEventListener('abort', () => server.announceClose(), { once: true });
 
-  declareGauges(metrics, { gate, decider, bodies });
+  declareGauges(metrics, { gate, decider, bodies, server });
   if (pd !== null) {
     metrics.gauge({
       name: 'complete_pair',
@@ -133,24 +143,20 @@ export async function start(options: Settings, { log, metrics, bus, mirrorBus = 
   }
   const kept = parts.move();
   return {
-    addresses: { http: addressOf(app.server), internal: mirror.address },
+    addresses: { http: server.address, internal: mirror.address },
     ready: () => !gate.closed && (canServe() || table.endpoints.some((endpoint) => !endpoint.local)),
     async drain(signal) {
-      await gate.drain(app.server, signal);
+      gate.closed = true;
+      await server.drain(signal);
       await mirror.drain(signal);
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
 }
 
-function addressOf(server: Server): string {
-  const { address, port, family } = server.address() as AddressInfo;
-  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
-}
-
 function declareGauges(
   metrics: Metrics,
-  { gate, decider, bodies }: { gate: Gate; decider: Decider; bodies: BodyBudget },
+  { gate, decider, bodies, server }: { gate: Gate; decider: Decider; bodies: BodyBudget; server: ClientServer },
 ): void {
   metrics.gauge({
     name: 'requests_in_flight',
@@ -164,7 +170,17 @@ function declareGauges(
   });
   metrics.gauge({
     name: 'held_body_bytes',
-    help: 'Bytes of request bodies held',
+    help: 'Bytes held for requests: bodies, changed copies of them, and answers that are kept back',
     collect: () => bodies.heldBytes,
+  });
+  metrics.gauge({
+    name: 'client_connections',
+    help: 'Open connections of clients',
+    collect: () => server.size,
+  });
+  metrics.gauge({
+    name: 'tls_files_valid',
+    help: '0 while the TLS files cannot be used and the last good ones stay in effect',
+    collect: () => Number(server.tlsValid),
   });
 }

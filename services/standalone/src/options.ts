@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { staticEndpointMistakes } from '@llm-gateway/discovery/options';
-import { ingressOptions } from '@llm-gateway/ingress/options';
+import { clientMistakes, clientOptions, ingressOptions } from '@llm-gateway/ingress/options';
 import { mirrorSenderOptions } from '@llm-gateway/mirror-sender/options';
 import { discoveryOptions, storeMistakes } from '@llm-gateway/registry';
 import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
@@ -22,6 +22,7 @@ export const options = defineService({
   name: 'standalone',
   description: 'The whole gateway in one process, without NATS: for development and small installations',
   groups: [
+    clientOptions,
     ingressOptions,
     aloneDiscoveryOptions,
     routeOptions,
@@ -33,6 +34,7 @@ export const options = defineService({
     internalOptions,
   ],
   check: (values) => [
+    ...clientMistakes(values),
     ...routeMistakes(values, (path) => readFileSync(path, 'utf8')),
     ...(usesSimulators(values) ? [] : staticEndpointMistakes(values)),
     ...storeMistakes(values),

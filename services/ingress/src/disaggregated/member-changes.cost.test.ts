@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { readContent } from '../body.ts';
 import { scanMembers } from '../json-members.ts';
-import { readFields } from '../request-body.ts';
 import { changeMembers, type JsonObject } from './member-changes.ts';
 import { prefillForm } from './prefill-form.ts';
 
@@ -72,7 +72,7 @@ describe('of parsing and writing a body of 200 KB', () => {
   it('changing them costs less than a third once they are found', () => {
     const bytes = encoded({ prompt: dialogue.repeat(2100) });
     // Known before there is a decision: finding the model of a body this large takes reading its outline.
-    const { members } = readFields(bytes);
+    const { members } = readContent(bytes);
     assert.ok(members);
     const share = shareOf(
       () => rewritten(bytes),

@@ -1,14 +1,14 @@
-import { type FlatHeaders, HeaderLines } from '@llm-gateway/http1';
+import { HeaderLines, withHeader } from '@llm-gateway/http1';
 import { type Ask, type Decision, GatewayError, type InstanceAddress } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import { isConnectFailure, type UpstreamRequest } from '@llm-gateway/upstream';
-import { attempt, outcomeOf, withOwnHeaders } from '../attempt.ts';
+import { attempt, outcomeOf, withOwnHeaders } from '../calls/attempt.ts';
+import { InstanceLeg, type InternalContext, judge, judgeStatus } from '../calls/instance-leg.ts';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
-import { InstanceLeg, type InternalContext, judge, judgeStatus } from '../instance-leg.ts';
 import { scanMembers } from '../json-members.ts';
 import { engineRequestId } from './engine-request-id.ts';
-import { changeMembers, type JsonObject } from './member-changes.ts';
+import { type Changes, changeMembers, type JsonObject } from './member-changes.ts';
 import { callPrefill } from './prefill-call.ts';
 import type { PdProtocol, Prefilled } from './protocol.ts';
 
@@ -20,7 +20,7 @@ interface PairAttempt {
   readonly protocol: PdProtocol;
   readonly body: JsonObject;
   /** For both engines. */
-  readonly headers: FlatHeaders;
+  readonly headers: HeaderLines;
   readonly context: InternalContext;
 }
 
@@ -30,11 +30,19 @@ interface PairAttempt {
  */
 export async function callPair(pair: Pair, protocol: PdProtocol, context: InternalContext): Promise<Outcome | null> {
   const { exchange } = context;
-  const members = exchange.members ?? scanMembers(exchange.body);
+  const { content } = exchange;
+  const members = content.members ?? scanMembers(content.body);
   if (members === null) throw new GatewayError('invalid_body', 'the body is not a valid JSON object');
-  exchange.attempts++;
-  const headers = exchange.forwardHeaders(engineRequestId(exchange.id, exchange.attempts));
-  const call: PairAttempt = { pair, protocol, body: { bytes: exchange.body, members }, headers, context };
+  exchange.attempted();
+  const headers = exchange.request.forwardHeaders(engineRequestId(exchange.id, exchange.attempts));
+  // Read through the content, which lets go of the bytes once the answer is committed.
+  const body: JsonObject = {
+    get bytes() {
+      return content.body;
+    },
+    members,
+  };
+  const call: PairAttempt = { pair, protocol, body, headers, context };
   // A decode instance that is chosen already is spoken for: during the prefill, other requests must not be sent to it as if it were idle.
   using reserved = pair.decode && new InstanceLeg(pair.decode, context);
 
@@ -66,13 +74,14 @@ async function prefill(
 ): Promise<Prefilled | { readonly outcome: Outcome | null }> {
   const { exchange, gateway } = context;
   using leg = new InstanceLeg(pair.prefill, context);
-  exchange.phase = 'prefilling';
-  exchange.endpoint = leg.id;
-  exchange.prefill = leg.id;
+  exchange.entered('prefilling');
+  exchange.routed('internal', leg.id);
+  exchange.prefilledBy(leg.id);
   const startedAtMs = performance.now();
-  const request = requestTo(leg, { exchange, headers: plain(headers), body: changeMembers(body, change(body)) });
   const { take } = protocol;
-  const end = await callPrefill(request, take !== undefined, context);
+  const request = requestTo(leg, { exchange, headers: plain(headers), body: changed(body, change(body), exchange) });
+  const end = await callPrefill(request, { target: leg.id, wanted: take !== undefined }, context);
+  exchange.memory.free(request.body?.length ?? 0);
   leg.outcome = end.kind === 'done' ? 'succeeded' : judge(end);
   gateway.observer.prefill(end.kind === 'done' ? 'succeeded' : 'failed', performance.now() - startedAtMs);
   if (end.kind === 'done') {
@@ -84,7 +93,8 @@ async function prefill(
   if (end.kind === 'refused' && !countsAsFailed(end.answer.status, false)) {
     // The client's own mistake: another engine would say the same.
     const own = exchange.ownHeaders(gateway.exposeRouteHeaders);
-    exchange.client.answer(end.answer.status, withOwnHeaders(own, end.answer.headers.list), end.answer.body);
+    const headers = HeaderLines.of(withOwnHeaders(own, end.answer.headers.list));
+    exchange.client.answer(end.answer.status, headers, end.answer.body);
     return { outcome: null };
   }
   return { outcome: outcomeOf(end, [leg.id]) };
@@ -94,22 +104,18 @@ async function prefill(
 async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): Promise<Outcome | null> {
   const { exchange } = call.context;
   using prefillLeg = new InstanceLeg(call.pair.prefill, call.context);
-  exchange.prefill = prefillLeg.id;
+  exchange.prefilledBy(prefillLeg.id);
   // With the first token the prefill is over, and went well. A client's own mistake may be found before there is a prefill.
-  exchange.client.onCommit = () => {
+  exchange.whenCommitted(() => {
     if (exchange.client.status < 300) prefillLeg.outcome = 'succeeded';
     prefillLeg[Symbol.dispose]();
-  };
-  try {
-    const outcome = await decode({ instance: call.pair.prefill, taken: null }, reserved, call);
-    if (outcome !== null && mayComeOfPrefill(outcome)) {
-      prefillLeg.outcome = outcome.kind === 'refused' ? judgeStatus(outcome.answer.status) : 'failed';
-      exchange.avoided.push(prefillLeg.id);
-    }
-    return outcome;
-  } finally {
-    exchange.client.onCommit = undefined;
+  });
+  const outcome = await decode({ instance: call.pair.prefill, taken: null }, reserved, call);
+  if (outcome !== null && mayComeOfPrefill(outcome)) {
+    prefillLeg.outcome = outcome.kind === 'refused' ? judgeStatus(outcome.answer.status) : 'failed';
+    exchange.avoid(prefillLeg.id);
   }
+  return outcome;
 }
 
 /** The decode leg; its answer is relayed as it comes. */
@@ -121,7 +127,7 @@ async function decode(
   const { exchange, gateway } = context;
   let leg = reserved;
   if (leg === null) {
-    exchange.phase = 'deciding';
+    exchange.entered('deciding');
     const instance = await chooseDecode(pair, context);
     if (instance === null) return { kind: 'no-instance' };
     leg = new InstanceLeg(instance, context);
@@ -129,9 +135,17 @@ async function decode(
   using held = leg;
   // Left between the two legs: no engine is to hear of the decode.
   if (exchange.signal.aborted) return null;
-  exchange.endpoint = held.id;
-  const request = requestTo(held, { exchange, headers, body: changeMembers(body, protocol.decode(prefilled)) });
-  const end = await attempt(request, { exchange, gateway, ourKey: false, counted: true, leg: held });
+  exchange.routed('internal', held.id);
+  const request = requestTo(held, { exchange, headers, body: changed(body, protocol.decode(prefilled), exchange) });
+  const end = await attempt(request, {
+    exchange,
+    gateway,
+    kind: 'internal',
+    target: held.id,
+    ourKey: false,
+    counted: true,
+    leg: held,
+  });
   held.outcome = judge(end);
   return outcomeOf(end, [held.id]);
 }
@@ -151,24 +165,31 @@ function mayComeOfPrefill(outcome: Outcome): outcome is Extract<Outcome, { kind:
   }
 }
 
+/** The body with some fields changed: a copy, which comes out of the budget before it is made. */
+function changed(body: JsonObject, changes: Changes, { memory }: Exchange): Buffer {
+  const most = body.bytes.length + sizeOf(changes);
+  if (!memory.hold(most)) {
+    throw new GatewayError('overloaded', 'the gateway holds too many request bodies at the moment');
+  }
+  const copy = changeMembers(body, changes);
+  memory.free(most - copy.length);
+  return copy;
+}
+
+/** What the changes add at most: names, values, and the quotes, colon and comma of each. */
+function sizeOf(changes: Changes): number {
+  return Object.entries(changes).reduce((size, [name, value]) => size + 6 * name.length + (value?.length ?? 0) + 4, 0);
+}
+
 function requestTo(
   { origin }: InstanceLeg,
-  { exchange, headers, body }: { exchange: Exchange; headers: FlatHeaders; body: Buffer },
+  { exchange, headers, body }: { exchange: Exchange; headers: HeaderLines; body: Buffer },
 ): UpstreamRequest {
-  return {
-    origin,
-    path: exchange.target,
-    method: exchange.request.method ?? 'POST',
-    headers: HeaderLines.of(headers),
-    body,
-  };
+  const { target, method } = exchange.request;
+  return { origin, path: target, method, headers, body };
 }
 
 /** The prefill's answer is read here, not by the client: it must not come compressed. */
-function plain(headers: FlatHeaders): FlatHeaders {
-  const kept: FlatHeaders = ['accept-encoding', 'identity'];
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    if (headers[i]?.toLowerCase() !== 'accept-encoding') kept.push(headers[i] as string, headers[i + 1] as string);
-  }
-  return kept;
+function plain(headers: HeaderLines): HeaderLines {
+  return HeaderLines.of(withHeader(headers.list, 'accept-encoding', 'identity'));
 }

@@ -2,6 +2,7 @@ import { HeaderLines } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import {
+  type CancelSignal,
   KeptAnswer,
   type RelayEnd,
   type RelayTarget,
@@ -9,8 +10,8 @@ import {
   relay,
   type UpstreamRequest,
 } from '@llm-gateway/upstream';
-import type { Exchange } from '../exchange.ts';
-import type { InternalContext } from '../instance-leg.ts';
+import type { InternalContext } from '../calls/instance-leg.ts';
+import { type AttemptRecord, attemptOutcome, type Exchange } from '../exchange.ts';
 
 /**
  * How a prefill's call ended. `done`: the prompt is computed; `body` is null when nothing was wanted of it, or when it was too large to be kept.
@@ -26,15 +27,19 @@ const maxKeptBytes = 16 * 1024 * 1024;
 /**
  * Calls a prefill instance and reads its answer to the end, which is when the decode may begin; of a body that is not kept, too.
  * Throws `GatewayError` `client_closed` when the client leaves.
- * @param wanted whether a body of the answer is wanted
+ * @param options.wanted whether a body of the answer is wanted
  */
 export async function callPrefill(
   request: UpstreamRequest,
-  wanted: boolean,
+  { target, wanted }: { target: string; wanted: boolean },
   { exchange, gateway }: InternalContext,
 ): Promise<PrefillEnd> {
   const reading = new PrefillReading(wanted, exchange);
+  const startedAtMs = performance.now();
   const end = await relay(gateway.upstream, { ...request, once: exchange.repeated }, reading);
+  const record: AttemptRecord = { target, ...attemptOutcome(end), ms: performance.now() - startedAtMs };
+  exchange.attemptEnded(record);
+  gateway.observer.attemptEnded('internal', record);
   switch (end.kind) {
     case 'relayed':
       return reading.whole();
@@ -64,7 +69,7 @@ class PrefillReading implements RelayTarget {
     this.#exchange = exchange;
   }
 
-  get signal(): AbortSignal {
+  get signal(): CancelSignal {
     return this.#exchange.signal;
   }
 
@@ -77,9 +82,15 @@ class PrefillReading implements RelayTarget {
 
   write(chunk: Buffer): boolean {
     this.#bytes += chunk.length;
-    if (this.#bytes > maxKeptBytes) this.#chunks = null;
-    else this.#chunks?.push(chunk);
+    if (this.#bytes > maxKeptBytes || !this.keep(chunk.length)) this.#chunks = null;
+    // The chunk is only lent.
+    else this.#chunks?.push(Buffer.from(chunk));
     return true;
+  }
+
+  /** Kept answers come out of the budget of bodies. */
+  keep(bytes: number): boolean {
+    return this.#exchange.memory.hold(bytes);
   }
 
   end(): void {}
@@ -101,7 +112,7 @@ class PrefillReading implements RelayTarget {
   }
 
   onRepeat(): void {
-    this.#exchange.repeated = true;
+    this.#exchange.wroteTwice();
   }
 }
 

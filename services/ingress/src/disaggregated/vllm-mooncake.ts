@@ -1,3 +1,4 @@
+import { parseShallow } from '../json-members.ts';
 import { lastValue, readObject } from './member-changes.ts';
 import { prefillForm } from './prefill-form.ts';
 import type { PdProtocol } from './protocol.ts';
@@ -22,6 +23,10 @@ export const vllmMooncake: PdProtocol = {
   decode: ({ taken }) => ({ kv_transfer_params: taken }),
 };
 
+/** The ids of the blocks of a million tokens take about half of it. */
+const maxParamsBytes = 1024 * 1024;
+const maxParamsDepth = 16;
+
 /** The bytes as they came: block and engine ids may be integers that a JavaScript number cannot hold. */
 function paramsOf(answer: Buffer): Buffer | null {
   const object = readObject(answer);
@@ -31,10 +36,7 @@ function paramsOf(answer: Buffer): Buffer | null {
 
 /** Read whole, because the decode engine would answer broken JSON with an error that looks like the client's. */
 function holdsSomething(json: Buffer): boolean {
-  try {
-    const value: unknown = JSON.parse(json.toString());
-    return typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length > 0;
-  } catch {
-    return false;
-  }
+  if (json.length > maxParamsBytes) return false;
+  const value = parseShallow(json, maxParamsDepth);
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length > 0;
 }

@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { type Bus, connectNats, inProcessBus } from '@llm-gateway/bus';
+import { HeaderLines } from '@llm-gateway/http1';
 import {
   type CopyOutcome,
   type MirrorCopy,
@@ -15,7 +14,9 @@ import {
 } from '@llm-gateway/protocol';
 import { Metrics } from '@llm-gateway/runtime';
 import { parseMetrics, startNats, temporaryFolder, until } from '@llm-gateway/testing';
-import { Exchange } from '../exchange.ts';
+import { RequestContent } from '../body.ts';
+import type { Exchange } from '../exchange.ts';
+import { ClientScene } from '../http/scene.ts';
 import { Mirror } from './mirror.ts';
 
 interface Job {
@@ -41,23 +42,23 @@ class Scene implements AsyncDisposable {
   readonly dropsLogged: object[] = [];
   readonly bus: Bus;
   readonly #metrics = new Metrics();
-  readonly #server: Server;
+  #clients: ClientScene | undefined;
   #mirror: Mirror | undefined;
 
   private constructor(bus: Bus) {
     this.bus = bus;
     this.bus.consume(mirrorSend, (copy, body) => void this.jobs.push({ copy, body: Buffer.from(body) }));
     this.bus.subscribe(mirrorPrimary, (primary) => void this.primaries.push(primary));
-    this.#server = createServer(async (request, response) => {
-      const exchange = new Exchange(request, response, (request.url ?? '').split('?', 1)[0] ?? '');
-      this.exchanges.push(exchange);
-      const chunks: Buffer[] = [];
-      for await (const chunk of request) chunks.push(chunk);
-      exchange.body = Buffer.concat(chunks);
-      if (this.mirror.on) this.mirror.sample(exchange);
-      exchange.client.answer(200, ['content-type', 'application/json'], exchange.body);
-      if (exchange.compared !== undefined) this.mirror.primaryEnded(exchange.compared, exchange);
-    });
+  }
+
+  /** Answers a request with its own body. */
+  async #serve(exchange: Exchange): Promise<void> {
+    this.exchanges.push(exchange);
+    const body = await exchange.connection.readBody({ maxBytes: 1e8, holding: exchange.memory });
+    exchange.received(new RequestContent(body, { model: null, stream: false, members: null }));
+    if (this.mirror.on) this.mirror.sample(exchange);
+    exchange.client.answer(200, HeaderLines.of(['content-type', 'application/json']), body);
+    if (exchange.compared !== undefined) this.mirror.primaryEnded(exchange.compared, exchange);
   }
 
   static async start(options: SceneOptions = {}): Promise<Scene> {
@@ -85,7 +86,7 @@ class Scene implements AsyncDisposable {
       },
       { ingress: 'ingress-1', bus: scene.bus, metrics: scene.#metrics, log },
     );
-    await new Promise<void>((resolve) => scene.#server.listen(0, '127.0.0.1', resolve));
+    scene.#clients = await ClientScene.start((exchange) => scene.#serve(exchange));
     return scene;
   }
 
@@ -96,8 +97,8 @@ class Scene implements AsyncDisposable {
 
   async post(body: string, options: { path?: string; headers?: Record<string, string> } = {}): Promise<void> {
     const { path = '/v1/chat/completions', headers = {} } = options;
-    const { port } = this.#server.address() as AddressInfo;
-    const answer = await fetch(`http://127.0.0.1:${port}${path}`, { method: 'POST', body, headers });
+    assert.ok(this.#clients);
+    const answer = await fetch(`http://127.0.0.1:${this.#clients.port}${path}`, { method: 'POST', body, headers });
     assert.equal(await answer.text(), body);
   }
 
@@ -118,8 +119,7 @@ class Scene implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#server.close();
-    this.#server.closeAllConnections();
+    await this.#clients?.[Symbol.asyncDispose]();
     await this.#mirror?.[Symbol.asyncDispose]();
     await this.bus[Symbol.asyncDispose]();
   }
@@ -241,15 +241,16 @@ describe('the mirror', () => {
     assert.equal(await scene.value('copies_open'), 0);
   });
 
-  it('drops what the bus does not take', async () => {
+  it('has what the bus does not take fetched, whatever may go inline', async () => {
     await using nats = await startNats();
     const bus = connectNats({ natsServers: nats.url }, { name: 'ingress' });
-    await using scene = await Scene.start({ bus, inlineMaxBytes: 2_000_000 });
+    await using scene = await Scene.start({ bus, inlineMaxBytes: 2_000_000, poolMaxBytes: 2_000_000 });
     await until(() => bus.connected);
     // More than NATS takes in one message.
-    await scene.post(JSON.stringify({ text: 'x'.repeat(1_100_000) }));
-    assert.deepEqual(await scene.copies(), ['1 dropped bus_refused']);
-    assert.equal(await scene.value('copies_open'), 0);
+    const body = JSON.stringify({ text: 'x'.repeat(1_100_000) });
+    await scene.post(body);
+    await until(() => scene.jobs.length === 1);
+    assert.equal(scene.jobs[0]?.copy.claim?.bytes, body.length);
   });
 
   it('follows so many copies, and drops more', async () => {

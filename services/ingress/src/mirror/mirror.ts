@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Announcer, announce, type Bus } from '@llm-gateway/bus';
-import { type FlatHeaders, originOf } from '@llm-gateway/http1';
+import { originOf } from '@llm-gateway/http1';
 import {
   claimUrlOf,
   errorCodes,
@@ -127,7 +127,7 @@ export class Mirror implements AsyncDisposable {
   /** Publishes a copy of a request with a valid body if it is drawn, while `on`. Never throws. */
   sample(exchange: Exchange): void {
     const config = this.#config;
-    if (!exchange.isCompletion || Math.random() * 100 >= config.Ratio) return;
+    if (!exchange.request.isCompletion || Math.random() * 100 >= config.Ratio) return;
     this.#books.sampled();
     const copy = ++this.#copies;
     const sinceMs = performance.now();
@@ -151,7 +151,8 @@ export class Mirror implements AsyncDisposable {
 
   #publish(copy: number, exchange: Exchange): DropReason | undefined {
     const { bus, ingress } = this.#parts;
-    const { body } = exchange;
+    const { body } = exchange.content;
+    const { request } = exchange;
     const config = this.#config;
     if (!bus.connected) return 'bus_disconnected';
     if (!this.#books.open(copy, copyOrigin(exchange, config))) return 'too_many_open';
@@ -159,9 +160,9 @@ export class Mirror implements AsyncDisposable {
       requestId: exchange.id,
       ingress,
       copy,
-      method: exchange.request.method ?? 'POST',
-      url: joinUrl(config.Target, exchange.target),
-      headers: copyHeaders(exchange.forwardHeaders(), config.Authorization),
+      method: request.method,
+      url: joinUrl(config.Target, request.target),
+      headers: copyHeaders(request.forwardHeaders().list, config.Authorization),
       timeoutMs: config.Timeout,
       log: config.EnableLog,
       compare: config.Compare,
@@ -215,7 +216,7 @@ function copyOrigin(exchange: Exchange, config: MirrorConfig): CopyOrigin {
 }
 
 /** The client's headers in pairs; with `authorization` set, that and no other. */
-function copyHeaders(headers: FlatHeaders, authorization: string): [string, string][] {
+function copyHeaders(headers: readonly string[], authorization: string): [string, string][] {
   const pairs: [string, string][] = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const name = headers[i] as string;

@@ -1,6 +1,7 @@
 import { type Bus, batched } from '@llm-gateway/bus';
 import { type Ask, type Decision, GatewayError, routeDecide } from '@llm-gateway/protocol';
 import type { Fleet, RouteTable } from '@llm-gateway/routing';
+import type { Leaving } from '../http/leaving.ts';
 import { isFollowed } from './followed-decision.ts';
 import type { Load } from './load.ts';
 
@@ -76,10 +77,10 @@ export class Decider implements Disposable {
   }
 
   /** Throws `client_closed` when `signal` aborts before there is a decision, and nothing else. */
-  async decide(ask: Ask, signal: AbortSignal): Promise<Decision> {
+  async decide(ask: Ask, signal: Leaving): Promise<Decision> {
     if (this.#broken || !this.#parts.bus.connected) return this.#decideHere(ask, 'unreachable');
     try {
-      const decision = await this.#ask(ask, signal);
+      const decision = await this.#ask(ask, signal.abortSignal);
       if (decision.route === 'failed') return this.#decideHere(ask, 'failed');
       return isFollowed(decision, this.#parts) ? decision : this.#decideHere(ask, 'not_followed');
     } catch (error) {

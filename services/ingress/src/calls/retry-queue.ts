@@ -1,20 +1,14 @@
 import type { Bus } from '@llm-gateway/bus';
 import { HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
-import {
-  decodeJobProgress,
-  decodeJobResult,
-  encodeJobRequest,
-  GatewayError,
-  retryOffer,
-  withoutJobHeaders,
-} from '@llm-gateway/protocol';
-import { failureOf, isFailureCause, type ResponseHead, type Upstream } from '@llm-gateway/upstream';
-import { type AttemptEnd, attempt, type JobWatch } from './attempt.ts';
-import type { Exchange } from './exchange.ts';
-import type { Outcome, QueueProgress, Step, StoredAnswer } from './failover.ts';
+import { encodeJobRequest, GatewayError, retryOffer } from '@llm-gateway/protocol';
+import type { Upstream } from '@llm-gateway/upstream';
+import type { Exchange } from '../exchange.ts';
+import type { Outcome, QueueProgress, Step } from '../failover.ts';
+import type { Observer, OfferResult, QueueJobResult } from '../observer.ts';
+import type { RetryBudget } from '../retry-budget.ts';
+import { type AttemptEnd, attempt } from './attempt.ts';
 import type { KnownWorkers } from './known-workers.ts';
-import type { Observer, OfferResult, QueueJobResult } from './observer.ts';
-import type { RetryBudget } from './retry-budget.ts';
+import { graceMs, RetryJob, watchMs } from './retry-job.ts';
 
 type QueueStep = Extract<Step, { do: 'queue' }>;
 
@@ -34,14 +28,6 @@ export interface RetryQueueParts {
 /** A worker leaves the group before it refuses, so that so many offers reach as many workers; see `retryOffer`. */
 const maxOffers = 16;
 const offerTimeoutMs = 1000;
-/** A worker that is alive ends a job in time; this much later it is taken for lost. */
-const graceMs = 5000;
-/** How often all jobs are looked at. */
-const watchMs = 1000;
-/** A worker is taken for lost when it did not tell so often what it was to tell again. */
-const missedRepeats = 3;
-/** A worker tells something as soon as it has the request, which may be large. */
-const firstWordMs = 10_000;
 
 /** The place that a worker holds for a job. */
 interface Place {
@@ -56,7 +42,7 @@ interface Place {
 export class RetryQueue implements Disposable {
   readonly #parts: RetryQueueParts;
   /** In the hands of workers. */
-  readonly #jobs = new Set<Job>();
+  readonly #jobs = new Set<RetryJob>();
   /** Runs while workers have jobs. */
   #watch: NodeJS.Timeout | undefined;
 
@@ -78,12 +64,12 @@ export class RetryQueue implements Disposable {
 
   /** One step of the failover machine. Null when nothing is left to do. Throws `client_closed` when the client leaves while the job is offered. */
   async call(step: QueueStep, exchange: Exchange): Promise<Outcome | null> {
-    exchange.phase = 'queued';
+    exchange.entered('queued');
     const known = step.progress ?? {
       calls: 0,
       retryAfterMs: retryAfterMs(step.answer.headers, Date.now()),
     };
-    const job = new Job(known, exchange, { deadlineMs: this.#deadlineMs(exchange), budget: this.#parts.budget });
+    const job = new RetryJob(known, exchange, { deadlineMs: this.#deadlineMs(exchange), budget: this.#parts.budget });
     try {
       const place = await this.#offer(step.endpoint, known, exchange);
       if (place === null) {
@@ -121,11 +107,14 @@ export class RetryQueue implements Disposable {
         calls: known.calls,
         // The retry budget has paid for one.
         maxCalls: budget === null ? null : known.calls + 1,
-        bodyBytes: exchange.body.length,
+        bodyBytes: exchange.content.body.length,
       };
       try {
-        const reply = await bus.request(retryOffer, query, { timeoutMs: offerTimeoutMs, signal: exchange.signal });
-        const isKnown = !reply.accepted || (await workers.holds(reply, exchange.signal));
+        const reply = await bus.request(retryOffer, query, {
+          timeoutMs: offerTimeoutMs,
+          signal: exchange.signal.abortSignal,
+        });
+        const isKnown = !reply.accepted || (await workers.holds(reply, exchange.signal.abortSignal));
         observer.offer(!reply.accepted ? reply.reason : isKnown ? 'accepted' : 'unknown_worker');
         if (!isKnown) timeouts++;
         else if (reply.accepted) return reply;
@@ -141,127 +130,29 @@ export class RetryQueue implements Disposable {
     return null;
   }
 
-  #handOver(place: Place, job: Job, exchange: Exchange): Promise<AttemptEnd> {
+  #handOver(place: Place, job: RetryJob, exchange: Exchange): Promise<AttemptEnd> {
     const { origin, path } = splitUrl(place.url);
-    const method = exchange.request.method ?? 'POST';
+    const { method, target } = exchange.request;
     return attempt(
       {
         origin,
         path,
         method: 'POST',
         headers: HeaderLines.of(
-          encodeJobRequest(exchange.fallbackHeaders(), { token: place.token, method, target: exchange.target }),
+          encodeJobRequest(exchange.request.fallbackHeaders(), { token: place.token, method, target }),
         ),
-        body: exchange.body,
+        body: exchange.content.body,
         // The worker holds its head back until there is a first byte, just as the ingress does.
         // Each word of the worker begins this anew, so the job itself is watched besides.
         headersTimeoutMs: this.#deadlineMs(exchange) + graceMs,
         once: true,
       },
-      { exchange, gateway: this.#parts, ourKey: false, job },
+      { exchange, gateway: this.#parts, kind: 'worker', target: exchange.endpoint, ourKey: false, job },
     );
   }
 
   #deadlineMs(exchange: Exchange): number {
     return Math.round(exchange.startedAtMs + this.#parts.requestDeadlineMs - performance.now());
-  }
-}
-
-/** One job in the hands of one worker: what the worker tells of it, and what that means. */
-class Job implements JobWatch {
-  readonly #exchange: Exchange;
-  readonly #lost = new AbortController();
-  readonly #lostAtMs: number;
-  readonly signal: AbortSignal;
-  #progress: QueueProgress;
-  #toldAtMs = performance.now();
-  /** The longest silence that the worker allows itself; null: it says nothing twice. */
-  #silenceMs: number | null = firstWordMs;
-  /** Looks in a row that found nothing new. Not time: after a standstill of this process, what came meanwhile is yet to be read. */
-  #silentLooks = 0;
-  #answering = false;
-  readonly #budget: RetryBudget | null;
-  called = false;
-
-  constructor(
-    known: QueueProgress,
-    exchange: Exchange,
-    { deadlineMs, budget }: { deadlineMs: number; budget: RetryBudget | null },
-  ) {
-    this.#budget = budget;
-    this.#progress = known;
-    this.#exchange = exchange;
-    this.#lostAtMs = performance.now() + deadlineMs + graceMs;
-    this.signal = AbortSignal.any([exchange.signal, this.#lost.signal]);
-  }
-
-  /** Gives the worker up when it is silent, or past the deadline. Once its answer is there it is a call as any other. */
-  look(): void {
-    if (this.#answering) return;
-    this.#silentLooks++;
-    const silent = this.#silenceMs !== null && this.#silentLooks * watchMs > this.#silenceMs;
-    if (silent || performance.now() > this.#lostAtMs) this.#lost.abort();
-  }
-
-  onInformation(headers: HeaderLines): void {
-    const told = decodeJobProgress(headers.list);
-    if (told === null) return;
-    this.#exchange.attempts += told.calls - this.#progress.calls;
-    this.#progress = { calls: told.calls, retryAfterMs: told.retryAfterMs };
-    this.#toldAtMs = performance.now();
-    this.#silentLooks = 0;
-    this.#silenceMs = told.repeatMs === undefined ? null : missedRepeats * told.repeatMs;
-    if (this.called || told.phase !== 'calling') return;
-    this.called = true;
-    this.#budget?.made();
-  }
-
-  isForClient({ headers }: ResponseHead): boolean {
-    this.#answering = true;
-    return decodeJobResult(headers.list)?.end === 'answered';
-  }
-
-  outcome(end: AttemptEnd): Outcome | null {
-    switch (end.kind) {
-      case 'relayed':
-      case 'broken':
-        return null;
-      case 'client-left':
-        // Or the worker was given up.
-        return this.#exchange.signal.aborted ? null : { kind: 'queue-lost', progress: this.#left() };
-      case 'failed':
-        return { kind: 'queue-lost', progress: this.#left() };
-      case 'refused':
-        return this.#notAnswered({ ...end.answer, headers: end.answer.headers.list });
-    }
-  }
-
-  #notAnswered(given: StoredAnswer): Outcome {
-    const result = decodeJobResult(given.headers);
-    const answer = { ...given, headers: withoutJobHeaders(given.headers) };
-    switch (result?.end) {
-      case 'limited': {
-        const asked = retryAfterMs(answer.headers, Date.now());
-        return { kind: 'queue-limited', answer, progress: { calls: result.calls, retryAfterMs: asked } };
-      }
-      case 'exhausted':
-      case 'failed': {
-        if (result.failure === null) return { kind: 'refused', answer, instances: [] };
-        if (!isFailureCause(result.failure)) return { kind: 'queue-refused' };
-        const { cause, error } = failureOf(result.failure);
-        return { kind: 'failed', code: error.code, cause, instances: [] };
-      }
-      default:
-        // Handed back, or not a worker's answer at all.
-        return { kind: 'queue-lost', progress: this.#left() };
-    }
-  }
-
-  /** What another worker has to know. */
-  #left(): QueueProgress {
-    const { calls, retryAfterMs } = this.#progress;
-    const sinceMs = performance.now() - this.#toldAtMs;
-    return { calls, retryAfterMs: retryAfterMs === null ? null : Math.max(0, retryAfterMs - sinceMs) };
   }
 }
 

@@ -4,12 +4,13 @@ import { type Bus, connectNats, inProcessBus } from '@llm-gateway/bus';
 import { type Ask, type Decision, GatewayError, type Instance, routeDecide } from '@llm-gateway/protocol';
 import { Fleet, routeTable } from '@llm-gateway/routing';
 import { freePort, until } from '@llm-gateway/testing';
+import { Leaving } from '../http/leaving.ts';
 import { Decider } from './decider.ts';
 import { Load } from './load.ts';
 
 const timeoutMs = 100;
 const ask: Ask = { model: 'test', stage: 'route', excluded: [] };
-const patient = new AbortController().signal;
+const patient = new Leaving();
 const followed: Instance = {
   id: 'engine-1_dp0',
   roles: ['neutral'],
@@ -165,8 +166,8 @@ describe('a decider', () => {
     await using bus = inProcessBus();
     using parts = scene(bus);
     using _router = new Router(bus, parts.generation);
-    const client = new AbortController();
-    const decision = parts.decider.decide(ask, client.signal);
+    const client = new Leaving();
+    const decision = parts.decider.decide(ask, client);
     setImmediate(() => client.abort());
     await assert.rejects(decision, (error) => error instanceof GatewayError && error.code === 'client_closed');
   });

@@ -1,8 +1,7 @@
-import { HeaderLines } from '@llm-gateway/http1';
 import type { Decision, InstanceAddress } from '@llm-gateway/protocol';
+import { callPair, chooseDecode } from '../disaggregated/pair-call.ts';
+import type { Outcome } from '../failover.ts';
 import { attempt, outcomeOf } from './attempt.ts';
-import { callPair, chooseDecode } from './disaggregated/pair-call.ts';
-import type { Outcome } from './failover.ts';
 import { InstanceLeg, type InternalContext, judge } from './instance-leg.ts';
 
 /** One internal attempt, on the instances that `decision` chose. Null when nothing is left to do. */
@@ -10,11 +9,9 @@ export async function callInstances(decision: Decision, context: InternalContext
   const { exchange, gateway } = context;
   switch (decision.route) {
     case 'internal':
-      exchange.route = 'internal';
       return await callInstance(decision.instance, context);
     case 'pair': {
-      exchange.route = 'internal';
-      if (gateway.pd !== null && exchange.isCompletion) return await callPair(decision, gateway.pd, context);
+      if (gateway.pd !== null && exchange.request.isCompletion) return await callPair(decision, gateway.pd, context);
       // The decode engine is the one that generates, and does a prefill of its own when it is told of none.
       const instance = decision.decode ?? (await chooseDecode(decision, context));
       return instance === null ? { kind: 'no-instance' } : await callInstance(instance, context);
@@ -29,17 +26,17 @@ export async function callInstances(decision: Decision, context: InternalContext
 /** Neutral forwarding: the client's request as it is. */
 async function callInstance(instance: InstanceAddress, context: InternalContext): Promise<Outcome | null> {
   const { exchange, gateway } = context;
-  exchange.endpoint = instance.id;
+  exchange.routed('internal', instance.id);
   using leg = new InstanceLeg(instance, context);
   const end = await attempt(
     {
       origin: leg.origin,
-      path: exchange.target,
-      method: exchange.request.method ?? 'POST',
-      headers: HeaderLines.of(exchange.forwardHeaders()),
-      body: exchange.body,
+      path: exchange.request.target,
+      method: exchange.request.method,
+      headers: exchange.request.forwardHeaders(),
+      body: exchange.content.body,
     },
-    { exchange, gateway, ourKey: false, leg },
+    { exchange, gateway, kind: 'internal', target: leg.id, ourKey: false, leg },
   );
   leg.outcome = judge(end);
   return outcomeOf(end, [leg.id]);

@@ -1,4 +1,4 @@
-import type { FlatHeaders, HeaderLines } from '@llm-gateway/http1';
+import { HeaderLines, withoutHeaders } from '@llm-gateway/http1';
 import { withoutJobHeaders } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import {
@@ -10,11 +10,12 @@ import {
   type UpstreamFailure,
   type UpstreamRequest,
 } from '@llm-gateway/upstream';
-import { ownResponseHeaders } from './client-response.ts';
-import type { Exchange } from './exchange.ts';
-import type { Outcome } from './failover.ts';
+import { attemptOutcome, type Exchange } from '../exchange.ts';
+import type { Outcome } from '../failover.ts';
+import type { Gateway } from '../gateway.ts';
+import { ownResponseHeaders } from '../http/client-response.ts';
+import type { TargetKind } from '../observer.ts';
 import type { InstanceLeg } from './instance-leg.ts';
-import type { Gateway } from './request.ts';
 
 /** How one call to one upstream ended. */
 export type AttemptEnd = RelayEnd;
@@ -22,6 +23,9 @@ export type AttemptEnd = RelayEnd;
 export interface AttemptContext {
   readonly exchange: Exchange;
   readonly gateway: Pick<Gateway, 'upstream' | 'observer' | 'exposeRouteHeaders'>;
+  readonly kind: TargetKind;
+  /** The instance or the endpoint's host, for the log and metrics. */
+  readonly target: string;
   /** See `countsAsFailed`. */
   readonly ourKey: boolean;
   /** This call belongs to an attempt that is counted already. */
@@ -32,23 +36,31 @@ export interface AttemptContext {
   readonly job?: JobWatch;
 }
 
-/** Reads what a retry worker tells of the job it holds. */
+/** Reads what a retry worker reports of the job it holds. */
 export interface JobWatch {
   /** Aborts when the client leaves, and when the worker is taken for lost. */
-  readonly signal: AbortSignal;
+  readonly signal: CancelSignal;
   onInformation(headers: HeaderLines): void;
   /** Whether the answer is relayed; otherwise it is kept back. */
   isForClient(head: ResponseHead): boolean;
 }
 
 /** Calls one upstream once. An answer that counts as failed is kept back; any other is relayed to the client as it arrives. */
-export function attempt(request: UpstreamRequest, context: AttemptContext): Promise<AttemptEnd> {
+export async function attempt(request: UpstreamRequest, context: AttemptContext): Promise<AttemptEnd> {
+  const { exchange, gateway } = context;
   if (context.job === undefined) {
-    context.exchange.phase = 'calling';
-    if (context.counted !== true) context.exchange.attempts++;
+    exchange.entered('calling');
+    if (context.counted !== true) exchange.attempted();
   }
-  const asked = context.exchange.repeated ? { ...request, once: true } : request;
-  return relay(context.gateway.upstream, asked, new Attempt(context));
+  const asked = exchange.repeated ? { ...request, once: true } : request;
+  exchange.lends(request);
+  exchange.lends(asked);
+  const startedAtMs = performance.now();
+  const end = await relay(gateway.upstream, asked, new Attempt(context));
+  const record = { target: context.target, ...attemptOutcome(end), ms: performance.now() - startedAtMs };
+  exchange.attemptEnded(record);
+  gateway.observer.attemptEnded(context.kind, record);
+  return end;
 }
 
 class Attempt implements RelayTarget {
@@ -78,8 +90,13 @@ class Attempt implements RelayTarget {
     if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) return false;
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
     const headers = job === undefined ? head.headers.list : withoutJobHeaders(head.headers.list);
-    this.#exchange.client.prepare(head.status, withOwnHeaders(own, headers));
+    this.#exchange.client.prepare(head.status, own, HeaderLines.of(withoutHeaders(headers, ownResponseHeaders)));
     return true;
+  }
+
+  /** Kept answers come out of the budget of bodies. */
+  keep(bytes: number): boolean {
+    return this.#exchange.memory.hold(bytes);
   }
 
   write(chunk: Buffer, onDrain: () => void): boolean {
@@ -92,23 +109,18 @@ class Attempt implements RelayTarget {
   }
 
   onRepeat(): void {
-    this.#exchange.repeated = true;
+    this.#exchange.wroteTwice();
   }
 
   breakOff(failure: UpstreamFailure): void {
-    this.#exchange.brokenBy = failure.cause;
+    this.#exchange.broke(failure.cause);
     this.#exchange.client.breakOff(failure.error.code, failure.error.message);
   }
 }
 
 /** An upstream's headers as the client gets them: `own` first, and none of the upstream's under those names. */
-export function withOwnHeaders(own: FlatHeaders, upstream: readonly string[]): FlatHeaders {
-  const headers = own;
-  for (let i = 0; i + 1 < upstream.length; i += 2) {
-    const name = upstream[i] as string;
-    if (!ownResponseHeaders.has(name.toLowerCase())) headers.push(name, upstream[i + 1] as string);
-  }
-  return headers;
+export function withOwnHeaders(own: HeaderLines, upstream: readonly string[]): string[] {
+  return [...own.list, ...withoutHeaders(upstream, ownResponseHeaders)];
 }
 
 /** The end of an attempt as the failover machine takes it; null when nothing is left to do. */

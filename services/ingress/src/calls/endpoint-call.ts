@@ -1,9 +1,9 @@
 import { HeaderLines, splitUrl } from '@llm-gateway/http1';
 import { endpointHeaders, joinUrl } from '@llm-gateway/routing';
+import type { Exchange } from '../exchange.ts';
+import type { Outcome } from '../failover.ts';
+import type { Gateway } from '../gateway.ts';
 import { attempt, outcomeOf } from './attempt.ts';
-import type { Exchange } from './exchange.ts';
-import type { Outcome } from './failover.ts';
-import type { Gateway } from './request.ts';
 
 /** One attempt at an endpoint of the route config: the client's own request at the joined URL. Null when nothing is left to do. */
 export async function callEndpoint(
@@ -11,21 +11,23 @@ export async function callEndpoint(
   exchange: Exchange,
   gateway: Gateway,
 ): Promise<Outcome | null> {
+  const { request } = exchange;
   const endpoint = gateway.table.endpoints[step.endpoint];
   if (endpoint === undefined) throw new Error(`no endpoint ${step.endpoint} in the route config`);
-  const url = splitUrl(joinUrl(endpoint.baseUrl, exchange.target));
-  exchange.endpoint = url.host;
+  const url = splitUrl(joinUrl(endpoint.baseUrl, exchange.request.target));
+  const kind = step.fallback ? 'fallback' : 'external';
+  exchange.routed(kind, url.host);
   const end = await attempt(
     {
       origin: url.origin,
       path: url.path,
-      method: exchange.request.method ?? 'POST',
+      method: exchange.request.method,
       headers: HeaderLines.of(
-        endpointHeaders(step.fallback ? exchange.fallbackHeaders() : exchange.forwardHeaders(), endpoint),
+        endpointHeaders(step.fallback ? request.fallbackHeaders() : request.forwardHeaders().list, endpoint),
       ),
-      body: exchange.body,
+      body: exchange.content.body,
     },
-    { exchange, gateway, ourKey: endpoint.apiKey !== '' },
+    { exchange, gateway, kind, target: url.host, ourKey: endpoint.apiKey !== '' },
   );
   return outcomeOf(end, []);
 }

@@ -1,10 +1,10 @@
 import { originOf } from '@llm-gateway/http1';
 import type { InstanceAddress } from '@llm-gateway/protocol';
 import type { Call, Outcome as InstanceOutcome } from '@llm-gateway/routing';
+import type { Load } from '../decide/load.ts';
+import type { Exchange } from '../exchange.ts';
+import type { Gateway } from '../gateway.ts';
 import type { AttemptEnd } from './attempt.ts';
-import type { Exchange } from './exchange.ts';
-import type { Load } from './load.ts';
-import type { Gateway } from './request.ts';
 
 /** What an internal attempt needs. */
 export interface InternalContext {
@@ -26,7 +26,7 @@ export class InstanceLeg implements Disposable {
 
   constructor(instance: InstanceAddress, { exchange, gateway }: InternalContext) {
     this.#load = gateway.load;
-    this.#call = { instance: instance.id, kind: `${exchange.path} ${exchange.model ?? ''}` };
+    this.#call = { instance: instance.id, kind: `${exchange.request.path} ${exchange.model ?? ''}` };
     this.id = instance.id;
     this.origin = originOf(instance);
     this.#load.acquire(instance.id);
@@ -54,7 +54,8 @@ export function judge(end: AttemptEnd): InstanceOutcome | undefined {
       return judgeStatus(end.answer.status);
     case 'failed':
     case 'broken':
-      return 'failed';
+      // Out of descriptors or ports: this process is at fault, not the instance.
+      return end.failure.cause === 'local' ? undefined : 'failed';
     case 'client-left':
       return undefined;
   }

@@ -1,0 +1,75 @@
+import { randomUUID } from 'node:crypto';
+import { HeaderLines, type RequestHead, withHeader } from '@llm-gateway/http1';
+import { type ErrorShape, errorShapeOf, type Place, placeOf } from './http/surface.ts';
+
+const completionPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
+
+const idHeader = 'x-request-id';
+const fallbackHeader = 'x-gateway-fallback';
+const usableId = /^[\x21-\x7e]{1,200}$/;
+const noHeaders = HeaderLines.of([]);
+const nowhere: Place = { path: '', query: '', valid: false };
+
+/** What a client asks for, as the head of its request says it. Never changes. */
+export class ClientRequest {
+  /** The client's own id when it sent a usable one, else a new one. */
+  readonly id: string;
+  /** Null when what came is no request: nothing is known but that. */
+  readonly head: RequestHead | null;
+  readonly place: Place;
+  readonly errorShape: ErrorShape;
+
+  constructor(head: RequestHead | null) {
+    this.head = head;
+    const given = head?.noted(idHeader);
+    this.id = given !== undefined && usableId.test(given) ? given : randomUUID();
+    this.place = head === null ? nowhere : placeOf(head);
+    this.errorShape = errorShapeOf(this.place.path);
+  }
+
+  get method(): string {
+    return this.head?.method ?? '';
+  }
+
+  /** The minor version of HTTP/1 that the client speaks. */
+  get minor(): number {
+    return this.head?.minor ?? 1;
+  }
+
+  /** The path as it is understood here. */
+  get path(): string {
+    return this.place.path;
+  }
+
+  /** Path and query for the next hop. */
+  get target(): string {
+    return this.place.query === '' ? this.place.path : this.place.path + this.place.query;
+  }
+
+  /** Whether it asks for a completion: what can be split over prefill and decode, and what is mirrored. */
+  get isCompletion(): boolean {
+    return completionPaths.has(this.place.path);
+  }
+
+  /** Whether another gateway sent it here as a fallback. */
+  get isFallback(): boolean {
+    return this.head?.noted(fallbackHeader) !== undefined;
+  }
+
+  /** The client's end-to-end headers for the next hop, with the id that the request has there. */
+  forwardHeaders(id = this.id): HeaderLines {
+    const headers = this.head?.headers ?? noHeaders;
+    const given = this.head?.noted(idHeader);
+    if (given === undefined) return HeaderLines.ofLines(`${headers.lines}${idHeader}: ${id}\r\n`);
+    return HeaderLines.of(withHeader(headers.list, idHeader, id));
+  }
+
+  /**
+   * Headers for a fallback endpoint. It may be a gateway as well, with this one among its fallbacks: a request that comes as
+   * a fallback is not passed on as one, or it would go round between the two without end.
+   */
+  fallbackHeaders(): readonly string[] {
+    const headers = this.forwardHeaders().list;
+    return this.isFallback ? headers : [...headers, fallbackHeader, '1'];
+  }
+}

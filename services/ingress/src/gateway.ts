@@ -1,0 +1,34 @@
+import type { RouteTable } from '@llm-gateway/routing';
+import type { Upstream } from '@llm-gateway/upstream';
+import type { BodyBudget } from './body-budget.ts';
+import type { RetryQueue } from './calls/retry-queue.ts';
+import type { Decider } from './decide/decider.ts';
+import type { Load } from './decide/load.ts';
+import type { PdProtocol } from './disaggregated/protocol.ts';
+import type { Gate } from './gate.ts';
+import type { Mirror } from './mirror/mirror.ts';
+import type { Models } from './models.ts';
+import type { Observer } from './observer.ts';
+import type { RetryBudget } from './retry-budget.ts';
+
+/** What serving a request needs; made once by `service.ts`. */
+export interface Gateway {
+  readonly gate: Gate;
+  readonly table: RouteTable;
+  readonly decider: Decider;
+  readonly load: Load;
+  readonly upstream: Upstream;
+  readonly bodies: BodyBudget;
+  readonly models: Models;
+  readonly observer: Observer;
+  readonly mirror: Mirror;
+  readonly maxBodyBytes: number;
+  readonly retryMaxCount: number;
+  /** Null unless prefill and decode are done by different engines. */
+  readonly pd: PdProtocol | null;
+  /** Null unless 429s of fallback endpoints are queued. */
+  readonly queue: RetryQueue | null;
+  /** Null: retries are not limited. */
+  readonly budget: RetryBudget | null;
+  readonly exposeRouteHeaders: boolean;
+}

@@ -1,0 +1,314 @@
+import { STATUS_CODES } from 'node:http';
+import { chunkOf, HeaderLines, lastChunk } from '@llm-gateway/http1';
+import { anthropicErrorBody, type ErrorCode, errorBody, errorCodes, type FinishReason } from '@llm-gateway/protocol';
+import type { ClientConnection, ConnectionUser } from './connection.ts';
+import type { ErrorShape } from './surface.ts';
+import { type Flushable, flushAtEndOfTurn } from './turn.ts';
+
+/** Names that an upstream's answer must not set: the gateway answers them itself. */
+export const ownResponseHeaders: ReadonlySet<string> = new Set([
+  'x-request-id',
+  'x-gateway-route',
+  'x-gateway-endpoint',
+  'x-gateway-attempts',
+]);
+
+/** A reset throws away what is under way: the error event of a broken stream gets so long to arrive. */
+const resetDelayMs = 2000;
+/** A chunk up to here is joined with what else leaves in this turn; a larger one is not worth the copy. */
+const joinedBytes = 16_384;
+/** Bytes of one answer that may wait for the end of a turn. */
+const maxWaitingBytes = 262_144;
+
+/** What an answer needs to know of its request. */
+export interface AnsweredRequest {
+  readonly method: string;
+  /** The minor version of the client's HTTP/1. */
+  readonly minor: number;
+  readonly errorShape: ErrorShape;
+}
+
+/** Is called at most once each. */
+export interface AnswerWatcher {
+  /** The first byte goes out. */
+  onCommit(): void;
+  /** The client left before it had its whole answer. */
+  onLeft(): void;
+}
+
+/**
+ * The client's side of one request: the only writer of answers, and the one place that commits. From the first byte written
+ * here nothing is tried again.
+ *
+ * The head is held until the first body byte (or the end) is there, so that an upstream that dies between the two can still
+ * be replaced. What is to be sent waits for the end of the turn as Latin-1 text, which stands for the same octets, because
+ * joining text costs less than joining buffers, and several chunks leave in one write.
+ */
+export class ClientResponse implements Flushable, ConnectionUser {
+  readonly #connection: ClientConnection;
+  readonly #request: AnsweredRequest;
+  readonly #watcher: AnswerWatcher;
+  #head: { status: number; own: string; headers: HeaderLines } | undefined;
+  #chunked = false;
+  /** Neither chunked nor with a length, as for an HTTP/1.0 client: only the connection's end says where the body ends. */
+  #endUnmarked = false;
+  #eventStream = false;
+  #noBody = false;
+  #close = false;
+  #waiting = '';
+  #ended = false;
+  #flushDue = false;
+  #over = false;
+  /** The last bytes of an event stream, to know whether an event was left open. */
+  #tail = '';
+  #onDrain: (() => void) | undefined;
+  readonly #onOver: (() => void)[] = [];
+  committed = false;
+  status = 0;
+  bodyBytes = 0;
+  committedAtMs = 0;
+  /** Set while somebody wants to know it: sees the bytes of the answer as they pass. */
+  finishReason: FinishReason | undefined;
+
+  constructor(connection: ClientConnection, request: AnsweredRequest, watcher: AnswerWatcher) {
+    this.#connection = connection;
+    this.#request = request;
+    this.#watcher = watcher;
+    connection.use(this);
+  }
+
+  /** The client has the whole answer, or is gone. */
+  get over(): boolean {
+    return this.#over;
+  }
+
+  /** Calls back once when the answer is over: the last byte is with the kernel, or the client is gone. */
+  whenOver(callback: () => void): void {
+    if (this.#over) callback();
+    else this.#onOver.push(callback);
+  }
+
+  /** Takes the head of the answer that is about to be relayed; replaces one that was never committed. */
+  prepare(status: number, own: HeaderLines, headers: HeaderLines): void {
+    this.#head = { status, own: own.lines, headers };
+  }
+
+  /**
+   * Sends one chunk as it is, when this turn ends. False when the client takes it slower than it comes: `onDrain` is called
+   * once when it has caught up.
+   */
+  write(chunk: Buffer, onDrain: () => void): boolean {
+    if (chunk.length === 0 || this.#over) return true;
+    if (!this.committed) this.#commit();
+    if (this.#noBody) return true;
+    this.bodyBytes += chunk.length;
+    this.finishReason?.take(chunk);
+    if (chunk.length <= joinedBytes) {
+      const text = chunk.toString('latin1');
+      this.#add(this.#chunked ? chunkOf(text) : text);
+    } else this.#sendLarge(chunk);
+    if (this.#eventStream)
+      this.#tail = (this.#tail + chunk.toString('latin1', Math.max(0, chunk.length - 4))).slice(-4);
+    if (this.#waiting.length <= maxWaitingBytes && !this.#connection.needsDrain) return true;
+    this.#onDrain ??= onDrain;
+    if (!this.#flushDue) this.#waitForDrain();
+    return false;
+  }
+
+  /** The answer is whole. */
+  end(): void {
+    if (this.#over) return;
+    if (!this.committed) this.#commit();
+    this.#ended = true;
+    this.#add(this.#chunked ? lastChunk : '');
+  }
+
+  /** A whole answer at once; its length is that of `body`, whatever `headers` say. */
+  answer(status: number, headers: HeaderLines, body: Buffer): void {
+    if (this.#over) return;
+    this.#start(status);
+    this.#noBody = this.#request.method === 'HEAD' || status === 204 || status === 304;
+    this.#close = this.#connection.willClose;
+    const length = status === 204 || status === 304 ? '' : `content-length: ${body.length}\r\n`;
+    const lines = hasName(headers, 'content-length') ? withoutName(headers, 'content-length').lines : headers.lines;
+    this.#waiting = `${statusLine(status)}${lines}${hasName(headers, 'date') ? '' : dateLine()}${length}${this.#persistence()}\r\n`;
+    if (!this.#noBody) {
+      this.bodyBytes = body.length;
+      this.finishReason?.take(body);
+      if (body.length <= joinedBytes) this.#waiting += body.toString('latin1');
+      else {
+        this.#flushText();
+        this.#connection.writeOctets(body);
+      }
+    }
+    this.#ended = true;
+    this.#add('');
+  }
+
+  /** A truthful error in the shape of the path's API, before anything was committed. */
+  refuse(code: ErrorCode, message: string, options: { param?: string | null; headers?: readonly string[] } = {}): void {
+    const body = Buffer.from(JSON.stringify(this.#errorBody(code, message, options.param ?? null)));
+    const headers = HeaderLines.of(['content-type', 'application/json', ...(options.headers ?? [])]);
+    this.answer(errorCodes[code].status, headers, body);
+  }
+
+  /**
+   * The answer broke after it was committed. An event stream says so in one last event, unless a length was promised that
+   * the event would break; in any case the connection closes without the mark of a proper end, so that nobody takes a cut
+   * answer for a whole one.
+   */
+  breakOff(code: ErrorCode, message: string): void {
+    if (this.#over || this.#ended) return;
+    const tellsEnd = this.#eventStream && (this.#chunked || this.#endUnmarked);
+    if (tellsEnd) {
+      const data = JSON.stringify(this.#errorBody(code, message, null));
+      const name = this.#request.errorShape === 'anthropic' ? 'event: error\n' : '';
+      const event = `${endsEvent(this.#tail) ? '' : '\n\n'}${name}data: ${data}\n\n`;
+      const text = Buffer.from(event).toString('latin1');
+      this.#waiting += this.#chunked ? chunkOf(text) : text;
+    }
+    this.#flushText();
+    if (this.#endUnmarked) this.#connection.reset(tellsEnd ? resetDelayMs : 0);
+    else this.#connection.cut();
+    this.#finish();
+  }
+
+  /** Something is wrong that nobody expected: nothing more is written. */
+  destroy(): void {
+    this.#connection.destroy();
+  }
+
+  /** Sends what waits. The end of the turn calls it; see `flushAtEndOfTurn`. */
+  flush(): void {
+    this.#flushDue = false;
+    if (this.#over) return;
+    this.#flushText();
+    if (this.#ended) {
+      // Not before it is with the kernel: until then the client may stop taking it.
+      this.#connection.onFlushed(() => {
+        if (this.#over) return;
+        this.#finish();
+        this.#connection.finished({ close: this.#close });
+      });
+    } else if (this.#onDrain !== undefined) this.#waitForDrain();
+  }
+
+  /** The connection is gone before the answer was over. */
+  onLost(): void {
+    if (this.#over) return;
+    this.#waiting = '';
+    const onDrain = this.#onDrain;
+    this.#onDrain = undefined;
+    this.#watcher.onLeft();
+    this.#finish();
+    onDrain?.();
+  }
+
+  #finish(): void {
+    this.#over = true;
+    for (const callback of this.#onOver.splice(0)) callback();
+  }
+
+  #commit(): void {
+    const { status, own, headers } = this.#head ?? { status: 200, own: '', headers: HeaderLines.of([]) };
+    this.#start(status);
+    this.#noBody = status === 204 || status === 304 || this.#request.method === 'HEAD';
+    const isHttp11 = this.#request.minor === 1;
+    const lengthTold = headers.value('content-length') !== undefined;
+    this.#chunked = !this.#noBody && isHttp11 && !lengthTold;
+    this.#endUnmarked = !this.#noBody && !isHttp11 && !lengthTold;
+    this.#eventStream = isEventStream(headers.value('content-type')) && headers.value('content-encoding') === undefined;
+    this.#close = this.#endUnmarked || this.#connection.willClose;
+    const framing = this.#chunked ? 'transfer-encoding: chunked\r\n' : '';
+    this.#waiting = `${statusLine(status)}${own}${headers.lines}${framing}${this.#persistence()}\r\n`;
+  }
+
+  #start(status: number): void {
+    this.committed = true;
+    this.status = status;
+    this.committedAtMs = performance.now();
+    this.#connection.committed();
+    this.#watcher.onCommit();
+  }
+
+  /** Whether the connection stays, and for how long: a client that knows does not write to one that is being closed. */
+  #persistence(): string {
+    if (this.#close) return 'connection: close\r\n';
+    return `connection: keep-alive\r\nkeep-alive: timeout=${Math.ceil(this.#connection.keepAliveMs / 1000)}\r\n`;
+  }
+
+  #errorBody(code: ErrorCode, message: string, param: string | null): object {
+    return this.#request.errorShape === 'anthropic'
+      ? anthropicErrorBody(code, message)
+      : errorBody(code, message, param);
+  }
+
+  #add(text: string): void {
+    this.#waiting += text;
+    if (this.#flushDue) return;
+    this.#flushDue = true;
+    flushAtEndOfTurn(this);
+  }
+
+  #sendLarge(chunk: Buffer): void {
+    if (this.#chunked) this.#waiting += `${chunk.length.toString(16)}\r\n`;
+    this.#flushText();
+    // The chunk is only lent.
+    this.#connection.writeOctets(Buffer.from(chunk));
+    if (this.#chunked) this.#add('\r\n');
+  }
+
+  #flushText(): void {
+    if (this.#waiting === '') return;
+    const text = this.#waiting;
+    this.#waiting = '';
+    this.#connection.write(text);
+  }
+
+  #waitForDrain(): void {
+    this.#connection.onDrain(() => {
+      const onDrain = this.#onDrain;
+      this.#onDrain = undefined;
+      onDrain?.();
+    });
+  }
+}
+
+function isEventStream(contentType: string | undefined): boolean {
+  return contentType !== undefined && /^text\/event-stream/i.test(contentType);
+}
+
+function hasName(headers: HeaderLines, lowerName: string): boolean {
+  return headers.value(lowerName) !== undefined;
+}
+
+function withoutName(headers: HeaderLines, lowerName: string): HeaderLines {
+  return HeaderLines.of(headers.list.filter((_, i, all) => all[i - (i % 2)]?.toLowerCase() !== lowerName));
+}
+
+const statusLines = new Map<number, string>();
+for (const [status, reason] of Object.entries(STATUS_CODES)) {
+  statusLines.set(Number(status), `HTTP/1.1 ${status} ${reason}\r\n`);
+}
+
+function statusLine(status: number): string {
+  return statusLines.get(status) ?? `HTTP/1.1 ${status} \r\n`;
+}
+
+let dateSecond = 0;
+let dateText = '';
+
+/** The date of an answer of our own; a relayed one has its upstream's. */
+function dateLine(): string {
+  const second = Math.floor(Date.now() / 1000);
+  if (second !== dateSecond) {
+    dateSecond = second;
+    dateText = `date: ${new Date(second * 1000).toUTCString()}\r\n`;
+  }
+  return dateText;
+}
+
+/** Whether an event stream that ended with these bytes has no event open (an empty line, in any of the three line endings). */
+function endsEvent(tail: string): boolean {
+  return tail === '' || tail.endsWith('\n\n') || tail.endsWith('\r\r') || tail.endsWith('\n\r\n');
+}

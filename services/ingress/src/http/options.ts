@@ -1,0 +1,122 @@
+import type { OptionValues } from '@llm-gateway/runtime';
+import { readTlsFiles } from './tls.ts';
+
+/** Flags of the listener for clients: where it listens, and what it allows them. */
+export const clientOptions = {
+  host: {
+    type: 'string',
+    default: '::',
+    description: 'Address to listen on for clients; :: = every IPv6 and IPv4 address',
+  },
+  port: {
+    type: 'integer',
+    default: 8089,
+    min: 0,
+    max: 65535,
+    description: 'Port to listen on for clients; 0: any free one',
+  },
+  'tls-cert-file': {
+    type: 'string',
+    default: '',
+    description:
+      'Certificate chain of the client listener, in PEM; with it clients speak TLS. Read again when it changes',
+  },
+  'tls-key-file': { type: 'string', default: '', description: 'Private key of the certificate, in PEM' },
+  'tls-client-ca-file': {
+    type: 'string',
+    default: '',
+    description: 'Authorities, in PEM, that sign the certificates of clients; with it a client without one is refused',
+  },
+  'tls-refresh-interval-ms': {
+    type: 'integer',
+    default: 10_000,
+    min: 10,
+    max: 86_400_000,
+    description: 'Time between two looks at the TLS files',
+  },
+  'max-header-bytes': { type: 'integer', default: 32_768, min: 1024, description: 'Largest head of a request' },
+  'max-header-count': {
+    type: 'integer',
+    default: 256,
+    min: 16,
+    max: 10_000,
+    description: 'Most header fields of a request',
+  },
+  'client-headers-timeout-ms': {
+    type: 'integer',
+    default: 15_000,
+    min: 1,
+    description: "Longest wait for a client's request head",
+  },
+  'client-request-timeout-ms': {
+    type: 'integer',
+    default: 300_000,
+    min: 1,
+    description: "Longest wait for a client's whole request, head and body",
+  },
+  'client-min-upload-bytes-per-s': {
+    type: 'integer',
+    default: 256,
+    min: 0,
+    description: 'Least rate at which a request body must arrive, measured over 10 s; 0: any',
+  },
+  'client-stall-timeout-ms': {
+    type: 'integer',
+    default: 300_000,
+    min: 1,
+    description: 'Longest wait for a client that does not take the answer it is sent',
+  },
+  'client-keep-alive-ms': {
+    type: 'integer',
+    default: 75_000,
+    min: 1,
+    description: "How long a client's idle connection is kept",
+  },
+  'client-max-connections': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    description: 'Most connections of clients at once; 0: as many as the file descriptors of the process allow for',
+  },
+  'client-max-connections-per-address': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    description: 'Most connections of one client address at once; 0: no limit, as behind a load balancer',
+  },
+} as const;
+
+export type ClientSettings = OptionValues<readonly [typeof clientOptions]>;
+
+/** What one connection is held to. */
+export type ClientLimits = Pick<
+  ClientSettings,
+  | 'maxHeaderBytes'
+  | 'maxHeaderCount'
+  | 'clientHeadersTimeoutMs'
+  | 'clientRequestTimeoutMs'
+  | 'clientMinUploadBytesPerS'
+  | 'clientStallTimeoutMs'
+  | 'clientKeepAliveMs'
+>;
+
+/** Mistakes between the flags, a line each. */
+export function clientMistakes(values: ClientSettings): string[] {
+  const { tlsCertFile, tlsKeyFile, tlsClientCaFile } = values;
+  const mistakes: string[] = [];
+  if ((tlsCertFile === '') !== (tlsKeyFile === '')) {
+    mistakes.push('--tls-cert-file and --tls-key-file go together: give both, or neither');
+  }
+  if (tlsClientCaFile !== '' && tlsCertFile === '') {
+    mistakes.push('--tls-client-ca-file has no effect without --tls-cert-file and --tls-key-file');
+  }
+  if (mistakes.length > 0 || tlsCertFile === '') return mistakes;
+  try {
+    readTlsFiles(values);
+  } catch (error) {
+    mistakes.push(
+      `--tls-cert-file, --tls-key-file or --tls-client-ca-file cannot be used: ${error instanceof Error ? error.message : error}`,
+    );
+  }
+  return mistakes;
+}
