@@ -26,10 +26,10 @@ test('each new reason is a line at once, the same one is left out for a minute a
   scene.fail('wrong password');
   const line = { store: 'x', msg: 'store is away' };
   assert.deepEqual(scene.lines, [
-    { ...line, reason: 'refused 127.0.0.1:0' },
-    { ...line, reason: 'wrong password' },
-    { ...line, reason: 'refused 127.0.0.1:10', leftOut: 3 },
-    { ...line, reason: 'wrong password' },
+    { ...line, cause: 'refused 127.0.0.1:0' },
+    { ...line, cause: 'wrong password' },
+    { ...line, cause: 'refused 127.0.0.1:10', leftOut: 3 },
+    { ...line, cause: 'wrong password' },
   ]);
 });
 

@@ -25,7 +25,7 @@ export class Reasons {
     this.#nowMs = nowMs;
   }
 
-  /** Logs `message` with the reason and `fields`, or counts it. */
+  /** Logs `message` with `fields` and the error's text as `cause`, or counts it. */
   report(error: Error, message: string, fields: object = {}): void {
     const reason = error.message.slice(0, maxReasonLength);
     // Ports, addresses and durations do not make a reason new.
@@ -40,7 +40,7 @@ export class Reasons {
     if (!this.#makeRoom(nowMs)) return;
     this.#reported.set(key, { atMs: nowMs, leftOut: 0 });
     this.#isTold = true;
-    this.#log({ ...fields, reason, ...(last && last.leftOut > 0 && { leftOut: last.leftOut }) }, message);
+    this.#log({ ...fields, cause: reason, ...(last && last.leftOut > 0 && { leftOut: last.leftOut }) }, message);
   }
 
   /** It works again. Whether a reason was logged since the last time: only then is the end of the trouble worth a line. */

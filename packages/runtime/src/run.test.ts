@@ -117,7 +117,7 @@ test('a secret in a file is hidden, also what it was rotated to; one that is gon
   rmSync(folder, { recursive: true });
   await use();
   await use();
-  await service.process.waitForLine(/"flag":"key","reason":"ENOENT.*cannot be read; its last value is used/);
+  await service.process.waitForLine(/"flag":"key","cause":"ENOENT.*cannot be read; its last value is used/);
   await until(() => service.process.output().split('used [redacted]').length === 5);
   assert.equal(service.process.output().split('its last value is used').length, 2);
   assert.doesNotMatch(service.process.output(), /first-key|second-key/);

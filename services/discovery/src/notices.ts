@@ -1,6 +1,6 @@
 import type { GatewayError } from '@llm-gateway/protocol';
 import type { FailureReason, StoreTrouble } from '@llm-gateway/registry';
-import type { Logger } from '@llm-gateway/runtime';
+import { type Logger, Reasons } from '@llm-gateway/runtime';
 
 /** What is the same as before is not logged again sooner. */
 const repeatAfterMs = 60_000;
@@ -22,16 +22,18 @@ export class Notices {
   readonly #open = new Set<string>();
   /** When each matter was last logged, by matter and cause. Both are of closed sets. */
   readonly #loggedAtMs = new Map<string, number>();
+  readonly #away: Reasons;
   #shared: ReadonlySet<string> = new Set();
   #storeUp = false;
 
   constructor(log: Logger) {
     this.#log = log;
+    this.#away = new Reasons((fields, message) => log.warn(fields, message));
   }
 
   onState({ storeUp, held, troubles, shared }: State): void {
     this.#storeUp = storeUp;
-    if (storeUp) this.#end('away', () => this.#log.info('discovery store answers again'));
+    if (storeUp && this.#away.end()) this.#log.info('discovery store answers again');
     if (held === 0) this.#end('held', () => this.#log.info('all pods advance again or have left; none is held'));
     else if (storeUp) {
       const reasons = [...troubles.keys()].sort();
@@ -54,12 +56,7 @@ export class Notices {
 
   onFailure(error: GatewayError, reason: FailureReason): void {
     if (this.#storeUp) return;
-    this.#begin('away', reason, () => {
-      this.#log.warn(
-        { err: error, reason },
-        'discovery store cannot be read; keeping the last instance list, retrying',
-      );
-    });
+    this.#away.report(error, 'discovery store cannot be read; keeping the last instance list, retrying', { reason });
   }
 
   /** Logs a matter that is new, or has a cause that is. */

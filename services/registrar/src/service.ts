@@ -1,22 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Instance, roles } from '@llm-gateway/protocol';
-import {
-  type FailureReason,
-  failureReason,
-  failureReasons,
-  instanceId,
-  openRecordKeeper,
-  refusals,
-} from '@llm-gateway/registry';
-import type { Parts, Running } from '@llm-gateway/runtime';
+import { failureReason, failureReasons, instanceId, openRecordKeeper, refusals } from '@llm-gateway/registry';
+import { type Parts, Reasons, type Running } from '@llm-gateway/runtime';
 import { isHealthy, judge, type RankHealth } from './health.ts';
 import type { Options } from './options.ts';
 
 /** The store gets this long to remove the record at the end; after that its TTL does. */
 const removeTimeoutMs = 1200;
-
-/** The same reason is not logged again sooner, however often the store comes and goes. */
-const repeatAfterMs = 60_000;
 
 /** The registrar: the record of one pod holds those of its ranks that are healthy. Without any there is no record. */
 export async function start(values: Options, { log, metrics }: Parts): Promise<Running> {
@@ -26,19 +16,13 @@ export async function start(values: Options, { log, metrics }: Parts): Promise<R
     labels: ['reason'],
   });
   for (const reason of failureReasons) failures.labels({ reason });
-  /** Why the store does not take the record, as logged since it last did. */
-  const logged = new Set<FailureReason>();
-  const loggedAtMs = new Map<FailureReason, number>();
+  const trouble = new Reasons((fields, message) => log.warn(fields, message));
   const keeper = openRecordKeeper(values.podName, values, {
     onFailure(error) {
       const reason = failureReason(error);
       failures.labels({ reason }).inc();
-      const nowMs = performance.now();
-      if (logged.has(reason) || nowMs - (loggedAtMs.get(reason) ?? Number.NEGATIVE_INFINITY) < repeatAfterMs) return;
-      logged.add(reason);
-      loggedAtMs.set(reason, nowMs);
       const problem = reason === 'unreachable' ? 'cannot be reached' : 'answers, but refuses to take the record';
-      log.warn({ err: error, reason }, `discovery store ${problem}; the record is not updated, retrying`);
+      trouble.report(error, `discovery store ${problem}; the record is not updated, retrying`, { reason });
     },
   });
   const instances = ranks(values);
@@ -61,8 +45,7 @@ export async function start(values: Options, { log, metrics }: Parts): Promise<R
 
   const stop = new AbortController();
   const heartbeats = beat(values, stop.signal, (passed) => {
-    if (logged.size > 0 && keeper.storeUp && keeper.refusal === null) {
-      logged.clear();
+    if (keeper.storeUp && keeper.refusal === null && trouble.end()) {
       log.info('discovery store takes the record again');
     }
     const before = healthy;
