@@ -3,6 +3,7 @@ import {
   type NatsOptions,
   type NatsServer,
   type Service,
+  type ServiceOptions,
   startNats,
   startService,
 } from '@llm-gateway/testing';
@@ -18,6 +19,11 @@ export interface GatewayOptions {
   readonly with?: readonly ServiceName[];
 }
 
+/** Of one process, beside those of its service. */
+export interface StartOptions extends ServiceOptions {
+  readonly flags?: readonly string[];
+}
+
 export type ServiceName = 'ingress' | 'router' | 'discovery' | 'retry-worker' | 'mirror-sender';
 
 /** The gateway as separate processes over a real nats-server. */
@@ -31,7 +37,7 @@ export interface Gateway extends AsyncDisposable {
   /** Those of `with`, in that order. */
   readonly others: readonly Service[];
   /** Starts one more process of a service; it is stopped with the rest. */
-  start(name: ServiceName): Promise<Service>;
+  start(name: ServiceName, options?: StartOptions): Promise<Service>;
 }
 
 export async function startGateway(options: GatewayOptions = {}): Promise<Gateway> {
@@ -46,8 +52,8 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     'retry-worker': ['--drain-delay-ms', '0', '--internal-host', '127.0.0.1'],
     'mirror-sender': ['--drain-delay-ms', '0'],
   };
-  const start = (name: ServiceName) =>
-    startService(name, ['--nats-servers', nats.url, ...(own[name] ?? []), ...(flags[name] ?? [])]);
+  const start = (name: ServiceName, { flags: more = [], ...settings }: StartOptions = {}) =>
+    startService(name, ['--nats-servers', nats.url, ...(own[name] ?? []), ...(flags[name] ?? []), ...more], settings);
   const several = (name: ServiceName, count = 1) => Array.from({ length: count }, () => name);
   const names = [
     ...several('discovery', replicas.discovery),
@@ -70,7 +76,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     router: named('router'),
     discovery: named('discovery'),
     others: services.slice(services.length - (options.with ?? []).length),
-    start: async (name) => owned.use(await start(name)),
+    start: async (name, settings) => owned.use(await start(name, settings)),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

@@ -17,6 +17,8 @@ export interface ServiceOptions {
   /** What to wait for: `/readyz` answers 200 (the default), the admin listener is bound, or nothing. */
   readonly until?: 'ready' | 'listening' | 'spawned';
   readonly timeoutMs?: number;
+  /** Most file descriptors that the process may have; as many as this one by default. */
+  readonly maxDescriptors?: number;
 }
 
 export interface Service extends Process {
@@ -48,7 +50,10 @@ export async function startService(
   const listener = listeners.has(name) ? { '--host': '127.0.0.1', '--port': '0' } : {};
   const added = Object.entries({ ...defaults, ...listener }).filter(([flag]) => !given.has(flag));
   const main = join(root, 'services', name, 'src/main.ts');
-  const child = await startProcess(nodePath, [main, ...added.flat(), ...flags], {
+  const { maxDescriptors } = options;
+  const limit = maxDescriptors === undefined ? [] : ['sh', '-c', `ulimit -n ${maxDescriptors} && exec "$0" "$@"`];
+  const [command = '', ...args] = [...limit, nodePath, main, ...added.flat(), ...flags];
+  const child = await startProcess(command, args, {
     cwd: root,
     ...(options.env && { env: options.env }),
   });

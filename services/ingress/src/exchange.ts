@@ -75,6 +75,7 @@ export class Exchange implements AnswerWatcher {
     this.request = new ClientRequest(head);
     this.problem = problem;
     this.connection = connection;
+    if (!this.request.place.valid) connection.closeAfterAnswer();
     this.memory = new Holding(budget);
     this.client = new ClientResponse(connection, this.request, this);
   }

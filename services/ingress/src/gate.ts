@@ -5,7 +5,7 @@ import type { ClientResponse } from './http/client-response.ts';
 export class Gate {
   readonly #limit: number;
   inside = 0;
-  /** Nobody gets in any more: this process is ending. */
+  /** Nobody gets in any more who was not allowed to: this process is ending. */
   closed = false;
 
   constructor(limit: number) {
@@ -14,10 +14,11 @@ export class Gate {
 
   /**
    * Lets a request in until its answer is over: a slow client still takes the end of its answer when the work is done.
+   * @param options.isPromised whether the client was allowed to send this request by the answer before it
    * Throws `GatewayError` `draining` or `overloaded`.
    */
-  enter(client: ClientResponse): void {
-    if (this.closed) throw new GatewayError('draining', 'this gateway is shutting down');
+  enter(client: ClientResponse, { isPromised }: { isPromised: boolean }): void {
+    if (this.closed && !isPromised) throw new GatewayError('draining', 'this gateway is shutting down');
     if (this.inside >= this.#limit) {
       throw new GatewayError('overloaded', 'the gateway serves as many requests as it may');
     }

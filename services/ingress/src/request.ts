@@ -32,7 +32,7 @@ async function answer(exchange: Exchange, gateway: Gateway): Promise<void> {
   if (exchange.problem !== null) throw exchange.problem;
   if (request.head === null) throw new Error('a request without a head has a problem');
   const service = serviceOf(request.head, request.place);
-  gateway.gate.enter(client);
+  gateway.gate.enter(client, exchange.connection);
   if (service === 'models') {
     await gateway.models.answer(exchange);
     return;

@@ -147,7 +147,7 @@ export async function start(
     ready: () => !gate.closed && (canServe() || table.endpoints.some((endpoint) => !endpoint.local)),
     async drain(signal) {
       gate.closed = true;
-      await server.drain(signal);
+      await server.drain(signal, { graceMs: options.drainDelayMs });
       await mirror.drain(signal);
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),

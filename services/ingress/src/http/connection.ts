@@ -114,7 +114,17 @@ export class ClientConnection {
 
   /** Whether the answer under way is the last one here: the head says so. */
   get willClose(): boolean {
-    return this.#closeAfter || this.#host.closing || !this.#skipUnread();
+    return this.#closeAfter || this.#host.closing || !this.#skipUnread() || this.#isLast;
+  }
+
+  /** Whether the last answer here let the client expect that it may send one more request. */
+  get isPromised(): boolean {
+    return this.#served > 1;
+  }
+
+  /** Nothing that is here after this request can be trusted to be one. */
+  closeAfterAnswer(): void {
+    this.#closeAfter = true;
   }
 
   get keepAliveMs(): number {
@@ -199,7 +209,7 @@ export class ClientConnection {
   finished(options: { close: boolean }): void {
     this.#user = undefined;
     if (this.#gone) return;
-    if (options.close || this.#inputEnded) this.#linger();
+    if (options.close || this.#isLast) this.#linger();
     else this.#next();
   }
 
@@ -228,9 +238,13 @@ export class ClientConnection {
     this.#socket.destroy();
   }
 
-  /** Closes the connection if no request has it. */
-  closeIdle(): void {
-    if (this.isIdle && !this.#gone) this.#linger();
+  /**
+   * Closes the connection if no request has it.
+   * @param graceMs for how long its client may still use it after an answer that did not say it was the last
+   */
+  closeIdle(graceMs: number): void {
+    if (!this.isIdle || this.#gone) return;
+    if (this.#served === 0 || performance.now() - this.#sinceMs >= graceMs) this.#linger();
   }
 
   /** Called every half a second: enforces every limit in time. */
@@ -320,6 +334,11 @@ export class ClientConnection {
     const all = this.#ahead === undefined ? octets : Buffer.concat([this.#ahead, octets]);
     const start = skipEmptyLines(all);
     const end = all.indexOf(headEnd, Math.max(start, searchedFrom));
+    if (start === all.length) {
+      // Nothing of a request: some clients end a body with an empty line.
+      this.#ahead = undefined;
+      return;
+    }
     const { maxHeaderBytes } = this.#host.limits;
     if ((end < 0 ? all.length : end) - start > maxHeaderBytes) {
       this.#ahead = undefined;
@@ -329,6 +348,10 @@ export class ClientConnection {
   }
 
   #waitForHead(all: Buffer, start: number): void {
+    if (this.#inputEnded) {
+      this.#linger();
+      return;
+    }
     this.#ahead = all;
     // Looking again each time would cost a client's octet more and more.
     if (all.length < 2 * this.#checkedBytes) return;
@@ -415,6 +438,11 @@ export class ClientConnection {
       }
     }
     return this.#reading === 'whole';
+  }
+
+  /** A client that has closed its side may have sent more requests before. */
+  get #isLast(): boolean {
+    return this.#inputEnded && this.#ahead === undefined;
   }
 
   #next(): void {

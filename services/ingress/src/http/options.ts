@@ -34,7 +34,7 @@ export const clientOptions = {
     max: 86_400_000,
     description: 'Time between two looks at the TLS files',
   },
-  'max-header-bytes': { type: 'integer', default: 32_768, min: 1024, description: 'Largest head of a request' },
+  'max-header-bytes': { type: 'integer', default: 16_384, min: 1024, description: 'Largest head of a request' },
   'max-header-count': {
     type: 'integer',
     default: 256,
@@ -76,7 +76,8 @@ export const clientOptions = {
     type: 'integer',
     default: 0,
     min: 0,
-    description: 'Most connections of clients at once; 0: as many as the file descriptors of the process allow for',
+    description:
+      'Most connections of clients at once, if the file descriptors of the process allow for so many; 0: as many as they do',
   },
   'client-max-connections-per-address': {
     type: 'integer',

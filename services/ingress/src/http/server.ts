@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import { errorBody, errorCodes } from '@llm-gateway/protocol';
 import { type Logger, listen } from '@llm-gateway/runtime';
@@ -53,7 +53,10 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
     this.limits = settings;
     this.onRequest = parts.onRequest;
     this.onDefect = parts.onDefect;
-    this.#maxConnections = settings.clientMaxConnections || connectionsByDescriptors();
+    this.#maxConnections = Math.min(
+      settings.clientMaxConnections || Number.POSITIVE_INFINITY,
+      connectionsByDescriptors(),
+    );
     const options = {
       noDelay: true,
       keepAlive: true,
@@ -122,12 +125,18 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
     this.closing = true;
   }
 
-  /** Takes no new connections, closes idle ones, and waits until the last is gone or `signal` aborts. */
-  async drain(signal: AbortSignal): Promise<void> {
+  /**
+   * Takes no new connections, closes idle ones, and waits until the last is gone or `signal` aborts.
+   * @param options.graceMs for how long a client may still use a connection whose last answer did not say it was the last:
+   * an answer that takes long may have begun before the shutdown
+   */
+  async drain(signal: AbortSignal, { graceMs }: { graceMs: number }): Promise<void> {
     this.closing = true;
     this.#server.close();
     while (this.#connections.size > 0 && !signal.aborted) {
-      for (const connection of this.#connections) connection.closeIdle();
+      // Behind the turn's reads: a request that is here already must not find its connection closed.
+      await nextTurn();
+      for (const connection of this.#connections) connection.closeIdle(graceMs);
       await delay(drainPollMs);
     }
   }
@@ -170,7 +179,9 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
     this.#parts.onRefused(limit);
     // Each of these costs a descriptor for a moment, and there are none to spare.
     if (this.#others.size >= reservedDescriptors / 2) {
-      socket.destroy();
+      socket.on('error', () => {});
+      socket.write(refusal, 'latin1');
+      socket.destroySoon();
       return;
     }
     this.#watch(socket);
