@@ -1,4 +1,3 @@
-import type { ServerResponse } from 'node:http';
 import { InternalServer } from './internal-server.ts';
 import type { Metrics } from './metrics.ts';
 
@@ -24,32 +23,18 @@ export async function startAdmin(options: {
   const { metrics, readiness } = options;
   const server = new InternalServer({
     answerTimeoutMs,
-    handle({ method, url = '' }, response) {
-      const path = method === 'GET' || method === 'HEAD' ? url.split('?', 1)[0] : '';
-      if (path === '/healthz') {
-        answer(response, { status: 200, type: json, text: JSON.stringify({ status: 'ok' }) });
-      } else if (path === '/readyz') {
+    routes(app) {
+      app.get('/healthz', head, () => ({ status: 'ok' }));
+      app.get('/readyz', head, (_request, reply) => {
         const status = readiness();
-        answer(response, { status: status === 'ready' ? 200 : 503, type: json, text: JSON.stringify({ status }) });
-      } else if (path === '/metrics') {
-        void metrics.text().then(
-          (text) => answer(response, { status: 200, type: metrics.contentType, text }),
-          () => response.destroy(),
-        );
-      } else {
-        answer(response, { status: 404, type: json, text: JSON.stringify({ status: 'not_found' }) });
-      }
+        return reply.code(status === 'ready' ? 200 : 503).send({ status });
+      });
+      app.get('/metrics', head, async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
     },
   });
   const { url } = await server.listen(options);
   return { address: url, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() };
 }
 
-const json = 'application/json; charset=utf-8';
-
-function answer(
-  response: ServerResponse,
-  { status, type, text }: { status: number; type: string; text: string },
-): void {
-  response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(text) }).end(text);
-}
+/** Some probes ask with HEAD. */
+const head = { exposeHeadRoute: true };

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import type { RequestListener } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { until } from '@llm-gateway/testing';
@@ -17,8 +18,22 @@ interface Client {
   closed(): boolean;
 }
 
-async function serving(options: Partial<InternalServerOptions> = {}): Promise<Scene> {
-  const server = new InternalServer({ handle: (_request, response) => response.end('ok'), ...options });
+async function serving({
+  handle = (_request, response) => response.end('ok'),
+  ...options
+}: Omit<InternalServerOptions, 'routes'> & { handle?: RequestListener } = {}): Promise<Scene> {
+  const server = new InternalServer({
+    ...options,
+    routes(app) {
+      app.all('/', (request, reply) => {
+        reply.hijack();
+        handle(request.raw, reply.raw);
+      });
+      app.get('/broken', () => {
+        throw new Error('a secret of the process');
+      });
+    },
+  });
   const { url, port } = await server.listen({ host: '127.0.0.1', port: 0 });
   const sockets: Socket[] = [];
   return {
@@ -71,12 +86,44 @@ describe('an internal server', { concurrency: true }, () => {
     await until(() => client.received().endsWith('ok'));
   });
 
-  it('reads bodies where they are allowed', async () => {
+  it('leaves bodies to the route, whatever their type, where they are allowed', async () => {
     await using server = await serving({
-      body: { timeoutMs: 1000 },
+      body: { timeoutMs: 1000, maxBytes: 5 },
       handle: (request, response) => request.pipe(response),
     });
-    assert.equal(await (await fetch(server.url, { method: 'POST', body: 'hello' })).text(), 'hello');
+    for (const type of ['application/json', 'text/plain', 'no type at all', '']) {
+      const answer = await fetch(server.url, { method: 'POST', body: '{"a"', headers: { 'content-type': type } });
+      assert.equal(await answer.text(), '{"a"', type);
+    }
+    const client = await server.send(
+      'POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n',
+    );
+    await until(() => client.received().includes('ok'));
+  });
+
+  it('refuses a body that announces more than is allowed, unread', async () => {
+    let handled = 0;
+    await using server = await serving({ body: { timeoutMs: 1000, maxBytes: 5 }, handle: () => handled++ });
+    const client = await server.send('POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\n');
+    await until(client.closed, { what: 'the connection is closed', timeoutMs: 2000 });
+    assert.match(client.received(), /^HTTP\/1\.1 413 /);
+    assert.equal(handled, 0);
+  });
+
+  it('finds nothing where there is no route, and repeats neither path nor error', async () => {
+    await using server = await serving();
+    for (const [path, options] of [
+      ['/elsewhere', {}],
+      ['/%', {}],
+      ['/broken', { method: 'HEAD' }],
+    ] as const) {
+      const answer = await fetch(server.url + path, options);
+      assert.equal(answer.status, 404, path);
+      assert.equal(await answer.text(), options.method === 'HEAD' ? '' : '{"status":"not_found"}');
+    }
+    const broken = await fetch(`${server.url}/broken`);
+    assert.equal(broken.status, 500);
+    assert.equal(await broken.text(), '{"status":"failed"}');
   });
 
   it('serves a new connection however many slow and idle ones there are, and keeps 64 of those', async () => {

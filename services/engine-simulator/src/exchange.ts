@@ -4,6 +4,12 @@ import { Pause } from './pace.ts';
 import { Refusal } from './refusal.ts';
 
 const maxBodyBytes = 268_435_456;
+/** What a benchmark with thousands of open streams needs, and room. */
+const maxConnections = 20_000;
+const headTimeoutMs = 60_000;
+/** For a whole request: a body of the largest size over a slow line. Answers take as long as they are asked to. */
+const requestTimeoutMs = 600_000;
+const maxHeaderBytes = 256 * 1024;
 
 /** One request and its answer in the making. */
 export interface Exchange {
@@ -38,7 +44,14 @@ class ConnectionGone extends Error {}
  */
 export function routeServer(routes: Routes, options: { keepAliveMs: number; engine: () => string }): Server {
   const table = new RouteTable(routes);
-  const server = createServer({ keepAliveTimeout: options.keepAliveMs, requestTimeout: 0, noDelay: true });
+  const server = createServer({
+    keepAliveTimeout: options.keepAliveMs,
+    headersTimeout: headTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    maxHeaderSize: maxHeaderBytes,
+    noDelay: true,
+  });
+  server.maxConnections = maxConnections;
   server.on('request', (request, response) => {
     response.setHeader('server', 'uvicorn');
     response.setHeader('x-sim-engine', options.engine());

@@ -5,22 +5,25 @@ import { InternalServer } from '@llm-gateway/runtime';
 const maxHeaderBytes = 256 * 1024;
 /** An ingress has the whole body when it comes. */
 const requestTimeoutMs = 60_000;
-const jobPath = /^\/jobs\/([^/?]+)$/;
 
 /**
  * The HTTP listener for jobs: `POST /jobs/<id>`. Whatever else is asked finds nothing. The job itself reads its body, raw
- * and bounded, and how many answers there are is bounded by the places of the worker.
+ * and bounded by what its offer announced, and the worker's places bound how many answers there are.
+ *
+ * @param maxBodyBytes what all jobs together may hold, so that none may announce more
  */
 export function jobSurface(
   serve: (id: string, request: IncomingMessage, response: ServerResponse) => Promise<void>,
+  maxBodyBytes: number,
 ): InternalServer {
   return new InternalServer({
     maxHeaderBytes,
-    body: { timeoutMs: requestTimeoutMs },
-    handle(request, response) {
-      const [, id] = jobPath.exec(request.url ?? '') ?? [];
-      if (request.method === 'POST' && id !== undefined) void serve(id, request, response);
-      else response.writeHead(404, { connection: 'close' }).end();
+    body: { timeoutMs: requestTimeoutMs, maxBytes: maxBodyBytes },
+    routes(app) {
+      app.post<{ Params: { id: string } }>('/jobs/:id', (request, reply) => {
+        reply.hijack();
+        void serve(request.params.id, request.raw, reply.raw);
+      });
     },
   });
 }

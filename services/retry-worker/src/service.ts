@@ -42,7 +42,9 @@ export async function start(
   declareGauges(metrics, worker.places, () => worker.oldestMs);
 
   // Last in, first out: connections are cut before what their jobs use goes away.
-  const surface = parts.use(jobSurface((id, request, response) => worker.serve(id, request, response)));
+  const surface = parts.use(
+    jobSurface((id, request, response) => worker.serve(id, request, response), options.fallbackRetryMaxHeldBytes),
+  );
   const { port } = await surface.listen({ host: options.internalHost, port: options.internalPort });
 
   const host = advertisedHost({ advertiseHost: options.advertiseHost, listenHost: options.internalHost });

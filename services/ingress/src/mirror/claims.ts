@@ -79,7 +79,7 @@ export class ClaimPool implements Disposable {
 }
 
 const bearer = /^Bearer (\S+)$/i;
-const claimPath = /^\/claims\/(\d+)$/;
+const copyNumber = /^\d+$/;
 
 /**
  * The internal listener of the ingress of that name: `GET /claims/<copy>` with the token, and nothing else. It takes no
@@ -88,26 +88,16 @@ const claimPath = /^\/claims\/(\d+)$/;
 export function claimSurface(pool: ClaimPool, ingress: string): InternalServer {
   return new InternalServer({
     // No limit on the time of an answer: the pool cuts those that take too long.
-    handle(request, response) {
-      const [, copy] = claimPath.exec(request.url ?? '') ?? [];
-      const [, token] = bearer.exec(request.headers.authorization ?? '') ?? [];
-      const body =
-        request.method === 'GET' && copy !== undefined && token !== undefined
-          ? pool.take(Number(copy), token, () => response.destroy())
-          : null;
-      if (body === null) {
-        response.writeHead(404, { connection: 'close' }).end();
-        return;
-      }
-      // Held while it is under way: a slow reader must not make room for more than the pool may hold.
-      response.on('close', () => pool.release(Number(copy)));
-      response
-        .writeHead(200, {
-          'content-type': 'application/octet-stream',
-          'content-length': body.length,
-          [claimHolderHeader]: ingress,
-        })
-        .end(body);
+    routes(app) {
+      app.get<{ Params: { copy: string } }>('/claims/:copy', (request, reply) => {
+        const copy = copyNumber.test(request.params.copy) ? Number(request.params.copy) : -1;
+        const [, token = ''] = bearer.exec(request.headers.authorization ?? '') ?? [];
+        const body = pool.take(copy, token, () => reply.raw.destroy());
+        if (body === null) return reply.callNotFound();
+        // Held while it is under way: a slow reader must not make room for more than the pool may hold.
+        reply.raw.on('close', () => pool.release(copy));
+        return reply.headers({ 'content-type': 'application/octet-stream', [claimHolderHeader]: ingress }).send(body);
+      });
     },
   });
 }
