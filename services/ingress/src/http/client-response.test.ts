@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { connect } from 'node:net';
+import { describe, it } from 'node:test';
+import { HeaderLines } from '@llm-gateway/http1';
+import { until } from '@llm-gateway/testing';
+import type { Exchange } from '../exchange.ts';
+import { ClientScene } from './scene.ts';
+
+const none = HeaderLines.of([]);
+const events = HeaderLines.of(['content-type', 'text/event-stream']);
+
+/** All that a client receives for one request until its connection ends, and whether it ended with a reset. */
+async function receive(
+  serve: (exchange: Exchange) => void,
+  requestLine = 'POST /v1/chat/completions HTTP/1.1',
+): Promise<{ text: string; reset: boolean; exchange: Exchange | undefined }> {
+  await using scene = await ClientScene.start(serve);
+  const socket = connect(scene.port, '127.0.0.1');
+  let text = '';
+  let reset = false;
+  let closed = false;
+  socket.setEncoding('latin1').on('data', (data: string) => {
+    text += data;
+  });
+  socket.on('error', () => {
+    reset = true;
+  });
+  socket.on('close', () => {
+    closed = true;
+  });
+  socket.write(`${requestLine}\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+  await until(() => closed);
+  return { text, reset, exchange: scene.exchanges[0] };
+}
+
+function bodyOf(text: string): string {
+  return text.slice(text.indexOf('\r\n\r\n') + 4);
+}
+
+describe('an answer', { timeout: 60_000 }, () => {
+  it('frames what has no length, and passes on what has one', async () => {
+    const chunked = await receive(({ client }) => {
+      client.prepare(200, none, events);
+      client.write(Buffer.from('a'), () => {});
+      client.write(Buffer.from('bc'), () => {});
+      client.end();
+    });
+    assert.equal(bodyOf(chunked.text), '1\r\na\r\n2\r\nbc\r\n0\r\n\r\n');
+    const plain = await receive(({ client }) => {
+      client.prepare(200, none, HeaderLines.of(['Content-Length', '3']));
+      client.write(Buffer.from('abc'), () => {});
+      client.end();
+    });
+    assert.equal(bodyOf(plain.text), 'abc');
+    assert.doesNotMatch(plain.text, /transfer-encoding/);
+  });
+
+  it('is committed with its first byte: until then another one may take its place', async () => {
+    const { text, exchange } = await receive(({ client }) => {
+      client.prepare(200, none, events);
+      assert.equal(client.committed, false);
+      client.prepare(201, HeaderLines.of(['x-own', '1']), none);
+      client.end();
+      assert.equal(client.committed, true);
+    });
+    assert.match(text, /^HTTP\/1\.1 201 Created\r\nx-own: 1\r\n/);
+    assert.equal(exchange?.client.over, true);
+  });
+
+  it('has no body for HEAD, 204 and 304, and keeps its length', async () => {
+    const head = await receive(
+      ({ client }) => client.answer(200, none, Buffer.from('abc')),
+      'HEAD /v1/models HTTP/1.1',
+    );
+    assert.match(head.text, /content-length: 3\r\n/);
+    assert.equal(bodyOf(head.text), '');
+    for (const status of [204, 304]) {
+      const { text } = await receive(({ client }) => client.answer(status, none, Buffer.alloc(0)));
+      assert.equal(bodyOf(text), '');
+      assert.doesNotMatch(text, /content-length|transfer-encoding/);
+    }
+  });
+
+  it('that breaks ends with an event in the shape of the path where its framing lets it', async () => {
+    const broken = ({ client }: Exchange) => {
+      client.prepare(200, none, events);
+      client.write(Buffer.from('data: 1\n'), () => {});
+      client.breakOff('upstream_failed', 'it broke');
+    };
+    const openai = await receive(broken);
+    assert.match(openai.text, /\n\ndata: \{"error":\{"message":"it broke"/);
+    assert.doesNotMatch(openai.text, /\r\n0\r\n\r\n$/);
+    const anthropic = await receive(broken, 'POST /v1/messages HTTP/1.1');
+    assert.match(anthropic.text, /\n\nevent: error\ndata: \{"type":"error","error":\{"type":"api_error"/);
+    const old = await receive(broken, 'POST /v1/chat/completions HTTP/1.0');
+    assert.match(old.text, /data: \{"error"/);
+    assert.equal(old.reset, true);
+  });
+
+  it('that breaks within a promised length says nothing more', async () => {
+    const { text } = await receive(({ client }) => {
+      client.prepare(200, none, HeaderLines.of(['content-type', 'text/event-stream', 'content-length', '100']));
+      client.write(Buffer.from('data: 1\n\n'), () => {});
+      client.breakOff('upstream_failed', 'it broke');
+    });
+    assert.equal(bodyOf(text), 'data: 1\n\n');
+  });
+
+  it('of a large chunk is what it was', async () => {
+    const large = 'x'.repeat(300_000);
+    const { text } = await receive(({ client }) => {
+      client.prepare(200, none, none);
+      const lent = Buffer.from(large);
+      client.write(lent, () => {});
+      // The chunk is only lent.
+      lent.fill('y');
+      client.end();
+    });
+    assert.equal(bodyOf(text), `${large.length.toString(16)}\r\n${large}\r\n0\r\n\r\n`);
+  });
+
+  it('says what an error is in the shape of the path', async () => {
+    const refuse = ({ client }: Exchange) => client.refuse('no_instance', 'nobody');
+    const openai = await receive(refuse);
+    assert.equal(JSON.parse(bodyOf(openai.text)).error.code, 'no_instance');
+    const anthropic = await receive(refuse, 'POST /v1/messages/count_tokens HTTP/1.1');
+    assert.deepEqual(JSON.parse(bodyOf(anthropic.text)), {
+      type: 'error',
+      error: { type: 'overloaded_error', message: 'nobody' },
+    });
+  });
+});
