@@ -3,6 +3,7 @@ export { advertisedHost } from './advertised-host.ts';
 export { internalOptions } from './internal-options.ts';
 export { InternalServer, type InternalServerOptions } from './internal-server.ts';
 export { listen } from './listen.ts';
+export type { InfoLines } from './logger.ts';
 export {
   boundedLabel,
   type CollectSeries,

@@ -6,8 +6,20 @@ const secretFields = ['authorization', 'cookie', 'api_key', 'apiKey', 'password'
 const secretHeaders = ['authorization', 'proxy-authorization', 'cookie', 'api-key', 'x-api-key'];
 const redactedPaths = [...secretFields, ...secretHeaders.map((name) => `headers["${name}"]`)];
 
+/**
+ * Writes lines of level info that are formatted already: for lines so many that their formatting counts. They have the same
+ * outer fields as any other line, and the same secrets are hidden.
+ */
+export interface InfoLines {
+  /** False while the log level leaves these lines out. */
+  readonly enabled: boolean;
+  /** @param members JSON members, without the braces: `"status":200,"path":"/v1/models"` */
+  write(message: string, members: string): void;
+}
+
 export interface Log {
   readonly logger: Logger;
+  readonly infoLines: InfoLines;
   /**
    * Ends the process with `code` once its last lines are written, or about a second later whatever stdout does. The
    * first call decides; it may return before the end.
@@ -29,7 +41,27 @@ export function createLog(
     onResumed: (dropped) => logger.warn(dropped, 'stdout could not be written; log lines were dropped'),
   });
   const logger = pino(loggerOptions(service, options), output);
-  return { logger, exit: (code) => output.exit(code) };
+  return {
+    logger,
+    infoLines: infoLines(service, { logger, output, secrets: options.secrets }),
+    exit: (code) => output.exit(code),
+  };
+}
+
+function infoLines(
+  service: string,
+  { logger, output, secrets }: { logger: Logger; output: LogOutput; secrets: Secrets },
+): InfoLines {
+  const head = '{"level":"info","time":';
+  const tail = `,"service":${JSON.stringify(service)},`;
+  return {
+    get enabled() {
+      return logger.isLevelEnabled('info');
+    },
+    write(message, members) {
+      output.write(secrets.hide(`${head}${Date.now()}${tail}${members},"msg":${JSON.stringify(message)}}\n`));
+    },
+  };
 }
 
 function loggerOptions(service: string, { level, secrets }: { level: string; secrets: Secrets }): LoggerOptions {

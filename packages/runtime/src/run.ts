@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import manifest from '../package.json' with { type: 'json' };
 import { type Readiness, startAdmin } from './admin.ts';
-import { createLog, type Log } from './logger.ts';
+import { createLog, type InfoLines, type Log } from './logger.ts';
 import { Metrics } from './metrics.ts';
 import { declareNodeMetrics } from './node-metrics.ts';
 import {
@@ -36,6 +36,7 @@ export interface Running extends AsyncDisposable {
 
 export interface Parts {
   readonly log: Logger;
+  readonly infoLines: InfoLines;
   readonly metrics: Metrics;
   /** Aborts when the process has been told to end: give up starting, poll no more. Work in flight is for `drain`. */
   readonly shutdown: AbortSignal;
@@ -123,7 +124,7 @@ async function live(
 
     await using owned = new AsyncDisposableStack();
     const own = <Resource extends AsyncDisposable>(resource: Resource) => owned.use(resource);
-    await using started = await start({ log: logger, metrics, shutdown, own });
+    await using started = await start({ log: logger, infoLines: log.infoLines, metrics, shutdown, own });
     running = started;
     for (const [name, address] of Object.entries(started.addresses)) logger.info({ name, address }, 'listening');
     if (!shutdown.aborted) {

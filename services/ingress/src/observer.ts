@@ -1,8 +1,9 @@
 import { errorCodes } from '@llm-gateway/protocol';
-import { boundedLabel, type Logger, type Metrics } from '@llm-gateway/runtime';
+import { boundedLabel, type InfoLines, type Logger, type Parts } from '@llm-gateway/runtime';
 import type { DegradedReason } from './decide/decider.ts';
 import type { AttemptRecord, Exchange } from './exchange.ts';
 import { FailureLog } from './failure-log.ts';
+import { type RequestEnd, requestLine } from './request-line.ts';
 
 const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
@@ -37,6 +38,7 @@ export type QueueJobResult =
 /** Everything the ingress tells about its requests: metrics, and one log line per finished request. Never a prompt, an answer or a key. */
 export class Observer {
   readonly #log: Logger;
+  readonly #infoLines: InfoLines;
   readonly #model: (model: string) => string;
   readonly #requests;
   readonly #duration;
@@ -60,8 +62,9 @@ export class Observer {
   readonly #decisionLatency;
   readonly #degradedDecisions;
 
-  constructor(log: Logger, metrics: Metrics) {
+  constructor({ log, infoLines, metrics }: Pick<Parts, 'log' | 'infoLines' | 'metrics'>) {
     this.#log = log;
+    this.#infoLines = infoLines;
     this.#model = boundedLabel();
     this.#requests = metrics.counter({
       name: 'requests_total',
@@ -223,7 +226,7 @@ export class Observer {
 
   /** Every request ends here, once: one sample, one log line. */
   finished(exchange: Exchange): void {
-    const { client, route, request } = exchange;
+    const { client, route } = exchange;
     const now = performance.now();
     const durationMs = now - exchange.startedAtMs;
     const firstByteMs = client.committed ? client.committedAtMs - exchange.startedAtMs : null;
@@ -236,29 +239,8 @@ export class Observer {
     if (outcome === 'cancelled') this.#cancelled.labels({ phase: exchange.phase }).inc();
     if (exchange.brokenBy !== undefined) this.#broken.labels({ cause: exchange.brokenBy }).inc();
 
-    this.#log.info(
-      {
-        requestId: exchange.id,
-        method: request.head?.method,
-        path: request.head === null ? undefined : request.path.slice(0, loggedPathLength),
-        model: exchange.model,
-        stream: exchange.isStream,
-        route,
-        endpoint: exchange.endpoint,
-        prefill: exchange.prefill,
-        attempts: exchange.records.map(({ ms, ...record }) => ({ ...record, ms: rounded(ms) })),
-        attemptCount: exchange.attempts,
-        status,
-        outcome,
-        code: exchange.errorCode,
-        brokenBy: exchange.brokenBy,
-        requestBytes: exchange.requestBytes,
-        responseBytes: client.bodyBytes,
-        firstByteMs: rounded(firstByteMs),
-        durationMs: rounded(durationMs),
-      },
-      'request',
-    );
+    if (!this.#infoLines.enabled) return;
+    this.#infoLines.write('request', requestLine(exchange, { status, outcome, firstByteMs, durationMs }));
   }
 
   /** A name that nothing took is the client's word alone, and must not crowd out those that are served. */
@@ -270,19 +252,11 @@ export class Observer {
 }
 
 const unknownModel = '_unknown';
-/** A longer path is not worth its place in the log. */
-const loggedPathLength = 200;
 /** Causes are those of `upstream` and `status_` with the statuses that count as failed. */
 const maxCauses = 200;
 
-function outcomeOf(exchange: Exchange): 'completed' | 'failed' | 'cancelled' {
+function outcomeOf(exchange: Exchange): RequestEnd['outcome'] {
   if (exchange.brokenBy !== undefined) return 'failed';
   if (exchange.signal.aborted) return 'cancelled';
   return exchange.client.status >= 500 ? 'failed' : 'completed';
-}
-
-function rounded(milliseconds: number): number;
-function rounded(milliseconds: number | null): number | null;
-function rounded(milliseconds: number | null): number | null {
-  return milliseconds === null ? null : Math.round(milliseconds * 100) / 100;
 }

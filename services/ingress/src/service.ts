@@ -30,7 +30,7 @@ interface IngressParts extends Parts {
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
 export async function start(
   options: Settings,
-  { log, metrics, shutdown, bus, mirrorBus = bus }: IngressParts,
+  { log, infoLines, metrics, shutdown, bus, mirrorBus = bus }: IngressParts,
 ): Promise<Running> {
   const table = routeTable(
     options,
@@ -40,7 +40,7 @@ export async function start(
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
   await using parts = new AsyncDisposableStack();
 
-  const observer = new Observer(log, metrics);
+  const observer = new Observer({ log, infoLines, metrics });
   const fleet = new Fleet({
     mode: fleetMode(options),
     policy: 'round-robin',
