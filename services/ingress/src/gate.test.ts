@@ -16,11 +16,11 @@ describe('the gate', () => {
     const entered: Exchange[] = [];
     await using scene = await ClientScene.start((exchange) => {
       if (gate.inside === 0) {
-        gate.enter(exchange.client);
+        gate.enter(exchange.client, { isPromised: false });
         entered.push(exchange);
         return;
       }
-      assert.throws(() => gate.enter(exchange.client), isCode('overloaded'));
+      assert.throws(() => gate.enter(exchange.client, { isPromised: false }), isCode('overloaded'));
       exchange.client.answer(503, HeaderLines.of([]), Buffer.alloc(0));
     });
     const first = fetch(scene.server.address);
@@ -34,7 +34,7 @@ describe('the gate', () => {
 
   it('counts a client that leaves as gone', async () => {
     const gate = new Gate(1);
-    await using scene = await ClientScene.start((exchange) => gate.enter(exchange.client));
+    await using scene = await ClientScene.start((exchange) => gate.enter(exchange.client, { isPromised: false }));
     const socket = connect(scene.port, '127.0.0.1');
     socket.write('GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n');
     await until(() => gate.inside === 1);
@@ -46,7 +46,7 @@ describe('the gate', () => {
     const gate = new Gate(1);
     gate.closed = true;
     await using scene = await ClientScene.start((exchange) => {
-      assert.throws(() => gate.enter(exchange.client), isCode('draining'));
+      assert.throws(() => gate.enter(exchange.client, { isPromised: false }), isCode('draining'));
       exchange.client.answer(503, HeaderLines.of([]), Buffer.alloc(0));
     });
     assert.equal((await fetch(scene.server.address)).status, 503);

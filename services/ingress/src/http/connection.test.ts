@@ -175,7 +175,7 @@ describe('a connection', { timeout: 60_000 }, () => {
     await until(() => busy.closed);
     assert.match(busy.text, /connection: close[\s\S]*\/a:y$/);
     assert.equal(idle.closed, false);
-    await scene.server.drain(AbortSignal.timeout(5000));
+    await scene.server.drain(AbortSignal.timeout(5000), { graceMs: 0 });
     await until(() => idle.closed);
   });
 });
