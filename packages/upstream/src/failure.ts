@@ -30,8 +30,6 @@ export interface UpstreamFailure {
   readonly cause: FailureCause;
   /** `upstream_failed` or `upstream_timeout`; its message names no address, `details` and `cause` do. */
   readonly error: GatewayError;
-  /** The connection ended, and nothing else was to tell where the body ends: what came may be all of it, or not. */
-  readonly maybeWhole?: true;
 }
 
 const messages: Record<FailureCause, string> = {
@@ -68,7 +66,7 @@ export function isFailureCause(text: string): text is FailureCause {
   return Object.hasOwn(messages, text);
 }
 
-/** The one place where undici's and Node's errors become ours. */
+/** The one place where undici's and Node's errors become ours. A host with several addresses failed with an error for each. */
 export function classifyFailure(error: unknown, progress: { connected: boolean; headSeen: boolean }): UpstreamFailure {
   return failureOf(causeOf(error, progress), error);
 }
@@ -110,7 +108,7 @@ function connectCause(code: string): FailureCause {
 }
 
 function causeOf(error: unknown, progress: { connected: boolean; headSeen: boolean }): FailureCause {
-  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  const code = codeOfError(error);
   switch (code) {
     case 'UND_ERR_CONNECT_TIMEOUT':
       return 'connect_timeout';
@@ -125,6 +123,16 @@ function causeOf(error: unknown, progress: { connected: boolean; headSeen: boole
   }
   // A parser error after the head is a broken chunk or a body cut in its middle: either way less than was promised.
   if (error instanceof errors.HTTPParserError) return progress.headSeen ? 'truncated' : 'protocol';
-  if (!progress.connected) return connectCause(code);
+  if (!progress.connected) return error instanceof AggregateError ? commonCause(error.errors) : connectCause(code);
   return progress.headSeen ? 'truncated' : 'reset';
+}
+
+function codeOfError(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : '';
+}
+
+/** Of the addresses of one host: the fault is ours only if it is at each. */
+function commonCause(all: readonly unknown[]): FailureCause {
+  const causes = all.map((error) => connectCause(codeOfError(error)));
+  return causes.find((cause) => cause !== 'local') ?? causes[0] ?? 'connect';
 }

@@ -1,3 +1,4 @@
+export type { ResponseHead, UpstreamLimits, UpstreamRequest } from './call.ts';
 export {
   classifyFailure,
   type FailureCause,
@@ -9,10 +10,5 @@ export {
 export { KeptAnswer } from './kept-answer.ts';
 export { upstreamOptions } from './options.ts';
 export { type CancelSignal, type RelayEnd, type RelayTarget, relay } from './relay.ts';
-export {
-  type ResponseHead,
-  Upstream,
-  type UpstreamRequest,
-  type UpstreamTimeouts,
-} from './upstream.ts';
+export { Upstream } from './upstream.ts';
 export { readWhole, type WholeResponse } from './whole.ts';

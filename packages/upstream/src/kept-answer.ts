@@ -1,5 +1,5 @@
 import { type FlatHeaders, HeaderLines } from '@llm-gateway/http1';
-import type { ResponseHead } from './upstream.ts';
+import type { ResponseHead } from './call.ts';
 import type { WholeResponse } from './whole.ts';
 
 const maxBytes = 1024 * 1024;
@@ -18,7 +18,8 @@ export class KeptAnswer {
   take(chunk: Buffer): boolean {
     this.#bytes += chunk.length;
     if (this.#bytes > maxBytes) return false;
-    this.#chunks.push(chunk);
+    // It is only lent.
+    this.#chunks.push(Buffer.from(chunk));
     return true;
   }
 

@@ -24,4 +24,11 @@ export const upstreamOptions = {
     min: 1,
     description: 'How long an idle connection is kept; shorter than the 5 s after which engines close theirs',
   },
+  'upstream-max-connections': {
+    type: 'integer',
+    default: 16_384,
+    min: 0,
+    description:
+      'Connections to one instance or http endpoint at a time, 0 for no limit; further calls wait for one, at most the connect timeout',
+  },
 } as const;

@@ -13,7 +13,9 @@ import {
   stream,
   until,
 } from '@llm-gateway/testing';
-import { type RelayTarget, relay, Upstream, type UpstreamFailure } from './index.ts';
+import { type RelayTarget, relay, type UpstreamFailure } from './index.ts';
+import { PlainClient } from './plain-client.ts';
+import { UndiciClient } from './undici-client.ts';
 
 /** A client that takes every answer below 500. */
 class Client implements RelayTarget {
@@ -51,154 +53,212 @@ class Client implements RelayTarget {
 }
 
 async function withEngine(
+  Caller: typeof PlainClient | typeof UndiciClient,
   script: Script,
   work: (engine: Engine, call: (client: Client) => ReturnType<typeof relay>) => Promise<void>,
   idleTimeoutMs = 10_000,
 ): Promise<void> {
   await using engine = await startEngine(script);
-  await using upstream = new Upstream({
+  await using upstream = new Caller({
     upstreamConnectTimeoutMs: 3000,
     upstreamHeadersTimeoutMs: 10_000,
     upstreamIdleTimeoutMs: idleTimeoutMs,
     upstreamKeepAliveMs: 4000,
+    upstreamMaxConnections: 0,
   });
   const request = { origin: engine.url, path: '/', method: 'POST', headers: HeaderLines.of([]), body: null };
   await work(engine, (client) => relay(upstream, request, client));
 }
 
-describe('a relayed call', { concurrency: true, timeout: 60_000 }, () => {
-  it('gives the client an answer that it takes', async () => {
-    await withEngine(
-      () => stream(['a', 'b']),
-      async (_engine, call) => {
-        const client = new Client();
-        assert.deepEqual(await call(client), { kind: 'relayed', status: 200 });
-        assert.deepEqual([client.text, client.ended], ['ab', true]);
-      },
-    );
-  });
-
-  it('keeps an answer that the client does not take', async () => {
-    await withEngine(
-      () => refuse(503, { message: 'down', retryAfter: 7 }),
-      async (_engine, call) => {
-        const client = new Client();
-        const end = await call(client);
-        assert.ok(end.kind === 'refused');
-        assert.equal(end.answer.status, 503);
-        assert.match(end.answer.body.toString(), /down/);
-        assert.deepEqual([client.text, client.ended], ['', false]);
-      },
-    );
-  });
-
-  it('keeps the body of a failed answer that only the end of the connection ends, but not of one that is cut', async () => {
-    const answers = {
-      '<p>down</p>': raw('HTTP/1.0 503 Down\r\ncontent-type: text/html\r\n\r\n<p>down</p>'),
-      '': cut({ afterBytes: 3 }, { status: 503, body: '<p>down</p>', headers: { 'content-type': 'text/html' } }),
-    };
-    for (const [body, script] of Object.entries(answers)) {
+for (const Caller of [PlainClient, UndiciClient]) {
+  describe(`a relayed call over ${Caller.name}`, { concurrency: true, timeout: 60_000 }, () => {
+    it('gives the client an answer that it takes', async () => {
       await withEngine(
-        () => script,
+        Caller,
+        () => stream(['a', 'b']),
         async (_engine, call) => {
-          const end = await call(new Client());
-          assert.ok(end.kind === 'refused');
-          assert.equal(end.answer.body.toString(), body);
-          assert.equal(end.answer.headers.list.includes('text/html'), body !== '');
+          const client = new Client();
+          assert.deepEqual(await call(client), { kind: 'relayed', status: 200 });
+          assert.deepEqual([client.text, client.ended], ['ab', true]);
         },
       );
-    }
-  });
+    });
 
-  it('keeps no body that drips: the idle timeout, or 5 s when that is shorter, is for all of it', async () => {
-    for (const [idleTimeoutMs, limitMs] of [
-      [500, 500],
-      [60_000, 5000],
-    ] as const) {
+    it('keeps an answer that the client does not take', async () => {
       await withEngine(
-        () => stream(new Array(100).fill(' '), { status: 503, gapMs: 100, headers: { 'retry-after': '7' } }),
-        async (engine, call) => {
-          const startedAtMs = performance.now();
-          const end = await call(new Client());
-          const tookMs = performance.now() - startedAtMs;
-          assert.ok(end.kind === 'refused');
-          assert.equal(end.answer.body.length, 0);
-          assert.deepEqual(end.answer.headers.list.slice(0, 2), ['retry-after', '7']);
-          assert.ok(tookMs >= limitMs - 5 && tookMs < limitMs + 1000, `${tookMs} ms`);
-          await until(() => engine.requests[0]?.abandoned);
-        },
-        idleTimeoutMs,
-      );
-    }
-  });
-
-  it('stops reading an answer that has become too large to be kept', async () => {
-    const piece = 'x'.repeat(65_536);
-    await withEngine(
-      () => stream(new Array(100_000).fill(piece), { status: 500 }),
-      async (engine, call) => {
-        const startedAtMs = performance.now();
-        const end = await call(new Client());
-        assert.ok(end.kind === 'refused' && end.answer.body.length === 0);
-        assert.ok(performance.now() - startedAtMs < 2000);
-        await until(() => engine.requests[0]?.abandoned);
-      },
-    );
-  });
-
-  it('breaks an answer off when the client has part of it, and only then', async () => {
-    const scripts = { failed: cut('after-head'), broken: cut({ afterBytes: 1 }, { body: 'ab' }) };
-    for (const [kind, script] of Object.entries(scripts)) {
-      await withEngine(
-        () => script,
+        Caller,
+        () => refuse(503, { message: 'down', retryAfter: 7 }),
         async (_engine, call) => {
           const client = new Client();
           const end = await call(client);
-          assert.equal(end.kind, kind);
-          assert.equal(client.brokenBy?.cause, kind === 'broken' ? 'truncated' : undefined);
-          assert.equal(client.ended, false);
+          assert.ok(end.kind === 'refused');
+          assert.equal(end.answer.status, 503);
+          assert.match(end.answer.body.toString(), /down/);
+          assert.deepEqual([client.text, client.ended], ['', false]);
         },
       );
-    }
+    });
+
+    it('keeps the body of a failed answer that only the end of the connection ends, but not of one that is cut', async () => {
+      const answers = {
+        '<p>down</p>': raw('HTTP/1.0 503 Down\r\ncontent-type: text/html\r\n\r\n<p>down</p>'),
+        '': cut({ afterBytes: 3 }, { status: 503, body: '<p>down</p>', headers: { 'content-type': 'text/html' } }),
+      };
+      for (const [body, script] of Object.entries(answers)) {
+        await withEngine(
+          Caller,
+          () => script,
+          async (_engine, call) => {
+            const end = await call(new Client());
+            assert.ok(end.kind === 'refused');
+            assert.equal(end.answer.body.toString(), body);
+            assert.equal(end.answer.headers.list.includes('text/html'), body !== '');
+          },
+        );
+      }
+    });
+
+    it('keeps no body that drips: the idle timeout, or 5 s when that is shorter, is for all of it', async () => {
+      for (const [idleTimeoutMs, limitMs] of [
+        [500, 500],
+        [60_000, 5000],
+      ] as const) {
+        await withEngine(
+          Caller,
+          () => stream(new Array(100).fill(' '), { status: 503, gapMs: 100, headers: { 'retry-after': '7' } }),
+          async (engine, call) => {
+            const startedAtMs = performance.now();
+            const end = await call(new Client());
+            const tookMs = performance.now() - startedAtMs;
+            assert.ok(end.kind === 'refused');
+            assert.equal(end.answer.body.length, 0);
+            assert.deepEqual(end.answer.headers.list.slice(0, 2), ['retry-after', '7']);
+            assert.ok(tookMs >= limitMs - 5 && tookMs < limitMs + 1000, `${tookMs} ms`);
+            await until(() => engine.requests[0]?.abandoned);
+          },
+          idleTimeoutMs,
+        );
+      }
+    });
+
+    it('stops reading an answer that has become too large to be kept', async () => {
+      const piece = 'x'.repeat(65_536);
+      await withEngine(
+        Caller,
+        () => stream(new Array(100_000).fill(piece), { status: 500 }),
+        async (engine, call) => {
+          const startedAtMs = performance.now();
+          const end = await call(new Client());
+          assert.ok(end.kind === 'refused' && end.answer.body.length === 0);
+          assert.ok(performance.now() - startedAtMs < 2000);
+          await until(() => engine.requests[0]?.abandoned);
+        },
+      );
+    });
+
+    it('breaks an answer off when the client has part of it, and only then', async () => {
+      const scripts = { failed: cut('after-head'), broken: cut({ afterBytes: 1 }, { body: 'ab' }) };
+      for (const [kind, script] of Object.entries(scripts)) {
+        await withEngine(
+          Caller,
+          () => script,
+          async (_engine, call) => {
+            const client = new Client();
+            const end = await call(client);
+            assert.equal(end.kind, kind);
+            assert.equal(client.brokenBy?.cause, kind === 'broken' ? 'truncated' : undefined);
+            assert.equal(client.ended, false);
+          },
+        );
+      }
+    });
+
+    it('ends when the client leaves', async () => {
+      await withEngine(
+        Caller,
+        () => stall('before-head'),
+        async (engine, call) => {
+          const client = new Client();
+          const ended = call(client);
+          const request = await engine.request(0);
+          client.leaving.abort();
+          assert.deepEqual(await ended, { kind: 'client-left' });
+          assert.equal(request.answeredAt, null);
+        },
+      );
+    });
+
+    it('is not made for a client that has left', async () => {
+      await withEngine(
+        Caller,
+        () => respond(200),
+        async (engine, call) => {
+          const client = new Client();
+          client.leaving.abort();
+          assert.deepEqual(await call(client), { kind: 'client-left' });
+          assert.equal((await call(new Client())).kind, 'relayed');
+          assert.equal(engine.connectionCount, 1, 'not even a connection');
+        },
+      );
+    });
   });
 
-  it('tells when the request is written once more', async () => {
+  // Not with others at the same time: the race that is played here is over after 100 ms.
+  describe(`a call over ${Caller.name} that is made again`, () => {
+    it('tells when the request is written once more', async () => {
+      await withEngine(
+        Caller,
+        ({ index }) => (index === 1 ? cut('before-head') : respond(200)),
+        async (engine, call) => {
+          await call(new Client());
+          // The connection is free again in the next turn.
+          await new Promise((resolve) => setImmediate(resolve));
+          const client = new Client();
+          assert.equal((await call(client)).kind, 'relayed');
+          assert.deepEqual([client.repeats, engine.requests.length], [1, 3]);
+        },
+      );
+    });
+  });
+}
+
+/** A client that takes whole chunks in their framing. */
+class FramingClient extends Client {
+  readonly takesFramed = true;
+  pieces: string[] = [];
+
+  writeFramed(bytes: Buffer, { payloadBytes, last }: { payloadBytes: number; last: boolean }): boolean {
+    this.pieces.push(`${payloadBytes} ${last} ${bytes}`);
+    return true;
+  }
+}
+
+describe('a client that takes framing', () => {
+  const chunks = (status: number) =>
+    raw(`HTTP/1.1 ${status} Any\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbb\r\n0\r\n\r\n`);
+
+  it('is given whole chunks as they came', async () => {
     await withEngine(
-      ({ index }) => (index === 1 ? cut('before-head') : respond(200)),
-      async (engine, call) => {
-        await call(new Client());
-        // The connection is free again in the next turn.
-        await new Promise((resolve) => setImmediate(resolve));
-        const client = new Client();
-        assert.equal((await call(client)).kind, 'relayed');
-        assert.deepEqual([client.repeats, engine.requests.length], [1, 3]);
+      PlainClient,
+      () => chunks(200),
+      async (_engine, call) => {
+        const client = new FramingClient();
+        assert.deepEqual(await call(client), { kind: 'relayed', status: 200 });
+        assert.deepEqual(client.pieces, ['3 true 1\r\na\r\n2\r\nbb\r\n0\r\n\r\n']);
+        assert.deepEqual([client.text, client.ended], ['', true]);
       },
     );
   });
 
-  it('ends when the client leaves', async () => {
+  it('is given none of an answer that is kept back, which is kept without its framing', async () => {
     await withEngine(
-      () => stall('before-head'),
-      async (engine, call) => {
-        const client = new Client();
-        const ended = call(client);
-        const request = await engine.request(0);
-        client.leaving.abort();
-        assert.deepEqual(await ended, { kind: 'client-left' });
-        assert.equal(request.answeredAt, null);
-      },
-    );
-  });
-
-  it('is not made for a client that has left', async () => {
-    await withEngine(
-      () => respond(200),
-      async (engine, call) => {
-        const client = new Client();
-        client.leaving.abort();
-        assert.deepEqual(await call(client), { kind: 'client-left' });
-        assert.equal((await call(new Client())).kind, 'relayed');
-        assert.equal(engine.connectionCount, 1, 'not even a connection');
+      PlainClient,
+      () => chunks(500),
+      async (_engine, call) => {
+        const client = new FramingClient();
+        const end = await call(client);
+        assert.ok(end.kind === 'refused');
+        assert.deepEqual([end.answer.body.toString(), client.pieces], ['abb', []]);
       },
     );
   });

@@ -1,7 +1,7 @@
 import type { HeaderLines } from '@llm-gateway/http1';
+import type { ResponseHead, ResponseSink, UpstreamCall, UpstreamClient, UpstreamRequest } from './call.ts';
 import type { UpstreamFailure } from './failure.ts';
 import { KeptAnswer } from './kept-answer.ts';
-import type { ResponseHead, ResponseSink, Upstream, UpstreamCall, UpstreamRequest } from './upstream.ts';
 import type { WholeResponse } from './whole.ts';
 
 /** The longest that the rest of an answer is read for when it is kept back: something else is to be tried, and the client waits for that. */
@@ -38,8 +38,15 @@ export interface RelayTarget {
   accept(head: ResponseHead): boolean;
   /** Whether so many more bytes of an answer that is not taken may be kept. Left out: as far as `KeptAnswer` goes. */
   keep?(bytes: number): boolean;
-  /** False when the client takes it slower than it comes: `onDrain` is called once when it has caught up. */
+  /**
+   * `chunk` is lent: see `ResponseSink.onData`. False when the client takes it slower than it comes: `onDrain` is called
+   * once when it has caught up.
+   */
   write(chunk: Buffer, onDrain: () => void): boolean;
+  /** Whether `writeFramed` may be called in place of `write`: see `ResponseSink.takesFramed`. */
+  readonly takesFramed?: boolean;
+  /** Whole chunks in their framing: see `ResponseSink.onFramed`. Otherwise as `write`. */
+  writeFramed?(bytes: Buffer, chunks: { payloadBytes: number; last: boolean }, onDrain: () => void): boolean;
   end(): void;
   /** The answer broke after it was committed. */
   breakOff(failure: UpstreamFailure): void;
@@ -52,7 +59,7 @@ export interface RelayTarget {
  * loses its body, when it is not whole after the idle timeout, or 5 s if that is shorter, or has more bytes than may be kept.
  * No call is made for a client that has left.
  */
-export function relay(upstream: Upstream, request: UpstreamRequest, target: RelayTarget): Promise<RelayEnd> {
+export function relay(upstream: UpstreamClient, request: UpstreamRequest, target: RelayTarget): Promise<RelayEnd> {
   if (target.signal.aborted) return Promise.resolve({ kind: 'client-left' });
   return new Promise((resolve) => new Relay(target, resolve).call(upstream, request));
 }
@@ -72,7 +79,7 @@ class Relay implements ResponseSink {
     this.#resolve = resolve;
   }
 
-  call(upstream: Upstream, request: UpstreamRequest): void {
+  call(upstream: UpstreamClient, request: UpstreamRequest): void {
     this.#keepingMs = Math.min(request.idleTimeoutMs ?? upstream.idleTimeoutMs, maxKeepingMs);
     this.#call = upstream.call(request, this);
     this.#target.signal.addEventListener('abort', this.#leave);
@@ -96,6 +103,14 @@ class Relay implements ResponseSink {
     return true;
   }
 
+  get takesFramed(): boolean {
+    return this.#kept === undefined && this.#target.takesFramed === true && this.#target.writeFramed !== undefined;
+  }
+
+  onFramed(bytes: Buffer, payloadBytes: number, last: boolean): boolean {
+    return this.#target.writeFramed?.(bytes, { payloadBytes, last }, this.#resume) ?? true;
+  }
+
   onEnd(): void {
     if (this.#kept !== undefined) {
       this.#finish({ kind: 'refused', answer: this.#kept.whole() });
@@ -107,8 +122,8 @@ class Relay implements ResponseSink {
 
   onFailure(failure: UpstreamFailure): void {
     if (this.#kept !== undefined) {
-      // The head already told what there is to know; a body whose end is unmarked, as a server of HTTP/1.0 sends it, is better than none.
-      this.#finish({ kind: 'refused', answer: failure.maybeWhole ? this.#kept.whole() : this.#kept.cut() });
+      // The head already told what there is to know.
+      this.#finish({ kind: 'refused', answer: this.#kept.cut() });
     } else if (this.#target.committed) {
       this.#target.breakOff(failure);
       this.#finish({ kind: 'broken', failure });

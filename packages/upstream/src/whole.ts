@@ -1,5 +1,5 @@
 import { GatewayError } from '@llm-gateway/protocol';
-import type { ResponseHead, Upstream, UpstreamRequest } from './upstream.ts';
+import type { ResponseHead, UpstreamClient, UpstreamRequest } from './call.ts';
 
 export interface WholeResponse extends ResponseHead {
   readonly body: Buffer;
@@ -10,7 +10,7 @@ export interface WholeResponse extends ResponseHead {
  * Throws `GatewayError`: the failure's own, `upstream_failed` when the body is larger, `client_closed` when `signal` aborts.
  */
 export function readWhole(
-  upstream: Upstream,
+  upstream: UpstreamClient,
   request: UpstreamRequest,
   options: { maxBytes: number; signal: AbortSignal },
 ): Promise<WholeResponse> {
@@ -39,7 +39,8 @@ export function readWhole(
       onData(chunk) {
         bytes += chunk.length;
         if (bytes > maxBytes) giveUp(new GatewayError('upstream_failed', "the upstream's answer is too large"));
-        else chunks.push(chunk);
+        // It is only lent.
+        else chunks.push(Buffer.from(chunk));
         return true;
       },
       onEnd: () => settle(() => resolve({ ...(head as ResponseHead), body: Buffer.concat(chunks) })),

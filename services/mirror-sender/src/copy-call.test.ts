@@ -12,6 +12,7 @@ const timeouts = {
   upstreamHeadersTimeoutMs: 60_000,
   upstreamIdleTimeoutMs: 60_000,
   upstreamKeepAliveMs: 4000,
+  upstreamMaxConnections: 0,
 };
 
 interface Times {

@@ -38,6 +38,7 @@ const usual: SenderOptions = {
   upstreamHeadersTimeoutMs: 60_000,
   upstreamIdleTimeoutMs: 60_000,
   upstreamKeepAliveMs: 4000,
+  upstreamMaxConnections: 0,
 };
 
 type Told = MirrorReport['ended'][number];

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Bus } from '@llm-gateway/bus';
 import { type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
 import type { Logger, Metrics, OptionValues, Running } from '@llm-gateway/runtime';
-import { Upstream, type UpstreamTimeouts } from '@llm-gateway/upstream';
+import { Upstream, type UpstreamLimits } from '@llm-gateway/upstream';
 import { allowedTargets } from './allowed-targets.ts';
 import { Comparisons } from './comparisons.ts';
 import { type CopyEnd, type CopyJob, sendCopy, unsent } from './copy-call.ts';
@@ -18,7 +18,7 @@ const maxUnpaired = 10_000;
 const expireIntervalMs = 1000;
 const idlePollMs = 50;
 
-export type SenderOptions = OptionValues<readonly [typeof mirrorSenderOptions]> & UpstreamTimeouts;
+export type SenderOptions = OptionValues<readonly [typeof mirrorSenderOptions]> & UpstreamLimits;
 
 export interface SenderDeps {
   readonly log: Pick<Logger, 'info' | 'warn'>;

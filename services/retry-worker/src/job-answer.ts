@@ -43,7 +43,8 @@ export class JobAnswer {
   /** False when the ingress takes it slower than it comes: `onDrain` is called once when it has caught up. */
   write(chunk: Buffer, onDrain: () => void): boolean {
     this.#commit();
-    if (this.#response.write(chunk)) return true;
+    // It is only lent, and the socket may keep it.
+    if (this.#response.write(Buffer.from(chunk))) return true;
     this.#response.once('drain', onDrain);
     return false;
   }

@@ -50,6 +50,7 @@ const usual: Omit<Options, 'routeConfig'> = {
   upstreamHeadersTimeoutMs: 60_000,
   upstreamIdleTimeoutMs: 60_000,
   upstreamKeepAliveMs: 4000,
+  upstreamMaxConnections: 0,
 };
 const limited = () => refuse(429, { message: 'slow down' });
 

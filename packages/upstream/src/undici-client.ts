@@ -1,0 +1,205 @@
+import { subscribe } from 'node:diagnostics_channel';
+import type { Socket } from 'node:net';
+import { endToEndHeaders, type FlatHeaders, HeaderLines } from '@llm-gateway/http1';
+import { Agent, type Dispatcher, errors } from 'undici';
+import type { ResponseSink, UpstreamCall, UpstreamClient, UpstreamLimits, UpstreamRequest } from './call.ts';
+import { classifyFailure, failureOf, type UpstreamFailure } from './failure.ts';
+import { isBrokenEnd, TerminalEvent } from './terminal-event.ts';
+
+/** A client for what the plain one does not speak: TLS. */
+export class UndiciClient implements UpstreamClient {
+  readonly #agent: Agent;
+  readonly #headersTimeoutMs: number;
+  readonly idleTimeoutMs: number;
+
+  constructor(limits: UpstreamLimits) {
+    this.#headersTimeoutMs = limits.upstreamHeadersTimeoutMs;
+    this.idleTimeoutMs = limits.upstreamIdleTimeoutMs;
+    this.#agent = new Agent({
+      connect: { timeout: limits.upstreamConnectTimeoutMs, keepAlive: true },
+      headersTimeout: limits.upstreamHeadersTimeoutMs,
+      bodyTimeout: limits.upstreamIdleTimeoutMs,
+      keepAliveTimeout: limits.upstreamKeepAliveMs,
+      keepAliveMaxTimeout: limits.upstreamKeepAliveMs,
+      maxHeaderSize: 65_536,
+      pipelining: 1,
+      allowH2: false,
+    });
+  }
+
+  call(request: UpstreamRequest, sink: ResponseSink): UpstreamCall {
+    const { headersTimeoutMs = this.#headersTimeoutMs } = request;
+    return new Call(this.#agent, { ...request, headersTimeoutMs }, sink);
+  }
+
+  /** Closes every connection; calls under way fail. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#agent.destroy();
+  }
+}
+
+interface TimedRequest extends UpstreamRequest {
+  readonly headersTimeoutMs: number;
+}
+
+/**
+ * A request written to a connection that the engine was closing at that moment dies at once, though nothing is wrong with the engine.
+ * Later than this it is not that race any more.
+ */
+const staleConnectionMs = 100;
+
+class Call implements UpstreamCall, Dispatcher.DispatchHandler {
+  readonly #agent: Agent;
+  readonly #request: TimedRequest;
+  readonly #sink: ResponseSink;
+  #controller: Dispatcher.DispatchController | undefined;
+  #dispatching = false;
+  #aborted = false;
+  /** Anything came, be it only informational: the upstream works on the request. */
+  #answering = false;
+  #headSeen = false;
+  #retriedStale = false;
+  #events: TerminalEvent | undefined;
+  #writtenAtMs = 0;
+  /** What its connection had brought before the request was written to it; 0 on a new one. */
+  #readBefore = 0;
+
+  /** The call whose request undici is about to write. */
+  static #starting: Call | undefined;
+  static {
+    // The only way to learn which connection a request goes to. Told right after `onRequestStart`, before anything else happens.
+    subscribe('undici:client:sendHeaders', (message) => {
+      const { socket } = message as { socket: Socket };
+      if (Call.#starting !== undefined) Call.#starting.#readBefore = socket.bytesRead;
+      Call.#starting = undefined;
+    });
+  }
+
+  constructor(agent: Agent, request: TimedRequest, sink: ResponseSink) {
+    this.#agent = agent;
+    this.#request = request;
+    this.#sink = sink;
+    this.#dispatch();
+  }
+
+  #dispatch(): void {
+    this.#dispatching = true;
+    const { origin, path, method, headers, body, headersTimeoutMs, idleTimeoutMs } = this.#request;
+    const options: Dispatcher.DispatchOptions = {
+      origin,
+      path,
+      method: method as Dispatcher.HttpMethod,
+      headers: headers.list as string[],
+      body,
+      headersTimeout: headersTimeoutMs,
+    };
+    if (idleTimeoutMs !== undefined) options.bodyTimeout = idleTimeoutMs;
+    try {
+      this.#agent.dispatch(options, this);
+    } catch (error) {
+      this.#refused(error);
+    }
+    this.#dispatching = false;
+  }
+
+  /** The agent refuses what it cannot send, and everything once it is destroyed; some of it before `dispatch` returns. */
+  #refused(error: unknown): void {
+    setImmediate(() => this.#fail(classifyFailure(error, { connected: false, headSeen: false })));
+  }
+
+  abort(): void {
+    if (this.#aborted) return;
+    this.#aborted = true;
+    this.#controller?.abort(new errors.RequestAbortedError());
+  }
+
+  resume(): void {
+    this.#controller?.resume();
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    this.#writtenAtMs = performance.now();
+    // Left while it waited for a connection: the request is not written.
+    if (this.#aborted) controller.abort(new errors.RequestAbortedError());
+    else Call.#starting = this;
+  }
+
+  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
+    if (this.#aborted) return;
+    this.#answering = true;
+    if (status < 200) {
+      this.#takeInformation(controller);
+      return;
+    }
+    this.#headSeen = true;
+    const headers = HeaderLines.of(endToEndHeaders(latin1(controller.rawHeaders)));
+    this.#events = TerminalEvent.of(headers);
+    this.#sink.onHead({ status, headers });
+  }
+
+  #takeInformation(controller: Dispatcher.DispatchController): void {
+    // undici begins its time limit anew at each of them.
+    if (performance.now() - this.#writtenAtMs < this.#request.headersTimeoutMs) {
+      this.#sink.onInformation?.(HeaderLines.of(latin1(controller.rawHeaders)));
+      return;
+    }
+    this.#fail(failureOf('headers_timeout'));
+    controller.abort(new errors.RequestAbortedError());
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#aborted || chunk.length === 0) return;
+    this.#events?.take(chunk, 0, chunk.length);
+    if (!this.#sink.onData(chunk)) controller.pause();
+  }
+
+  onResponseEnd(): void {
+    if (this.#aborted) return;
+    this.#sink.onEnd();
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+    if (this.#aborted) return;
+    if (this.#dispatching) {
+      this.#refused(error);
+      return;
+    }
+    if (this.#diedOfStaleConnection(error)) {
+      this.#retriedStale = true;
+      this.#controller = undefined;
+      this.#sink.onRepeat?.();
+      this.#dispatch();
+      return;
+    }
+    this.#fail(classifyFailure(error, { connected: this.#controller !== undefined, headSeen: this.#headSeen }));
+  }
+
+  #fail(failure: UpstreamFailure): void {
+    if (this.#aborted) return;
+    this.#aborted = true;
+    if (this.#events?.seen === true && isBrokenEnd(failure.cause)) this.#sink.onEnd();
+    else this.#sink.onFailure(failure);
+  }
+
+  /** A connection that carried an answer before, closed cleanly by the engine just as this request was written to it: nothing came since. */
+  #diedOfStaleConnection(error: Error): boolean {
+    return (
+      !this.#answering &&
+      !this.#retriedStale &&
+      this.#request.once !== true &&
+      this.#controller !== undefined &&
+      error instanceof errors.SocketError &&
+      this.#readBefore > 0 &&
+      error.socket?.bytesRead === this.#readBefore &&
+      performance.now() - this.#writtenAtMs < staleConnectionMs
+    );
+  }
+}
+
+function latin1(raw: Dispatcher.DispatchController['rawHeaders']): FlatHeaders {
+  const flat: FlatHeaders = [];
+  if (!Array.isArray(raw)) return flat;
+  for (const item of raw) flat.push(typeof item === 'string' ? item : item.toString('latin1'));
+  return flat;
+}
