@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { HeaderLines, type RequestHead, withHeader } from '@llm-gateway/http1';
+import { Hops, hopsHeader } from './hops.ts';
 import { type ErrorShape, errorShapeOf, type Place, placeOf } from './http/surface.ts';
 
 const completionPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
@@ -18,9 +19,13 @@ export class ClientRequest {
   readonly head: RequestHead | null;
   readonly place: Place;
   readonly errorShape: ErrorShape;
+  /** The gateways it came through. */
+  readonly hops: Hops;
 
-  constructor(head: RequestHead | null) {
+  /** @param self what this gateway is called in hops */
+  constructor(head: RequestHead | null, self: string) {
     this.head = head;
+    this.hops = new Hops(head?.noted(hopsHeader), self);
     const given = head?.noted(idHeader);
     this.id = given !== undefined && usableId.test(given) ? given : randomUUID();
     this.place = head === null ? nowhere : placeOf(head);
@@ -56,12 +61,19 @@ export class ClientRequest {
     return this.head?.noted(fallbackHeader) !== undefined;
   }
 
-  /** The client's end-to-end headers for the next hop, with the id that the request has there. */
+  /** The client's end-to-end headers for the next hop, with the id that the request has there and this gateway among its hops. */
   forwardHeaders(id = this.id): HeaderLines {
     const headers = this.head?.headers ?? noHeaders;
-    const given = this.head?.noted(idHeader);
-    if (given === undefined) return HeaderLines.ofLines(`${headers.lines}${idHeader}: ${id}\r\n`);
-    return HeaderLines.of(withHeader(headers.list, idHeader, id));
+    const hops = this.hops.next;
+    if (this.head?.noted(idHeader) === undefined && !this.hops.forwarded) {
+      return HeaderLines.ofLines(`${headers.lines}${idHeader}: ${id}\r\n${hopsHeader}: ${hops}\r\n`);
+    }
+    return HeaderLines.of(withHeader(withHeader(headers.list, idHeader, id), hopsHeader, hops));
+  }
+
+  /** The client's end-to-end headers for a mirror copy of its request. */
+  copyHeaders(): readonly string[] {
+    return withHeader(this.forwardHeaders().list, hopsHeader, this.hops.nextOfCopy);
   }
 
   /**

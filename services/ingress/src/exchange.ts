@@ -70,9 +70,9 @@ export class Exchange implements AnswerWatcher {
 
   constructor(
     { head, problem }: { head: RequestHead | null; problem: GatewayError | null },
-    { connection, budget }: { connection: ClientConnection; budget: BodyBudget },
+    { connection, budget, self }: { connection: ClientConnection; budget: BodyBudget; self: string },
   ) {
-    this.request = new ClientRequest(head);
+    this.request = new ClientRequest(head, self);
     this.problem = problem;
     this.connection = connection;
     if (!this.request.place.valid) connection.closeAfterAnswer();

@@ -20,6 +20,7 @@ const rules = (given: Partial<FailoverRules> = {}): FailoverRules => ({
   retryMaxCount: 0,
   fallbacks: [],
   queueEnabled: false,
+  forwarded: false,
   ...given,
 });
 const always = () => true;
@@ -53,6 +54,14 @@ describe('failover', () => {
     }
     assert.deepEqual(waits, [10, 20, 40, 80, 100, 100]);
     assert.deepEqual(state.step.do === 'internal' && state.step.excluded, ['i0', 'i1', 'i2', 'i3', 'i4', 'i5']);
+  });
+
+  it('retries what has come round at the first gateway alone, and tries the fallback chain at each', () => {
+    const given = rules({ retryMaxCount: 3, fallbacks: [1] });
+    assert.equal(run(internal, [refused(508)], given).step.do, 'internal');
+    const further = { ...given, forwarded: true };
+    assert.equal(run(internal, [refused(508)], further).step.do, 'endpoint');
+    assert.equal(run(internal, [refused(503)], further).step.do, 'internal');
   });
 
   it("does not retry an engine's 429 or 408, but tries the fallback chain", () => {

@@ -1,4 +1,4 @@
-import type { ErrorCode } from '@llm-gateway/protocol';
+import { type ErrorCode, errorCodes } from '@llm-gateway/protocol';
 import type { FailureCause } from '@llm-gateway/upstream';
 
 /**
@@ -21,6 +21,8 @@ export interface FailoverRules {
   /** Indices into the route config, in order, the primary's URL left out. */
   readonly fallbacks: readonly number[];
   readonly queueEnabled: boolean;
+  /** Another gateway sent the request. */
+  readonly forwarded: boolean;
 }
 
 /** How one attempt ended when it gave the client nothing. */
@@ -105,7 +107,12 @@ export function advance(
     lastAnswer: answer ?? state.lastAnswer,
   };
 
-  if (step.do === 'internal' && isRetryable(outcome) && now.internalAttempts <= rules.retryMaxCount && takeRetry()) {
+  if (
+    step.do === 'internal' &&
+    isRetryable(outcome, rules) &&
+    now.internalAttempts <= rules.retryMaxCount &&
+    takeRetry()
+  ) {
     const excluded = [...new Set([...step.excluded, ...outcome.instances])];
     return { ...now, step: { do: 'internal', excluded, waitMs: backoffMs(now.attempts) } };
   }
@@ -133,9 +140,17 @@ function nextInChain(state: FailoverState, outcome: Outcome, rules: FailoverRule
   return { ...state, step: { do: 'error', code: errorCode(outcome) } };
 }
 
-/** Rule 26: connection failures, timeouts and cuts before commit, and 5xx; never the engine's 4xx. */
-function isRetryable(outcome: Outcome): outcome is Extract<Outcome, { instances: readonly string[] }> {
-  return outcome.kind === 'failed' || (outcome.kind === 'refused' && outcome.answer.status >= 500);
+/**
+ * Rule 26: connection failures, timeouts and cuts before commit, and 5xx; never the engine's 4xx. When a request has come round, only the first
+ * gateway on its way tries again: if each did, their tries would multiply.
+ */
+function isRetryable(
+  outcome: Outcome,
+  { forwarded }: FailoverRules,
+): outcome is Extract<Outcome, { instances: readonly string[] }> {
+  if (outcome.kind === 'failed') return true;
+  if (outcome.kind !== 'refused' || outcome.answer.status < 500) return false;
+  return !forwarded || outcome.answer.status !== errorCodes.loop_detected.status;
 }
 
 /** The wait before the attempt that follows `attempts` others: 10, 20, 40, 80, 100, 100, … ms. */

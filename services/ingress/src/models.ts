@@ -5,6 +5,7 @@ import type { RouteTable } from '@llm-gateway/routing';
 import { readWhole, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
 import { withOwnHeaders } from './calls/attempt.ts';
 import type { Exchange } from './exchange.ts';
+import { hopsHeader } from './hops.ts';
 import { parseShallow } from './json-members.ts';
 
 /** One entry of `GET /v1/models`; engines add fields of their own (`max_model_len`, `root`, …), which stay. */
@@ -18,6 +19,8 @@ interface ModelSources {
   readonly table: RouteTable;
   /** Those that may be asked: an ejected one would only cost time. */
   readonly instances: () => readonly Instance[];
+  /** What this gateway is called in hops: an instance that is a gateway must not ask this one. */
+  readonly self: string;
   readonly exposeRouteHeaders: boolean;
 }
 
@@ -95,7 +98,7 @@ export class Models {
 
   async #collect(credentials: readonly string[]): Promise<Listing> {
     const asked = representatives(this.#sources.instances());
-    const headers = HeaderLines.of(['accept', 'application/json', ...credentials]);
+    const headers = HeaderLines.of(['accept', 'application/json', hopsHeader, this.#sources.self, ...credentials]);
     const answers = await Promise.all(asked.map((instance) => this.#ask(instance, headers)));
     const denied = answers.find((answer): answer is WholeResponse => answer !== null && !Array.isArray(answer));
     const lists = answers.filter(Array.isArray);

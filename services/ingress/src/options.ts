@@ -47,6 +47,12 @@ export const ingressOptions = {
     default: false,
     description: 'Enable retry queue for 429 responses from fallback endpoints',
   },
+  'gateway-id': {
+    type: 'string',
+    default: '',
+    description:
+      'Name that the ingresses of one installation share, by which they refuse requests that come round; empty: one for each process',
+  },
   'expose-route-headers': {
     type: 'boolean',
     default: false,

@@ -32,6 +32,7 @@ async function answer(exchange: Exchange, gateway: Gateway): Promise<void> {
   if (exchange.problem !== null) throw exchange.problem;
   if (request.head === null) throw new Error('a request without a head has a problem');
   const service = serviceOf(request.head, request.place);
+  request.hops.check();
   gateway.gate.enter(client, exchange.connection);
   if (service === 'models') {
     await gateway.models.answer(exchange);
@@ -53,6 +54,7 @@ async function forward(exchange: Exchange, gateway: Gateway): Promise<void> {
     retryMaxCount: gateway.retryMaxCount,
     fallbacks: request.isFallback ? [] : fallbacksAfter(gateway.table, primary, request.target),
     queueEnabled: gateway.queue !== null,
+    forwarded: request.hops.forwarded,
   };
   gateway.budget?.arrived();
   let state = begin(primary === null ? { route: 'internal' } : { route: 'external', endpoint: primary });

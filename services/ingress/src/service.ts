@@ -13,6 +13,7 @@ import { pdProtocol } from './disaggregated/protocol.ts';
 import { Exchange } from './exchange.ts';
 import { Gate } from './gate.ts';
 import type { Gateway } from './gateway.ts';
+import { hopToken } from './hops.ts';
 import { ClientServer } from './http/server.ts';
 import { Mirror } from './mirror/mirror.ts';
 import { Models } from './models.ts';
@@ -38,6 +39,7 @@ export async function start(
     (line) => log.warn(line),
   );
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
+  const self = hopToken(options.gatewayId);
   await using parts = new AsyncDisposableStack();
 
   const observer = new Observer({ log, infoLines, metrics });
@@ -70,6 +72,7 @@ export async function start(
     upstream,
     table,
     instances: () => fleet.instances(),
+    self,
     exposeRouteHeaders: options.exposeRouteHeaders,
   });
   const mirror = parts.use(await Mirror.start(options, { ingress, bus: mirrorBus, log, metrics }));
@@ -121,7 +124,7 @@ export async function start(
       isTight: () => bodies.isTight,
       onRefused: (limit) => observer.connectionRefused(limit),
       onRequest(connection, head, problem) {
-        const exchange = new Exchange({ head, problem }, { connection, budget: bodies });
+        const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self });
         // Every way out of a request ends in an answer or a closed connection; what is left is a defect of the gateway.
         serve(exchange, gateway).catch((error: unknown) => {
           observer.defect(error, exchange.id);

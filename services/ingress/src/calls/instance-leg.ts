@@ -1,5 +1,5 @@
 import { originOf } from '@llm-gateway/http1';
-import type { InstanceAddress } from '@llm-gateway/protocol';
+import { errorCodes, type InstanceAddress } from '@llm-gateway/protocol';
 import type { Call, Outcome as InstanceOutcome } from '@llm-gateway/routing';
 import type { Load } from '../decide/load.ts';
 import type { Exchange } from '../exchange.ts';
@@ -64,6 +64,8 @@ export function judge(end: AttemptEnd): InstanceOutcome | undefined {
 /** What a whole answer with this status tells about the instance. */
 export function judgeStatus(status: number): InstanceOutcome {
   if (status === 429 || status === 503) return 'busy';
+  // Another is to be preferred, but no client may eject an instance by a request that pretends to come round.
+  if (status === errorCodes.loop_detected.status) return 'busy';
   if (status === 401 || status === 403 || status === 404) return 'refused';
   return status >= 500 ? 'failed' : 'succeeded';
 }

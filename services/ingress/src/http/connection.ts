@@ -31,6 +31,7 @@ const interest = new FieldInterest({
   noted: [
     'x-request-id',
     'x-gateway-fallback',
+    'x-gateway-hops',
     'authorization',
     'x-api-key',
     'api-key',

@@ -124,10 +124,11 @@ export class Mirror implements AsyncDisposable {
     await file.refresh();
   }
 
-  /** Publishes a copy of a request with a valid body if it is drawn, while `on`. Never throws. */
+  /** Publishes a copy of a request with a valid body if it is drawn, while `on`; a copy is not copied again. Never throws. */
   sample(exchange: Exchange): void {
     const config = this.#config;
-    if (!exchange.request.isCompletion || Math.random() * 100 >= config.Ratio) return;
+    const { isCompletion, hops } = exchange.request;
+    if (!isCompletion || hops.isCopy || Math.random() * 100 >= config.Ratio) return;
     this.#books.sampled();
     const copy = ++this.#copies;
     const sinceMs = performance.now();
@@ -162,7 +163,7 @@ export class Mirror implements AsyncDisposable {
       copy,
       method: request.method,
       url: joinUrl(config.Target, request.target),
-      headers: copyHeaders(request.forwardHeaders().list, config.Authorization),
+      headers: withAuthorization(request.copyHeaders(), config.Authorization),
       timeoutMs: config.Timeout,
       log: config.EnableLog,
       compare: config.Compare,
@@ -216,7 +217,7 @@ function copyOrigin(exchange: Exchange, config: MirrorConfig): CopyOrigin {
 }
 
 /** The client's headers in pairs; with `authorization` set, that and no other. */
-function copyHeaders(headers: readonly string[], authorization: string): [string, string][] {
+function withAuthorization(headers: readonly string[], authorization: string): [string, string][] {
   const pairs: [string, string][] = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const name = headers[i] as string;
