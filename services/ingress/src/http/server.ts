@@ -42,7 +42,9 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
   readonly #perAddress = new Map<string, number>();
   readonly #maxConnections: number;
   #sweep: NodeJS.Timeout | undefined;
-  /** Sockets that have no connection: in their handshake, or being refused. */
+  /** What TLS connections run over, from before their handshake on. */
+  readonly #underTls = new Set<Socket>();
+  /** Sockets that are being refused. */
   readonly #others = new Set<Socket>();
   #address = '';
   closing = false;
@@ -81,9 +83,9 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
       },
       (socket) => this.#accept(socket),
     );
-    server.on('connection', (socket) => this.#watch(socket));
-    // A failed handshake: the client's matter, and the socket is closed already.
-    server.on('tlsClientError', () => {});
+    server.on('connection', (socket) => this.#beginHandshake(socket));
+    // A handshake that failed or came too late is the client's matter. Nobody else closes the connection.
+    server.on('tlsClientError', (_error, socket) => socket.destroy());
     this.#server = server;
     this.#tlsFiles = new TlsFiles(settings, context, {
       intervalMs: settings.tlsRefreshIntervalMs,
@@ -150,7 +152,6 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
   }
 
   #accept(socket: Socket | TLSSocket): void {
-    this.#others.delete(socket);
     const { clientMaxConnectionsPerAddress: perAddress } = this.limits;
     if (this.#connections.size >= this.#maxConnections) {
       this.#refuse(socket, 'connections');
@@ -184,16 +185,18 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
       socket.destroySoon();
       return;
     }
-    this.#watch(socket);
+    watch(socket, this.#others);
     socket.end(refusal, 'latin1');
     socket.resume();
     setTimeout(() => socket.destroy(), refusalMs).unref();
   }
 
-  #watch(socket: Socket): void {
-    this.#others.add(socket);
-    socket.on('error', () => {});
-    socket.on('close', () => this.#others.delete(socket));
+  /** A client that does not get on with its handshake takes a descriptor as well. */
+  #beginHandshake(socket: Socket): void {
+    watch(socket, this.#underTls);
+    if (this.#underTls.size <= this.#maxConnections + reservedDescriptors / 2) return;
+    this.#parts.onRefused('connections');
+    socket.destroy();
   }
 
   #check(): void {
@@ -206,12 +209,19 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
     clearInterval(this.#sweep);
     this.#tlsFiles?.[Symbol.dispose]();
     for (const connection of this.#connections) connection.destroy();
-    for (const socket of this.#others) socket.destroy();
+    for (const socket of [...this.#others, ...this.#underTls]) socket.destroy();
     if (!this.#server.listening) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#server.close(() => resolve());
     await promise;
   }
+}
+
+/** Keeps `sockets` to those that are open. */
+function watch(socket: Socket, sockets: Set<Socket>): void {
+  sockets.add(socket);
+  socket.on('error', () => {});
+  socket.on('close', () => sockets.delete(socket));
 }
 
 const refusalMs = 1000;
