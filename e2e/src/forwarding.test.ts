@@ -198,13 +198,16 @@ describe('a request through ingress, router and discovery', () => {
     await until(() => written === 1600 * piece.length);
   });
 
-  it('makes decisions through the router, and asks many at once in few messages', async () => {
+  it('takes decisions from the router, and asks for many in few messages', async () => {
     engine.script = () => respond(200, 'ok', { delayMs: 20 });
     const count = async () => {
-      const metrics = await gateway.router[0]?.metrics();
+      const router = await gateway.router[0]?.metrics();
+      const ingress = await gateway.ingress[0]?.metrics();
+      const value = (name: string) => router?.value(`llm_gateway_router_${name}`) ?? 0;
+      const taken = ingress?.value('llm_gateway_leased_picks_total', { outcome: 'taken' }) ?? 0;
       return {
-        messages: metrics?.value('llm_gateway_router_batch_size_count') ?? 0,
-        decisions: metrics?.value('llm_gateway_router_batch_size_sum') ?? 0,
+        messages: value('batch_size_count') + value('leases_total'),
+        decisions: value('batch_size_sum') + taken,
       };
     };
     const start = await count();

@@ -23,13 +23,24 @@ import { deployFolder } from './kustomize.ts';
 
 const text = readFileSync(join(deployFolder, 'base/nats/users.conf'), 'utf8');
 const group = 'gw';
-const { routeDecide, instancesList, instancesChanged, loadReport, outcomeReport, retryOffer, mirrorSend } = subjects;
+const {
+  routeDecide,
+  routeLease,
+  routerBeat,
+  instancesList,
+  instancesChanged,
+  loadReport,
+  outcomeReport,
+  retryOffer,
+  mirrorSend,
+} = subjects;
 const { retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
 
 /** Who says what, and who hears it, by the catalogue of messages. */
 const speakers = {
   ingress: [
     routeDecide,
+    routeLease,
     instancesList,
     loadReport,
     outcomeReport,
@@ -38,14 +49,14 @@ const speakers = {
     mirrorAnnounce,
     mirrorPrimary,
   ],
-  router: [instancesList],
+  router: [routerBeat, instancesList],
   discovery: [instancesChanged],
   'retry-worker': [retryAnnounce],
   'mirror-sender': [mirrorReport],
 };
 const listeners = {
-  ingress: [instancesChanged, retryAnnounce, mirrorReport],
-  router: [`${routeDecide} ${group}`, instancesChanged, loadReport, outcomeReport],
+  ingress: [routerBeat, instancesChanged, retryAnnounce, mirrorReport],
+  router: [`${routeDecide} ${group}`, `${routeLease} ${group}`, instancesChanged, loadReport, outcomeReport],
   discovery: [`${instancesList} ${group}`, instancesChanged],
   'retry-worker': [`${retryOffer} ${group}`],
   'mirror-sender': [`${mirrorSend} ${group}`, mirrorAnnounce, mirrorPrimary],
@@ -73,11 +84,12 @@ function permissions(): Map<string, Permissions> {
   );
 }
 
-/** Subjects that one replica answers have its id at the end. */
+/** Subjects that one replica answers have its id at the end; leases are asked of one replica only. */
 function withReplicas(list: readonly string[]): string[] {
   return list.flatMap((entry) => {
     const [subject = '', queue] = entry.split(' ');
     const owned = `${subject}.*${queue === undefined ? '' : ` ${queue}`}`;
+    if (subject === routeLease) return [owned];
     return subject === instancesList ? [entry, owned] : [entry];
   });
 }

@@ -20,7 +20,7 @@ export interface Announcer extends Disposable {
  * Announces what `what` returns: now, on each new connection, and each second. Null: there is nothing to announce at present. Dispose it
  * before the bus.
  */
-export function announce(bus: Bus, message: EventMessage<Announcement>, what: () => Announcement | null): Announcer {
+export function announce<P>(bus: Bus, message: EventMessage<P>, what: () => P | null): Announcer {
   const now = () => {
     const announcement = bus.connected ? what() : null;
     if (announcement !== null) bus.publish(message, announcement);

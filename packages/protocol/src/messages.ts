@@ -1,6 +1,6 @@
 import { type Static, Type } from 'typebox';
 import { Compile, type Validator } from 'typebox/compile';
-import { Instance, InstanceAddress } from './instance.ts';
+import { Instance, InstanceAddress, roles } from './instance.ts';
 import { defineEvent, defineJob, defineRequest } from './message.ts';
 import { subjects } from './subjects.ts';
 
@@ -83,6 +83,55 @@ export const RouteReply = Type.Object({
 export type RouteReply = Static<typeof RouteReply>;
 export const routeDecide = defineRequest(subjects.routeDecide, RouteQuery, RouteReply);
 
+/** So many picks one pool is given at a time. */
+export const maxLeasedPicks = 64;
+
+/** Asks one router, by its own subject, for picks in advance, for several pools at once. */
+export const LeaseQuery = Type.Object({
+  ingress: Type.String(),
+  generation: Type.String(),
+  pools: Type.Array(
+    Type.Object({
+      role: Type.Enum(roles),
+      /** A model that some instance declares; empty: the instances that declare none; null: any instance. Never a name that only a client gave. */
+      model: Type.Union([Type.String(), Type.Null()]),
+      /** How many picks, at most. */
+      count: Type.Integer({ minimum: 1, maximum: maxLeasedPicks }),
+    }),
+    { maxItems: 512 },
+  ),
+});
+export type LeaseQuery = Static<typeof LeaseQuery>;
+
+/** In the order of the pools. A generation that differs from the router's own is answered with no leases. */
+export const LeaseReply = Type.Object({
+  router: Type.String(),
+  /** In one count with that of `RouteReply`. */
+  sequence: Count,
+  generation: Type.String(),
+  /** How long a pick may be used, counted from when it was asked for. */
+  validMs: Milliseconds,
+  leases: Type.Array(
+    Type.Object({
+      instances: Type.Array(InstanceAddress, { maxItems: maxLeasedPicks }),
+      /** Indices of `instances`, in the order in which requests are to take them. None: ask for each decision. */
+      picks: Type.Array(Count, { maxItems: maxLeasedPicks }),
+    }),
+    { maxItems: 512 },
+  ),
+});
+export type LeaseReply = Static<typeof LeaseReply>;
+export const routeLease = defineRequest(subjects.routeLease, LeaseQuery, LeaseReply);
+
+/** A router that answers says so each second. */
+export const RouterBeat = Type.Object({
+  /** The owner of its subjects. */
+  router: Type.String({ maxLength: 64, pattern: '^[A-Za-z0-9-]+$' }),
+  generation: Type.String({ maxLength: 64 }),
+});
+export type RouterBeat = Static<typeof RouterBeat>;
+export const routerBeat = defineEvent(subjects.routerBeat, RouterBeat);
+
 /** One page of a replica's instances, sorted by id. A further page is asked of the same replica, with the last id seen. */
 export const InstancesPage = Type.Object({
   replica: Type.String(),
@@ -121,6 +170,8 @@ export const LoadReport = Type.Object({
   ingress: Type.String(),
   seen: Type.Record(Type.String(), Count),
   inFlight: Type.Record(Type.String(), Count),
+  /** Picks that routers leased to it and that no request has taken yet, per instance: as a gauge, too. It holds no longer than a lease is valid. */
+  leased: Type.Optional(Type.Record(Type.String(), Count)),
 });
 export type LoadReport = Static<typeof LoadReport>;
 export const loadReport = defineEvent(subjects.loadReport, LoadReport);
@@ -265,6 +316,8 @@ export const mirrorReport = defineEvent(subjects.mirrorReport, MirrorReport);
 /** Every message, for documents and tests. To send one, import it by its name. */
 export const catalogue = [
   routeDecide,
+  routeLease,
+  routerBeat,
   instancesList,
   instancesChanged,
   loadReport,

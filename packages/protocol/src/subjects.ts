@@ -7,6 +7,9 @@ const prefix = 'gw.v1';
 
 export const subjects = {
   routeDecide: `${prefix}.route.decide`,
+  /** Asked of its owners only. */
+  routeLease: `${prefix}.route.lease`,
+  routerBeat: `${prefix}.router.beat`,
   instancesList: `${prefix}.instances.list`,
   instancesChanged: `${prefix}.instances.changed`,
   loadReport: `${prefix}.load.report`,

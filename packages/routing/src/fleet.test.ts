@@ -713,3 +713,81 @@ describe('prefill and decode', () => {
     assert.deepEqual(asked, ['neutral', 'batched', 'staged']);
   });
 });
+
+describe('picks in advance', () => {
+  const lease = (probe: Probe, count: number, model: string | null = null) =>
+    probe.fleet
+      .lease({ role: 'neutral', model, count }, { now: probe.now, reply: { ingress: 'a', sequence: probe.sequence } })
+      .map(({ id }) => id);
+
+  it('are what as many decisions would have been', () => {
+    const instances = ['i', 'j', 'k'].map((id) => instance(id));
+    for (const policy of ['round-robin', 'load-balance'] as const) {
+      const probes = [1, 2].map(() => new Probe({ policy }, instances));
+      for (const probe of probes) probe.report({ i: 2, j: 1 });
+      assert.deepEqual(lease(probes[0] as Probe, 9), (probes[1] as Probe).times(9), policy);
+    }
+  });
+  it('are of their pool alone: a declared model, those that declare none, or any', () => {
+    const probe = new Probe({}, [instance('i', { model: 'm' }), instance('j')]);
+    assert.deepEqual(lease(probe, 4, 'm').sort(), ['i', 'i', 'j', 'j']);
+    assert.deepEqual(lease(probe, 2, ''), ['j', 'j']);
+    assert.deepEqual(lease(probe, 4).sort(), ['i', 'i', 'j', 'j']);
+  });
+  it('are of no more pools than there are models, whatever clients ask for', () => {
+    const probe = new Probe({}, [instance('i', { model: 'm' }), instance('j')]);
+    const names = Array.from({ length: 1000 }, (_, at) => `invented-${at}`);
+    assert.deepEqual(
+      [...new Set(['m', null, '', ...names].map((name) => probe.fleet.poolOf(name, 0)))],
+      ['m', null, ''],
+    );
+    assert.equal(new Probe({}, [instance('j')]).fleet.poolOf('invented', 0), null);
+  });
+  it('are none of an instance that is not live or busy', () => {
+    const probe = new Probe({}, [instance('i'), instance('j'), instance('k')]);
+    probe.outcome('i', { failures: 3 });
+    probe.outcome('j', { busy: 1 });
+    assert.deepEqual(lease(probe, 3), ['k', 'k', 'k']);
+    probe.outcome('k', { busy: 1 });
+    assert.deepEqual(lease(probe, 3), []);
+  });
+  it('are none while an instance waits for a probe, which a request that is there makes', () => {
+    const probe = new Probe({}, [instance('i'), instance('j')]);
+    probe.outcome('i', { failures: 3 });
+    probe.now = 1300;
+    assert.deepEqual(lease(probe, 4), []);
+    assert.equal(probe.decide(), 'i');
+    assert.deepEqual(lease(probe, 4), ['j', 'j', 'j', 'j']);
+  });
+  it('are none of pairs', () => {
+    const both = instance('i', { roles: ['neutral', 'prefill', 'decode'] });
+    assert.deepEqual(lease(new Probe({ mode: 'batched' }, [both]), 4), []);
+  });
+  it('are taken for the instance as it is known here, and not while it is ejected, suspect, busy or gone', () => {
+    const probe = new Probe({}, [instance('i'), instance('j')]);
+    const { fleet } = probe;
+    const given = { id: 'i', host: '10.0.0.1', port: 8000, kvHost: '10.0.0.1', kvPort: 28000 };
+    const pool = { role: 'neutral', model: null } as const;
+    assert.equal(fleet.candidate({ ...given, host: '10.0.0.66' }, pool), undefined);
+    assert.equal(fleet.candidate({ ...given, id: 'other' }, pool), undefined);
+    assert.equal(fleet.candidate(given, { role: 'prefill', model: null }), undefined);
+    const candidate = fleet.candidate(given, pool);
+    assert.ok(candidate !== undefined && fleet.isUsable(candidate, 0));
+    probe.outcome('i', { busy: 1 });
+    assert.deepEqual(
+      [0, 999, 1000].map((now) => fleet.isUsable(candidate, now)),
+      [false, false, true],
+    );
+    probe.outcome('j', { failures: 3 });
+    probe.outcome('i', { failures: 3 });
+    // It cannot be spared: suspect.
+    assert.deepEqual(
+      [0, 1300].map((now) => fleet.isUsable(candidate, now)),
+      [false, true],
+    );
+    fleet.change([instance('i', { port: 8001 })], []);
+    assert.equal(fleet.isUsable(candidate, 1300), false);
+    fleet.change([], ['i']);
+    assert.equal(fleet.isUsable(candidate, 1300), false);
+  });
+});

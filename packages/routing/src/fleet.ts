@@ -9,7 +9,7 @@ import {
   type Role,
 } from '@llm-gateway/protocol';
 import { Health } from './health.ts';
-import { LoadLedger } from './load-ledger.ts';
+import { LoadLedger, type ReplyTo } from './load-ledger.ts';
 import { Pool } from './pool.ts';
 import type { RouteTable } from './route-table.ts';
 
@@ -56,7 +56,21 @@ export interface DecideContext {
   /** Numbers in [0, 1). */
   readonly random: () => number;
   /** Whom the reply goes to and its sequence, see `loadReport.seen`; left out when the caller keeps its own counts. */
-  readonly reply?: { readonly ingress: string; readonly sequence: number };
+  readonly reply?: ReplyTo;
+}
+
+/** Which pool picks are asked of, by `LeaseQuery`, and how many. */
+export interface LeaseWish {
+  readonly role: Role;
+  readonly model: string | null;
+  readonly count: number;
+}
+
+/** An instance that a lease named, as this process knows it. */
+export interface Candidate {
+  readonly address: InstanceAddress;
+  /** The answer that names it alone; the same object each time. */
+  readonly decision: Decision;
 }
 
 /** Instances of one role that this fleet's mode needs; `suspect` and `ejected` include those that are being probed. */
@@ -67,11 +81,8 @@ export interface RoleCount {
   readonly ejected: number;
 }
 
-interface Member {
+interface Member extends Candidate {
   readonly instance: Instance;
-  readonly address: InstanceAddress;
-  /** The answer that names it alone; the same object each time. */
-  readonly decision: Decision;
   readonly health: Health;
   /** Its place in `#sorted` and `#scores`. */
   slot: number;
@@ -206,6 +217,53 @@ export class Fleet {
     return this.#choosePair(ask, context);
   }
 
+  /**
+   * Picks in advance for requests to come, in their order: instances as `decide` would choose them one after the other. Fewer than asked for where
+   * nothing live and not busy is left, and none while one of the pool waits for a probe: those choices are for requests that are there. So are pairs.
+   */
+  lease({ role, model, count }: LeaseWish, { now, reply }: Omit<DecideContext, 'random'>): readonly InstanceAddress[] {
+    this.#refresh(now);
+    this.#ledger.expire(now);
+    if (this.#mode !== 'neutral' || role !== 'neutral') return [];
+    const pool = this.#poolOf(role, model === '' && this.#models.size > 0 ? '' : this.#poolKey(model), now);
+    if (this.#awaitsProbe(pool)) return [];
+    const picks: InstanceAddress[] = [];
+    while (picks.length < count) {
+      const member = this.#sorted[pool.choose(this.#scores)];
+      if (member === undefined || (this.#scores[member.slot] ?? 0) >= busyScore) break;
+      if (this.#balanced && reply !== undefined) this.#ledger.lend(member.instance.id, reply, now);
+      picks.push(member.address);
+    }
+    return picks;
+  }
+
+  /**
+   * The pool that a request for the model is served from, as `LeaseWish.model` names it. There are no more than declared models and two, whatever clients
+   * ask for.
+   */
+  poolOf(model: string | null, now: number): string | null {
+    this.#refresh(now);
+    return this.#poolKey(model);
+  }
+
+  /** The instance that a pick names, when it is known here at the same address and serves the pool. */
+  candidate(given: InstanceAddress, { role, model }: Pick<LeaseWish, 'role' | 'model'>): Candidate | undefined {
+    const member = this.#members.get(given.id);
+    if (member === undefined || !isSameAddress(given, member.address)) return undefined;
+    const { roles, model: declared } = member.instance;
+    if (!roles.includes(role)) return undefined;
+    return model === null || declared === '' || declared === model ? member : undefined;
+  }
+
+  /** Whether nothing that is known here speaks against it: it is there as it was, and neither ejected, suspect nor busy. */
+  isUsable(candidate: Candidate, now: number): boolean {
+    const member = this.#members.get(candidate.address.id);
+    if (member !== candidate || member === undefined) return false;
+    // One whose time is over is for routers to try: they make the probes.
+    const { state, until, busyUntil } = member.health;
+    return (state === 'live' || now >= until) && now >= busyUntil;
+  }
+
   /** Where the instance is; undefined when there is none of this id. */
   address(id: string): InstanceAddress | undefined {
     return this.#members.get(id)?.address;
@@ -282,6 +340,12 @@ export class Fleet {
     return undefined;
   }
 
+  #awaitsProbe(pool: Pool): boolean {
+    if (this.#due.size === 0 || !pool.mayProbe) return false;
+    for (const member of this.#due) if (pool.takes(member.instance)) return true;
+    return false;
+  }
+
   #unpairedIn(pool: Pool): readonly Member[] {
     return pool.role === 'prefill' && pool.model === null ? this.#unpaired : [];
   }
@@ -305,7 +369,10 @@ export class Fleet {
   }
 
   #pool(role: Role, model: string | null, now: number): Pool {
-    const key = this.#poolKey(model);
+    return this.#poolOf(role, this.#poolKey(model), now);
+  }
+
+  #poolOf(role: Role, key: string | null, now: number): Pool {
     const pools = this.#pools[role];
     let pool = pools.get(key);
     if (pool === undefined) {
@@ -462,4 +529,9 @@ export class Fleet {
     this.#unsettled.delete(member);
     this.#stale = true;
   }
+}
+
+/** Whether two say the same of where an instance is. Ids are not compared. */
+export function isSameAddress(a: InstanceAddress, b: InstanceAddress): boolean {
+  return a.host === b.host && a.port === b.port && a.kvHost === b.kvHost && a.kvPort === b.kvPort;
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { LoadLedger } from './load-ledger.ts';
+import { LoadLedger, leaseMs } from './load-ledger.ts';
 
 const ledgerOf = () => new LoadLedger('router-1', () => {});
 const report = (ingress: string, inFlight: Record<string, number>, seen: Record<string, number> = {}) => ({
@@ -141,6 +141,130 @@ describe('the load ledger', () => {
             assert.equal(ledger.inFlight(instance), reported + pending);
           }
         }
+      }),
+    );
+  });
+
+  it('counts a pick until it was used and that use has ended, or until nobody may use it any more', () => {
+    const ledger = ledgerOf();
+    for (const instance of ['x', 'x', 'y']) ledger.lend(instance, { ingress: 'a', sequence: 1 }, 0);
+    assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [2, 1]);
+    // One of x is used, the others are held.
+    ledger.report({ ...report('a', { x: 1 }, { 'router-1': 1 }), leased: { x: 1, y: 1 } }, 10);
+    assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [2, 1]);
+    ledger.expire(10 + leaseMs);
+    assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [1, 0]);
+    ledger.report(report('a', {}, { 'router-1': 1 }), 100);
+    assert.equal(ledger.inFlight('x'), 0);
+  });
+
+  it('forgets picks whose reply was lost as soon as they are over, whatever else is still awaited', () => {
+    const ledger = ledgerOf();
+    ledger.choose('x', { ingress: 'a', sequence: 1 }, 0);
+    ledger.lend('y', { ingress: 'a', sequence: 2 }, 0);
+    ledger.expire(leaseMs - 1);
+    assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [1, 1]);
+    ledger.expire(leaseMs);
+    assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [1, 0]);
+  });
+
+  it('does not drift when replies and reports of leases are lost, doubled or reordered', () => {
+    const step = fc.oneof(
+      fc.record({
+        do: fc.constant('lend' as const),
+        picks: fc.array(fc.constantFrom('x', 'y'), { minLength: 1, maxLength: 8 }),
+      }),
+      fc.record({ do: fc.constant('reply' as const), which: fc.nat(), again: fc.boolean() }),
+      fc.record({ do: fc.constant('lose' as const), which: fc.nat() }),
+      fc.record({ do: fc.constant('use' as const) }),
+      fc.record({ do: fc.constant('end' as const), which: fc.nat() }),
+      fc.record({ do: fc.constant('report' as const) }),
+      fc.record({ do: fc.constant('deliver' as const), which: fc.nat(), again: fc.boolean() }),
+      fc.record({ do: fc.constant('wait' as const), ms: fc.integer({ min: 1, max: 40 }) }),
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 120, size: 'max' }), (steps) => {
+        const ledger = new LoadLedger('me', () => {});
+        const lent: { sequence: number; at: number; picks: string[] }[] = [];
+        const replies: typeof lent = [];
+        const reports: { inFlight: Record<string, number>; leased: Record<string, number>; seen: number }[] = [];
+        let now = 0;
+        // What the ingress holds.
+        let stock: { until: number; picks: string[] }[] = [];
+        const running: string[] = [];
+        let seen = 0;
+        // What the router was told.
+        let told = { inFlight: {} as Record<string, number>, leased: {} as Record<string, number>, at: 0 };
+        let settled = 0;
+        const counted = (picks: readonly string[]) => ({
+          x: picks.filter((id) => id === 'x').length,
+          y: picks.filter((id) => id === 'y').length,
+        });
+        const unused = () => stock.filter(({ until }) => now < until).flatMap(({ picks }) => picks);
+        const snapshot = () => ({ inFlight: counted(running), leased: counted(unused()), seen });
+        const deliver = (given: ReturnType<typeof snapshot>) => {
+          ledger.report(
+            { ingress: 'a', inFlight: given.inFlight, leased: given.leased, seen: { me: given.seen } },
+            now,
+          );
+          told = { ...given, at: now };
+          settled = Math.max(settled, given.seen);
+        };
+        for (const next of steps) {
+          switch (next.do) {
+            case 'lend': {
+              const reply = { sequence: lent.length + 1, at: now, picks: next.picks };
+              for (const id of next.picks) ledger.lend(id, { ingress: 'a', sequence: reply.sequence }, now);
+              lent.push(reply);
+              replies.push(reply);
+              break;
+            }
+            case 'reply': {
+              const [reply] = replies.slice(next.which % Math.max(replies.length, 1));
+              if (reply === undefined) break;
+              if (!next.again) replies.splice(replies.indexOf(reply), 1);
+              seen = Math.max(seen, reply.sequence);
+              stock.push({ until: reply.at + leaseMs, picks: [...reply.picks] });
+              break;
+            }
+            case 'lose':
+              replies.splice(next.which % Math.max(replies.length, 1), 1);
+              break;
+            case 'use': {
+              stock = stock.filter(({ until, picks }) => now < until && picks.length > 0);
+              const pick = stock[0]?.picks.shift();
+              if (pick !== undefined) running.push(pick);
+              break;
+            }
+            case 'end':
+              running.splice(next.which % Math.max(running.length, 1), 1);
+              break;
+            case 'report':
+              reports.push(snapshot());
+              break;
+            case 'deliver': {
+              const [given] = reports.slice(next.which % Math.max(reports.length, 1));
+              if (given === undefined) break;
+              if (!next.again) reports.splice(reports.indexOf(given), 1);
+              deliver({ ...snapshot(), ...given } as ReturnType<typeof snapshot>);
+              break;
+            }
+            case 'wait':
+              now += next.ms;
+          }
+          ledger.expire(now);
+          const awaited = lent.filter(({ sequence, at }) => sequence > settled && now - at < leaseMs);
+          for (const id of ['x', 'y']) {
+            const held = now - told.at < leaseMs ? (told.leased[id] ?? 0) : 0;
+            const unseen = awaited.flatMap(({ picks }) => picks).filter((pick) => pick === id).length;
+            assert.equal(ledger.inFlight(id), (told.inFlight[id] ?? 0) + held + unseen);
+          }
+        }
+        // One report that comes through, and the time of a lease, and the books are right whatever happened.
+        deliver(snapshot());
+        now += leaseMs;
+        ledger.expire(now);
+        assert.deepEqual({ x: ledger.inFlight('x'), y: ledger.inFlight('y') }, counted(running));
       }),
     );
   });

@@ -8,6 +8,17 @@ const unreportedChoiceMs = 5000;
 const maxUnreportedReplies = 100_000;
 /** Far above what an installation has. Who may publish may invent names; beyond so many, new ones are not counted until others are silent. */
 const maxIngresses = 2_000;
+const none: ReadonlyMap<string, number> = new Map();
+
+/** How long an ingress may use a pick that it was leased, from when it asked for it; an unused one is not counted for longer. */
+export const leaseMs = 50;
+
+/** Whom choices went to, and in which reply. */
+export interface ReplyTo {
+  readonly ingress: string;
+  /** Of an ingress it never goes back. */
+  readonly sequence: number;
+}
 
 interface Reply {
   readonly sequence: number;
@@ -18,14 +29,70 @@ interface Reply {
 interface Ingress {
   reportedAt: number;
   inFlight: ReadonlyMap<string, number>;
-  /** Choices made for it that its reports do not count yet; oldest first, those before `first` are settled. */
-  replies: Reply[];
-  first: number;
+  /** Picks that it holds for requests to come, as it reported them. */
+  leased: ReadonlyMap<string, number>;
+  readonly asked: UnreportedReplies;
+  readonly lent: UnreportedReplies;
+}
+
+/** Choices made for an ingress that its reports do not count yet. */
+class UnreportedReplies {
+  readonly #maxAgeMs: number;
+  readonly #uncount: (instance: string) => void;
+  /** The oldest first; those before `#first` are settled. */
+  #replies: Reply[] = [];
+  #first = 0;
+
+  constructor(maxAgeMs: number, uncount: (instance: string) => void) {
+    this.#maxAgeMs = maxAgeMs;
+    this.#uncount = uncount;
+  }
+
+  /** When the oldest expires; infinite: there is none. */
+  get expiryAt(): number {
+    const oldest = this.#replies[this.#first];
+    return oldest === undefined ? Number.POSITIVE_INFINITY : oldest.at + this.#maxAgeMs;
+  }
+
+  add(instance: string, sequence: number, now: number): void {
+    const last = this.#replies.at(-1);
+    if (last !== undefined && last.sequence === sequence) {
+      last.instances.push(instance);
+      return;
+    }
+    this.#replies.push({ sequence, at: now, instances: [instance] });
+    if (this.#replies.length - this.#first <= maxUnreportedReplies) return;
+    const oldest = this.#replies[this.#first];
+    this.#settle((reply) => reply === oldest);
+  }
+
+  seen(sequence: number): void {
+    this.#settle((reply) => reply.sequence <= sequence);
+  }
+
+  expire(now: number): void {
+    this.#settle((reply) => now - reply.at >= this.#maxAgeMs);
+  }
+
+  /** Forgets replies from the oldest on, as long as they are done. */
+  #settle(done: (reply: Reply) => boolean): void {
+    let reply = this.#replies[this.#first];
+    while (reply !== undefined && done(reply)) {
+      for (const instance of reply.instances) this.#uncount(instance);
+      this.#first += 1;
+      reply = this.#replies[this.#first];
+    }
+    if (this.#first * 2 >= this.#replies.length) {
+      this.#replies = this.#replies.slice(this.#first);
+      this.#first = 0;
+    }
+  }
 }
 
 /**
- * Requests in flight per instance: what the ingresses report, plus choices of this process that no report counts yet.
- * A choice made in reply `s` counts until its ingress says it has seen `s`, so no request is missed or counted twice.
+ * Load per instance: requests in flight and picks held for requests to come, as the ingresses report them, plus choices of this process that no report
+ * counts yet. A choice made in reply `s` counts until its ingress says it has seen `s`, so none is missed or counted twice. What a report says replaces
+ * what the one before said, so nothing adds up that was lost, came twice or came late.
  */
 export class LoadLedger {
   readonly #self: string;
@@ -50,33 +117,26 @@ export class LoadLedger {
   report(report: LoadReport, now: number): void {
     const ingress = this.#ingress(report.ingress);
     if (ingress === undefined) return;
-    const previous = ingress.inFlight;
-    const current = new Map(Object.entries(report.inFlight));
-    ingress.inFlight = current;
+    ingress.inFlight = this.#replace(ingress.inFlight, new Map(Object.entries(report.inFlight)));
+    const leased = report.leased === undefined ? none : new Map(Object.entries(report.leased));
+    ingress.leased = this.#replace(ingress.leased, leased);
     ingress.reportedAt = now;
-    for (const [instance, count] of current) this.#add(instance, count - (previous.get(instance) ?? 0));
-    for (const [instance, count] of previous) if (!current.has(instance)) this.#add(instance, -count);
     const seen = Object.hasOwn(report.seen, this.#self) ? report.seen[this.#self] : undefined;
-    if (seen !== undefined) this.#settle(ingress, (reply) => reply.sequence <= seen);
-    this.#expiryDue = Math.min(this.#expiryDue, now + silentIngressMs);
+    if (seen !== undefined) {
+      ingress.asked.seen(seen);
+      ingress.lent.seen(seen);
+    }
+    this.#expiryDue = Math.min(this.#expiryDue, now + (leased.size > 0 ? leaseMs : silentIngressMs));
   }
 
-  /** Counts a choice made for the ingress in the reply with this sequence. Sequences of an ingress never go back. */
-  choose(instance: string, reply: { ingress: string; sequence: number }, now: number): void {
-    const ingress = this.#ingress(reply.ingress);
-    if (ingress === undefined) return;
-    const last = ingress.replies.at(-1);
-    if (last !== undefined && last.sequence === reply.sequence) {
-      last.instances.push(instance);
-    } else {
-      ingress.replies.push({ sequence: reply.sequence, at: now, instances: [instance] });
-      this.#expiryDue = Math.min(this.#expiryDue, now + unreportedChoiceMs);
-      if (ingress.replies.length - ingress.first > maxUnreportedReplies) {
-        const oldest = ingress.replies[ingress.first];
-        this.#settle(ingress, (candidate) => candidate === oldest);
-      }
-    }
-    this.#add(instance, 1);
+  /** Counts a choice made for the ingress in the reply with this sequence. */
+  choose(instance: string, { ingress, sequence }: ReplyTo, now: number): void {
+    this.#count(this.#ingress(ingress)?.asked, { instance, sequence, now });
+  }
+
+  /** The same of a pick for a request to come: unseen it expires with the lease. */
+  lend(instance: string, { ingress, sequence }: ReplyTo, now: number): void {
+    this.#count(this.#ingress(ingress)?.lent, { instance, sequence, now });
   }
 
   /** What this process itself has in flight there; for an ingress that decides without a router. */
@@ -91,16 +151,17 @@ export class LoadLedger {
     if (now < this.#expiryDue) return;
     this.#expiryDue = Number.POSITIVE_INFINITY;
     for (const [id, ingress] of this.#ingresses) {
-      if (now - ingress.reportedAt >= silentIngressMs) {
-        for (const [instance, count] of ingress.inFlight) this.#add(instance, -count);
-        ingress.inFlight = new Map();
-      } else {
-        this.#expiryDue = Math.min(this.#expiryDue, ingress.reportedAt + silentIngressMs);
-      }
-      this.#settle(ingress, (reply) => now - reply.at >= unreportedChoiceMs);
-      const oldest = ingress.replies[ingress.first];
-      if (oldest !== undefined) this.#expiryDue = Math.min(this.#expiryDue, oldest.at + unreportedChoiceMs);
-      else if (now - ingress.reportedAt >= silentIngressMs) this.#ingresses.delete(id);
+      const silentMs = now - ingress.reportedAt;
+      // Whatever of it was not used is over, also when the report that says so is lost.
+      if (silentMs >= leaseMs) ingress.leased = this.#replace(ingress.leased, none);
+      else if (ingress.leased.size > 0) this.#expiryDue = Math.min(this.#expiryDue, ingress.reportedAt + leaseMs);
+      if (silentMs >= silentIngressMs) ingress.inFlight = this.#replace(ingress.inFlight, none);
+      else this.#expiryDue = Math.min(this.#expiryDue, ingress.reportedAt + silentIngressMs);
+      ingress.asked.expire(now);
+      ingress.lent.expire(now);
+      const next = Math.min(ingress.asked.expiryAt, ingress.lent.expiryAt);
+      this.#expiryDue = Math.min(this.#expiryDue, next);
+      if (next === Number.POSITIVE_INFINITY && silentMs >= silentIngressMs) this.#ingresses.delete(id);
     }
   }
 
@@ -109,24 +170,34 @@ export class LoadLedger {
     let ingress = this.#ingresses.get(id);
     if (ingress === undefined) {
       if (this.#ingresses.size >= maxIngresses) return undefined;
-      ingress = { reportedAt: Number.NEGATIVE_INFINITY, inFlight: new Map(), replies: [], first: 0 };
+      const uncount = (instance: string) => this.#add(instance, -1);
+      ingress = {
+        reportedAt: Number.NEGATIVE_INFINITY,
+        inFlight: none,
+        leased: none,
+        asked: new UnreportedReplies(unreportedChoiceMs, uncount),
+        lent: new UnreportedReplies(leaseMs, uncount),
+      };
       this.#ingresses.set(id, ingress);
     }
     return ingress;
   }
 
-  /** Forgets replies from the oldest on, as long as they are done. */
-  #settle(ingress: Ingress, done: (reply: Reply) => boolean): void {
-    let reply = ingress.replies[ingress.first];
-    while (reply !== undefined && done(reply)) {
-      for (const instance of reply.instances) this.#add(instance, -1);
-      ingress.first += 1;
-      reply = ingress.replies[ingress.first];
-    }
-    if (ingress.first * 2 >= ingress.replies.length) {
-      ingress.replies = ingress.replies.slice(ingress.first);
-      ingress.first = 0;
-    }
+  #count(
+    replies: UnreportedReplies | undefined,
+    { instance, sequence, now }: { instance: string; sequence: number; now: number },
+  ): void {
+    if (replies === undefined) return;
+    replies.add(instance, sequence, now);
+    this.#expiryDue = Math.min(this.#expiryDue, replies.expiryAt);
+    this.#add(instance, 1);
+  }
+
+  /** Counts one gauge in place of another. */
+  #replace(previous: ReadonlyMap<string, number>, current: ReadonlyMap<string, number>): ReadonlyMap<string, number> {
+    for (const [instance, count] of current) this.#add(instance, count - (previous.get(instance) ?? 0));
+    for (const [instance, count] of previous) if (!current.has(instance)) this.#add(instance, -count);
+    return current;
   }
 
   #add(instance: string, difference: number): void {

@@ -1,6 +1,7 @@
 import { errorCodes } from '@llm-gateway/protocol';
 import { boundedLabel, type InfoLines, type Logger, type Parts } from '@llm-gateway/runtime';
 import type { DegradedReason } from './decide/decider.ts';
+import type { PickOutcome } from './decide/stock.ts';
 import type { AttemptRecord, Exchange } from './exchange.ts';
 import { FailureLog } from './failure-log.ts';
 import { type RequestEnd, requestLine } from './request-line.ts';
@@ -61,6 +62,8 @@ export class Observer {
   readonly #batchSize;
   readonly #decisionLatency;
   readonly #degradedDecisions;
+  readonly #leases;
+  readonly #picks;
 
   constructor({ log, infoLines, metrics }: Pick<Parts, 'log' | 'infoLines' | 'metrics'>) {
     this.#log = log;
@@ -156,6 +159,26 @@ export class Observer {
       help: 'Decisions the ingress made itself because no router answered, by reason',
       labels: ['reason'],
     });
+    const leases = metrics.counter({
+      name: 'decision_leases_total',
+      help: 'Asks of routers for the picks of a pool in advance, by how they ended',
+      labels: ['result'],
+    });
+    this.#leases = {
+      granted: leases.labels({ result: 'granted' }),
+      empty: leases.labels({ result: 'empty' }),
+      failed: leases.labels({ result: 'failed' }),
+    };
+    const picks = metrics.counter({
+      name: 'leased_picks_total',
+      help: 'Instances that routers chose in advance: taken by a request, expired, or skipped for what this ingress knows of them',
+      labels: ['outcome'],
+    });
+    this.#picks = {
+      taken: picks.labels({ outcome: 'taken' }),
+      expired: picks.labels({ outcome: 'expired' }),
+      skipped: picks.labels({ outcome: 'skipped' }),
+    };
   }
 
   /** One chunk of an answer is about to be relayed. */
@@ -216,6 +239,14 @@ export class Observer {
 
   degraded(reason: DegradedReason): void {
     this.#degradedDecisions.labels({ reason }).inc();
+  }
+
+  leaseEnded(result: 'granted' | 'empty' | 'failed'): void {
+    this.#leases[result].inc();
+  }
+
+  picks(outcome: PickOutcome, count: number): void {
+    this.#picks[outcome].inc(count);
   }
 
   /** Something that should never happen: a defect of the gateway itself. */

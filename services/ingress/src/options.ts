@@ -28,6 +28,11 @@ export const ingressOptions = {
     min: 1,
     description: 'Longest wait for the router; then the ingress decides itself',
   },
+  'decision-leases': {
+    type: 'boolean',
+    default: true,
+    description: 'Take instances that a router chose in advance, for about 50 ms; otherwise each decision is asked for',
+  },
   'retry-max-count': {
     type: 'integer',
     default: 0,

@@ -48,7 +48,8 @@ async function answer(exchange: Exchange, gateway: Gateway): Promise<void> {
 async function forward(exchange: Exchange, gateway: Gateway): Promise<void> {
   const { request, signal } = exchange;
   exchange.entered('deciding');
-  const decision = await gateway.decider.decide({ model: exchange.model, stage: 'route', excluded: [] }, signal);
+  const begun = gateway.decider.tryDecide(exchange.model);
+  const decision = 'route' in begun ? begun : await gateway.decider.decide(begun, signal);
   const primary = decision.route === 'external' ? decision.endpoint : null;
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,

@@ -8,6 +8,7 @@ import { BodyBudget } from './body-budget.ts';
 import { KnownWorkers } from './calls/known-workers.ts';
 import { RetryQueue } from './calls/retry-queue.ts';
 import { Decider } from './decide/decider.ts';
+import { Leases } from './decide/leases.ts';
 import { Load } from './decide/load.ts';
 import { pdProtocol } from './disaggregated/protocol.ts';
 import { Exchange } from './exchange.ts';
@@ -62,9 +63,13 @@ export async function start(
     }),
   );
   const upstream = parts.use(new Upstream(options));
-  const decider = parts.use(
-    new Decider({ ingress, bus, table, fleet, load, timeoutMs: options.decisionTimeoutMs, observer }),
-  );
+  const timeoutMs = options.decisionTimeoutMs;
+  // Of a pair nothing is chosen before its request is there.
+  const leases =
+    options.decisionLeases && fleetMode(options) === 'neutral'
+      ? parts.use(new Leases({ ingress, bus, generation: table.generation, fleet, load, timeoutMs, observer }))
+      : null;
+  const decider = parts.use(new Decider({ ingress, bus, table, fleet, load, leases, timeoutMs, observer }));
   const pd = pdProtocol(options);
   const canServe = () => instances.state().synced && (pd === null || fleet.hasCompletePair());
   const bodies = new BodyBudget(options.maxHeldBodyBytes);
@@ -137,6 +142,13 @@ export async function start(
   shutdown.addEventListener('abort', () => server.announceClose(), { once: true });
 
   declareGauges(metrics, { gate, decider, bodies, server });
+  if (leases !== null) {
+    metrics.gauge({
+      name: 'leased_picks_held',
+      help: 'Instances that routers chose in advance and that no request has taken yet',
+      collect: () => [...leases.unused().values()].reduce((sum, count) => sum + count, 0),
+    });
+  }
   if (pd !== null) {
     metrics.gauge({
       name: 'complete_pair',

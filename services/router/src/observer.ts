@@ -28,6 +28,8 @@ export class Observer {
   readonly #decisions: Readonly<Record<Decision['route'], Counter>>;
   readonly #batchSize: Histogram;
   readonly #batchDuration: Histogram;
+  readonly #leases: Counter;
+  readonly #leasedPicks: Counter;
   readonly #mismatches: Counter;
   readonly #ejections: Counter;
   readonly #toldGenerations = new Set<string>();
@@ -58,6 +60,14 @@ export class Observer {
       help: 'Time to decide all of one message',
       buckets: batchSeconds,
     });
+    this.#leases = metrics.counter({
+      name: 'router_leases_total',
+      help: 'Pools for which an ingress asked for picks in advance',
+    });
+    this.#leasedPicks = metrics.counter({
+      name: 'router_leased_picks_total',
+      help: 'Picks given to ingresses in advance; those that they do not use in time count for nothing',
+    });
     this.#mismatches = metrics.counter({
       name: 'router_generation_mismatches_total',
       help: 'Messages of ingresses that hold another route config or policy; they decide themselves',
@@ -72,6 +82,11 @@ export class Observer {
     for (const { route } of decisions) this.#decisions[route].inc();
     this.#batchSize.observe(decisions.length);
     this.#batchDuration.observe(durationMs / 1000);
+  }
+
+  leased(picks: number): void {
+    this.#leases.inc();
+    this.#leasedPicks.inc(picks);
   }
 
   /** An ask that was not understood, or that the code failed on. Each is counted; the log tells of one a minute. */

@@ -1,8 +1,18 @@
-import { type Ask, type Decision, GatewayError, isAsk, type RouteQuery, type RouteReply } from '@llm-gateway/protocol';
-import type { DecideContext, Fleet, RouteTable } from '@llm-gateway/routing';
+import {
+  type Ask,
+  type Decision,
+  GatewayError,
+  type InstanceAddress,
+  isAsk,
+  type LeaseQuery,
+  type LeaseReply,
+  type RouteQuery,
+  type RouteReply,
+} from '@llm-gateway/protocol';
+import { type DecideContext, type Fleet, leaseMs, type RouteTable } from '@llm-gateway/routing';
 import type { Observer } from './observer.ts';
 
-/** Answers batches of asks for one router. */
+/** Answers batches of asks, and asks for picks in advance, for one router. */
 export class Responder {
   readonly #router: string;
   readonly #fleet: Fleet;
@@ -20,18 +30,38 @@ export class Responder {
 
   /** `clock` in monotonic milliseconds, `random` in [0, 1). */
   answer({ ingress, generation, asks }: RouteQuery, clock: () => number, random: () => number): RouteReply {
-    this.#sequence += 1;
-    const reply = { router: this.#router, sequence: this.#sequence, generation: this.#table.generation };
-    if (generation !== this.#table.generation) {
-      // Indices of another config mean other endpoints; the ingress decides itself.
-      this.#observer.generationMismatch(ingress, generation);
-      return { ...reply, decisions: [] };
-    }
+    const reply = this.#reply();
+    // Indices of another config mean other endpoints; the ingress decides itself.
+    if (!this.#isOwn(generation, ingress)) return { ...reply, decisions: [] };
     const now = clock();
-    const context: DecideContext = { now, random, reply: { ingress, sequence: this.#sequence } };
+    const context: DecideContext = { now, random, reply: { ingress, sequence: reply.sequence } };
     const decisions = asks.map((ask) => this.#decide(ask, context));
     this.#observer.batch(decisions, clock() - now);
     return { ...reply, decisions };
+  }
+
+  /** `now` in monotonic milliseconds. */
+  lease({ ingress, generation, pools }: LeaseQuery, now: number): LeaseReply {
+    const reply = { ...this.#reply(), validMs: leaseMs };
+    if (!this.#isOwn(generation, ingress)) return { ...reply, leases: [] };
+    const context = { now, reply: { ingress, sequence: reply.sequence } };
+    const leases = pools.map((pool) => {
+      const picks = this.#fleet.lease(pool, context);
+      this.#observer.leased(picks.length);
+      return indexed(picks);
+    });
+    return { ...reply, leases };
+  }
+
+  #reply() {
+    this.#sequence += 1;
+    return { router: this.#router, sequence: this.#sequence, generation: this.#table.generation };
+  }
+
+  #isOwn(generation: string, ingress: string): boolean {
+    if (generation === this.#table.generation) return true;
+    this.#observer.generationMismatch(ingress, generation);
+    return false;
   }
 
   /** One bad ask never fails its batch. */
@@ -44,4 +74,15 @@ export class Responder {
       return { route: 'failed' };
     }
   }
+}
+
+/** Each address once, and where it occurs. */
+function indexed(addresses: readonly InstanceAddress[]): LeaseReply['leases'][number] {
+  const places = new Map<InstanceAddress, number>();
+  const picks = addresses.map((address) => {
+    const place = places.get(address) ?? places.size;
+    places.set(address, place);
+    return place;
+  });
+  return { instances: [...places.keys()], picks };
 }

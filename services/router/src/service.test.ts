@@ -12,6 +12,8 @@ import {
   outcomeReport,
   type Role,
   routeDecide,
+  routeLease,
+  routerBeat,
 } from '@llm-gateway/protocol';
 import { readRouteTable } from '@llm-gateway/routing';
 import { Metrics, type Running } from '@llm-gateway/runtime';
@@ -257,5 +259,49 @@ describe('a router', () => {
     await using scene = await new Scene().knowing(instance('a'));
     await scene.running[Symbol.asyncDispose]();
     await assert.rejects(scene.ask(), (error) => error instanceof GatewayError && error.code === 'bus_no_responders');
+  });
+});
+
+describe('picks in advance of a router', () => {
+  const pool = { role: 'neutral', model: null } as const;
+
+  test('are asked of itself, by the name that it beats with', async () => {
+    const scene = new Scene();
+    await using _scene = scene;
+    const beats: string[] = [];
+    scene.bus.subscribe(routerBeat, ({ router, generation }) => {
+      assert.equal(generation, scene.generation);
+      beats.push(router);
+    });
+    await scene.knowing(instance('a'), instance('b'));
+    await until(() => beats.length > 0);
+    const [owner] = beats;
+    const ask = (generation: string, ...counts: number[]) => {
+      const query = { ingress: 'ingress-1', generation, pools: counts.map((count) => ({ ...pool, count })) };
+      return scene.bus.request(routeLease, query, { timeoutMs: 10_000, owner });
+    };
+    const reply = await ask(scene.generation, 3, 1);
+    assert.equal(reply.router, owner);
+    assert.equal(reply.validMs, 50);
+    const given = reply.leases.map(({ instances, picks }) => picks.map((pick) => instances[pick]?.id));
+    assert.deepEqual(given, [['a', 'b', 'a'], ['b']]);
+    assert.equal(reply.leases[0]?.instances.length, 2);
+    assert.ok((await ask(scene.generation, 1)).sequence > reply.sequence);
+    assert.deepEqual((await ask('another', 3)).leases, []);
+    assert.equal(await scene.metric('router_leases_total'), 3);
+    assert.equal(await scene.metric('router_leased_picks_total'), 5);
+    assert.equal(await scene.metric('router_generation_mismatches_total'), 1);
+  });
+
+  test('count as load for everybody until they are used or over', async () => {
+    await using scene = await new Scene({ schedulingPolicy: 'load-balance' }).knowing(instance('a'), instance('b'));
+    const beat = Promise.withResolvers<string>();
+    scene.bus.subscribe(routerBeat, ({ router }) => beat.resolve(router));
+    const owner = await beat.promise;
+    scene.bus.publish(loadReport, { ingress: 'ingress-2', seen: {}, inFlight: { a: 4 } });
+    const query = { ingress: 'ingress-1', generation: scene.generation, pools: [{ ...pool, count: 4 }] };
+    const { leases } = await scene.bus.request(routeLease, query, { timeoutMs: 10_000, owner });
+    const given = leases.flatMap(({ instances, picks }) => picks.map((pick) => instances[pick]?.id));
+    assert.deepEqual(given, ['b', 'b', 'b', 'b']);
   });
 });

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { type Bus, followInstances } from '@llm-gateway/bus';
-import { loadReport, outcomeReport, routeDecide } from '@llm-gateway/protocol';
+import { announce, type Bus, followInstances } from '@llm-gateway/bus';
+import { loadReport, outcomeReport, routeDecide, routeLease, routerBeat } from '@llm-gateway/protocol';
 import { Fleet, fleetMode, needsKvAddress, type RouteTable, routeTable } from '@llm-gateway/routing';
 import type { Metrics, Running } from '@llm-gateway/runtime';
 import { declareFleetGauges, type Log, Observer } from './observer.ts';
@@ -55,6 +55,8 @@ export async function start(values: RouterOptions, { bus, log, metrics }: Deps):
     if (answering) return;
     answering = true;
     open.use(bus.respond(routeDecide, (query) => responder.answer(query, now, Math.random)));
+    open.use(bus.respond(routeLease, (query) => responder.lease(query, now()), { owner: router }));
+    open.use(announce(bus, routerBeat, () => ({ router, generation: table.generation })));
     log.info({ router, generation: table.generation, instances: fleet.instances().length }, 'answering');
   };
 

@@ -37,6 +37,7 @@ function scene(bus: Bus, { routePolicy = '', routeConfig = '' } = {}) {
       table,
       fleet,
       load: stack.use(new Load({ ingress: 'ingress-1', bus, onOutcomes: () => {} })),
+      leases: null,
       timeoutMs,
       observer: { batch: (size) => batches.push(size), degraded: (reason) => degraded.push(reason) },
     }),

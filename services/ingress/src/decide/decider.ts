@@ -3,6 +3,7 @@ import { type Ask, type Decision, GatewayError, routeDecide } from '@llm-gateway
 import type { Fleet, RouteTable } from '@llm-gateway/routing';
 import type { Leaving } from '../http/leaving.ts';
 import { isFollowed } from './followed-decision.ts';
+import type { Leases } from './leases.ts';
 import type { Load } from './load.ts';
 
 /** Why a decision was made here instead of by a router. */
@@ -26,6 +27,8 @@ interface DeciderParts {
   /** This process's own view of the instances, for when no router answers. */
   readonly fleet: Fleet;
   readonly load: Load;
+  /** Null: every decision is asked for. */
+  readonly leases: Leases | null;
   readonly timeoutMs: number;
   readonly observer: DeciderObserver;
 }
@@ -74,6 +77,19 @@ export class Decider implements Disposable {
   /** Whether decisions are made here at the moment. */
   get degraded(): boolean {
     return this.#misses > 0 || !this.#parts.bus.connected;
+  }
+
+  /**
+   * The decision for a request of this model, when it takes no message: the routing policy is applied here, by the code that routers have, and an instance
+   * comes from the picks that a router gave in advance. Otherwise what is left to ask of `decide`.
+   */
+  tryDecide(model: string | null): Decision | Ask {
+    const { leases, table, bus } = this.#parts;
+    if (leases === null) return { model, stage: 'route', excluded: [] };
+    const route = table.choose(model, Math.random);
+    if (route.route !== 'internal') return route;
+    const leased = this.#broken || !bus.connected ? undefined : leases.take(model);
+    return leased ?? { model, stage: 'internal', excluded: [] };
   }
 
   /** Throws `client_closed` when `signal` aborts before there is a decision, and nothing else. */

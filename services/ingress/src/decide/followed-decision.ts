@@ -1,5 +1,5 @@
 import type { Decision, InstanceAddress } from '@llm-gateway/protocol';
-import type { Fleet, RouteTable } from '@llm-gateway/routing';
+import { type Fleet, isSameAddress, type RouteTable } from '@llm-gateway/routing';
 
 /** What a router's decision may name: the instances that this ingress follows itself, and the endpoints of its own config. */
 interface Own {
@@ -12,7 +12,10 @@ interface Own {
  * instance that is not here yet; one that lies could name any address, to which the client's request would go.
  */
 export function isFollowed(decision: Decision, { fleet, table }: Own): boolean {
-  const isOwn = (given: InstanceAddress) => isSameAddress(given, fleet.address(given.id));
+  const isOwn = (given: InstanceAddress) => {
+    const own = fleet.address(given.id);
+    return own !== undefined && isSameAddress(given, own);
+  };
   switch (decision.route) {
     case 'internal':
       return isOwn(decision.instance);
@@ -25,14 +28,4 @@ export function isFollowed(decision: Decision, { fleet, table }: Own): boolean {
     case 'failed':
       return true;
   }
-}
-
-function isSameAddress(given: InstanceAddress, own: InstanceAddress | undefined): boolean {
-  return (
-    own !== undefined &&
-    own.host === given.host &&
-    own.port === given.port &&
-    own.kvHost === given.kvHost &&
-    own.kvPort === given.kvPort
-  );
 }

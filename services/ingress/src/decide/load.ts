@@ -17,6 +17,7 @@ export class Load implements Disposable {
   #reportedAtMs = Number.NEGATIVE_INFINITY;
   #reportedParts = 1;
   readonly #onOutcomes: (outcomes: OutcomeReport) => void;
+  #leased: (() => ReadonlyMap<string, number>) | undefined;
 
   /** @param onOutcomes hears the outcomes as well, for decisions made in this process */
   constructor(options: { ingress: string; bus: Bus; onOutcomes: (outcomes: OutcomeReport) => void }) {
@@ -53,11 +54,18 @@ export class Load implements Disposable {
     this.#tally.accepted(call, performance.now());
   }
 
+  /** From now on what `leased` returns is reported, too: picks per instance that are held for requests to come. */
+  countLeased(leased: () => ReadonlyMap<string, number>): void {
+    this.#leased = leased;
+  }
+
   /** A reply of `router` was taken: from now on its choices are in our numbers. */
   saw(router: string, sequence: number): void {
+    const before = this.#seen.get(router) ?? 0;
     // The newest last: of routers that are long gone only so many are remembered.
     this.#seen.delete(router);
-    this.#seen.set(router, sequence);
+    // Decisions and leases are on their way at the same time.
+    this.#seen.set(router, Math.max(sequence, before));
     if (this.#seen.size > maxRouters) this.#seen.delete(this.#seen.keys().next().value ?? '');
     this.#changed();
   }
@@ -96,7 +104,13 @@ export class Load implements Disposable {
    * not now are reported empty, or their last numbers would count until they expire.
    */
   #reportLoad(): void {
-    const entries = inParts([...this.#inFlight], ([instance]) => countBytes + idBytes(instance), this.#partBytes);
+    const counts = [...this.#inFlight].map(([instance, count]) => ({ instance, count, gauge: 'inFlight' as const }));
+    const leased = [...(this.#leased?.() ?? [])].map(([instance, count]) => ({
+      instance,
+      count,
+      gauge: 'leased' as const,
+    }));
+    const entries = inParts([...counts, ...leased], ({ instance }) => countBytes + idBytes(instance), this.#partBytes);
     const parts = Math.max(entries.length, this.#reportedParts);
     this.#reportedParts = entries.length;
     for (let part = 0; part < parts; part++) {
@@ -104,7 +118,8 @@ export class Load implements Disposable {
         ingress: part === 0 ? this.#ingress : `${this.#ingress}.${part}`,
         // Its choices are counted for the ingress itself.
         seen: part === 0 ? Object.fromEntries(this.#seen) : {},
-        inFlight: Object.fromEntries(entries[part] ?? []),
+        inFlight: gaugeOf(entries[part], 'inFlight'),
+        ...(leased.length > 0 && { leased: gaugeOf(entries[part], 'leased') }),
       });
     }
   }
@@ -113,6 +128,18 @@ export class Load implements Disposable {
   get #partBytes(): number {
     return Math.max(minPartBytes, this.#bus.maxBytes - envelopeBytes);
   }
+}
+
+interface HeldCount {
+  readonly instance: string;
+  readonly count: number;
+  readonly gauge: 'inFlight' | 'leased';
+}
+
+function gaugeOf(counts: readonly HeldCount[] = [], gauge: HeldCount['gauge']): Record<string, number> {
+  return Object.fromEntries(
+    counts.filter((one) => one.gauge === gauge).map(({ instance, count }) => [instance, count]),
+  );
 }
 
 /** At most so much an id takes in JSON: they are names of pods, in which no character is escaped. */
