@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { AnswerReader, type AnswerTarget, type Reading } from './answer-reader.ts';
+import { AnswerReader, type AnswerTarget, answerInterest, type Reading } from './answer-reader.ts';
 
 interface Read {
   reading: Reading;
@@ -18,7 +18,7 @@ interface Read {
 function readAnswer(text: string, cuts: readonly number[] = [], bodiless = false): Read {
   const bytes = Buffer.from(text, 'latin1');
   const lent = Buffer.alloc(Math.max(1, bytes.length));
-  const reader = new AnswerReader();
+  const reader = new AnswerReader(answerInterest([]));
   reader.begin(bodiless);
   const read: Read = {
     reading: 'more',
@@ -181,7 +181,7 @@ describe('an answer', () => {
 
 describe('the same reader', () => {
   it('reads one answer after the other, whatever the one before was like', () => {
-    const reader = new AnswerReader();
+    const reader = new AnswerReader(answerInterest([]));
     const answers = [
       `${ok}Transfer-Encoding: chunked\r\nKeep-Alive: timeout=7\r\n\r\n1\r\nx\r\n0\r\n\r\n`,
       `${ok}Content-Length: 1\r\n\r\nx`,

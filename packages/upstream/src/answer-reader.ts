@@ -21,7 +21,14 @@ export type Reading =
   /** What came after the head is not the chunked coding. */
   | 'truncated';
 
-const interest = new FieldInterest({ noted: ['keep-alive'], withheld: [] });
+/**
+ * What a reader of answers looks at in their heads.
+ * @param withheld lower-case names that no upstream may set for whoever gets the answer
+ */
+export function answerInterest(withheld: readonly string[]): FieldInterest {
+  return new FieldInterest({ noted: ['keep-alive'], withheld });
+}
+
 /** Of one head. */
 const maxHeadBytes = 65_536;
 const endOfHead = Buffer.from('\r\n\r\n');
@@ -30,6 +37,7 @@ const versionPrefix = Buffer.from('HTTP/1.');
 
 /** Reads answers of HTTP/1.1 (RFC 9112), one after the other, from the bytes of one connection. Strict, and without a copy of what is whole. */
 export class AnswerReader {
+  readonly #interest: FieldInterest;
   #mode: Mode = Mode.head;
   #bodiless = false;
   /** A head of which a part came, in `#partial[0, #partialBytes)`. */
@@ -46,6 +54,10 @@ export class AnswerReader {
   reusable = true;
   /** How long the server keeps the connection when it is idle, by its `Keep-Alive: timeout`; undefined: it does not say. */
   keepAliveMs: number | undefined;
+
+  constructor(interest: FieldInterest) {
+    this.#interest = interest;
+  }
 
   /** @param bodiless whether the request was one whose answer has no body (`HEAD`) */
   begin(bodiless: boolean): void {
@@ -122,7 +134,7 @@ export class AnswerReader {
   #takeHead(text: string, target: AnswerTarget): Reading {
     let head: ReturnType<typeof parseResponseHead>;
     try {
-      head = parseResponseHead(text, interest);
+      head = parseResponseHead(text, this.#interest);
     } catch (error) {
       if (error instanceof InvalidHead) return 'protocol';
       throw error;

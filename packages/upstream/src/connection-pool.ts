@@ -1,3 +1,4 @@
+import type { FieldInterest } from '@llm-gateway/http1';
 import { failureOf } from './failure.ts';
 import { type Carried, type ConnectionHolder, PlainConnection } from './plain-connection.ts';
 
@@ -7,6 +8,7 @@ export interface PoolOptions {
   readonly port: number;
   readonly connectTimeoutMs: number;
   readonly keepAliveMs: number;
+  readonly interest: FieldInterest;
   /** Connections open at a time; 0 is no limit. */
   readonly maxConnections: number;
   /** Called before each new connection. */
@@ -31,6 +33,7 @@ export class ConnectionPool implements ConnectionHolder {
   readonly port: number;
   readonly connectTimeoutMs: number;
   readonly keepAliveMs: number;
+  readonly interest: FieldInterest;
   readonly #open = new Set<PlainConnection>();
   /** Free ones; the last one was used last. */
   #idle: PlainConnection[] = [];
@@ -45,6 +48,7 @@ export class ConnectionPool implements ConnectionHolder {
     this.port = options.port;
     this.connectTimeoutMs = options.connectTimeoutMs;
     this.keepAliveMs = options.keepAliveMs;
+    this.interest = options.interest;
   }
 
   /** Finds a connection for `user`, at once or as soon as one of its calls ends. Fails it after the connect timeout, in a later turn in any case. */

@@ -19,8 +19,8 @@ export interface PlainRequest {
 export class PlainCall implements UpstreamCall, PoolUser {
   readonly #pool: ConnectionPool;
   readonly #sink: ResponseSink;
-  readonly head: string;
-  readonly body: Uint8Array | null;
+  head: string;
+  body: Uint8Array | null;
   readonly bodiless: boolean;
   readonly headersTimeoutMs: number;
   readonly idleTimeoutMs: number;
@@ -62,6 +62,9 @@ export class PlainCall implements UpstreamCall, PoolUser {
 
   onHead(head: ResponseHead): void {
     if (this.#over) return;
+    // It is not written again: what it holds is not needed while the answer comes.
+    this.head = '';
+    this.body = null;
     this.#events = TerminalEvent.of(head.headers);
     this.#sink.onHead(head);
   }

@@ -1,3 +1,5 @@
+import type { FieldInterest } from '@llm-gateway/http1';
+import { answerInterest } from './answer-reader.ts';
 import type { ResponseSink, UpstreamCall, UpstreamClient, UpstreamLimits, UpstreamRequest } from './call.ts';
 import { ConnectionPool } from './connection-pool.ts';
 import { failureOf } from './failure.ts';
@@ -10,6 +12,7 @@ const maxSweepMs = 500;
 /** An HTTP/1.1 client without TLS (docs/adr/0025): one write for a request, one timer for all time limits, no object for a chunk but the view of it. */
 export class PlainClient implements UpstreamClient {
   readonly #limits: UpstreamLimits;
+  readonly #interest: FieldInterest;
   readonly idleTimeoutMs: number;
   readonly #sweepMs: number;
   /** By their origins; only those that have a connection or want one. */
@@ -17,8 +20,10 @@ export class PlainClient implements UpstreamClient {
   #sweep: NodeJS.Timeout | undefined;
   #closed = false;
 
-  constructor(limits: UpstreamLimits) {
+  /** @param withheld see `Upstream` */
+  constructor(limits: UpstreamLimits, withheld: readonly string[] = []) {
     this.#limits = limits;
+    this.#interest = answerInterest(withheld);
     this.idleTimeoutMs = limits.upstreamIdleTimeoutMs;
     const shortestMs = Math.min(
       limits.upstreamConnectTimeoutMs,
@@ -63,6 +68,7 @@ export class PlainClient implements UpstreamClient {
       connectTimeoutMs: this.#limits.upstreamConnectTimeoutMs,
       keepAliveMs: this.#limits.upstreamKeepAliveMs,
       maxConnections: this.#limits.upstreamMaxConnections,
+      interest: this.#interest,
       onConnect: () => this.#watch(text, origin),
       onEmpty: () => this.#unwatch(text),
     });

@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net';
+import type { FieldInterest } from '@llm-gateway/http1';
 import { AnswerReader, type AnswerTarget } from './answer-reader.ts';
 import { classifyFailure, type FailureCause, failureOf, type UpstreamFailure } from './failure.ts';
 
@@ -23,6 +24,8 @@ export interface ConnectionHolder {
   readonly port: number;
   readonly connectTimeoutMs: number;
   readonly keepAliveMs: number;
+  /** What is looked at in the heads of answers. */
+  readonly interest: FieldInterest;
   /** It carries nothing now, and may be used again. */
   onFree(connection: PlainConnection): void;
   onClosed(connection: PlainConnection): void;
@@ -48,7 +51,7 @@ const keepAliveMarginMs = 1000;
 export class PlainConnection {
   readonly #holder: ConnectionHolder;
   readonly #socket: Socket;
-  readonly #reader = new AnswerReader();
+  readonly #reader: AnswerReader;
   #carried: Carried | undefined;
   #connected = false;
   #closed = false;
@@ -63,6 +66,7 @@ export class PlainConnection {
 
   constructor(holder: ConnectionHolder) {
     this.#holder = holder;
+    this.#reader = new AnswerReader(holder.interest);
     this.#socket = connect({
       host: holder.host,
       port: holder.port,

@@ -9,10 +9,13 @@ import { isBrokenEnd, TerminalEvent } from './terminal-event.ts';
 /** A client for what the plain one does not speak: TLS. */
 export class UndiciClient implements UpstreamClient {
   readonly #agent: Agent;
+  readonly #withheld: ReadonlySet<string>;
   readonly #headersTimeoutMs: number;
   readonly idleTimeoutMs: number;
 
-  constructor(limits: UpstreamLimits) {
+  /** @param withheld see `Upstream` */
+  constructor(limits: UpstreamLimits, withheld: readonly string[] = []) {
+    this.#withheld = new Set(withheld);
     this.#headersTimeoutMs = limits.upstreamHeadersTimeoutMs;
     this.idleTimeoutMs = limits.upstreamIdleTimeoutMs;
     this.#agent = new Agent({
@@ -29,7 +32,7 @@ export class UndiciClient implements UpstreamClient {
 
   call(request: UpstreamRequest, sink: ResponseSink): UpstreamCall {
     const { headersTimeoutMs = this.#headersTimeoutMs } = request;
-    return new Call(this.#agent, { ...request, headersTimeoutMs }, sink);
+    return new Call(this.#agent, { ...request, headersTimeoutMs, withheld: this.#withheld }, sink);
   }
 
   /** Closes every connection; calls under way fail. */
@@ -40,6 +43,7 @@ export class UndiciClient implements UpstreamClient {
 
 interface TimedRequest extends UpstreamRequest {
   readonly headersTimeoutMs: number;
+  readonly withheld: ReadonlySet<string>;
 }
 
 /**
@@ -133,7 +137,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
       return;
     }
     this.#headSeen = true;
-    const headers = HeaderLines.of(endToEndHeaders(latin1(controller.rawHeaders)));
+    const headers = HeaderLines.of(endToEndHeaders(latin1(controller.rawHeaders), this.#request.withheld));
     this.#events = TerminalEvent.of(headers);
     this.#sink.onHead({ status, headers });
   }

@@ -8,9 +8,10 @@ export class Upstream implements UpstreamClient {
   readonly #undici: UndiciClient;
   readonly idleTimeoutMs: number;
 
-  constructor(limits: UpstreamLimits) {
-    this.#plain = new PlainClient(limits);
-    this.#undici = new UndiciClient(limits);
+  /** @param withheld lower-case names of headers that no upstream's answer has for whoever gets it */
+  constructor(limits: UpstreamLimits, withheld: readonly string[] = []) {
+    this.#plain = new PlainClient(limits, withheld);
+    this.#undici = new UndiciClient(limits, withheld);
     this.idleTimeoutMs = limits.upstreamIdleTimeoutMs;
   }
 

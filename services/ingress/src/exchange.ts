@@ -52,6 +52,7 @@ export class Exchange implements AnswerWatcher {
   #content: RequestContent | undefined;
   /** Whoever has the body, or a copy of it, as long as it may be needed for another attempt. */
   readonly #bodies: { body: Uint8Array | null }[] = [];
+  #keepsBody = false;
   readonly #onCommit: (() => void)[] = [];
   #requestBytes = 0;
   #phase: Phase = 'reading';
@@ -168,6 +169,11 @@ export class Exchange implements AnswerWatcher {
     this.#bodies.push(holder);
   }
 
+  /** Whoever has the body now lets go of it only when the answer is over. */
+  keepsBody(): void {
+    this.#keepsBody = true;
+  }
+
   /** Lets go of the body and of every copy of it: after the commit nothing needs them. */
   releaseBody(): void {
     this.#content?.release();
@@ -182,7 +188,7 @@ export class Exchange implements AnswerWatcher {
 
   /** The first byte goes out to the client. */
   onCommit(): void {
-    this.releaseBody();
+    if (!this.#keepsBody) this.releaseBody();
     for (const callback of this.#onCommit) callback();
   }
 

@@ -15,6 +15,7 @@ import { Exchange } from './exchange.ts';
 import { Gate } from './gate.ts';
 import type { Gateway } from './gateway.ts';
 import { hopToken } from './hops.ts';
+import { ownResponseHeaders } from './http/client-response.ts';
 import { ClientServer } from './http/server.ts';
 import { Mirror } from './mirror/mirror.ts';
 import { Models } from './models.ts';
@@ -62,7 +63,7 @@ export async function start(
       onOutcomes: (outcomes) => fleet.outcomes(outcomes, { now: performance.now(), random: Math.random }),
     }),
   );
-  const upstream = parts.use(new Upstream(options));
+  const upstream = parts.use(new Upstream(options, [...ownResponseHeaders]));
   const timeoutMs = options.decisionTimeoutMs;
   // Of a pair nothing is chosen before its request is there.
   const leases =

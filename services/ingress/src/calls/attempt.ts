@@ -54,6 +54,8 @@ export async function attempt(request: UpstreamRequest, context: AttemptContext)
   }
   const asked = exchange.repeated ? { ...request, once: true } : request;
   exchange.lends(request);
+  // undici keeps the body until the answer is whole.
+  if (!request.origin.startsWith('http:')) exchange.keepsBody();
   exchange.lends(asked);
   const startedAtMs = performance.now();
   const end = await relay(gateway.upstream, asked, new Attempt(context));
@@ -89,8 +91,8 @@ class Attempt implements RelayTarget {
     leg?.answered(head.status);
     if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) return false;
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
-    const headers = job === undefined ? head.headers.list : withoutJobHeaders(head.headers.list);
-    this.#exchange.client.prepare(head.status, own, HeaderLines.of(withoutHeaders(headers, ownResponseHeaders)));
+    const headers = job === undefined ? head.headers : HeaderLines.of(withoutJobHeaders(head.headers.list));
+    this.#exchange.client.prepare(head.status, own, headers);
     return true;
   }
 
@@ -102,6 +104,15 @@ class Attempt implements RelayTarget {
   write(chunk: Buffer, onDrain: () => void): boolean {
     this.#context.gateway.observer.chunk(this.#exchange);
     return this.#exchange.client.write(chunk, onDrain);
+  }
+
+  get takesFramed(): boolean {
+    return this.#exchange.client.takesFramed;
+  }
+
+  writeFramed(bytes: Buffer, chunks: { payloadBytes: number; last: boolean }, onDrain: () => void): boolean {
+    this.#context.gateway.observer.chunk(this.#exchange);
+    return this.#exchange.client.writeFramed(bytes, chunks, onDrain);
   }
 
   end(): void {

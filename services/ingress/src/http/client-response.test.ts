@@ -55,6 +55,40 @@ describe('an answer', { timeout: 60_000 }, () => {
     assert.doesNotMatch(plain.text, /transfer-encoding/);
   });
 
+  it('passes on chunks in the framing that they came in', async () => {
+    const { text, exchange } = await receive(({ client }) => {
+      client.prepare(200, none, events);
+      assert.equal(client.takesFramed, true);
+      client.writeFramed(Buffer.from('2\r\nab\r\n1\r\nc\r\n'), { payloadBytes: 3, last: false }, () => {});
+      client.writeFramed(Buffer.from('1\r\nd\r\n0\r\n\r\n'), { payloadBytes: 1, last: true }, () => {});
+      client.end();
+    });
+    assert.equal(bodyOf(text), '2\r\nab\r\n1\r\nc\r\n1\r\nd\r\n0\r\n\r\n');
+    assert.equal(exchange?.client.bodyBytes, 4);
+    const plain = await receive(({ client }) => {
+      client.prepare(200, none, HeaderLines.of(['content-length', '0']));
+      assert.equal(client.takesFramed, false);
+      client.end();
+    });
+    assert.equal(bodyOf(plain.text), '');
+  });
+
+  it('knows from chunks in their framing whether an event was left open', async () => {
+    for (const [chunks, separator] of [
+      ['9\r\ndata: 1\n\n\r\n', ''],
+      ['8\r\ndata: 1\n\r\n', '\n\n'],
+      ['8\r\ndata: 1x\r\n1\r\n\n\r\n', '\n\n'],
+    ] as const) {
+      const { text } = await receive(({ client }) => {
+        client.prepare(200, none, events);
+        client.writeFramed(Buffer.from(chunks), { payloadBytes: 9, last: false }, () => {});
+        client.breakOff('upstream_failed', 'it broke');
+      });
+      const rest = bodyOf(text).slice(chunks.length);
+      assert.ok(rest.slice(rest.indexOf('\r\n') + 2).startsWith(`${separator}data: {"error"`), JSON.stringify(rest));
+    }
+  });
+
   it('is committed with its first byte: until then another one may take its place', async () => {
     const { text, exchange } = await receive(({ client }) => {
       client.prepare(200, none, events);

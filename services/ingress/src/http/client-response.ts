@@ -57,6 +57,8 @@ export class ClientResponse implements Flushable, ConnectionUser {
   #close = false;
   #waiting = '';
   #ended = false;
+  /** The last chunk has passed with the others. */
+  #endFramed = false;
   #flushDue = false;
   #over = false;
   /** The last bytes of an event stream, to know whether an event was left open. */
@@ -91,6 +93,12 @@ export class ClientResponse implements Flushable, ConnectionUser {
   /** Takes the head of the answer that is about to be relayed; replaces one that was never committed. */
   prepare(status: number, own: HeaderLines, headers: HeaderLines): void {
     this.#head = { status, own: own.lines, headers };
+    const isHttp11 = this.#request.minor === 1;
+    const lengthTold = headers.value('content-length') !== undefined;
+    this.#noBody = status === 204 || status === 304 || this.#request.method === 'HEAD';
+    this.#chunked = !this.#noBody && isHttp11 && !lengthTold;
+    this.#endUnmarked = !this.#noBody && !isHttp11 && !lengthTold;
+    this.#eventStream = isEventStream(headers.value('content-type')) && headers.value('content-encoding') === undefined;
   }
 
   /**
@@ -109,6 +117,35 @@ export class ClientResponse implements Flushable, ConnectionUser {
     } else this.#sendLarge(chunk);
     if (this.#eventStream)
       this.#tail = (this.#tail + chunk.toString('latin1', Math.max(0, chunk.length - 4))).slice(-4);
+    return this.#goesOn(onDrain);
+  }
+
+  /** Whether chunks may come in their framing: those of this answer are framed alike, and nobody looks into them. */
+  get takesFramed(): boolean {
+    return this.#chunked && this.finishReason === undefined;
+  }
+
+  /** As `write`, for whole chunks in the framing that they came in. `last`: the last chunk is among them. */
+  writeFramed(
+    bytes: Buffer,
+    { payloadBytes, last }: { payloadBytes: number; last: boolean },
+    onDrain: () => void,
+  ): boolean {
+    if (this.#over) return true;
+    if (!this.committed) this.#commit();
+    this.bodyBytes += payloadBytes;
+    this.#endFramed = last;
+    if (bytes.length <= joinedBytes) this.#add(bytes.toString('latin1'));
+    else {
+      this.#flushText();
+      // The bytes are only lent.
+      this.#connection.writeOctets(Buffer.from(bytes));
+    }
+    if (this.#eventStream) this.#tail = tailOfChunks(bytes);
+    return this.#goesOn(onDrain);
+  }
+
+  #goesOn(onDrain: () => void): boolean {
     if (this.#waiting.length <= maxWaitingBytes && !this.#connection.needsDrain) return true;
     this.#onDrain ??= onDrain;
     if (!this.#flushDue) this.#waitForDrain();
@@ -120,7 +157,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
     if (this.#over) return;
     if (!this.committed) this.#commit();
     this.#ended = true;
-    this.#add(this.#chunked ? lastChunk : '');
+    this.#add(this.#chunked && !this.#endFramed ? lastChunk : '');
   }
 
   /** A whole answer at once; its length is that of `body`, whatever `headers` say. */
@@ -210,14 +247,9 @@ export class ClientResponse implements Flushable, ConnectionUser {
   }
 
   #commit(): void {
-    const { status, own, headers } = this.#head ?? { status: 200, own: '', headers: HeaderLines.of([]) };
+    if (this.#head === undefined) throw new Error('an answer has no head');
+    const { status, own, headers } = this.#head;
     this.#start(status);
-    this.#noBody = status === 204 || status === 304 || this.#request.method === 'HEAD';
-    const isHttp11 = this.#request.minor === 1;
-    const lengthTold = headers.value('content-length') !== undefined;
-    this.#chunked = !this.#noBody && isHttp11 && !lengthTold;
-    this.#endUnmarked = !this.#noBody && !isHttp11 && !lengthTold;
-    this.#eventStream = isEventStream(headers.value('content-type')) && headers.value('content-encoding') === undefined;
     this.#close = this.#endUnmarked || this.#connection.willClose;
     const framing = this.#chunked ? 'transfer-encoding: chunked\r\n' : '';
     this.#waiting = `${statusLine(status)}${own}${headers.lines}${framing}${this.#persistence()}\r\n`;
@@ -306,6 +338,15 @@ function dateLine(): string {
     dateText = `date: ${new Date(second * 1000).toUTCString()}\r\n`;
   }
   return dateText;
+}
+
+/** Of a chunk this short the octets before its data are framing. */
+const shortChunkEnd = /\r\n[1-3]\r\n[\s\S]{1,3}\r\n$/;
+
+/** The last data of the chunks that `bytes` end with; `?` where it takes more than a look to tell them from the framing. */
+function tailOfChunks(bytes: Buffer): string {
+  const end = bytes.toString('latin1', Math.max(0, bytes.length - 12));
+  return shortChunkEnd.test(end) || end.length < 12 ? '?' : end.slice(-6, -2);
 }
 
 /** Whether an event stream that ended with these bytes has no event open (an empty line, in any of the three line endings). */
