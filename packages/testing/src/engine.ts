@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { completion } from './answer.ts';
-import { freePort } from './port.ts';
+import { freePort, hostAndPort, type Loopback } from './port.ts';
 import { until } from './until.ts';
 
 /** What an engine received, and how it ended. Times are of `performance.now()`; null until it happened. */
@@ -62,6 +62,8 @@ export type Answer = (exchange: Exchange) => void | Promise<void>;
 export type Script = (request: EngineRequest) => Answer;
 
 export interface EngineOptions {
+  /** 127.0.0.1 by default. */
+  readonly host?: Loopback;
   /** Chosen when the head is there and the body is not yet; undefined: receive the body and ask the script. */
   readonly early?: (request: EngineRequest) => Answer | undefined;
   /** How long an idle connection is kept; node's 5 s as vLLM's. */
@@ -82,10 +84,10 @@ interface Recorded extends EngineRequest {
   abandoned: boolean;
 }
 
-/** A real HTTP server on one port of 127.0.0.1 for its whole life, scripted by the test. */
+/** A real HTTP server on one port for its whole life, scripted by the test. */
 export class Engine implements AsyncDisposable {
   readonly port: number;
-  readonly host = '127.0.0.1';
+  readonly host: Loopback;
   readonly requests: readonly EngineRequest[];
   /** May be replaced between requests. */
   script: Script;
@@ -103,18 +105,19 @@ export class Engine implements AsyncDisposable {
 
   constructor(port: number, script: Script, options: EngineOptions) {
     this.port = port;
+    this.host = options.host ?? '127.0.0.1';
     this.script = script;
     this.requests = this.#requests;
     this.#options = options;
   }
 
   get url(): string {
-    return `http://${this.host}:${this.port}`;
+    return `http://${this.endpoint}`;
   }
 
   /** `host:port` */
   get endpoint(): string {
-    return `${this.host}:${this.port}`;
+    return hostAndPort(this.host, this.port);
   }
 
   /** Connections open now. */

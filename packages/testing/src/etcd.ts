@@ -3,11 +3,13 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { findBinary } from './binary.ts';
-import { freePort } from './port.ts';
+import { freePort, hostAndPort, type Loopback } from './port.ts';
 import { Server } from './server.ts';
 import { until } from './until.ts';
 
 export interface EtcdOptions {
+  /** 127.0.0.1 by default. */
+  readonly host?: Loopback;
   /** Turns authentication on with this user, who may do everything. */
   readonly user?: { readonly name: string; readonly password: string };
   /** Clients speak TLS; `ca` present: they must show a certificate of it, and etcdctl shows the server's own. */
@@ -17,7 +19,7 @@ export interface EtcdOptions {
 }
 
 export interface EtcdServer extends Server {
-  /** `127.0.0.1:port`, as `--discovery-etcd-endpoints` takes it. */
+  /** `127.0.0.1:port` or `[::1]:port`, as `--discovery-etcd-endpoints` takes it. */
   readonly endpoint: string;
   readonly url: string;
   /** Runs etcdctl (API 3) against this node and returns what it printed. */
@@ -59,14 +61,15 @@ interface Member {
  */
 export async function startEtcdCluster(size = 3, options: EtcdOptions = {}): Promise<EtcdCluster> {
   const [command, ctl] = await Promise.all([findBinary('etcd'), findBinary('etcdctl')]);
+  const { host = '127.0.0.1' } = options;
   const members: Member[] = [];
   for (let index = 0; index < size; index += 1) {
     const [clientPort, metricsPort, peerPort] = await Promise.all([freePort(), freePort(), freePort()]);
     members.push({
       name: `node${index}`,
-      clientUrl: `${options.tls ? 'https' : 'http'}://127.0.0.1:${clientPort}`,
-      metricsUrl: `http://127.0.0.1:${metricsPort}`,
-      peerUrl: `http://127.0.0.1:${peerPort}`,
+      clientUrl: `${options.tls ? 'https' : 'http'}://${hostAndPort(host, clientPort)}`,
+      metricsUrl: `http://${hostAndPort(host, metricsPort)}`,
+      peerUrl: `http://${hostAndPort(host, peerPort)}`,
     });
   }
   const tls = options.tls

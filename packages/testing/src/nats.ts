@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { findBinary } from './binary.ts';
-import { freePort } from './port.ts';
+import { freePort, hostAndPort, type Loopback } from './port.ts';
 import { Server } from './server.ts';
 
 export interface NatsUser {
@@ -13,6 +13,8 @@ export interface NatsUser {
 }
 
 export interface NatsOptions {
+  /** 127.0.0.1 by default. */
+  readonly host?: Loopback;
   readonly users?: readonly NatsUser[];
   readonly token?: string;
   /** `ca` present: clients must show a certificate of it. */
@@ -29,13 +31,14 @@ export interface NatsServer extends Server {
 
 /** A real nats-server. Connections, subjects and messages are its own; there is nothing of it on disk but its configuration. */
 export async function startNats(options: NatsOptions = {}): Promise<NatsServer> {
+  const { host = '127.0.0.1' } = options;
   const [command, port, monitorPort] = await Promise.all([findBinary('nats-server'), freePort(), freePort()]);
   const server = new Server({
     command,
     port,
     args(folder) {
       const file = join(folder, 'nats.conf');
-      writeFileSync(file, configuration(options, { port, monitorPort }));
+      writeFileSync(file, configuration(options, { host, port, monitorPort }));
       return ['-c', file];
     },
     ready: (process) => process.waitForLine(/Server is ready/),
@@ -43,16 +46,16 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServer> 
   await server.start();
   const scheme = options.tls ? 'tls' : 'nats';
   return Object.assign(server, {
-    url: `${scheme}://127.0.0.1:${port}`,
-    monitorUrl: `http://127.0.0.1:${monitorPort}`,
+    url: `${scheme}://${hostAndPort(host, port)}`,
+    monitorUrl: `http://${hostAndPort(host, monitorPort)}`,
   });
 }
 
-function configuration(options: NatsOptions, ports: { port: number; monitorPort: number }): string {
+function configuration(options: NatsOptions, at: { host: Loopback; port: number; monitorPort: number }): string {
   const lines = [
-    'host: "127.0.0.1"',
-    `port: ${ports.port}`,
-    `http: "127.0.0.1:${ports.monitorPort}"`,
+    `host: "${at.host}"`,
+    `port: ${at.port}`,
+    `http: "${hostAndPort(at.host, at.monitorPort)}"`,
     'max_control_line: 4096',
   ];
   // The configuration language of NATS takes JSON values.

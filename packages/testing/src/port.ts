@@ -2,6 +2,14 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 
+/** An address of this machine that a real server may be bound to. */
+export type Loopback = '127.0.0.1' | '::1';
+
+/** `host:port`, as it stands in a URL. */
+export function hostAndPort(host: Loopback, port: number): string {
+  return `${host === '::1' ? '[::1]' : host}:${port}`;
+}
+
 const firstPort = 12_000;
 // Below Linux's ephemeral range (32768 on), from which the kernel takes the local port of any outgoing connection:
 // a server that is down for a moment must find its port free when it comes back.

@@ -3,11 +3,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { findBinary } from './binary.ts';
-import { freePort } from './port.ts';
+import { freePort, hostAndPort, type Loopback } from './port.ts';
 import { Server } from './server.ts';
 import { until } from './until.ts';
 
 export interface RedisOptions {
+  /** 127.0.0.1 by default. */
+  readonly host?: Loopback;
   /** Of the default user. */
   readonly password?: string;
   /** Further users; `rules` in Redis's ACL language, e.g. `~llumnix:* +@all`, which is also the default without the pattern: `~* +@all`. */
@@ -27,6 +29,7 @@ export interface RedisServer extends Server {
 
 /** A real redis-server. What it acknowledged survives SIGKILL, unless it is restarted with `wipe`. */
 export async function startRedis(options: RedisOptions = {}): Promise<RedisServer> {
+  const { host = '127.0.0.1' } = options;
   const [command, cli, port] = await Promise.all([findBinary('redis-server'), findBinary('redis-cli'), freePort()]);
   const server = new Server({
     command,
@@ -45,10 +48,18 @@ export async function startRedis(options: RedisOptions = {}): Promise<RedisServe
     ...(tls ? ['--tls', '--insecure', '--cert', tls.cert, '--key', tls.key] : []),
   ];
   return Object.assign(server, {
-    host: '127.0.0.1',
-    url: `redis://127.0.0.1:${port}`,
+    host,
+    url: `redis://${hostAndPort(host, port)}`,
     async command(...args: string[]) {
-      const { stdout } = await promisify(execFile)(cli, ['-e', '-p', String(port), ...credentials, ...args]);
+      const { stdout } = await promisify(execFile)(cli, [
+        '-e',
+        '-h',
+        host,
+        '-p',
+        String(port),
+        ...credentials,
+        ...args,
+      ]);
       return stdout.replace(/\n$/, '');
     },
   });
@@ -56,7 +67,7 @@ export async function startRedis(options: RedisOptions = {}): Promise<RedisServe
 
 function configuration(options: RedisOptions, { port, folder }: { port: number; folder: string }): string {
   const lines = [
-    'bind 127.0.0.1',
+    `bind ${options.host ?? '127.0.0.1'}`,
     ...(options.tls
       ? [
           'port 0',

@@ -11,7 +11,7 @@ export interface ServerDefinition {
   ready(process: Process): Promise<unknown>;
 }
 
-/** A real server on one port of 127.0.0.1 for its whole life, with its data in a temporary folder. Disposing ends it and removes the folder. */
+/** A real server on one port for its whole life, with its data in a temporary folder. Disposing ends it and removes the folder. */
 export class Server implements AsyncDisposable {
   readonly port: number;
   readonly #definition: ServerDefinition;
