@@ -1,9 +1,8 @@
 import type { Announcement, EventMessage } from '@llm-gateway/protocol';
 import type { Bus, Subscription } from './bus.ts';
+import { eachSecond } from './each-second.ts';
 
-/** How often an announcement is repeated: who starts to listen has all of them after so long. */
-const repeatMs = 1_000;
-/** How long a message may come before the announcement of the address in it. */
+/** How long a message may come before the announcement of the address in it: announcements are repeated each second. */
 const waitMs = 1_500;
 /** A process that was silent for so long is forgotten. Longer than anything that it promised before may still be fetched. */
 const forgetMs = 600_000;
@@ -25,13 +24,13 @@ export function announce<P>(bus: Bus, message: EventMessage<P>, what: () => P | 
     const announcement = bus.connected ? what() : null;
     if (announcement !== null) bus.publish(message, announcement);
   };
-  const timer = setInterval(now, repeatMs).unref();
+  const repeats = eachSecond(now);
   const status = bus.onStatus((connected) => connected && now());
   now();
   return {
     now,
     [Symbol.dispose]() {
-      clearInterval(timer);
+      repeats[Symbol.dispose]();
       status.close();
     },
   };

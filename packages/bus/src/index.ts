@@ -15,6 +15,7 @@ export type {
   RespondContext,
   Subscription,
 } from './bus.ts';
+export { eachSecond } from './each-second.ts';
 export {
   type FollowedState,
   type Follower,

@@ -1,4 +1,5 @@
-const lookMs = 1_000;
+import { eachSecond } from './each-second.ts';
+
 const stallMs = 2_000;
 const latelyMs = 10_000;
 
@@ -9,12 +10,7 @@ const latelyMs = 10_000;
 export class StallWatch implements Disposable {
   #lookedMs = performance.now();
   #stalledMs = Number.NEGATIVE_INFINITY;
-  readonly #timer: NodeJS.Timeout;
-
-  constructor() {
-    this.#timer = setInterval(() => this.#look(), lookMs);
-    this.#timer.unref();
-  }
+  readonly #looks = eachSecond(() => this.#look());
 
   stalledLately(): boolean {
     this.#look();
@@ -28,6 +24,6 @@ export class StallWatch implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    this.#looks[Symbol.dispose]();
   }
 }

@@ -23,7 +23,8 @@ export class EtcdReader implements StoreReader {
   readonly #prefix: string;
   readonly #sink: ReaderSink;
   readonly #pause = new Pause();
-  readonly #watchdog: NodeJS.Timeout;
+  /** Due when the store will have been silent for too long, if nothing was heard since it was set. */
+  #watchdog: NodeJS.Timeout | undefined;
   readonly #finished: Promise<void>;
   #closed = false;
   #connection: EtcdConnection | null = null;
@@ -42,15 +43,13 @@ export class EtcdReader implements StoreReader {
     this.#settings = settings;
     this.#prefix = etcdKeyPrefix(settings.namespace);
     this.#sink = sink;
-    this.#watchdog = setInterval(() => {
-      if (performance.now() - this.#heardAtMs > silenceMs) this.#lose();
-    }, silenceMs / 6);
+    this.#watch();
     this.#finished = this.#run();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    clearInterval(this.#watchdog);
+    clearTimeout(this.#watchdog);
     this.#connection?.[Symbol.dispose]();
     this.#pause.ring();
     await this.#finished;
@@ -174,6 +173,13 @@ export class EtcdReader implements StoreReader {
   #hear(): void {
     this.#heardAtMs = performance.now();
     this.#away = false;
+  }
+
+  /** What is heard moves the time and not the timer: one that fires early is set anew. */
+  #watch(): void {
+    const leftMs = this.#away ? silenceMs : this.#heardAtMs + silenceMs - performance.now();
+    if (leftMs <= 0) this.#lose();
+    this.#watchdog = setTimeout(() => this.#watch(), leftMs > 0 ? Math.ceil(leftMs) : silenceMs);
   }
 
   #lose(): void {

@@ -3,7 +3,10 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 /** The histogram's own timer, whose lateness is the lag. */
 const resolutionMs = 10;
 const lookIntervalMs = 5000;
-/** Share of the time in which the event loop works, from which on its lag is worth a timer. */
+/**
+ * Share of the time in which the thread computes, from which on its lag is worth a timer. Not the time in which the loop
+ * is active: on a busy machine a process at rest waits for the processor in it.
+ */
 const busyShare = 0.02;
 
 export interface Lag {
@@ -21,7 +24,7 @@ export interface Lag {
 export class EventLoopLag implements Disposable {
   readonly #histogram = monitorEventLoopDelay({ resolution: resolutionMs });
   readonly #timer: NodeJS.Timeout;
-  #before = performance.eventLoopUtilization();
+  #computedMs = computedMs();
   #dueMs = performance.now() + lookIntervalMs;
   #lateMs = 0;
 
@@ -54,11 +57,17 @@ export class EventLoopLag implements Disposable {
   #look(): void {
     const nowMs = performance.now();
     this.#lateMs = Math.max(this.#lateMs, nowMs - this.#dueMs);
+    const sinceMs = nowMs - this.#dueMs + lookIntervalMs;
     this.#dueMs = nowMs + lookIntervalMs;
-    const now = performance.eventLoopUtilization();
-    const { utilization } = performance.eventLoopUtilization(now, this.#before);
-    this.#before = now;
-    if (utilization > busyShare) this.#histogram.enable();
+    const before = this.#computedMs;
+    this.#computedMs = computedMs();
+    if (this.#computedMs - before > busyShare * sinceMs) this.#histogram.enable();
     else this.#histogram.disable();
   }
+}
+
+/** CPU time of this thread so far. */
+function computedMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
 }

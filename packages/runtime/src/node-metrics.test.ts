@@ -52,3 +52,15 @@ test('the lag of a busy event loop is measured, that of one at rest is not', asy
     assert.ok(maxSeconds >= p90Seconds);
   }
 });
+
+test('an event loop that waits for the processor is not taken for a busy one', async () => {
+  using lag = new EventLoopLag();
+  // Active all the time, and computing next to nothing: as on a machine with more work than processors.
+  const waiting = new Int32Array(new SharedArrayBuffer(4));
+  const timer = setInterval(() => Atomics.wait(waiting, 0, 0, 50), 1);
+  using _waits = { [Symbol.dispose]: () => clearInterval(timer) };
+  await until(() => lag.take().maxSeconds > 0, { what: 'it was looked at', timeoutMs: 12_000 });
+  const lookedAtMs = performance.now();
+  await until(() => performance.now() - lookedAtMs > 500);
+  assert.equal(lag.take().p50Seconds, 0);
+});

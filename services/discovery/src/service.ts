@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { type Bus, Reasons, type Subscription } from '@llm-gateway/bus';
+import { type Bus, eachSecond, Reasons, type Subscription } from '@llm-gateway/bus';
 import { instancesChanged, instancesList } from '@llm-gateway/protocol';
 import type { Parts, Running } from '@llm-gateway/runtime';
 import type { Settings } from './options.ts';
@@ -7,8 +7,6 @@ import { OtherInstallations, sourceOf } from './other-installations.ts';
 import { Revisions } from './revisions.ts';
 import { openSource, type SourceStep } from './source.ts';
 
-/** Followers that miss three take the replica for dead. */
-const heartbeatIntervalMs = 1000;
 const maxLoggedId = 300;
 
 /** Discovery: answers `list`, announces changes and heartbeats. Whoever made the bus closes it. */
@@ -57,14 +55,15 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
 
   const source = openSource(values, deps, onStep);
   const others = new OtherInstallations(ownSource, deps);
-  const beats = setInterval(beat, heartbeatIntervalMs);
+  // Followers that miss three take the replica for dead.
+  const beats = eachSecond(beat);
   // Followers that were cut off together with us need not wait for the next beat.
   subscriptions.push(bus.onStatus((connected) => connected && beat()));
   return {
     addresses: {},
     ready: () => speaking && bus.connected,
     async [Symbol.asyncDispose]() {
-      clearInterval(beats);
+      beats[Symbol.dispose]();
       others[Symbol.dispose]();
       for (const subscription of subscriptions) subscription.close();
       await source[Symbol.asyncDispose]();

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Bus } from '@llm-gateway/bus';
+import { type Bus, eachSecond } from '@llm-gateway/bus';
 import { type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
 import type { Logger, Metrics, OptionValues, Running } from '@llm-gateway/runtime';
 import { Upstream, type UpstreamLimits } from '@llm-gateway/upstream';
@@ -15,7 +15,6 @@ import { Reports } from './reports.ts';
 
 /** Copies whose primaries have not ended: as many as streams may be under way at the ingresses. */
 const maxUnpaired = 10_000;
-const expireIntervalMs = 1000;
 const idlePollMs = 50;
 
 export type SenderOptions = OptionValues<readonly [typeof mirrorSenderOptions]> & UpstreamLimits;
@@ -45,8 +44,7 @@ export async function start(options: SenderOptions, { log, metrics, shutdown, bu
     onPair: (primary, shadow) => observer.compared(primary, shadow),
     onUnpaired: (reason) => observer.unpaired(reason),
   });
-  const expiry = setInterval(() => comparisons.expire(performance.now()), expireIntervalMs).unref();
-  parts.defer(() => clearInterval(expiry));
+  parts.use(eachSecond(() => comparisons.expire(performance.now())));
 
   const cut = new AbortController();
   const ended = (copy: MirrorCopy, end: CopyEnd) => {

@@ -1,4 +1,4 @@
-import { type Bus, inParts } from '@llm-gateway/bus';
+import { type Bus, eachSecond, inParts } from '@llm-gateway/bus';
 import { loadReport, type OutcomeReport, outcomeReport } from '@llm-gateway/protocol';
 import { type Call, type Outcome, OutcomeTally } from '@llm-gateway/routing';
 
@@ -12,7 +12,8 @@ export class Load implements Disposable {
   readonly #inFlight = new Map<string, number>();
   readonly #seen = new Map<string, number>();
   readonly #tally: OutcomeTally;
-  readonly #keepAlive: NodeJS.Timeout;
+  /** An unchanged load is repeated, so that routers do not take this ingress for dead. */
+  readonly #keepAlive: Disposable;
   #due: NodeJS.Timeout | undefined;
   #reportedAtMs = Number.NEGATIVE_INFINITY;
   #reportedParts = 1;
@@ -25,7 +26,7 @@ export class Load implements Disposable {
     this.#tally = new OutcomeTally(options.ingress);
     this.#bus = options.bus;
     this.#onOutcomes = options.onOutcomes;
-    this.#keepAlive = setInterval(() => this.#report(), keepAliveMs).unref();
+    this.#keepAlive = eachSecond(() => this.#report());
   }
 
   get total(): number {
@@ -71,7 +72,7 @@ export class Load implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#keepAlive);
+    this.#keepAlive[Symbol.dispose]();
     clearTimeout(this.#due);
   }
 
@@ -156,5 +157,3 @@ const outcomeBytes = 128;
 /** Routers that share the load choose blindly for so long: long enough to save messages, short enough to stay balanced. */
 const reportIntervalMs = 10;
 const maxRouters = 100;
-/** An unchanged load is repeated this often, so that routers do not take this ingress for dead. */
-const keepAliveMs = 1000;
