@@ -16,9 +16,12 @@ test('the client listener takes IPv4 connections on a machine without IPv6', asy
     process.nextTick(() => this.emit('error', error));
     return this;
   });
-  await using scene = await ClientScene.start((exchange) => exchange.client.answer(200, HeaderLines.of([]), Buffer.from('ok')), {
-    host: '::',
-  });
+  await using scene = await ClientScene.start(
+    (exchange) => exchange.client.answer(200, HeaderLines.of([]), Buffer.from('ok')),
+    {
+      host: '::',
+    },
+  );
   assert.equal(scene.server.address, `http://0.0.0.0:${scene.port}`);
   const answer = await fetch(`http://127.0.0.1:${scene.port}/`);
   assert.equal(await answer.text(), 'ok');
