@@ -205,7 +205,14 @@ for (const deployment of deployments) {
 async function firstTokenOfEngines(prefill: Service, decode: Service): Promise<number> {
   const headers = { 'x-request-id': randomUUID() };
   const startedAt = performance.now();
-  const form = { prompt: 'hello', max_tokens: 1, n: 1, stream: false, kv_transfer_params: { do_remote_decode: true } };
+  const form = {
+    prompt: 'hello',
+    max_tokens: 1,
+    n: 1,
+    stream: false,
+    ignore_eos: true,
+    kv_transfer_params: { do_remote_decode: true },
+  };
   const prefilled = await post(prefill.url, JSON.stringify(form), { path: '/v1/completions', headers });
   assert.equal(prefilled.status, 200, await prefilled.text());
   const prefillTook = performance.now() - startedAt;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { fallbacksAfter, RouteConfig, type RouteTable, readRouteTable } from './route-table.ts';
+import { fallbacksAfter, RouteConfig, type RouteTable, readRouteTable, routeTable } from './route-table.ts';
 
 const noFile = (path: string): string => {
   throw new Error(`ENOENT: no such file or directory, open '${path}'`);
@@ -277,6 +277,16 @@ describe('the generation', () => {
       generation('weight', JSON.stringify(entries.toReversed())),
     );
     assert.equal(new Set([usual, ...others]).size, others.length + 1);
+  });
+  it('changes with the P/D protocol and its mode, but not what it says of the endpoints', () => {
+    const table = (pdDisaggProtocol: string, separatePdScheduling: boolean) => {
+      const route = { routePolicy: 'weight', routeConfig: JSON.stringify(entries) };
+      return routeTable({ ...route, pdDisaggProtocol, separatePdScheduling }, () => '');
+    };
+    const tables = ['vllm-kvt', 'vllm-mooncake'].flatMap((protocol) => [table(protocol, false), table(protocol, true)]);
+    assert.equal(new Set([usual, ...tables.map(({ generation }) => generation)]).size, 5);
+    for (const { endpointGeneration } of tables) assert.equal(endpointGeneration, usual);
+    assert.equal(table('', true).generation, usual, 'without a protocol there is no mode');
   });
 });
 

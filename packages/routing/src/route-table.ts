@@ -82,6 +82,8 @@ export interface RouteTable {
    * Fingerprint of all that gives an index its meaning. Keys are not part of it: it travels and is logged, and a rotated
    * key must not make an ingress and a router disagree.
    */
+  readonly endpointGeneration: string;
+  /** The same with all else that an ingress and a router must agree on: with a P/D protocol, that and its mode. */
   readonly generation: string;
   readonly choose: ChooseRoute;
 }
@@ -117,11 +119,18 @@ export function readRouteTable(policy: string, config: string, readFile: (path: 
   return { table: makeTable(effective, endpoints), warnings };
 }
 
+interface RouteFlags {
+  readonly routePolicy: string;
+  readonly routeConfig: string;
+}
+
+interface PdFlags {
+  readonly pdDisaggProtocol: string;
+  readonly separatePdScheduling: boolean;
+}
+
 /** The mistakes alone: for the check of a service's flags before it starts. */
-export function routeMistakes(
-  values: { readonly routePolicy: string; readonly routeConfig: string },
-  readFile: (path: string) => string,
-): readonly string[] {
+export function routeMistakes(values: RouteFlags, readFile: (path: string) => string): readonly string[] {
   const reading = readRouteTable(values.routePolicy, values.routeConfig, readFile);
   return 'mistakes' in reading ? reading.mistakes : [];
 }
@@ -131,14 +140,20 @@ export function routeMistakes(
  * @param warn is told what was ignored, a line each; none holds an api_key
  */
 export function routeTable(
-  values: { readonly routePolicy: string; readonly routeConfig: string },
+  values: RouteFlags & Partial<PdFlags>,
   readFile: (path: string) => string,
   warn: (line: string) => void = () => {},
 ): RouteTable {
   const reading = readRouteTable(values.routePolicy, values.routeConfig, readFile);
   if ('mistakes' in reading) throw new GatewayError('invalid_config', reading.mistakes.join('; '));
   for (const warning of reading.warnings) warn(warning);
-  return reading.table;
+  const { table } = reading;
+  const { pdDisaggProtocol: protocol = '', separatePdScheduling: staged = false } = values;
+  return protocol === '' ? table : { ...table, generation: fingerprint([table.endpointGeneration, protocol, staged]) };
+}
+
+function fingerprint(meaning: unknown): string {
+  return createHash('sha256').update(JSON.stringify(meaning)).digest('hex').slice(0, 16);
 }
 
 /**
@@ -154,15 +169,14 @@ export function fallbacksAfter(table: RouteTable, primary: number | null, target
 
 function makeTable(policy: RoutePolicy, endpoints: readonly Endpoint[]): RouteTable {
   const meaning = endpoints.map((e) => [e.baseUrl, e.model, e.fallback, e.weight, e.prefix, e.forwardAuth]);
+  const endpointGeneration = fingerprint([policy, meaning]);
   return {
     policy,
     endpoints,
     fallbacks: endpoints.filter((e) => e.fallback && !e.local).map((e) => e.index),
     comparableUrls: endpoints.map((e) => (e.local ? '' : comparableUrl(e.baseUrl))),
-    generation: createHash('sha256')
-      .update(JSON.stringify([policy, meaning]))
-      .digest('hex')
-      .slice(0, 16),
+    endpointGeneration,
+    generation: endpointGeneration,
     choose: compilePolicy(policy, endpoints),
   };
 }

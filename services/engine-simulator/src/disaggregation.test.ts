@@ -4,7 +4,7 @@ import { type Service, startService, until } from '@llm-gateway/testing';
 
 const quick = ['--time-to-first-token-ms', '0', '--inter-token-ms', '0'];
 const messages = [{ role: 'user', content: 'hello' }];
-const prefillForm = { max_tokens: 1, n: 1, stream: false };
+const prefillForm = { max_tokens: 1, n: 1, stream: false, ignore_eos: true };
 
 interface Call {
   readonly path?: string;

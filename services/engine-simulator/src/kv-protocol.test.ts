@@ -6,7 +6,7 @@ import { type Connector, type KvRole, kvPlan, mooncakeAnswer } from './kv-protoc
 import { Transfers } from './transfers.ts';
 
 const limits = { models: ['m'], maxModelLen: 1000, responseTokens: 8 };
-const prefillForm = { max_tokens: 1, n: 1, stream: false };
+const prefillForm = { max_tokens: 1, n: 1, stream: false, ignore_eos: true };
 const mooncakePrefill = {
   do_remote_decode: true,
   do_remote_prefill: false,
@@ -61,7 +61,14 @@ test('anything else is refused', () => {
 
 test('a prefill must be one: a single token of a single, unstreamed choice', () => {
   const params = { do_remote_decode: true };
-  for (const body of [{ max_tokens: 2 }, { ...prefillForm, n: 2 }, { ...prefillForm, stream: true }, {}]) {
+  for (const body of [
+    { max_tokens: 2 },
+    { ...prefillForm, n: 2 },
+    { ...prefillForm, stream: true },
+    { ...prefillForm, stop: 'x' },
+    { ...prefillForm, ignore_eos: false },
+    {},
+  ]) {
     assert.throws(() => plan('vllm-kvt', params, { body }), { status: 400, message: /not a prefill/ });
   }
   assert.equal(plan('vllm-kvt', params, { body: { ...prefillForm, min_tokens: 1 } }).part, 'prefill');
@@ -76,6 +83,10 @@ test('an engine of one role refuses the other half', () => {
     message: /no prefill is named/,
   });
   assert.equal(plan('vllm-kvt', undefined).part, 'neutral');
+  for (const body of [{ prompt: ['a', 'b'] }, { n: 2 }, { best_of: 2 }, { use_beam_search: true }]) {
+    assert.equal(plan('vllm-kvt', undefined, { body, role: 'kv_consumer' }).part, 'neutral');
+    assert.throws(() => plan('vllm-kvt', source, { body }), { status: 400, message: /no common KV cache/ });
+  }
   assert.equal(plan('vllm-mooncake', undefined, { role: 'kv_consumer' }).part, 'neutral');
   assert.throws(() => plan('vllm-kvt', source, { requestId: '' }), /x-request-id/);
 });

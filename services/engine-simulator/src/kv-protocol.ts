@@ -43,7 +43,7 @@ export function kvPlan(generation: Generation, settings: KvSettings): KvPlan {
   if (connector === '' || params === undefined) {
     if (connector !== '' && role === 'kv_producer') throw new Refusal(400, 'this engine only prefills for others');
     // With vllm-mooncake it is of the protocol: a prefill may hand nothing over.
-    if (connector === 'vllm-kvt' && role === 'kv_consumer') {
+    if (connector === 'vllm-kvt' && role === 'kv_consumer' && !isWhole(generation)) {
       throw new Refusal(400, 'this engine only decodes, and no prefill is named to it', 'kv_transfer_params');
     }
     return { part: 'neutral' };
@@ -54,6 +54,7 @@ export function kvPlan(generation: Generation, settings: KvSettings): KvPlan {
     if (role === 'kv_consumer') throw new Refusal(400, 'this engine does not prefill for others');
     requirePrefillForm(generation.body);
   } else if (role === 'kv_producer') throw new Refusal(400, 'this engine only prefills for others');
+  if (isWhole(generation)) throw new Refusal(400, 'several prompts, answers or beams have no common KV cache');
   return plan;
 }
 
@@ -127,6 +128,16 @@ export function mooncakeAnswer({ engineId, requestId, firstBlock, host, port }: 
   };
 }
 
+/** What cannot be split over two engines: a prefill's cache is that of one prompt, for one answer. */
+function isWhole({ prompts, choices, body }: Generation): boolean {
+  return (
+    prompts.length > 1 ||
+    choices.length > 1 ||
+    (typeof body.best_of === 'number' && body.best_of > 1) ||
+    body.use_beam_search === true
+  );
+}
+
 /** A prefill call computes the prompt and one token, whatever the client wanted of the answer. */
 function requirePrefillForm(body: Json): void {
   const problems = [
@@ -136,6 +147,10 @@ function requirePrefillForm(body: Json): void {
     body.n !== undefined && body.n !== 1 && 'n must be 1',
     body.stream !== undefined && body.stream !== false && 'stream must be false',
     body.stream_options !== undefined && 'stream_options must be absent',
+    body.stop !== undefined && 'stop must be absent',
+    body.stop_token_ids !== undefined && 'stop_token_ids must be absent',
+    body.ignore_eos !== true && 'ignore_eos must be true',
+    (body.tool_choice === 'required' || isObject(body.tool_choice)) && 'tool_choice must not force a call',
   ].filter((problem) => problem !== false);
   if (problems.length > 0) throw new Refusal(400, `not a prefill: ${problems.join(', ')}`);
 }

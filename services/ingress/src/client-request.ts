@@ -15,6 +15,8 @@ const nowhere: Place = { path: '', query: '', valid: false };
 export class ClientRequest {
   /** The client's own id when it sent a usable one, else a new one. */
   readonly id: string;
+  /** Whether it is the client's own: others may use it too. */
+  readonly givenId: boolean;
   /** Null when what came is no request: nothing is known but that. */
   readonly head: RequestHead | null;
   readonly place: Place;
@@ -27,7 +29,8 @@ export class ClientRequest {
     this.head = head;
     this.hops = new Hops(head?.noted(hopsHeader), self);
     const given = head?.noted(idHeader);
-    this.id = given !== undefined && usableId.test(given) ? given : randomUUID();
+    this.givenId = given !== undefined && usableId.test(given);
+    this.id = this.givenId && given !== undefined ? given : randomUUID();
     this.place = head === null ? nowhere : placeOf(head);
     this.errorShape = errorShapeOf(this.place.path);
   }

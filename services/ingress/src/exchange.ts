@@ -85,6 +85,11 @@ export class Exchange implements AnswerWatcher {
     return this.request.id;
   }
 
+  /** Whether the client chose the id. */
+  get givenId(): boolean {
+    return this.request.givenId;
+  }
+
   /** The request's body and what was read of it. Throws before it was received, and after it was released. */
   get content(): RequestContent {
     if (this.#content === undefined) throw new Error('the body of this request is not held');

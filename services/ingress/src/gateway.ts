@@ -1,6 +1,7 @@
 import type { RouteTable } from '@llm-gateway/routing';
 import type { Upstream } from '@llm-gateway/upstream';
 import type { BodyBudget } from './body-budget.ts';
+import type { EngineIds } from './calls/engine-request-id.ts';
 import type { RetryQueue } from './calls/retry-queue.ts';
 import type { Decider } from './decide/decider.ts';
 import type { Load } from './decide/load.ts';
@@ -17,6 +18,7 @@ export interface Gateway {
   readonly table: RouteTable;
   readonly decider: Decider;
   readonly load: Load;
+  readonly engineIds: EngineIds;
   readonly upstream: Upstream;
   readonly bodies: BodyBudget;
   readonly models: Models;

@@ -2,6 +2,7 @@ import { errorCodes } from '@llm-gateway/protocol';
 import { boundedLabel, type InfoLines, type Logger, type Parts } from '@llm-gateway/runtime';
 import type { DegradedReason } from './decide/decider.ts';
 import type { PickOutcome } from './decide/stock.ts';
+import type { WholeReason } from './disaggregated/whole-requests.ts';
 import type { AttemptRecord, Exchange } from './exchange.ts';
 import { FailureLog } from './failure-log.ts';
 import { type RequestEnd, requestLine } from './request-line.ts';
@@ -59,6 +60,7 @@ export class Observer {
   readonly #budgetExhausted;
   readonly #prefillDuration;
   readonly #handoversMissing;
+  readonly #notSplit;
   readonly #batchSize;
   readonly #decisionLatency;
   readonly #degradedDecisions;
@@ -143,6 +145,11 @@ export class Observer {
     this.#handoversMissing = metrics.counter({
       name: 'kv_transfer_params_missing_total',
       help: 'Answers of prefill instances without kv_transfer_params: the decode instance computes the prompt again',
+    });
+    this.#notSplit = metrics.counter({
+      name: 'requests_not_split_total',
+      help: 'Completions that a decode instance served alone, by what cannot be split over prefill and decode',
+      labels: ['reason'],
     });
     this.#batchSize = metrics.histogram({
       name: 'decision_batch_size',
@@ -230,6 +237,10 @@ export class Observer {
       { requestId: exchange.id, prefill: exchange.prefill },
       "a prefill's answer has no kv_transfer_params: the decode instance computes the prompt again",
     );
+  }
+
+  notSplit(reason: WholeReason): void {
+    this.#notSplit.labels({ reason }).inc();
   }
 
   batch(size: number, durationMs: number): void {

@@ -5,6 +5,7 @@ import { Fleet, fleetMode, needsKvAddress, routeTable } from '@llm-gateway/routi
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import { BodyBudget } from './body-budget.ts';
+import { EngineIds } from './calls/engine-request-id.ts';
 import { KnownWorkers } from './calls/known-workers.ts';
 import { RetryQueue } from './calls/retry-queue.ts';
 import { Decider } from './decide/decider.ts';
@@ -97,6 +98,7 @@ export async function start(
     table,
     decider,
     load,
+    engineIds: new EngineIds(),
     upstream,
     bodies,
     models,
@@ -110,7 +112,7 @@ export async function start(
           new RetryQueue({
             bus,
             workers: parts.use(new KnownWorkers(bus, log)),
-            generation: table.generation,
+            generation: table.endpointGeneration,
             upstream,
             observer,
             exposeRouteHeaders: options.exposeRouteHeaders,

@@ -122,7 +122,7 @@ export class RetryWorker implements Disposable {
     const { table, rules } = this.#parts;
     if (!this.#open) return 'draining';
     const endpoint = table.endpoints[offer.endpoint];
-    if (offer.generation !== table.generation || endpoint === undefined) return 'generation';
+    if (offer.generation !== table.endpointGeneration || endpoint === undefined) return 'generation';
     const { calls, maxCalls, retryAfterMs } = offer;
     const shortestMs = backoffMs(calls, rules, { retryAfterMs, random: () => 0 });
     if (!mayCall(calls, rules) || shortestMs > offer.deadlineMs) return 'hopeless';

@@ -1,4 +1,4 @@
-import { HeaderLines, withoutHeaders } from '@llm-gateway/http1';
+import { HeaderLines, withHeader, withoutHeaders } from '@llm-gateway/http1';
 import { withoutJobHeaders } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import {
@@ -32,8 +32,19 @@ export interface AttemptContext {
   readonly counted?: boolean;
   /** Set when the upstream is an instance. */
   readonly leg?: Pick<InstanceLeg, 'answered'>;
+  /** Set when the client gets another answer than the upstream's. */
+  readonly change?: AnswerChange;
   /** Set when the upstream is a retry worker, which makes the calls itself. */
   readonly job?: JobWatch;
+}
+
+/** Changes the answer that is relayed, on its way. */
+export interface AnswerChange {
+  begin(head: ResponseHead): void;
+  /** What goes on now of what came; null: nothing yet. */
+  take(chunk: Buffer): Buffer | null;
+  /** What was held back when the answer has come to its end, or broken off. */
+  rest(): Buffer | null;
 }
 
 /** Reads what a retry worker reports of the job it holds. */
@@ -68,6 +79,8 @@ export async function attempt(request: UpstreamRequest, context: AttemptContext)
 class Attempt implements RelayTarget {
   readonly #context: AttemptContext;
   readonly #exchange: Exchange;
+  /** Kept while the answer is changed. */
+  #head: ResponseHead | undefined;
 
   constructor(context: AttemptContext) {
     this.#context = context;
@@ -87,12 +100,14 @@ class Attempt implements RelayTarget {
   }
 
   accept(head: ResponseHead): boolean {
-    const { ourKey, gateway, job, leg } = this.#context;
+    const { ourKey, gateway, job, leg, change } = this.#context;
     leg?.answered(head.status);
     if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) return false;
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
     const headers = job === undefined ? head.headers : HeaderLines.of(withoutJobHeaders(head.headers.list));
     this.#exchange.client.prepare(head.status, own, headers);
+    change?.begin(head);
+    this.#head = change && head;
     return true;
   }
 
@@ -103,11 +118,13 @@ class Attempt implements RelayTarget {
 
   write(chunk: Buffer, onDrain: () => void): boolean {
     this.#context.gateway.observer.chunk(this.#exchange);
-    return this.#exchange.client.write(chunk, onDrain);
+    const { change } = this.#context;
+    const passing = change === undefined ? chunk : change.take(chunk);
+    return passing === null || this.#exchange.client.write(passing, onDrain);
   }
 
   get takesFramed(): boolean {
-    return this.#exchange.client.takesFramed;
+    return this.#context.change === undefined && this.#exchange.client.takesFramed;
   }
 
   writeFramed(bytes: Buffer, chunks: { payloadBytes: number; last: boolean }, onDrain: () => void): boolean {
@@ -116,7 +133,22 @@ class Attempt implements RelayTarget {
   }
 
   end(): void {
+    this.#writeRest();
     this.#exchange.client.end();
+  }
+
+  #writeRest(): void {
+    const rest = this.#context.change?.rest();
+    if (!rest) return;
+    const { client } = this.#exchange;
+    // Nothing went out: a length that the head promised is that of what is here.
+    if (!client.committed && this.#head?.headers.value('content-length') !== undefined) {
+      const own = this.#exchange.ownHeaders(this.#context.gateway.exposeRouteHeaders);
+      const headers = withoutHeaders(this.#head.headers.list, ownResponseHeaders);
+      const length = String(rest.length);
+      client.prepare(this.#head.status, own, HeaderLines.of(withHeader(headers, 'content-length', length)));
+    }
+    client.write(rest, () => {});
   }
 
   onRepeat(): void {
@@ -125,6 +157,7 @@ class Attempt implements RelayTarget {
 
   breakOff(failure: UpstreamFailure): void {
     this.#exchange.broke(failure.cause);
+    this.#writeRest();
     this.#exchange.client.breakOff(failure.error.code, failure.error.message);
   }
 }

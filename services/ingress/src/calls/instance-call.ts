@@ -33,7 +33,7 @@ async function callInstance(instance: InstanceAddress, context: InternalContext)
       origin: leg.origin,
       path: exchange.request.target,
       method: exchange.request.method,
-      headers: exchange.request.forwardHeaders(),
+      headers: exchange.request.forwardHeaders(gateway.engineIds.own(exchange)),
       body: exchange.content.body,
     },
     { exchange, gateway, kind: 'internal', target: leg.id, ourKey: false, leg },

@@ -7,10 +7,11 @@ import { InstanceLeg, type InternalContext, judge, judgeStatus } from '../calls/
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
 import { scanMembers } from '../json-members.ts';
-import { engineRequestId } from './engine-request-id.ts';
-import { type Changes, changeMembers, type JsonObject } from './member-changes.ts';
+import { CachedTokens, cachedTokensOf, showsUsage } from './cached-tokens.ts';
+import { type Changes, changeMembers, type JsonObject, lastValue } from './member-changes.ts';
 import { callPrefill } from './prefill-call.ts';
-import type { PdProtocol, Prefilled } from './protocol.ts';
+import type { PdProtocol } from './protocol.ts';
+import { reasonForWhole } from './whole-requests.ts';
 
 type Pair = Extract<Decision, { route: 'pair' }>;
 
@@ -27,14 +28,15 @@ interface PairAttempt {
 /**
  * One internal attempt of a split request: the prefill to its end, then the decode, whose answer is the client's. Null when nothing is left to do.
  * Whichever leg fails, the attempt has failed, and a further one begins with the prefill again, on instances chosen afresh.
+ * What cannot be split goes to the decode instance alone.
  */
 export async function callPair(pair: Pair, protocol: PdProtocol, context: InternalContext): Promise<Outcome | null> {
-  const { exchange } = context;
+  const { exchange, gateway } = context;
   const { content } = exchange;
   const members = content.members ?? scanMembers(content.body);
   if (members === null) throw new GatewayError('invalid_body', 'the body is not a valid JSON object');
   exchange.attempted();
-  const headers = exchange.request.forwardHeaders(engineRequestId(exchange.id, exchange.attempts));
+  const headers = exchange.request.forwardHeaders(gateway.engineIds.next(exchange));
   // Read through the content, which lets go of the bytes once the answer is committed.
   const body: JsonObject = {
     get bytes() {
@@ -46,10 +48,25 @@ export async function callPair(pair: Pair, protocol: PdProtocol, context: Intern
   // A decode instance that is chosen already is spoken for: during the prefill, other requests must not be sent to it as if it were idle.
   using reserved = pair.decode && new InstanceLeg(pair.decode, context);
 
+  const whole = reasonForWhole(body);
+  if (whole !== null) {
+    if (exchange.attempts === 1) gateway.observer.notSplit(whole);
+    return await decode({ changes: noHandover, cachedTokens: null }, reserved, call);
+  }
   if (protocol.prefill === null) return await decodeForBoth(reserved, call);
   const result = await prefill(protocol.prefill, call);
-  return 'instance' in result ? await decode(result, reserved, call) : result.outcome;
+  return 'changes' in result ? await decode(result, reserved, call) : result.outcome;
 }
+
+/** What the decode leg needs to have from what went before. */
+interface Handover {
+  readonly changes: Changes;
+  /** What the client is to see as cached tokens; null: what the decode says. */
+  readonly cachedTokens: string | null;
+}
+
+/** The client's own would name a cache that is not there. */
+const noHandover: Changes = { kv_transfer_params: null };
 
 /** The decode instance of a staged request, chosen when it is needed; null when there is none. */
 export async function chooseDecode(
@@ -71,7 +88,7 @@ export async function chooseDecode(
 async function prefill(
   change: NonNullable<PdProtocol['prefill']>,
   { pair, protocol, body, headers, context }: PairAttempt,
-): Promise<Prefilled | { readonly outcome: Outcome | null }> {
+): Promise<Handover | { readonly outcome: Outcome | null }> {
   const { exchange, gateway } = context;
   using leg = new InstanceLeg(pair.prefill, context);
   exchange.entered('prefilling');
@@ -79,8 +96,9 @@ async function prefill(
   exchange.prefilledBy(leg.id);
   const startedAtMs = performance.now();
   const { take } = protocol;
+  const usageShown = showsUsage(body, exchange.isStream);
   const request = requestTo(leg, { exchange, headers: plain(headers), body: changed(body, change(body), exchange) });
-  const end = await callPrefill(request, { target: leg.id, wanted: take !== undefined }, context);
+  const end = await callPrefill(request, { target: leg.id, wanted: take !== undefined || usageShown }, context);
   exchange.memory.free(request.body?.length ?? 0);
   leg.outcome = end.kind === 'done' ? 'succeeded' : judge(end);
   gateway.observer.prefill(end.kind === 'done' ? 'succeeded' : 'failed', performance.now() - startedAtMs);
@@ -88,7 +106,8 @@ async function prefill(
     leg.answered(200);
     const taken = take !== undefined && end.body !== null ? take(end.body) : null;
     if (take !== undefined && taken === null) gateway.observer.handoverMissing(exchange);
-    return { instance: pair.prefill, taken };
+    const cachedTokens = usageShown && end.body !== null ? cachedTokensOf(end.body) : null;
+    return { changes: protocol.decode({ instance: pair.prefill, taken }), cachedTokens };
   }
   if (end.kind === 'refused' && !countsAsFailed(end.answer.status, false)) {
     // The client's own mistake: another engine would say the same.
@@ -110,7 +129,8 @@ async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): P
     if (exchange.client.status < 300) prefillLeg.outcome = 'succeeded';
     prefillLeg[Symbol.dispose]();
   });
-  const outcome = await decode({ instance: call.pair.prefill, taken: null }, reserved, call);
+  const changes = call.protocol.decode({ instance: call.pair.prefill, taken: null });
+  const outcome = await decode({ changes, cachedTokens: null }, reserved, call);
   if (outcome !== null && mayComeOfPrefill(outcome)) {
     prefillLeg.outcome = outcome.kind === 'refused' ? judgeStatus(outcome.answer.status) : 'failed';
     exchange.avoid(prefillLeg.id);
@@ -120,9 +140,9 @@ async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): P
 
 /** The decode leg; its answer is relayed as it comes. */
 async function decode(
-  prefilled: Prefilled,
+  { changes, cachedTokens }: Handover,
   reserved: InstanceLeg | null,
-  { pair, protocol, body, headers, context }: PairAttempt,
+  { pair, body, headers, context }: PairAttempt,
 ): Promise<Outcome | null> {
   const { exchange, gateway } = context;
   let leg = reserved;
@@ -136,7 +156,7 @@ async function decode(
   // Left between the two legs: no engine is to hear of the decode.
   if (exchange.signal.aborted) return null;
   exchange.routed('internal', held.id);
-  const request = requestTo(held, { exchange, headers, body: changed(body, protocol.decode(prefilled), exchange) });
+  const request = requestTo(held, { exchange, headers, body: changed(body, changes, exchange) });
   const end = await attempt(request, {
     exchange,
     gateway,
@@ -145,6 +165,7 @@ async function decode(
     ourKey: false,
     counted: true,
     leg: held,
+    ...(cachedTokens !== null && { change: new CachedTokens(cachedTokens, exchange.memory) }),
   });
   held.outcome = judge(end);
   return outcomeOf(end, [held.id]);
@@ -165,8 +186,10 @@ function mayComeOfPrefill(outcome: Outcome): outcome is Extract<Outcome, { kind:
   }
 }
 
-/** The body with some fields changed: a copy, which comes out of the budget before it is made. */
+/** The body with some fields changed: a copy, which comes out of the budget before it is made. With nothing to change, the body itself. */
 function changed(body: JsonObject, changes: Changes, { memory }: Exchange): Buffer {
+  const changesNothing = Object.entries(changes).every(([name, value]) => value === null && !lastValue(body, name));
+  if (changesNothing) return body.bytes;
   const most = body.bytes.length + sizeOf(changes);
   if (!memory.hold(most)) {
     throw new GatewayError('overloaded', 'the gateway holds too many request bodies at the moment');

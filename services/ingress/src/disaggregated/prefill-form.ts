@@ -11,6 +11,11 @@ export function prefillForm(body: JsonObject): Changes {
     stream: 'false',
     // vLLM refuses it without a stream.
     stream_options: null,
+    // An engine may drop the cache of what has ended by itself: its one token must end it by its length.
+    stop: null,
+    stop_token_ids: null,
+    ignore_eos: 'true',
+    ...toolChoice(lastValue(body, 'tool_choice')),
   };
 }
 
@@ -20,4 +25,23 @@ function minTokens(given: Buffer | undefined): Changes {
   const text = given.toString();
   // Only what cannot mean more than 1 stays; engines read numbers in strings, too.
   return { min_tokens: text === 'null' || Number(text) <= 1 ? given : '1' };
+}
+
+const OPEN_BRACE = 0x7b;
+/** With every letter escaped. */
+const maxRequiredBytes = '"required"'.length * 6;
+
+/** vLLM makes a call of what a forced choice generates, and of one token it cannot: it answers 500, or 400. The tools stay: they are part of the prompt. */
+function toolChoice(given: Buffer | undefined): Changes {
+  const forced = given !== undefined && (given[0] === OPEN_BRACE || isRequired(given));
+  return forced ? { tool_choice: '"none"' } : {};
+}
+
+function isRequired(given: Buffer): boolean {
+  if (given.length > maxRequiredBytes) return false;
+  try {
+    return JSON.parse(given.toString()) === 'required';
+  } catch {
+    return false;
+  }
 }

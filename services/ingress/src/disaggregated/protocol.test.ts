@@ -50,7 +50,7 @@ describe('vllm-kvt, staged', () => {
   it('tells the prefill that a decode elsewhere follows', () => {
     assert.equal(
       prefillText(protocol, client),
-      '{"model":"m", "seed": 12345678901234567890,"max_tokens":1,"stream" : false,"n":1,"kv_transfer_params":{"do_remote_decode":true}}',
+      '{"model":"m", "seed": 12345678901234567890,"max_tokens":1,"stream" : false,"n":1,"ignore_eos":true,"kv_transfer_params":{"do_remote_decode":true}}',
     );
   });
 
@@ -122,8 +122,25 @@ describe('the prefill form', () => {
       max_tokens: 1,
       n: 1,
       stream: false,
+      ignore_eos: true,
       kv_transfer_params: { do_remote_decode: true },
     });
+  });
+
+  it('is ended by nothing but its one token', () => {
+    const { stop, stop_token_ids, ignore_eos } = form('{"stop":["x"],"stop_token_ids":[1],"ignore_eos":false}');
+    assert.deepEqual([stop, stop_token_ids, ignore_eos], [undefined, undefined, true]);
+  });
+
+  it('forces no tool call, and leaves every other choice and the tools', () => {
+    const tools = [{ type: 'function', function: { name: 'f' } }];
+    const chosen = (choice: string) => form(`{"tools":${JSON.stringify(tools)},"tool_choice":${choice}}`);
+    for (const choice of ['"required"', '"requ\\u0069red"', '{"type":"function","function":{"name":"f"}}']) {
+      assert.equal(chosen(choice).tool_choice, 'none', choice);
+      assert.deepEqual(chosen(choice).tools, tools);
+    }
+    for (const choice of ['"auto"', '"none"', 'null']) assert.equal(chosen(choice).tool_choice, JSON.parse(choice));
+    assert.ok(!('tool_choice' in form('{}')));
   });
 
   it('limits max_completion_tokens only where the client sent it', () => {
@@ -156,7 +173,7 @@ describe('the prefill form', () => {
     );
     assert.equal(
       text,
-      '{"min\\u005ftokens":1,"\\u006e":1,"stream":false,"kv_transfer_params":{"do_remote_decode":true},"max_tokens":1}',
+      '{"min\\u005ftokens":1,"\\u006e":1,"stream":false,"kv_transfer_params":{"do_remote_decode":true},"max_tokens":1,"ignore_eos":true}',
     );
   });
 });
@@ -170,6 +187,10 @@ describe('every protocol', () => {
     'n',
     'stream',
     'stream_options',
+    'stop',
+    'stop_token_ids',
+    'ignore_eos',
+    'tool_choice',
     'kv_transfer_params',
   ];
 
