@@ -15,7 +15,7 @@ import {
   routeLease,
   routerBeat,
 } from '@llm-gateway/protocol';
-import { readRouteTable } from '@llm-gateway/routing';
+import { routeTable } from '@llm-gateway/routing';
 import { Metrics, type Running } from '@llm-gateway/runtime';
 import { parseMetrics, until } from '@llm-gateway/testing';
 import { start } from './service.ts';
@@ -48,9 +48,7 @@ class Scene implements AsyncDisposable {
 
   constructor(change: Partial<Options> = {}) {
     this.#options = { ...usual, ...change };
-    const reading = readRouteTable(this.#options.routePolicy, this.#options.routeConfig, () => '');
-    assert.ok('table' in reading);
-    this.generation = reading.table.generation;
+    this.generation = routeTable(this.#options, () => '').generation;
   }
 
   get running(): Running {
