@@ -100,7 +100,10 @@ export class Observer {
     this.#mismatches.inc();
     if (this.#toldGenerations.has(generation) || this.#toldGenerations.size >= maxToldGenerations) return;
     this.#toldGenerations.add(generation);
-    this.#log.warn({ ingress, generation }, 'an ingress has another route config, route policy or P/D protocol and decides itself');
+    this.#log.warn(
+      { ingress, generation },
+      'an ingress has another route config, route policy or P/D protocol and decides itself',
+    );
   }
 
   kvAddressMissing(instance: string): void {
