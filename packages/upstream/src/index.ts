@@ -9,6 +9,6 @@ export {
 } from './failure.ts';
 export { KeptAnswer } from './kept-answer.ts';
 export { upstreamOptions } from './options.ts';
-export { type CancelSignal, type RelayEnd, type RelayTarget, relay } from './relay.ts';
+export { type CancelSignal, type RelayEnd, type RelayTarget, relay, startRelay } from './relay.ts';
 export { Upstream } from './upstream.ts';
 export { readWhole, type WholeResponse } from './whole.ts';

@@ -60,23 +60,33 @@ export interface RelayTarget {
  * No call is made for a client that has left.
  */
 export function relay(upstream: UpstreamClient, request: UpstreamRequest, target: RelayTarget): Promise<RelayEnd> {
-  if (target.signal.aborted) return Promise.resolve({ kind: 'client-left' });
-  return new Promise((resolve) => new Relay(target, resolve).call(upstream, request));
+  return new Promise((resolve) => startRelay(upstream, request, { target, onEnd: resolve }));
+}
+
+/** As `relay`, for those who do without a promise: `onEnd` is called once. */
+export function startRelay(
+  upstream: UpstreamClient,
+  request: UpstreamRequest,
+  { target, onEnd }: { target: RelayTarget; onEnd: (end: RelayEnd) => void },
+): void {
+  if (target.signal.aborted) onEnd({ kind: 'client-left' });
+  else new Relay(target, onEnd).call(upstream, request);
 }
 
 class Relay implements ResponseSink {
   readonly #target: RelayTarget;
-  readonly #resolve: (end: RelayEnd) => void;
+  readonly #onEnd: (end: RelayEnd) => void;
   #call: UpstreamCall | undefined;
   #status = 0;
+  #over = false;
   /** The answer that is kept back; undefined while relaying. */
   #kept: KeptAnswer | undefined;
   #keepingMs = maxKeepingMs;
   #keeping: NodeJS.Timeout | undefined;
 
-  constructor(target: RelayTarget, resolve: (end: RelayEnd) => void) {
+  constructor(target: RelayTarget, onEnd: (end: RelayEnd) => void) {
     this.#target = target;
-    this.#resolve = resolve;
+    this.#onEnd = onEnd;
   }
 
   call(upstream: UpstreamClient, request: UpstreamRequest): void {
@@ -152,6 +162,8 @@ class Relay implements ResponseSink {
   #finish(end: RelayEnd): void {
     clearTimeout(this.#keeping);
     this.#target.signal.removeEventListener('abort', this.#leave);
-    this.#resolve(end);
+    if (this.#over) return;
+    this.#over = true;
+    this.#onEnd(end);
   }
 }

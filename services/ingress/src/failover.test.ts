@@ -18,6 +18,7 @@ const lost: Outcome = { kind: 'queue-lost', progress: { calls: 1, retryAfterMs: 
 const internal = { route: 'internal' } as const;
 const rules = (given: Partial<FailoverRules> = {}): FailoverRules => ({
   retryMaxCount: 0,
+  connectRetryCount: 2,
   fallbacks: [],
   queueEnabled: false,
   forwarded: false,
@@ -34,13 +35,38 @@ function run(primary: Parameters<typeof begin>[0], outcomes: Outcome[], given: F
 
 describe('failover', () => {
   it('begins with the primary', () => {
-    assert.deepEqual(begin(internal).step, { do: 'internal', excluded: [], waitMs: 0 });
+    assert.deepEqual(begin(internal).step, { do: 'internal', excluded: [], waitMs: 0, anew: false });
     assert.deepEqual(begin({ route: 'external', endpoint: 2 }).step, {
       do: 'endpoint',
       endpoint: 2,
       fallback: false,
       waitMs: 0,
     });
+  });
+
+  it('tries others at once when an instance cannot be reached, whatever the retries, and goes on when there is none', () => {
+    const unreached = (instance: string): Outcome => ({
+      kind: 'failed',
+      code: 'upstream_failed',
+      cause: 'refused',
+      instances: [instance],
+    });
+    const given = { rules: rules({ fallbacks: [3] }), takeRetry: () => assert.fail('it takes no retry') };
+    let state = advance(begin(internal), unreached('a'), given);
+    assert.deepEqual(state.step, { do: 'internal', excluded: ['a'], waitMs: 0, anew: true });
+    const second = advance(state, unreached('b'), given);
+    assert.deepEqual(second.step, { do: 'internal', excluded: ['a', 'b'], waitMs: 0, anew: true });
+    assert.equal(advance(second, unreached('c'), given).step.do, 'endpoint');
+    state = advance(state, { kind: 'no-other' }, given);
+    assert.deepEqual(state.step, { do: 'endpoint', endpoint: 3, fallback: true, waitMs: 10 });
+    const decode: Outcome = {
+      kind: 'failed',
+      code: 'upstream_failed',
+      cause: 'refused',
+      instances: ['d'],
+      begun: true,
+    };
+    assert.equal(advance(begin(internal), decode, given).step.do, 'endpoint', 'the prefill has worked already');
   });
 
   it('retries an internal failure elsewhere, waiting 10, 20, 40, 80, 100, 100 ms', () => {

@@ -1,5 +1,5 @@
 import { type ErrorCode, errorCodes } from '@llm-gateway/protocol';
-import type { FailureCause } from '@llm-gateway/upstream';
+import { type FailureCause, isConnectFailure } from '@llm-gateway/upstream';
 
 /**
  * What happens next after each outcome of a request, as a pure state machine: internal retries, then the fallback chain, then a truthful answer.
@@ -18,6 +18,8 @@ export interface StoredAnswer {
 
 export interface FailoverRules {
   readonly retryMaxCount: number;
+  /** Further instances that are tried at once when one cannot be reached: nothing was sent, so nothing is done twice. */
+  readonly connectRetryCount: number;
   /** Indices into the route config, in order, the primary's URL left out. */
   readonly fallbacks: readonly number[];
   readonly queueEnabled: boolean;
@@ -37,7 +39,11 @@ export type Outcome =
       readonly code: ErrorCode;
       readonly cause: FailureCause;
       readonly instances: readonly string[];
+      /** Another engine has worked on this attempt before, as a prefill has. */
+      readonly begun?: true;
     }
+  /** Only an instance that was tried before was left for a step that wanted another one. */
+  | { readonly kind: 'no-other' }
   /** No retry worker took the job, or none may call again. */
   | { readonly kind: 'queue-refused' }
   /** The worker that held the job is gone, or handed it back. */
@@ -54,7 +60,8 @@ export interface QueueProgress {
 }
 
 export type Step =
-  | { readonly do: 'internal'; readonly excluded: readonly string[]; readonly waitMs: number }
+  /** `anew`: only on instances that are not excluded; without one the outcome is `no-other`. */
+  | { readonly do: 'internal'; readonly excluded: readonly string[]; readonly waitMs: number; readonly anew: boolean }
   | { readonly do: 'endpoint'; readonly endpoint: number; readonly fallback: boolean; readonly waitMs: number }
   /** `progress` is null for a job that no worker had yet. */
   | {
@@ -72,6 +79,9 @@ export interface FailoverState {
   readonly internalAttempts: number;
   readonly nextFallback: number;
   readonly lost: number;
+  readonly connectRetries: number;
+  /** The outcome that a step with `anew` follows. */
+  readonly unreached: Outcome | null;
   readonly lastAnswer: StoredAnswer | null;
 }
 
@@ -80,11 +90,19 @@ export type Primary = { readonly route: 'internal' } | { readonly route: 'extern
 /** A job whose worker is lost is offered again this often: a job that kills its workers must not kill them all. */
 const maxLostWorkers = 3;
 
-const fresh = { attempts: 0, internalAttempts: 0, nextFallback: 0, lost: 0, lastAnswer: null };
+const fresh = {
+  attempts: 0,
+  internalAttempts: 0,
+  nextFallback: 0,
+  lost: 0,
+  connectRetries: 0,
+  unreached: null,
+  lastAnswer: null,
+};
 
 /** The state before the first attempt. */
 export function begin(primary: Primary): FailoverState {
-  if (primary.route === 'internal') return { ...fresh, step: { do: 'internal', excluded: [], waitMs: 0 } };
+  if (primary.route === 'internal') return { ...fresh, step: { do: 'internal', excluded: [], waitMs: 0, anew: false } };
   return { ...fresh, step: { do: 'endpoint', endpoint: primary.endpoint, fallback: false, waitMs: 0 } };
 }
 
@@ -98,6 +116,15 @@ export function advance(
   { rules, takeRetry }: { rules: FailoverRules; takeRetry: () => boolean },
 ): FailoverState {
   const { step } = state;
+  if (outcome.kind === 'no-other' && state.unreached !== null) {
+    const settled = { ...state, connectRetries: Number.POSITIVE_INFINITY, unreached: null };
+    return advance(settled, state.unreached, { rules, takeRetry });
+  }
+  if (step.do === 'internal' && wasNotReached(outcome) && state.connectRetries < rules.connectRetryCount) {
+    const excluded = [...new Set([...step.excluded, ...outcome.instances])];
+    const next: Step = { do: 'internal', excluded, waitMs: 0, anew: true };
+    return { ...state, connectRetries: state.connectRetries + 1, unreached: outcome, step: next };
+  }
   const answer = 'answer' in outcome ? outcome.answer : null;
   const called = outcome.kind === 'refused' || outcome.kind === 'failed';
   const now: FailoverState = {
@@ -114,7 +141,7 @@ export function advance(
     takeRetry()
   ) {
     const excluded = [...new Set([...step.excluded, ...outcome.instances])];
-    return { ...now, step: { do: 'internal', excluded, waitMs: backoffMs(now.attempts) } };
+    return { ...now, step: { do: 'internal', excluded, waitMs: backoffMs(now.attempts), anew: false } };
   }
   if (step.do === 'endpoint' && step.fallback && rules.queueEnabled && answer?.status === 429 && takeRetry()) {
     // A new job, of which no worker was lost yet.
@@ -138,6 +165,12 @@ function nextInChain(state: FailoverState, outcome: Outcome, rules: FailoverRule
   }
   if (state.lastAnswer !== null) return { ...state, step: { do: 'answer', answer: state.lastAnswer } };
   return { ...state, step: { do: 'error', code: errorCode(outcome) } };
+}
+
+/** No connection was made, and not for the want of time or descriptors: another instance may do better, and loses nothing. */
+function wasNotReached(outcome: Outcome): outcome is Extract<Outcome, { kind: 'failed' }> {
+  if (outcome.kind !== 'failed' || outcome.begun === true || outcome.instances.length === 0) return false;
+  return isConnectFailure(outcome.cause) && outcome.cause !== 'connect_timeout' && outcome.cause !== 'local';
 }
 
 /**
@@ -166,6 +199,7 @@ function errorCode(outcome: Outcome): ErrorCode {
       return 'no_instance';
     case 'failed':
       return outcome.code;
+    case 'no-other':
     case 'refused':
     case 'queue-refused':
     case 'queue-lost':

@@ -26,6 +26,7 @@ export interface Gateway {
   readonly mirror: Mirror;
   readonly maxBodyBytes: number;
   readonly retryMaxCount: number;
+  readonly connectRetryCount: number;
   /** Null unless prefill and decode are done by different engines. */
   readonly pd: PdProtocol | null;
   /** Null unless 429s of fallback endpoints are queued. */

@@ -39,6 +39,14 @@ export const ingressOptions = {
     min: 0,
     description: 'Max retries for internal routing on retryable errors before triggering fallback',
   },
+  'connect-retry-count': {
+    type: 'integer',
+    default: 2,
+    min: 0,
+    max: 100,
+    description:
+      'Further instances tried at once when one refuses the connection or cannot be reached: nothing was sent',
+  },
   'retry-budget-percent': {
     type: 'integer',
     default: 0,

@@ -1,11 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { HeaderLines } from '@llm-gateway/http1';
-import { type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
+import { type Ask, type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
 import { fallbacksAfter } from '@llm-gateway/routing';
 import { readContent } from './body.ts';
 import { withOwnHeaders } from './calls/attempt.ts';
 import { callEndpoint } from './calls/endpoint-call.ts';
-import { callInstances } from './calls/instance-call.ts';
+import { callInstances, startInstanceCall } from './calls/instance-call.ts';
 import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
 import type { Gateway } from './gateway.ts';
@@ -13,63 +13,101 @@ import { serviceOf } from './http/surface.ts';
 import type { FallbackResult } from './observer.ts';
 
 /** One request from its head to its end. Never throws: every way out ends in an answer, a closed connection, or a client that left. */
-export async function serve(exchange: Exchange, gateway: Gateway): Promise<void> {
+export function serve(exchange: Exchange, gateway: Gateway): void {
+  let going: Promise<void> | null;
   try {
-    await answer(exchange, gateway);
+    going = answer(exchange, gateway);
   } catch (error) {
-    refuse(exchange, error, gateway);
-  } finally {
-    exchange.releaseBody();
-    // Nothing may be left waiting for an answer that nobody gives.
-    if (!exchange.client.committed) exchange.client.destroy();
-    exchange.client.whenOver(() => gateway.observer.finished(exchange));
-    if (exchange.compared !== undefined) gateway.mirror.primaryEnded(exchange.compared, exchange);
+    end(exchange, gateway, error);
+    return;
   }
+  going?.then(
+    () => end(exchange, gateway),
+    (error: unknown) => end(exchange, gateway, error),
+  );
 }
 
-async function answer(exchange: Exchange, gateway: Gateway): Promise<void> {
+/** Null when the request goes the common way, which has no promise and calls `end` itself. */
+function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
   const { request, client } = exchange;
   if (exchange.problem !== null) throw exchange.problem;
   if (request.head === null) throw new Error('a request without a head has a problem');
   const service = serviceOf(request.head, request.place);
   request.hops.check();
   gateway.gate.enter(client, exchange.connection);
-  if (service === 'models') {
-    await gateway.models.answer(exchange);
-    return;
-  }
+  if (service === 'models') return gateway.models.answer(exchange);
   const { maxBodyBytes: maxBytes } = gateway;
-  exchange.received(readContent(await exchange.connection.readBody({ maxBytes, holding: exchange.memory })));
-  if (gateway.mirror.on) gateway.mirror.sample(exchange);
-  await forward(exchange, gateway);
+  const body = exchange.connection.readBody({ maxBytes, holding: exchange.memory });
+  if (body instanceof Promise)
+    return body.then((whole) => pursue(exchange, gateway, received(whole, exchange, gateway)));
+  return forward(exchange, gateway, received(body, exchange, gateway));
 }
 
-/** Decides, and carries out what the failover machine says until the client has an answer or is gone. */
-async function forward(exchange: Exchange, gateway: Gateway): Promise<void> {
-  const { request, signal } = exchange;
+/** The request is whole. Returns its decision, or what is left to ask for it. */
+function received(body: Buffer, exchange: Exchange, gateway: Gateway): Decision | Ask {
+  exchange.received(readContent(body));
+  if (gateway.mirror.on) gateway.mirror.sample(exchange);
+  gateway.budget?.arrived();
   exchange.entered('deciding');
-  const begun = gateway.decider.tryDecide(exchange.model);
+  return gateway.decider.tryDecide(exchange.model);
+}
+
+/** The common way: decided, called, relayed. Whatever else happens is pursued. */
+function forward(exchange: Exchange, gateway: Gateway, begun: Decision | Ask): Promise<void> | null {
+  if (!('route' in begun) || begun.route !== 'internal') return pursue(exchange, gateway, begun);
+  startInstanceCall(begun.instance, { exchange, gateway, excluded: [] }, (outcome) => {
+    if (outcome === null || exchange.signal.aborted) {
+      end(exchange, gateway);
+      return;
+    }
+    pursue(exchange, gateway, begun, outcome).then(
+      () => end(exchange, gateway),
+      (error: unknown) => end(exchange, gateway, error),
+    );
+  });
+  return null;
+}
+
+/** Every request ends here, once. */
+function end(exchange: Exchange, gateway: Gateway, error?: unknown): void {
+  if (error !== undefined) refuse(exchange, error, gateway);
+  exchange.releaseBody();
+  // Nothing may be left waiting for an answer that nobody gives.
+  if (!exchange.client.committed) exchange.client.destroy();
+  exchange.client.whenOver(() => gateway.observer.finished(exchange));
+  if (exchange.compared !== undefined) gateway.mirror.primaryEnded(exchange.compared, exchange);
+}
+
+/**
+ * Carries out what the failover machine says until the client has an answer or is gone.
+ * @param first the outcome of the first call, when that was made already
+ */
+async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | Ask, first?: Outcome): Promise<void> {
+  const { request, signal } = exchange;
   const decision = 'route' in begun ? begun : await gateway.decider.decide(begun, signal);
   const primary = decision.route === 'external' ? decision.endpoint : null;
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,
+    connectRetryCount: gateway.connectRetryCount,
     fallbacks: request.isFallback ? [] : fallbacksAfter(gateway.table, primary, request.target),
     queueEnabled: gateway.queue !== null,
     forwarded: request.hops.forwarded,
   };
-  gateway.budget?.arrived();
   let state = begin(primary === null ? { route: 'internal' } : { route: 'external', endpoint: primary });
   let given: Decision | undefined = decision;
+  let outcome: Outcome | null | undefined = first;
   while (!signal.aborted) {
-    const outcome = await carryOut(state.step, given, exchange, gateway);
+    outcome ??= await carryOut(state.step, given, exchange, gateway);
     given = undefined;
     // For somebody who has left nothing is taken from the retry budget, of which nobody would know what became of it.
     if (outcome === null || signal.aborted) return;
     state = advance(state, outcome, { rules, takeRetry: gateway.budget?.take ?? unlimited });
     if (state.step.do === 'internal') {
-      gateway.budget?.made();
+      // A step that wants another instance took nothing from the budget.
+      if (!state.step.anew) gateway.budget?.made();
       gateway.observer.retry(retryCause(outcome));
     }
+    outcome = undefined;
   }
 }
 
@@ -91,6 +129,7 @@ async function carryOut(
           { model: exchange.model, stage: 'internal', excluded: [...step.excluded], avoided: [...exchange.avoided] },
           exchange.signal,
         ));
+      if (step.anew && names(decision, step.excluded)) return { kind: 'no-other' };
       return await callInstances(decision, { exchange, gateway, excluded: step.excluded });
     }
     case 'endpoint': {
@@ -106,6 +145,18 @@ async function carryOut(
       return null;
     case 'error':
       throw new GatewayError(step.code, clientMessage(step.code, exchange));
+  }
+}
+
+/** Whether a decision names one of these instances, or none. */
+function names(decision: Decision, instances: readonly string[]): boolean {
+  switch (decision.route) {
+    case 'internal':
+      return instances.includes(decision.instance.id);
+    case 'pair':
+      return [decision.prefill, decision.decode].some((one) => one != null && instances.includes(one.id));
+    default:
+      return true;
   }
 }
 

@@ -107,6 +107,7 @@ export async function start(
     pd,
     maxBodyBytes: options.maxBodyBytes,
     retryMaxCount: options.retryMaxCount,
+    connectRetryCount: options.connectRetryCount,
     queue: options.fallbackRetryQueueEnabled
       ? parts.use(
           new RetryQueue({
@@ -133,11 +134,7 @@ export async function start(
       onRefused: (limit) => observer.connectionRefused(limit),
       onRequest(connection, head, problem) {
         const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self });
-        // Every way out of a request ends in an answer or a closed connection; what is left is a defect of the gateway.
-        serve(exchange, gateway).catch((error: unknown) => {
-          observer.defect(error, exchange.id);
-          connection.destroy();
-        });
+        serve(exchange, gateway);
       },
       onDefect: (error) => observer.defect(error, ''),
     }),

@@ -6,7 +6,7 @@ import {
   type RelayEnd,
   type RelayTarget,
   type ResponseHead,
-  relay,
+  startRelay,
   type UpstreamFailure,
   type UpstreamRequest,
 } from '@llm-gateway/upstream';
@@ -57,7 +57,16 @@ export interface JobWatch {
 }
 
 /** Calls one upstream once. An answer that counts as failed is kept back; any other is relayed to the client as it arrives. */
-export async function attempt(request: UpstreamRequest, context: AttemptContext): Promise<AttemptEnd> {
+export function attempt(request: UpstreamRequest, context: AttemptContext): Promise<AttemptEnd> {
+  return new Promise((resolve) => startAttempt(request, context, resolve));
+}
+
+/** As `attempt`, without a promise: `onEnd` is called once. */
+export function startAttempt(
+  request: UpstreamRequest,
+  context: AttemptContext,
+  onEnd: (end: AttemptEnd) => void,
+): void {
   const { exchange, gateway } = context;
   if (context.job === undefined) {
     exchange.entered('calling');
@@ -67,13 +76,19 @@ export async function attempt(request: UpstreamRequest, context: AttemptContext)
   exchange.lends(request);
   // undici keeps the body until the answer is whole.
   if (!request.origin.startsWith('http:')) exchange.keepsBody();
-  exchange.lends(asked);
+  if (asked !== request) exchange.lends(asked);
+  startRelay(gateway.upstream, asked, { target: new Attempt(context), onEnd: ended(context, onEnd) });
+}
+
+/** Keeps the record of a call. In a function of its own: what it holds on to lives as long as the call, the request must not. */
+function ended(context: AttemptContext, onEnd: (end: AttemptEnd) => void): (end: AttemptEnd) => void {
   const startedAtMs = performance.now();
-  const end = await relay(gateway.upstream, asked, new Attempt(context));
-  const record = { target: context.target, ...attemptOutcome(end), ms: performance.now() - startedAtMs };
-  exchange.attemptEnded(record);
-  gateway.observer.attemptEnded(context.kind, record);
-  return end;
+  return (end) => {
+    const record = { target: context.target, ...attemptOutcome(end), ms: performance.now() - startedAtMs };
+    context.exchange.attemptEnded(record);
+    context.gateway.observer.attemptEnded(context.kind, record);
+    onEnd(end);
+  };
 }
 
 class Attempt implements RelayTarget {

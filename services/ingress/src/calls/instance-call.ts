@@ -1,7 +1,7 @@
 import type { Decision, InstanceAddress } from '@llm-gateway/protocol';
 import { callPair, chooseDecode } from '../disaggregated/pair-call.ts';
 import type { Outcome } from '../failover.ts';
-import { attempt, outcomeOf } from './attempt.ts';
+import { outcomeOf, startAttempt } from './attempt.ts';
 import { InstanceLeg, type InternalContext, judge } from './instance-leg.ts';
 
 /** One internal attempt, on the instances that `decision` chose. Null when nothing is left to do. */
@@ -23,21 +23,33 @@ export async function callInstances(decision: Decision, context: InternalContext
   }
 }
 
-/** Neutral forwarding: the client's request as it is. */
-async function callInstance(instance: InstanceAddress, context: InternalContext): Promise<Outcome | null> {
+function callInstance(instance: InstanceAddress, context: InternalContext): Promise<Outcome | null> {
+  return new Promise((resolve) => startInstanceCall(instance, context, resolve));
+}
+
+/** Neutral forwarding: the client's request as it is. `onOutcome` is called once, with null when nothing is left to do. */
+export function startInstanceCall(
+  instance: InstanceAddress,
+  context: InternalContext,
+  onOutcome: (outcome: Outcome | null) => void,
+): void {
   const { exchange, gateway } = context;
+  const { request } = exchange;
   exchange.routed('internal', instance.id);
-  using leg = new InstanceLeg(instance, context);
-  const end = await attempt(
+  const leg = new InstanceLeg(instance, context);
+  startAttempt(
     {
       origin: leg.origin,
-      path: exchange.request.target,
-      method: exchange.request.method,
-      headers: exchange.request.forwardHeaders(gateway.engineIds.own(exchange)),
+      path: request.target,
+      method: request.method,
+      headers: request.forwardHeaders(gateway.engineIds.own(exchange)),
       body: exchange.content.body,
     },
     { exchange, gateway, kind: 'internal', target: leg.id, ourKey: false, leg },
+    (end) => {
+      leg.outcome = judge(end);
+      leg[Symbol.dispose]();
+      onOutcome(outcomeOf(end, [leg.id]));
+    },
   );
-  leg.outcome = judge(end);
-  return outcomeOf(end, [leg.id]);
 }

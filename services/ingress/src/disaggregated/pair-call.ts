@@ -168,7 +168,8 @@ async function decode(
     ...(cachedTokens !== null && { change: new CachedTokens(cachedTokens, exchange.memory) }),
   });
   held.outcome = judge(end);
-  return outcomeOf(end, [held.id]);
+  const outcome = outcomeOf(end, [held.id]);
+  return outcome?.kind === 'failed' && protocol.prefill !== null ? { ...outcome, begun: true } : outcome;
 }
 
 /**
