@@ -169,7 +169,9 @@ async function decode(
   });
   held.outcome = judge(end);
   const outcome = outcomeOf(end, [held.id]);
-  return outcome?.kind === 'failed' && protocol.prefill !== null ? { ...outcome, begun: true } : outcome;
+  return outcome?.kind === 'failed' && exchange.prefill !== undefined && gateway.pd?.prefill !== null
+    ? { ...outcome, begun: true }
+    : outcome;
 }
 
 /**
