@@ -1,7 +1,7 @@
 import { constants, fstatSync, openSync, write, writeSync } from 'node:fs';
 
 /** Lines are written together, at so many characters or after so long: a write for each costs more than the line. */
-const joinedChars = 8192;
+const joinedChars = 65_536;
 const flushDelayMs = 100;
 /** Held while the reader is slow; past it new lines are dropped. */
 const maxHeldChars = 8 * 1024 * 1024;
