@@ -53,14 +53,27 @@ export function headerValue(headers: readonly string[], lowerName: string): stri
   return undefined;
 }
 
-/** The fields whose lower-case names are not in `dropped`; order, case and repetition stay. */
-export function withoutHeaders(headers: readonly string[], dropped: ReadonlySet<string>): FlatHeaders {
+/** The fields that `keeps` by their lower-case names; order, case and repetition stay. */
+export function keptHeaders(headers: readonly string[], keeps: (lowerName: string) => boolean): FlatHeaders {
   const kept: FlatHeaders = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const name = headers[i] as string;
-    if (!dropped.has(name.toLowerCase())) kept.push(name, headers[i + 1] as string);
+    if (keeps(name.toLowerCase())) kept.push(name, headers[i + 1] as string);
   }
   return kept;
+}
+
+/** The fields whose lower-case names are not in `dropped`; order, case and repetition stay. */
+export function withoutHeaders(headers: readonly string[], dropped: ReadonlySet<string>): FlatHeaders {
+  return keptHeaders(headers, (lowerName) => !dropped.has(lowerName));
+}
+
+/** The fields as pairs of name and value. */
+export function headerPairs(headers: readonly string[]): [string, string][] {
+  return Array.from({ length: headers.length >> 1 }, (_, n) => [
+    headers[2 * n] as string,
+    headers[2 * n + 1] as string,
+  ]);
 }
 
 /** The fields with one set: in its first place and spelling and without its repeats, else at the end. */

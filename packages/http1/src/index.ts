@@ -12,9 +12,11 @@ export {
   endToEndHeaders,
   type FlatHeaders,
   HeaderLines,
+  headerPairs,
   headerValue,
   headerValueText,
   hopByHopNames,
+  keptHeaders,
   withHeader,
   withoutHeaders,
 } from './header-lines.ts';

@@ -269,6 +269,11 @@ export class Fleet {
     return this.#members.get(id)?.address;
   }
 
+  /** Of `instances` those that are neither ejected nor suspect. */
+  liveInstances(): readonly Instance[] {
+    return this.instances().filter(({ id }) => this.#members.get(id)?.health.state === 'live');
+  }
+
   /** The instances that this fleet's mode can choose, in no particular order. */
   instances(): readonly Instance[] {
     const roles = rolesOf[this.#mode];

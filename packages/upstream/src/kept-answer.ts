@@ -1,4 +1,4 @@
-import { type FlatHeaders, HeaderLines } from '@llm-gateway/http1';
+import { HeaderLines, keptHeaders } from '@llm-gateway/http1';
 import type { ResponseHead } from './call.ts';
 import type { WholeResponse } from './whole.ts';
 
@@ -36,12 +36,6 @@ export class KeptAnswer {
 
   #with(body: Buffer, keeps: (lowerName: string) => boolean): WholeResponse {
     const { status } = this.#head;
-    const headers = this.#head.headers.list;
-    const kept: FlatHeaders = [];
-    for (let i = 0; i + 1 < headers.length; i += 2) {
-      const name = headers[i] as string;
-      if (keeps(name.toLowerCase())) kept.push(name, headers[i + 1] as string);
-    }
-    return { status, headers: HeaderLines.of(kept), body };
+    return { status, headers: HeaderLines.of(keptHeaders(this.#head.headers.list, keeps)), body };
   }
 }

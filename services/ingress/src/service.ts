@@ -78,7 +78,10 @@ export async function start(
   const models = new Models({
     upstream,
     table,
-    instances: () => fleet.instances(),
+    instances: () => {
+      const live = fleet.liveInstances();
+      return live.length > 0 ? live : fleet.instances();
+    },
     self,
     exposeRouteHeaders: options.exposeRouteHeaders,
   });

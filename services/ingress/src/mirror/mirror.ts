@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Announcer, announce, type Bus } from '@llm-gateway/bus';
-import { originOf } from '@llm-gateway/http1';
+import { headerPairs, originOf, withoutHeaders } from '@llm-gateway/http1';
 import {
   claimUrlOf,
   errorCodes,
@@ -218,11 +218,8 @@ function copyOrigin(exchange: Exchange, config: MirrorConfig): CopyOrigin {
 
 /** The client's headers in pairs; with `authorization` set, that and no other. */
 function withAuthorization(headers: readonly string[], authorization: string): [string, string][] {
-  const pairs: [string, string][] = [];
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    const name = headers[i] as string;
-    if (authorization === '' || name.toLowerCase() !== 'authorization') pairs.push([name, headers[i + 1] as string]);
-  }
-  if (authorization !== '') pairs.push(['authorization', authorization]);
-  return pairs;
+  if (authorization === '') return headerPairs(headers);
+  return [...headerPairs(withoutHeaders(headers, authorizationOnly)), ['authorization', authorization]];
 }
+
+const authorizationOnly: ReadonlySet<string> = new Set(['authorization']);
