@@ -105,6 +105,26 @@ describe('a connection', { timeout: 60_000 }, () => {
     assert.match(client.text, /^HTTP\/1\.1 200 [\s\S]*late$/);
   });
 
+  it('gives a client of HTTP/1.0 that closes its side with its request the answer, however long that took to read', async () => {
+    await using scene = await ClientScene.start(async (exchange) => {
+      const busyUntilMs = performance.now() + 20;
+      while (performance.now() < busyUntilMs);
+      await delay(100);
+      exchange.client.answer(200, noHeaders, Buffer.from('late'));
+    });
+    const prompt = new Client(scene);
+    prompt.socket.end(post('x').replace('HTTP/1.1', 'HTTP/1.0'));
+    await until(() => prompt.closed);
+    assert.match(prompt.text, /^HTTP\/1\.1 200 [\s\S]*late$/);
+    const left = new Client(scene);
+    left.socket.write(post('x').replace('HTTP/1.1', 'HTTP/1.0'));
+    await until(() => scene.exchanges.length === 2);
+    await delay(40);
+    left.socket.end();
+    await until(() => left.closed);
+    assert.equal(left.text, '');
+  });
+
   it('finds out about a client that left while nothing was written to it', async () => {
     await using scene = await ClientScene.start(() => {});
     const client = new Client(scene);

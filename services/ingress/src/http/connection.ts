@@ -94,6 +94,8 @@ export class ClientConnection {
   #readAtMs = 0;
   #uploadedAtCheck = 0;
   #stalling = false;
+  /** Of a request of HTTP/1.0: runs while the end of the input would still belong to what came last. */
+  #endTimer: NodeJS.Timeout | undefined;
   #onDrain: (() => void) | undefined;
 
   constructor(socket: Socket, host: ConnectionHost) {
@@ -314,6 +316,17 @@ export class ClientConnection {
       default:
         this.#keepAhead(octets);
     }
+    if (this.#head?.minor === 0) this.#expectEnd();
+  }
+
+  /** By turns of the event loop and not by the clock: an end that came with the request may have waited for what that cost. */
+  #expectEnd(): void {
+    clearTimeout(this.#endTimer);
+    const over = () => {
+      if (this.#endTimer === timer) this.#endTimer = undefined;
+    };
+    const timer = setTimeout(() => setImmediate(over), halfCloseMs).unref();
+    this.#endTimer = timer;
   }
 
   #keepAhead(octets: Buffer): void {
@@ -483,7 +496,7 @@ export class ClientConnection {
       this.#failBody(leftEarly());
       this.#lose();
     } else if (this.#committed || this.#head?.minor !== 1) {
-      const waits = !this.#committed && performance.now() - this.#readAtMs <= halfCloseMs;
+      const waits = !this.#committed && this.#endTimer !== undefined;
       if (!waits) this.#lose();
     } else this.#probe(performance.now() - this.#readAtMs <= halfCloseMs ? probeLateMs : 0);
   }
