@@ -17,7 +17,7 @@ import { chat, post } from './gateway.ts';
 import { type MirrorBooks, MirrorScene, repeat, send, sendSlowly } from './mirror.ts';
 
 /** Those the last hop makes itself. */
-const ofTheHop: ReadonlySet<string> = new Set(['host', 'connection', 'content-length']);
+const ofTheHop: ReadonlySet<string> = new Set(['host', 'connection', 'content-length', 'x-gateway-hops']);
 
 function endToEnd(rawHeaders: readonly string[]): string[] {
   return rawHeaders.filter((_, i, all) => !ofTheHop.has((all[i - (i % 2)] ?? '').toLowerCase()));
@@ -67,6 +67,7 @@ describe('mirror copies', { timeout: 180_000 }, () => {
       assert.equal(copy.method, 'POST');
       assert.equal(copy.url, original.path);
       assert.ok(copy.body.equals(original.body), id);
+      assert.match(String(copy.headers['x-gateway-hops']), /^[\da-f]{12};copy$/);
       assert.deepEqual(endToEnd(copy.rawHeaders), original.headers);
     }
     const shares = await Promise.all(
