@@ -221,7 +221,7 @@ describe('the head of an answer', () => {
     for (const line of ['HTTP/1.1 200 OK', 'HTTP/1.1 200', 'HTTP/1.1 200 ', 'HTTP/1.0 200 caf\xe9\tx']) {
       assert.equal(answer(line, 'a: b').status, 200, line);
     }
-    assert.equal(answer('HTTP/1.1 999 x').status, 999);
+    assert.equal(answer('HTTP/1.1 599 x').status, 599);
     assert.equal(answer('HTTP/1.0 200 OK').minor, 0);
   });
 
@@ -236,6 +236,7 @@ describe('the head of an answer', () => {
       'HTTP/1.1\t200',
       'HTTP/1.1-200',
       'HTTP/1.1 099',
+      'HTTP/1.1 600',
       'HTTP/1.1 2x0',
       'HTTP/1.1 +20',
       'HTTP/1.1 200\tOK',

@@ -252,7 +252,8 @@ function parseStatusLine(text: string, end: number, head: ResponseHead): void {
   head.minor = minorVersion(text, 0);
   head.status = statusAt(text, ' '.length + 'HTTP/1.1'.length);
   const isSpaced = text.charCodeAt(8) === 0x20 && (end === 12 || text.charCodeAt(12) === 0x20);
-  if (head.minor < 0 || head.status < 100 || end < 12 || !isSpaced) {
+  // Above 599 no status has a meaning (RFC 9110 section 15).
+  if (head.minor < 0 || head.status < 100 || head.status > 599 || end < 12 || !isSpaced) {
     throw new InvalidHead('the status line is not valid HTTP/1.1');
   }
   for (let i = 12; i < end; i++) {

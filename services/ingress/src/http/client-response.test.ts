@@ -115,6 +115,15 @@ describe('an answer', { timeout: 60_000 }, () => {
     }
   });
 
+  it('has no length when it has no content, whatever the engine says', async () => {
+    const { text } = await receive(({ client }) => {
+      client.prepare(204, none, HeaderLines.of(['content-length', '5', 'x-kept', '1']));
+      client.end();
+    });
+    assert.doesNotMatch(text, /content-length/);
+    assert.match(text, /x-kept: 1/);
+  });
+
   it('that breaks ends with an event in the shape of the path where its framing lets it', async () => {
     const broken = ({ client }: Exchange) => {
       client.prepare(200, none, events);

@@ -95,6 +95,9 @@ export class ClientResponse implements Flushable, ConnectionUser {
     this.#head = { status, own: own.lines, headers };
     const isHttp11 = this.#request.minor === 1;
     const lengthTold = headers.value('content-length') !== undefined;
+    // An answer without content has no length either (RFC 9110 section 8.6).
+    if (status === 204 && lengthTold)
+      this.#head = { status, own: own.lines, headers: withoutName(headers, 'content-length') };
     this.#noBody = status === 204 || status === 304 || this.#request.method === 'HEAD';
     this.#chunked = !this.#noBody && isHttp11 && !lengthTold;
     this.#endUnmarked = !this.#noBody && !isHttp11 && !lengthTold;
