@@ -8,7 +8,7 @@ import { startLocalSite } from './local-site.ts';
 import { ManifestSet } from './manifest.ts';
 
 function refused(complaints: readonly object[]): readonly object[] {
-  return complaints.filter((line) => /refused/.test(JSON.stringify(line)));
+  return complaints.filter((line) => /NATS refused/.test(JSON.stringify(line)));
 }
 
 describe('the examples of deploy/, their rendered manifests run as processes of this machine', {
