@@ -66,6 +66,7 @@ function checkPrefill(body: ReturnType<typeof clientBody>, decode: Call, prefill
     ...kept,
     max_tokens: 1,
     min_tokens: 1,
+    ignore_eos: true,
     stream: false,
     kv_transfer_params: {
       do_remote_decode: true,
