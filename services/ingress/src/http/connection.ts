@@ -50,8 +50,8 @@ const maxAheadBytes = 65_536;
 const lingerMs = 2000;
 /** A client that closes its side this soon after its request waits for the answer (RFC 9112 section 9.6). */
 const halfCloseMs = 5;
-/** When a client that has closed its side is probed, and the second time. */
-const probeLateMs = 1000;
+/** When a client that has closed its side with its request is probed, and the second time: fast answers come first. */
+const probeLateMs = 5;
 const probeAgainMs = 20;
 const continueHead = 'HTTP/1.1 100 Continue\r\n\r\n';
 
