@@ -1,6 +1,5 @@
 export {
   authorityOf,
-  isAuthority,
   isSameAuthority,
   originOf,
   parseTarget,

@@ -10,5 +10,6 @@ export {
 export { KeptAnswer } from './kept-answer.ts';
 export { upstreamOptions } from './options.ts';
 export { type CancelSignal, type RelayEnd, type RelayTarget, relay, startRelay } from './relay.ts';
+export { isEventStream } from './terminal-event.ts';
 export { Upstream } from './upstream.ts';
 export { readWhole, type WholeResponse } from './whole.ts';

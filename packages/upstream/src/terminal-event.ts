@@ -1,4 +1,4 @@
-import { type HeaderLines, headerValue } from '@llm-gateway/http1';
+import type { HeaderLines } from '@llm-gateway/http1';
 import type { FailureCause } from './failure.ts';
 
 /**
@@ -24,9 +24,7 @@ export class TerminalEvent {
 
   /** Of the answer with these headers; undefined when it is no event stream that can be read. */
   static of(headers: HeaderLines): TerminalEvent | undefined {
-    const { list } = headers;
-    if (!/^text\/event-stream/i.test(headerValue(list, 'content-type') ?? '')) return undefined;
-    return headerValue(list, 'content-encoding') === undefined ? new TerminalEvent() : undefined;
+    return isEventStream(headers) ? new TerminalEvent() : undefined;
   }
 
   /** Takes `bytes[from, to)`, which are not kept. */
@@ -65,6 +63,12 @@ export class TerminalEvent {
     this.#line = '';
     this.#lineBytes = 0;
   }
+}
+
+/** Whether an answer with these headers is an event stream that can be read as it is: not an encoded one. */
+export function isEventStream(headers: HeaderLines): boolean {
+  const type = headers.value('content-type');
+  return type !== undefined && /^text\/event-stream/i.test(type) && headers.value('content-encoding') === undefined;
 }
 
 /** Whether an answer that has its terminal event may end like this. */

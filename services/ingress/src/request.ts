@@ -21,10 +21,7 @@ export function serve(exchange: Exchange, gateway: Gateway): void {
     end(exchange, gateway, error);
     return;
   }
-  going?.then(
-    () => end(exchange, gateway),
-    (error: unknown) => end(exchange, gateway, error),
-  );
+  if (going !== null) endAfter(going, exchange, gateway);
 }
 
 /** Null when the request goes the common way, which has no promise and calls `end` itself. */
@@ -60,12 +57,16 @@ function forward(exchange: Exchange, gateway: Gateway, begun: Decision | Ask): P
       end(exchange, gateway);
       return;
     }
-    pursue(exchange, gateway, begun, outcome).then(
-      () => end(exchange, gateway),
-      (error: unknown) => end(exchange, gateway, error),
-    );
+    endAfter(pursue(exchange, gateway, begun, outcome), exchange, gateway);
   });
   return null;
+}
+
+function endAfter(work: Promise<void>, exchange: Exchange, gateway: Gateway): void {
+  work.then(
+    () => end(exchange, gateway),
+    (error: unknown) => end(exchange, gateway, error),
+  );
 }
 
 /** Every request ends here, once. */

@@ -1,6 +1,7 @@
 import { STATUS_CODES } from 'node:http';
-import { chunkOf, HeaderLines, lastChunk } from '@llm-gateway/http1';
+import { chunkOf, HeaderLines, lastChunk, withoutHeaders } from '@llm-gateway/http1';
 import { anthropicErrorBody, type ErrorCode, errorBody, errorCodes, type FinishReason } from '@llm-gateway/protocol';
+import { isEventStream } from '@llm-gateway/upstream';
 import type { ClientConnection, ConnectionUser } from './connection.ts';
 import type { ErrorShape } from './surface.ts';
 import { type Flushable, flushAtEndOfTurn } from './turn.ts';
@@ -96,12 +97,11 @@ export class ClientResponse implements Flushable, ConnectionUser {
     const isHttp11 = this.#request.minor === 1;
     const lengthTold = headers.value('content-length') !== undefined;
     // An answer without content has no length either (RFC 9110 section 8.6).
-    if (status === 204 && lengthTold)
-      this.#head = { status, own: own.lines, headers: withoutName(headers, 'content-length') };
+    if (status === 204 && lengthTold) this.#head = { status, own: own.lines, headers: withoutLength(headers) };
     this.#noBody = status === 204 || status === 304 || this.#request.method === 'HEAD';
     this.#chunked = !this.#noBody && isHttp11 && !lengthTold;
     this.#endUnmarked = !this.#noBody && !isHttp11 && !lengthTold;
-    this.#eventStream = isEventStream(headers.value('content-type')) && headers.value('content-encoding') === undefined;
+    this.#eventStream = isEventStream(headers);
   }
 
   /**
@@ -170,8 +170,8 @@ export class ClientResponse implements Flushable, ConnectionUser {
     this.#noBody = this.#request.method === 'HEAD' || status === 204 || status === 304;
     this.#close = this.#connection.willClose;
     const length = status === 204 || status === 304 ? '' : `content-length: ${body.length}\r\n`;
-    const lines = hasName(headers, 'content-length') ? withoutName(headers, 'content-length').lines : headers.lines;
-    this.#waiting = `${statusLine(status)}${lines}${hasName(headers, 'date') ? '' : dateLine()}${length}${this.#persistence()}\r\n`;
+    const lines = headers.value('content-length') === undefined ? headers.lines : withoutLength(headers).lines;
+    this.#waiting = `${statusLine(status)}${lines}${headers.value('date') === undefined ? dateLine() : ''}${length}${this.#persistence()}\r\n`;
     if (!this.#noBody) {
       this.bodyBytes = body.length;
       this.finishReason?.take(body);
@@ -309,16 +309,10 @@ export class ClientResponse implements Flushable, ConnectionUser {
   }
 }
 
-function isEventStream(contentType: string | undefined): boolean {
-  return contentType !== undefined && /^text\/event-stream/i.test(contentType);
-}
+const lengthOnly: ReadonlySet<string> = new Set(['content-length']);
 
-function hasName(headers: HeaderLines, lowerName: string): boolean {
-  return headers.value(lowerName) !== undefined;
-}
-
-function withoutName(headers: HeaderLines, lowerName: string): HeaderLines {
-  return HeaderLines.of(headers.list.filter((_, i, all) => all[i - (i % 2)]?.toLowerCase() !== lowerName));
+function withoutLength(headers: HeaderLines): HeaderLines {
+  return HeaderLines.of(withoutHeaders(headers.list, lengthOnly));
 }
 
 const statusLines = new Map<number, string>();

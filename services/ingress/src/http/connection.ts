@@ -138,10 +138,6 @@ export class ClientConnection {
     return this.#reading === 'head' && this.#ahead === undefined;
   }
 
-  get gone(): boolean {
-    return this.#gone;
-  }
-
   /** Whether the client takes the answer slower than it comes. */
   get needsDrain(): boolean {
     return this.#socket.writableNeedDrain;
