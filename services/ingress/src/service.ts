@@ -31,6 +31,9 @@ interface IngressParts extends Parts {
   readonly mirrorBus?: Bus;
 }
 
+/** So long, in milliseconds, an ingress whose routes name other endpoints waits for the instances before it is ready without them. */
+const instancesGraceMs = 2000;
+
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
 export async function start(
   options: Settings,
@@ -74,6 +77,12 @@ export async function start(
   const decider = parts.use(new Decider({ ingress, bus, table, fleet, load, leases, timeoutMs, observer }));
   const pd = pdProtocol(options);
   const canServe = () => instances.state().synced && (pd === null || fleet.hasCompletePair());
+  const startedAtMs = performance.now();
+  const needsInstances = table.endpoints.some((endpoint) => endpoint.local);
+  // An ingress that starts would otherwise send its first requests to the fallback, which may cost money, while every instance is well.
+  const canServeWithoutInstances = () =>
+    table.endpoints.some((endpoint) => !endpoint.local) &&
+    (!needsInstances || performance.now() - startedAtMs >= instancesGraceMs);
   const bodies = new BodyBudget(options.maxHeldBodyBytes);
   const models = new Models({
     upstream,
@@ -162,7 +171,7 @@ export async function start(
   const kept = parts.move();
   return {
     addresses: { http: server.address, internal: mirror.address },
-    ready: () => !gate.closed && (canServe() || table.endpoints.some((endpoint) => !endpoint.local)),
+    ready: () => !gate.closed && (canServe() || canServeWithoutInstances()),
     async drain(signal) {
       gate.closed = true;
       await server.drain(signal, { graceMs: options.drainDelayMs });
