@@ -7,6 +7,7 @@ export {
   type Target,
 } from './authority.ts';
 export { ChunkWalk, chunkOf, lastChunk } from './chunk-walk.ts';
+export { credentialHeaders, isCredentialHeader, withoutCredentials } from './credential-headers.ts';
 export {
   endToEndHeaders,
   type FlatHeaders,
@@ -30,3 +31,4 @@ export {
   ResponseHead,
 } from './message-head.ts';
 export { retryAfterMs } from './retry-after.ts';
+export { fromThirdParty, toThirdParty } from './third-party-headers.ts';

@@ -30,6 +30,13 @@ describe('the headers of an endpoint call', () => {
     ]);
   });
 
+  it('hold no credential of the client beside our key, and nothing that proxies wrote', () => {
+    const more = [...client, 'x-api-key', 's', 'Cookie', 's', 'X-Forwarded-For', '10.0.0.1', 'cf-ray', 'r'];
+    const ours = ['Accept', 'a', 'X-B', 'b'];
+    assert.deepEqual(endpointHeaders(more, endpoint()), ours);
+    assert.deepEqual(endpointHeaders(more, endpoint({ apiKey: 'k' })), [...ours, 'authorization', 'Bearer k']);
+  });
+
   it("hold no Authorization without a key, unless the route forwards the client's", () => {
     assert.deepEqual(endpointHeaders(client, endpoint()), ['Accept', 'a', 'X-B', 'b']);
     assert.deepEqual(endpointHeaders(client, endpoint({ forwardAuth: true })), client);

@@ -1,18 +1,15 @@
-import { withoutHeaders } from '@llm-gateway/http1';
+import { toThirdParty } from '@llm-gateway/http1';
 import type { Endpoint } from './route-table.ts';
 
 /**
- * The headers (name, value, name, value, …) of a call. The endpoint's key replaces the client's Authorization; without a key the client's own
- * is shown to a third party only when the route says so.
+ * The headers (name, value, name, value, …) of a call. The endpoint's key replaces every credential of the client; the
+ * client's own are shown to a third party only when the route has no key and says so. What proxies wrote never is.
  */
 export function endpointHeaders(headers: readonly string[], endpoint: Endpoint): string[] {
-  if (endpoint.apiKey === '' && endpoint.forwardAuth) return [...headers];
-  const kept = withoutHeaders(headers, credentials);
+  const kept = toThirdParty(headers, { forwardAuth: endpoint.apiKey === '' && endpoint.forwardAuth });
   if (endpoint.apiKey !== '') kept.push('authorization', `Bearer ${endpoint.apiKey}`);
   return kept;
 }
-
-const credentials: ReadonlySet<string> = new Set(['authorization']);
 
 /**
  * Whether an answer's status counts as failed, so that something else is tried. Anything else goes to the client as it is.

@@ -34,7 +34,10 @@ const RouteConfigEntry = Type.Object({
     }),
   ),
   forward_auth: Type.Optional(
-    Type.Boolean({ description: "Send the client's own Authorization to this endpoint when it has no api_key" }),
+    Type.Boolean({
+      description:
+        "Send the client's own credentials (Authorization, x-api-key, cookies …) to this endpoint when it has no api_key",
+    }),
   ),
 });
 
