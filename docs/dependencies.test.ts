@@ -158,10 +158,11 @@ function isOnlyForTests(file: string, imports: readonly Import[]): boolean {
 const packages = members.filter(({ folder }) => folder.startsWith('packages/')).map(nameOf);
 const services = members.filter(({ folder }) => folder.startsWith('services/')).map(nameOf);
 
-/** What of ours a workspace may depend on. Tiers point inwards: http1 ← protocol ← the other packages ← services ← standalone. */
+/** What of ours a workspace may depend on. Tiers point inwards: http1 ← protocol ← the other packages ← fleet ← services ← standalone. */
 function allowed(name: string): readonly string[] {
   if (['http1', 'runtime', 'testing'].includes(name)) return [];
   if (name === 'protocol') return ['http1'];
+  if (name === 'fleet') return ['http1', 'protocol', 'bus', 'routing'];
   if (packages.includes(name)) return ['http1', 'protocol'];
   const shipped = packages.filter((one) => one !== 'testing');
   if (name === 'standalone') return [...shipped, ...services];

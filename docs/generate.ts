@@ -2,9 +2,10 @@ import { globSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { busOptions } from '../packages/bus/src/index.ts';
+import { schedulingOptions } from '../packages/fleet/src/index.ts';
 import { catalogue } from '../packages/protocol/src/index.ts';
 import { discoveryOptions } from '../packages/registry/src/index.ts';
-import { pdOptions, RouteConfig, routeOptions, schedulingOptions } from '../packages/routing/src/index.ts';
+import { pdOptions, RouteConfig, routeOptions } from '../packages/routing/src/index.ts';
 import {
   allowedValues,
   environmentName,

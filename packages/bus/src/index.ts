@@ -16,14 +16,6 @@ export type {
   Subscription,
 } from './bus.ts';
 export { eachSecond } from './each-second.ts';
-export {
-  type FollowedState,
-  type Follower,
-  type FollowObserver,
-  type FollowOptions,
-  followInstances,
-} from './follow.ts';
-export type { ListCause } from './follower.ts';
 export { inProcessBus } from './in-process.ts';
 export { connectNats, type NatsOptions } from './nats.ts';
 export { type BusHost, busObserver, type OpenOptions, openBus } from './open.ts';

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Bus, connectNats, type Follower, followInstances } from '@llm-gateway/bus';
+import { type Bus, connectNats } from '@llm-gateway/bus';
+import { type Follower, followInstances } from '@llm-gateway/fleet';
 import { type Instance, instancesChanged, instancesList } from '@llm-gateway/protocol';
 import {
   type DiscoveryRecord,

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { type Bus, followInstances } from '@llm-gateway/bus';
-import { Fleet, fleetMode, needsKvAddress, routeTable } from '@llm-gateway/routing';
+import type { Bus } from '@llm-gateway/bus';
+import { fleetMode, startFleet } from '@llm-gateway/fleet';
+import { routeTable } from '@llm-gateway/routing';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import { BodyBudget } from './body-budget.ts';
@@ -49,17 +50,7 @@ export async function start(
   await using parts = new AsyncDisposableStack();
 
   const observer = new Observer({ log, infoLines, metrics });
-  const fleet = new Fleet({
-    mode: fleetMode(options),
-    policy: 'round-robin',
-    kvAddressNeeded: needsKvAddress(options),
-  });
-  const instances = parts.use(
-    followInstances(bus, {
-      onReset: (all) => fleet.reset(all),
-      onChange: (upserts, removals) => fleet.change(upserts, removals),
-    }),
-  );
+  const { fleet, instances } = parts.use(startFleet(bus, options, { policy: 'round-robin' }));
   const load = parts.use(
     new Load({
       ingress,

@@ -1,5 +1,5 @@
+import type { Ejection, Fleet } from '@llm-gateway/fleet';
 import type { Decision } from '@llm-gateway/protocol';
-import type { Ejection, Fleet } from '@llm-gateway/routing';
 import type { Counter, Histogram, Logger, Metrics } from '@llm-gateway/runtime';
 
 /** What a decision counts as: where the policy sent the request, and what came of it there. */

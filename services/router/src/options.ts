@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { busMistakes, busOptions } from '@llm-gateway/bus';
-import { pdOptions, routeMistakes, routeOptions, schedulingOptions } from '@llm-gateway/routing';
+import { schedulingOptions } from '@llm-gateway/fleet';
+import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
 
 export const options = defineService({

@@ -1,3 +1,4 @@
+import { type DecideContext, type Fleet, leaseMs } from '@llm-gateway/fleet';
 import {
   type Ask,
   type Decision,
@@ -9,7 +10,7 @@ import {
   type RouteQuery,
   type RouteReply,
 } from '@llm-gateway/protocol';
-import { type DecideContext, type Fleet, leaseMs, type RouteTable } from '@llm-gateway/routing';
+import type { RouteTable } from '@llm-gateway/routing';
 import type { Observer } from './observer.ts';
 
 /** Answers batches of asks, and asks for picks in advance, for one router. */

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { announce, type Bus, followInstances } from '@llm-gateway/bus';
-import { loadReport, outcomeReport, routeDecide, routeLease, routerBeat } from '@llm-gateway/protocol';
-import { Fleet, fleetMode, needsKvAddress, type RouteTable, routeTable } from '@llm-gateway/routing';
+import { announce, type Bus } from '@llm-gateway/bus';
+import { fleetMode, startFleet } from '@llm-gateway/fleet';
+import { routeDecide, routeLease, routerBeat } from '@llm-gateway/protocol';
+import { type RouteTable, routeTable } from '@llm-gateway/routing';
 import type { Metrics, Running } from '@llm-gateway/runtime';
 import { declareFleetGauges, type Log, Observer } from './observer.ts';
 import type { Options } from './options.ts';
@@ -37,20 +38,22 @@ export async function start(values: RouterOptions, { bus, log, metrics }: Deps):
   );
   const mode = fleetMode(values);
   const observer = new Observer(log, metrics);
-  const fleet = new Fleet({
-    mode,
-    policy: values.schedulingPolicy,
-    self: router,
-    kvAddressNeeded: needsKvAddress(values),
-    onKvAddressMissing: (instance) => observer.kvAddressMissing(instance),
-    slowStartMs: values.slowStartMs,
-    onEject: (ejection) => observer.ejected(ejection),
-  });
+  const open = new DisposableStack();
+  let answering = false;
+  const { fleet } = open.use(
+    startFleet(bus, values, {
+      policy: values.schedulingPolicy,
+      self: router,
+      slowStartMs: values.slowStartMs,
+      hearsIngresses: true,
+      onKvAddressMissing: (instance) => observer.kvAddressMissing(instance),
+      onEject: (ejection) => observer.ejected(ejection),
+      onList: () => answerFromNowOn(),
+    }),
+  );
   declareFleetGauges(metrics, fleet);
 
   const responder = new Responder(router, { fleet, table, observer });
-  const open = new DisposableStack();
-  let answering = false;
   const answerFromNowOn = (): void => {
     if (answering) return;
     answering = true;
@@ -60,23 +63,6 @@ export async function start(values: RouterOptions, { bus, log, metrics }: Deps):
     log.info({ router, generation: table.generation, instances: fleet.instances().length }, 'answering');
   };
 
-  if (values.schedulingPolicy === 'load-balance') {
-    open.use(bus.subscribe(loadReport, (report) => fleet.report(report, now())));
-  }
-  open.use(
-    bus.subscribe(outcomeReport, (report) => {
-      fleet.outcomes(report, { now: now(), random: Math.random });
-    }),
-  );
-  open.use(
-    followInstances(bus, {
-      onReset(all) {
-        fleet.reset(all);
-        answerFromNowOn();
-      },
-      onChange: (upserts, removals) => fleet.change(upserts, removals),
-    }),
-  );
   if (!needsInstances(table)) answerFromNowOn();
 
   return {

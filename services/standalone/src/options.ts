@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { staticEndpointMistakes } from '@llm-gateway/discovery/options';
+import { schedulingOptions } from '@llm-gateway/fleet';
 import { clientMistakes, clientOptions, ingressOptions } from '@llm-gateway/ingress/options';
 import { mirrorSenderOptions } from '@llm-gateway/mirror-sender/options';
 import { discoveryOptions, storeMistakes } from '@llm-gateway/registry';
 import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
-import { pdOptions, routeMistakes, routeOptions, schedulingOptions } from '@llm-gateway/routing';
+import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
 

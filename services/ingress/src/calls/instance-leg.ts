@@ -1,6 +1,6 @@
+import type { Call, Outcome as InstanceOutcome } from '@llm-gateway/fleet';
 import { originOf } from '@llm-gateway/http1';
 import { errorCodes, type InstanceAddress } from '@llm-gateway/protocol';
-import type { Call, Outcome as InstanceOutcome } from '@llm-gateway/routing';
 import type { Load } from '../decide/load.ts';
 import type { Exchange } from '../exchange.ts';
 import type { Gateway } from '../gateway.ts';

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { type Bus, connectNats, inProcessBus } from '@llm-gateway/bus';
+import { Fleet } from '@llm-gateway/fleet';
 import { type Ask, type Decision, GatewayError, type Instance, routeDecide } from '@llm-gateway/protocol';
-import { Fleet, routeTable } from '@llm-gateway/routing';
+import { routeTable } from '@llm-gateway/routing';
 import { freePort, until } from '@llm-gateway/testing';
 import { Leaving } from '../http/leaving.ts';
 import { Decider } from './decider.ts';

@@ -1,6 +1,7 @@
 import { type Bus, batched } from '@llm-gateway/bus';
+import type { Fleet } from '@llm-gateway/fleet';
 import { type Ask, type Decision, GatewayError, routeDecide } from '@llm-gateway/protocol';
-import type { Fleet, RouteTable } from '@llm-gateway/routing';
+import type { RouteTable } from '@llm-gateway/routing';
 import type { Leaving } from '../http/leaving.ts';
 import { isFollowed } from './followed-decision.ts';
 import type { Leases } from './leases.ts';

@@ -1,5 +1,6 @@
+import { type Fleet, isSameAddress } from '@llm-gateway/fleet';
 import type { Decision, InstanceAddress } from '@llm-gateway/protocol';
-import { type Fleet, isSameAddress, type RouteTable } from '@llm-gateway/routing';
+import type { RouteTable } from '@llm-gateway/routing';
 
 /** What a router's decision may name: the instances that this ingress follows itself, and the endpoints of its own config. */
 interface Own {

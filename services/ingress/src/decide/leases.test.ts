@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import { type Bus, inProcessBus, type Subscription } from '@llm-gateway/bus';
+import { Fleet } from '@llm-gateway/fleet';
 import {
   type Instance,
   type LeaseQuery,
@@ -12,7 +13,7 @@ import {
   routeLease,
   routerBeat,
 } from '@llm-gateway/protocol';
-import { Fleet, routeTable } from '@llm-gateway/routing';
+import { routeTable } from '@llm-gateway/routing';
 import { until } from '@llm-gateway/testing';
 import { Decider } from './decider.ts';
 import { Leases } from './leases.ts';

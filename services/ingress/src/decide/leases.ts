@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers';
 import { type Bus, inParts } from '@llm-gateway/bus';
+import type { Candidate, Fleet, LeaseWish } from '@llm-gateway/fleet';
 import { type Decision, GatewayError, type LeaseReply, routeLease } from '@llm-gateway/protocol';
-import type { Candidate, Fleet, LeaseWish } from '@llm-gateway/routing';
 import type { Load } from './load.ts';
 import { Routers } from './routers.ts';
 import { type PickOutcome, Stock } from './stock.ts';

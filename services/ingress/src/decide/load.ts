@@ -1,6 +1,6 @@
 import { type Bus, eachSecond, inParts } from '@llm-gateway/bus';
+import { type Call, type Outcome, OutcomeTally } from '@llm-gateway/fleet';
 import { loadReport, type OutcomeReport, outcomeReport } from '@llm-gateway/protocol';
-import { type Call, type Outcome, OutcomeTally } from '@llm-gateway/routing';
 
 /**
  * What this ingress holds in flight at each instance, and what happened there.

@@ -1,5 +1,5 @@
+import { type Candidate, type Fleet, type LeaseWish, leaseMs } from '@llm-gateway/fleet';
 import { type Decision, maxLeasedPicks } from '@llm-gateway/protocol';
-import { type Candidate, type Fleet, type LeaseWish, leaseMs } from '@llm-gateway/routing';
 
 /** What became of a pick: a request took it, its time was over, or this ingress knew better than to use it. */
 export type PickOutcome = 'taken' | 'expired' | 'skipped';

@@ -1,5 +1,5 @@
+import type { Bus } from '@llm-gateway/bus';
 import { type Instance, instancesChanged, instancesList } from '@llm-gateway/protocol';
-import type { Bus } from './bus.ts';
 import {
   type FollowerEffect,
   type FollowerEvent,

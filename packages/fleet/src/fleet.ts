@@ -8,10 +8,10 @@ import {
   type OutcomeReport,
   type Role,
 } from '@llm-gateway/protocol';
+import type { RouteTable } from '@llm-gateway/routing';
 import { Health } from './health.ts';
 import { LoadLedger, type ReplyTo } from './load-ledger.ts';
 import { Pool } from './pool.ts';
-import type { RouteTable } from './route-table.ts';
 
 /** What a request needs: one instance, a prefill/decode pair at once, or a prefill first and a decode when it has ended. */
 export type FleetMode = 'neutral' | 'batched' | 'staged';
@@ -181,11 +181,6 @@ export class Fleet {
   /** What one ingress has in flight. Ingresses that stop reporting are forgotten after some seconds. */
   report(report: LoadReport, now: number): void {
     if (this.#balanced) this.#ledger.report(report, now);
-  }
-
-  /** What this process itself has in flight at an instance; for an ingress that decides for itself. */
-  setInFlight(instance: string, count: number): void {
-    if (this.#balanced) this.#ledger.setOwn(instance, count);
   }
 
   /** What happened at instances; those that fail again and again are ejected, or suspect where their pools cannot spare them. */

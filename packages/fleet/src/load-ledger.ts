@@ -98,7 +98,6 @@ export class LoadLedger {
   readonly #self: string;
   readonly #changed: (instance: string) => void;
   readonly #ingresses = new Map<string, Ingress>();
-  readonly #own = new Map<string, number>();
   readonly #totals = new Map<string, number>();
   /** Nothing expires before it; an earliest bound, so that most calls cost one comparison. */
   #expiryDue = Number.POSITIVE_INFINITY;
@@ -137,14 +136,6 @@ export class LoadLedger {
   /** The same of a pick for a request to come: unseen it expires with the lease. */
   lend(instance: string, { ingress, sequence }: ReplyTo, now: number): void {
     this.#count(this.#ingress(ingress)?.lent, { instance, sequence, now });
-  }
-
-  /** What this process itself has in flight there; for an ingress that decides without a router. */
-  setOwn(instance: string, count: number): void {
-    const previous = this.#own.get(instance) ?? 0;
-    if (count === 0) this.#own.delete(instance);
-    else this.#own.set(instance, count);
-    this.#add(instance, count - previous);
   }
 
   expire(now: number): void {

@@ -1,11 +1,39 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { type Bus, connectNats, inProcessBus } from '@llm-gateway/bus';
 import { type Instance, instancesChanged, instancesList } from '@llm-gateway/protocol';
-import { until } from '@llm-gateway/testing';
-import type { Bus } from './bus.ts';
+import { type NatsServer, startNats, until } from '@llm-gateway/testing';
 import { type FollowedState, followInstances } from './follow.ts';
-import { networks } from './scenario.ts';
+
+/** A network of processes: each bus stands for one. */
+interface Network extends AsyncDisposable {
+  /** What carries it; null: nothing that could fail. */
+  readonly server: NatsServer | null;
+  /** The bus of a further process; connected. */
+  join(): Promise<{ readonly bus: Bus }>;
+}
+
+const networks: Record<string, () => Promise<Network>> = {
+  async 'in process'() {
+    const bus = inProcessBus();
+    return { server: null, join: async () => ({ bus }), [Symbol.asyncDispose]: () => bus[Symbol.asyncDispose]() };
+  },
+  async 'over NATS'() {
+    await using stack = new AsyncDisposableStack();
+    const server = stack.use(await startNats());
+    const kept = stack.move();
+    return {
+      server,
+      async join() {
+        const bus = kept.use(connectNats({ natsServers: server.url }, { name: 'test' }));
+        await until(() => bus.connected);
+        return { bus };
+      },
+      [Symbol.asyncDispose]: () => kept.disposeAsync(),
+    };
+  },
+};
 
 const heartbeatMs = 200;
 const pageSize = 2;

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Ask, Decision, Instance, Role } from '@llm-gateway/protocol';
+import { readRouteTable } from '@llm-gateway/routing';
 import fc from 'fast-check';
 import { Fleet, type FleetMode, type FleetOptions, fleetMode, needsKvAddress } from './fleet.ts';
-import { readRouteTable } from './route-table.ts';
 
 function instance(id: string, change: Partial<Instance> = {}): Instance {
   const usual = { roles: ['neutral' as Role], host: '10.0.0.1', port: 8000, kvHost: '10.0.0.1', kvPort: 28000 };
@@ -190,16 +190,6 @@ describe('load-balance', () => {
     probe.report({ a: 1, b: 5, c: 5, d: 3 });
     probe.fleet.change([instance('d')], ['a']);
     assert.equal(probe.decide(), 'd');
-  });
-
-  it('uses what an ingress that decides for itself holds', () => {
-    const probe = new Probe({ policy: 'load-balance' }, three);
-    probe.fleet.setInFlight('a', 2);
-    probe.fleet.setInFlight('b', 1);
-    probe.fleet.setInFlight('c', 2);
-    assert.equal(probe.decide(), 'b');
-    probe.fleet.setInFlight('c', 0);
-    assert.equal(probe.decide(), 'c');
   });
 
   it('keeps equal instances within one of each other when all its choices stay in flight', () => {

@@ -1,0 +1,19 @@
+export {
+  type Candidate,
+  type DecideContext,
+  type Ejection,
+  Fleet,
+  type FleetMode,
+  fleetMode,
+  isSameAddress,
+  type LeaseWish,
+  needsKvAddress,
+  type RoleCount,
+  type SchedulingPolicy,
+} from './fleet.ts';
+export { type FollowedState, type Follower, type FollowObserver, followInstances } from './follow.ts';
+export type { ListCause } from './follower.ts';
+export { leaseMs } from './load-ledger.ts';
+export { schedulingOptions } from './options.ts';
+export { type Call, type Outcome, OutcomeTally } from './outcome-tally.ts';
+export { type FollowedFleet, startFleet } from './start.ts';
