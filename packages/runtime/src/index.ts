@@ -1,5 +1,6 @@
 export type { Logger } from 'pino';
 export { advertisedHost } from './advertised-host.ts';
+export { FollowedFile, type FollowedFileParts, type ReadText } from './followed-file.ts';
 export { internalOptions } from './internal-options.ts';
 export { InternalServer, type InternalServerOptions } from './internal-server.ts';
 export { listen } from './listen.ts';

@@ -23,7 +23,7 @@ import type { ComparedCopy, Exchange } from '../exchange.ts';
 import { Books, type DropReason } from './books.ts';
 import { ClaimPool, claimSurface } from './claims.ts';
 import { type MirrorConfig, mirroringOff } from './config.ts';
-import { ConfigFile } from './config-file.ts';
+import { mirrorConfigFile } from './config-file.ts';
 import type { CopyOrigin } from './copy-ledger.ts';
 import type { mirrorOptions } from './options.ts';
 
@@ -109,7 +109,7 @@ export class Mirror implements AsyncDisposable {
   }
 
   async #follow(options: MirrorOptions): Promise<void> {
-    const file = new ConfigFile({
+    const file = mirrorConfigFile({
       path: options.mirrorConfig,
       intervalMs: options.mirrorRefreshIntervalMs,
       onChange: (config) => {
