@@ -41,7 +41,7 @@ export interface Workspace {
 export function workspaces(): Workspace[] {
   const manifests = [
     'package.json',
-    ...['{packages,services}/*/package.json', '{e2e,bench}/package.json'].flatMap(filesOf),
+    ...['{packages,services}/*/package.json', '{cli,e2e,bench}/package.json'].flatMap(filesOf),
   ];
   return manifests.map((path) => ({
     folder: path === 'package.json' ? '.' : path.slice(0, -'/package.json'.length),

@@ -8,9 +8,9 @@ import { dirname, join } from 'node:path';
 const [target] = process.argv.slice(2);
 if (target === undefined) throw new Error('name a folder to write to');
 
-for (const path of globSync('{package.json,packages/*/package.json,services/*/package.json}')) {
+for (const path of globSync('{package.json,packages/*/package.json,services/*/package.json,cli/package.json}')) {
   const { devDependencies: _, ...manifest } = JSON.parse(readFileSync(path, 'utf8'));
-  if (manifest.workspaces) manifest.workspaces = ['packages/*', 'services/*'];
+  if (manifest.workspaces) manifest.workspaces = ['packages/*', 'services/*', 'cli'];
   mkdirSync(join(target, dirname(path)), { recursive: true });
   writeFileSync(join(target, path), JSON.stringify(manifest, null, 2));
 }

@@ -5,13 +5,14 @@ const lineWidth = 100;
 export function helpText(service: ServiceFlags): string {
   const flags = [...flagTable(service)].map(([flag, spec]) => flagHelp(flag, spec));
   return [
+    ...(service.command ? [`llm-gateway ${[service.name, ...service.command.operands].join(' ')} [FLAG...]`, ''] : []),
     ...wrapped(`${service.name}: ${service.description}`, ''),
     '',
     'Each flag can also be set in the environment: --some-flag is LLM_GATEWAY_SOME_FLAG. A flag beats the environment.',
     '',
     ...flags,
     '  --help',
-    '  --version',
+    ...(service.command ? [] : ['  --version']),
     '',
   ].join('\n');
 }

@@ -1,5 +1,14 @@
 export type { Logger } from 'pino';
 export { advertisedHost } from './advertised-host.ts';
+export {
+  type Command,
+  type CommandParts,
+  defineCommand,
+  type ExitCode,
+  exitCodes,
+  outputOptions,
+  runCommand,
+} from './command.ts';
 export { FollowedFile, type FollowedFileParts, type ReadText } from './followed-file.ts';
 export { internalOptions } from './internal-options.ts';
 export { InternalServer, type InternalServerOptions } from './internal-server.ts';

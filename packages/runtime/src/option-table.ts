@@ -142,17 +142,30 @@ export type ServiceValues<Groups extends readonly OptionGroup[]> = OptionValues<
   readonly [...Groups, typeof runtimeOptions]
 >;
 
-/** What help and documents need to know of a service. */
+/** What help and documents need to know of a service or a command. */
 export interface ServiceFlags {
   readonly name: string;
   readonly description: string;
   readonly groups: readonly OptionGroup[];
+  /** A command ends by itself: it has none of the flags of `runtimeOptions`, and may take operands. */
+  readonly command?: {
+    /** As help shows them, in order: `['OLD', 'NEW']`. One in brackets, `[FILE]`, may be left out. */
+    readonly operands: readonly string[];
+  };
 }
 
 export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends ServiceFlags {
   readonly groups: Groups;
   /** What is wrong between flags that are right one by one: a line each that names them and repeats no secret. */
   check?(values: ServiceValues<Groups>): string[];
+}
+
+/** The flags and operands of a command. */
+export interface CommandFlags<Groups extends readonly OptionGroup[]> extends ServiceFlags {
+  readonly groups: Groups;
+  readonly command: NonNullable<ServiceFlags['command']>;
+  /** As that of `ServiceOptions`. */
+  check?(values: OptionValues<Groups>): string[];
 }
 
 /** The values' type of what `defineService` returned. */
@@ -165,17 +178,22 @@ export type OptionsOf<Service> = Service extends ServiceOptions<infer Groups> ? 
 export function defineService<const Groups extends readonly OptionGroup[]>(
   definition: ServiceOptions<Groups>,
 ): ServiceOptions<Groups> {
+  checkTable(definition);
+  return definition;
+}
+
+/** Throws when the flags of a service or command are declared wrongly. */
+export function checkTable(definition: ServiceFlags): void {
   for (const [flag, spec] of flagTable(definition)) {
     const wrong = wrongSpec(flag, spec);
     if (wrong) throw new Error(`--${flag} of ${definition.name} ${wrong}`);
   }
-  return definition;
 }
 
-/** Every flag of a service once, its own groups first. */
+/** Every flag of a service or command once, its own groups first. */
 export function flagTable(service: ServiceFlags): Map<string, OptionSpec> {
   const table = new Map<string, OptionSpec>();
-  for (const group of [...service.groups, runtimeOptions]) {
+  for (const group of service.command ? service.groups : [...service.groups, runtimeOptions]) {
     for (const [flag, spec] of flagsOf(group)) {
       const known = table.get(flag);
       if (known && known !== spec) throw new Error(`--${flag} of ${service.name} is declared twice`);

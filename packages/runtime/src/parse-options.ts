@@ -1,12 +1,15 @@
 import { helpText } from './help.ts';
 import {
   allowedValues,
+  type CommandFlags,
   camelCase,
   environmentName,
   flagTable,
   type OptionGroup,
   type OptionSpec,
   type OptionValue,
+  type OptionValues,
+  type ServiceFlags,
   type ServiceOptions,
   type ServiceValues,
   shownValue,
@@ -18,7 +21,12 @@ import { readSecretFile, type SecretReader, Secrets } from './secrets.ts';
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 export type Parsed<Values> =
-  | { readonly values: Values; readonly secrets: Secrets }
+  | {
+      readonly values: Values;
+      readonly secrets: Secrets;
+      /** The words beside the flags; of a service there are none. */
+      readonly operands: readonly string[];
+    }
   | { readonly mistakes: readonly string[] }
   | { readonly help: string }
   | { readonly version: true };
@@ -42,12 +50,29 @@ export function parseOptions<Groups extends readonly OptionGroup[]>(
   argv: readonly string[],
   env: Environment,
 ): Parsed<ServiceValues<Groups>> {
+  return parse(service, argv, env);
+}
+
+/** The same for a command, whose words beside the flags are its operands. */
+export function parseCommand<Groups extends readonly OptionGroup[]>(
+  command: CommandFlags<Groups>,
+  argv: readonly string[],
+  env: Environment,
+): Parsed<OptionValues<Groups>> {
+  return parse(command, argv, env);
+}
+
+function parse<Values>(
+  service: ServiceFlags & { check?(values: Values): string[] },
+  argv: readonly string[],
+  env: Environment,
+): Parsed<Values> {
   const table = flagTable(service);
-  const line = readArguments(table, argv);
+  const line = readArguments(table, argv, service.command?.operands.length ?? 0);
   if (line.asked === 'help') return { help: helpText(service) };
   if (line.asked === 'version') return { version: true };
 
-  const mistakes = [...line.mistakes];
+  const mistakes = [...line.mistakes, ...missingOperands(service, line.operands)];
   const values: Record<string, OptionValue | SecretReader> = {};
   const secrets = new Secrets();
   const writtenOf = (flag: string) => line.written.get(flag) ?? fromEnvironment(flag, env);
@@ -66,9 +91,14 @@ export function parseOptions<Groups extends readonly OptionGroup[]>(
   if (mistakes.length > 0) return { mistakes: mistakes.map(oneLine) };
 
   // Each value was read by the specification that its type is inferred from.
-  const typed = values as ServiceValues<Groups>;
+  const typed = values as Values;
   const crossed = service.check?.(typed) ?? [];
-  return crossed.length > 0 ? { mistakes: crossed.map(oneLine) } : { values: typed, secrets };
+  return crossed.length > 0 ? { mistakes: crossed.map(oneLine) } : { values: typed, secrets, operands: line.operands };
+}
+
+function missingOperands({ command }: ServiceFlags, given: readonly string[]): string[] {
+  const missing = command?.operands.slice(given.length).filter((name) => !name.startsWith('[')) ?? [];
+  return missing.map((name) => `${name}: missing, see --help`);
 }
 
 /** A secret as it was given, or as its file holds it. */
@@ -104,12 +134,17 @@ function fromEnvironment(flag: string, env: Environment): Written | undefined {
 
 interface CommandLine {
   readonly written: Map<string, Written>;
+  readonly operands: string[];
   readonly mistakes: string[];
   asked?: 'help' | 'version';
 }
 
-function readArguments(table: ReadonlyMap<string, OptionSpec>, argv: readonly string[]): CommandLine {
-  const line: CommandLine = { written: new Map(), mistakes: [] };
+function readArguments(
+  table: ReadonlyMap<string, OptionSpec>,
+  argv: readonly string[],
+  maxOperands: number,
+): CommandLine {
+  const line: CommandLine = { written: new Map(), operands: [], mistakes: [] };
   // After a secret's flag, or one that may be meant to be it, a word we do not know can be (the rest of) the secret.
   let hide: 'nothing' | 'words' | 'anything' = 'nothing';
   for (let at = 0; at < argv.length; at++) {
@@ -128,6 +163,8 @@ function readArguments(table: ReadonlyMap<string, OptionSpec>, argv: readonly st
       hide = 'nothing';
       if (word.inline === undefined) line.written.set(word.flag, { text: 'false', source: word.name });
       else line.mistakes.push(`${word.name}: read a value, allowed: none`);
+    } else if (word.kind === 'stray' && hide === 'nothing' && line.operands.length < maxOperands) {
+      line.operands.push(word.name);
     } else {
       const unknown = word.kind === 'unknown';
       const hidden = hide === 'anything' || (hide === 'words' && !word.name.startsWith('--'));

@@ -61,13 +61,15 @@ const endTimeoutMs = 10_000;
  *
  * The admin server answers from before `start` is called until all else is disposed of. On SIGTERM or SIGINT: not ready,
  * the drain delay, `drain`, dispose.
+ * @param argv without node and the script
  */
 export async function run<const Groups extends readonly OptionGroup[]>(
   service: ServiceOptions<Groups>,
   start: Start<Groups>,
+  argv: readonly string[] = process.argv.slice(2),
 ): Promise<void> {
-  // biome-ignore lint/style/noProcessEnv: the one place where the environment is read
-  const parsed = parseOptions(service, process.argv.slice(2), process.env);
+  // biome-ignore lint/style/noProcessEnv: the place where the environment is read
+  const parsed = parseOptions(service, argv, process.env);
   if ('help' in parsed) process.stdout.write(parsed.help);
   else if ('version' in parsed) process.stdout.write(`${service.name} ${manifest.version}\n`);
   else if ('mistakes' in parsed) {

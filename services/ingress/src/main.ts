@@ -3,10 +3,17 @@ import { run } from '@llm-gateway/runtime';
 import { options } from './options.ts';
 import { start } from './service.ts';
 
-await run(options, (values, parts) =>
-  start(values, {
-    ...parts,
-    bus: openBus(values, 'ingress', parts),
-    mirrorBus: openBus(values, 'ingress', parts, { connection: 'mirror' }),
-  }),
-);
+/** @param argv without node and the script */
+export const main = (argv?: readonly string[]): Promise<void> =>
+  run(
+    options,
+    (values, parts) =>
+      start(values, {
+        ...parts,
+        bus: openBus(values, 'ingress', parts),
+        mirrorBus: openBus(values, 'ingress', parts, { connection: 'mirror' }),
+      }),
+    argv,
+  );
+
+if (import.meta.main) await main();

@@ -3,4 +3,8 @@ import { run } from '@llm-gateway/runtime';
 import { options } from './options.ts';
 import { start } from './service.ts';
 
-await run(options, (values, parts) => start(values, { ...parts, bus: openBus(values, 'mirror-sender', parts) }));
+/** @param argv without node and the script */
+export const main = (argv?: readonly string[]): Promise<void> =>
+  run(options, (values, parts) => start(values, { ...parts, bus: openBus(values, 'mirror-sender', parts) }), argv);
+
+if (import.meta.main) await main();

@@ -2,4 +2,7 @@ import { run } from '@llm-gateway/runtime';
 import { options } from './options.ts';
 import { start } from './service.ts';
 
-await run(options, start);
+/** @param argv without node and the script */
+export const main = (argv?: readonly string[]): Promise<void> => run(options, start, argv);
+
+if (import.meta.main) await main();

@@ -1,0 +1,34 @@
+import type { Command, OptionGroup } from '@llm-gateway/runtime';
+
+/** A service: its module runs it for as long as it lives. */
+interface ServiceEntry {
+  readonly summary: string;
+  load(): Promise<{ main(argv: readonly string[]): Promise<void> }>;
+}
+
+/** Under which heading the overview lists a command. */
+export type CommandGroup = 'Configuration' | 'Clients' | 'Operation';
+
+interface CommandEntry {
+  readonly group: CommandGroup;
+  readonly summary: string;
+  load(): Promise<{ command: Command<readonly OptionGroup[]> }>;
+}
+
+/** What only one process in ten runs is imported by it alone. */
+export const services: ReadonlyMap<string, ServiceEntry> = new Map<string, ServiceEntry>([
+  ['standalone', { summary: 'all of the gateway in one process', load: () => import('@llm-gateway/standalone/main') }],
+  ['ingress', { summary: "holds the clients' connections", load: () => import('@llm-gateway/ingress/main') }],
+  ['router', { summary: 'decides where requests go', load: () => import('@llm-gateway/router/main') }],
+  ['discovery', { summary: 'knows which instances live', load: () => import('@llm-gateway/discovery/main') }],
+  ['retry-worker', { summary: 'waits out 429s of fallbacks', load: () => import('@llm-gateway/retry-worker/main') }],
+  ['mirror-sender', { summary: 'sends copies of requests', load: () => import('@llm-gateway/mirror-sender/main') }],
+  ['registrar', { summary: "keeps one pod's record", load: () => import('@llm-gateway/registrar/main') }],
+  [
+    'engine-simulator',
+    { summary: 'an engine without a GPU', load: () => import('@llm-gateway/engine-simulator/main') },
+  ],
+]);
+
+/** Commands by their name, of one word or two: `keys new`. Each module exports its `command`, made by `defineCommand`. */
+export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry>([]);

@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { nodePath, startProcess } from '@llm-gateway/testing';
+import { commands, services } from './commands.ts';
+
+const root = join(import.meta.dirname, '../..');
+const bin = join(root, 'cli/bin/llm-gateway.js');
+
+async function run(...words: string[]) {
+  await using child = await startProcess(nodePath, [bin, ...words]);
+  const { code } = await child.exited;
+  return { code, output: child.output() };
+}
+
+describe('llm-gateway', { concurrency: 2 }, () => {
+  it('knows every service', () => {
+    assert.deepEqual([...services.keys()].sort(), readdirSync(join(root, 'services')).sort());
+  });
+
+  it('lists services and commands, as an answer to --help and as a reproach without a word', async () => {
+    const asked = await run('--help');
+    assert.equal(asked.code, 0);
+    for (const name of [...services.keys(), ...commands.keys()])
+      assert.match(asked.output, new RegExp(`^  ${name} `, 'm'));
+    assert.equal((await run()).code, 64);
+  });
+
+  it('becomes a service, which has the words behind its name', async () => {
+    const { code, output } = await run('router', '--version');
+    assert.equal(code, 0);
+    assert.match(output, /^router \d/);
+    const refused = await run('router', '--log-levle', 'info');
+    assert.equal(refused.code, 64);
+    assert.match(refused.output, /--log-levle.*--log-level/);
+  });
+
+  it('refuses a name that it does not know', async () => {
+    const { code, output } = await run('rooter');
+    assert.equal(code, 64);
+    assert.match(output, /"rooter"/);
+  });
+
+  it('names commands by the words that call them', async () => {
+    for (const [name, { load }] of commands) assert.equal((await load()).command.name, name);
+  });
+
+  it('passes a signal on to the Node that it had to start, and ends as that ends', async () => {
+    // An older Node, as far as the command can see.
+    const older = `Object.defineProperty(process.versions, 'node', { value: '18.0.0' })`;
+    const preload = `data:text/javascript,${encodeURIComponent(older)}`;
+    const flags = ['--host', '127.0.0.1', '--port', '0', '--admin-port', '0'];
+    await using child = await startProcess(nodePath, ['--import', preload, bin, 'engine-simulator', ...flags]);
+    await child.waitForLine(/"name":"http"/);
+    process.kill(child.pid, 'SIGTERM');
+    assert.deepEqual(await child.exited, { code: 0, signal: null }, child.output());
+    assert.match(child.output(), /"stopped"/);
+  });
+});

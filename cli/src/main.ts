@@ -1,0 +1,33 @@
+import { type Command, exitCodes, type OptionGroup, runCommand } from '@llm-gateway/runtime';
+import manifest from '../package.json' with { type: 'json' };
+import { commands, services } from './commands.ts';
+import { overview } from './overview.ts';
+
+/**
+ * Runs what the first words name, a service or a command, with the words behind them.
+ * @param argv without node and the script
+ */
+export async function main(argv: readonly string[]): Promise<void> {
+  const [first = '', second = ''] = argv;
+  const service = services.get(first);
+  const command = commands.get(`${first} ${second}`) ?? commands.get(first);
+  if (service) {
+    const loaded = await service.load();
+    await loaded.main(argv.slice(1));
+  } else if (command) {
+    const loaded: { command: Command<readonly OptionGroup[]> } = await command.load();
+    await runCommand(loaded.command, argv.slice(loaded.command.name.split(' ').length));
+  } else if (['', 'help', '--help', '-h'].includes(first)) {
+    process.stdout.write(overview());
+    process.exitCode = first === '' ? exitCodes.usage : exitCodes.done;
+  } else if (first === '--version') {
+    process.stdout.write(`llm-gateway ${manifest.version}\n`);
+  } else {
+    process.stderr.write(
+      `llm-gateway: no service or command named ${JSON.stringify(first.slice(0, 80))}\n\n${overview()}`,
+    );
+    process.exitCode = exitCodes.usage;
+  }
+}
+
+if (import.meta.main) await main(process.argv.slice(2));

@@ -1,0 +1,81 @@
+import { type CommandFlags, checkTable, type OptionGroup, type OptionValues } from './option-table.ts';
+import { parseCommand } from './parse-options.ts';
+
+/** What a command ends with: it did what it was asked to, it could not, or it was asked wrongly (EX_USAGE). */
+export const exitCodes = { done: 0, failed: 1, usage: 64 } as const;
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
+
+export const outputOptions = {
+  json: {
+    type: 'boolean',
+    default: false,
+    description: 'Answer with one line of JSON for each answer, for programs',
+  },
+} as const satisfies OptionGroup;
+
+/** What a command runs with. */
+export interface CommandParts {
+  /** The words beside the flags, as many as the command has operands at most. */
+  readonly operands: readonly string[];
+  /** Writes an answer on stdout: with `--json` the value as one line, otherwise the text. */
+  answer(json: unknown, text: string): void;
+  /** Writes a line on stderr: what went wrong, or how far it is. */
+  tell(line: string): void;
+  /** Aborts on SIGINT and SIGTERM: a command that waits gives up. */
+  readonly signal: AbortSignal;
+}
+
+/** A command: it does one thing, answers, and ends. */
+export interface Command<Groups extends readonly OptionGroup[]> extends CommandFlags<Groups> {
+  /** What it throws becomes a line on stderr and `exitCodes.failed`. It closes all it opened: the process ends when nothing is left to do. */
+  run(values: OptionValues<Groups>, parts: CommandParts): Promise<ExitCode>;
+}
+
+/** Declares a command, which gets the flag `--json`. Throws when its flags are declared wrongly. */
+export function defineCommand<const Groups extends readonly OptionGroup[]>(
+  definition: Command<readonly [...Groups, typeof outputOptions]>,
+): Command<readonly [...Groups, typeof outputOptions]> {
+  checkTable(definition);
+  return definition;
+}
+
+/**
+ * Runs a command with its arguments and sets the exit code of the process: 0 after `--help` too, 64 for wrong flags or
+ * operands, a line each on stderr.
+ */
+export async function runCommand<const Groups extends readonly OptionGroup[]>(
+  command: Command<Groups>,
+  argv: readonly string[],
+): Promise<void> {
+  // biome-ignore lint/style/noProcessEnv: with `run` the place where the environment is read
+  const parsed = parseCommand(command, argv, process.env);
+  // A reader that has seen enough, such as `head`, closes the pipe.
+  process.stdout.on('error', () => process.exit());
+  if ('help' in parsed) process.stdout.write(parsed.help);
+  else if ('mistakes' in parsed) {
+    for (const mistake of parsed.mistakes) process.stderr.write(`llm-gateway ${command.name}: ${mistake}\n`);
+    process.exitCode = exitCodes.usage;
+  } else if ('values' in parsed) {
+    const { values, secrets, operands } = parsed;
+    const told = new AbortController();
+    const end = () => told.abort();
+    for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, end);
+    const inJson = 'json' in values && values.json === true;
+    const tell = (line: string) => void process.stderr.write(`llm-gateway ${command.name}: ${secrets.hide(line)}\n`);
+    try {
+      process.exitCode = await command.run(values, {
+        operands,
+        answer(json, text) {
+          process.stdout.write(`${inJson ? JSON.stringify(json) : text}\n`);
+        },
+        tell,
+        signal: told.signal,
+      });
+    } catch (error) {
+      tell(error instanceof Error ? error.message : String(error));
+      process.exitCode = exitCodes.failed;
+    } finally {
+      for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, end);
+    }
+  }
+}
