@@ -40,7 +40,7 @@ describe('mirror copies', { timeout: 180_000 }, () => {
   const copies = () => scene.target.requests.slice(received);
 
   it('are equal to 1,000 requests, unary and streams, in body, method, path, query and end-to-end headers, shared by two senders, none twice', async () => {
-    await scene.configure();
+    await scene.configure({ ForwardAuth: true });
     const paths = ['/v1/chat/completions', '/v1/completions?b=%2F&a=1&a=', '/v1/chat/completions?x'];
     const sent = new Map<string, { body: Buffer; path: string; headers: readonly string[] }>();
     const answers = await repeat(1000, 40, async (index) => {

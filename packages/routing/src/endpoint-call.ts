@@ -6,9 +6,14 @@ import type { Endpoint } from './route-table.ts';
  * client's own are shown to a third party only when the route has no key and says so. What proxies wrote never is.
  */
 export function endpointHeaders(headers: readonly string[], endpoint: Endpoint): string[] {
-  const kept = toThirdParty(headers, { forwardAuth: endpoint.apiKey === '' && endpoint.forwardAuth });
+  const kept = headersForEndpoint(headers, endpoint);
   if (endpoint.apiKey !== '') kept.push('authorization', `Bearer ${endpoint.apiKey}`);
   return kept;
+}
+
+/** What of a client's headers may go to the endpoint, also by way of a retry worker, which adds the key. */
+export function headersForEndpoint(headers: readonly string[], endpoint: Endpoint): string[] {
+  return toThirdParty(headers, { forwardAuth: endpoint.apiKey === '' && endpoint.forwardAuth });
 }
 
 /**

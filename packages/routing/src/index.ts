@@ -1,4 +1,4 @@
-export { countsAsFailed, endpointHeaders } from './endpoint-call.ts';
+export { countsAsFailed, endpointHeaders, headersForEndpoint } from './endpoint-call.ts';
 export { pdOptions, routeOptions } from './options.ts';
 export type { Route, RoutePolicy } from './policy.ts';
 export {

@@ -1,5 +1,12 @@
-import { ChunkWalk, FieldInterest, type HeaderLines, InvalidHead, parseResponseHead } from '@llm-gateway/http1';
-import type { ResponseHead } from './call.ts';
+import {
+  ChunkWalk,
+  FieldInterest,
+  type HeaderLines,
+  InvalidHead,
+  type ResponseHead as ParsedHead,
+  parseResponseHead,
+} from '@llm-gateway/http1';
+import { type ResponseHead, requestIdNames } from './call.ts';
 
 /** What an answer consists of, as it is read. */
 export interface AnswerTarget {
@@ -26,7 +33,7 @@ export type Reading =
  * @param withheld lower-case names that no upstream may set for whoever gets the answer
  */
 export function answerInterest(withheld: readonly string[]): FieldInterest {
-  return new FieldInterest({ noted: ['keep-alive'], withheld });
+  return new FieldInterest({ noted: ['keep-alive', ...requestIdNames], withheld });
 }
 
 /** Of one head. */
@@ -34,6 +41,27 @@ const maxHeadBytes = 65_536;
 const endOfHead = Buffer.from('\r\n\r\n');
 const bareEndOfHead = Buffer.from('\n\n');
 const versionPrefix = Buffer.from('HTTP/1.');
+
+/** Its id is looked for when somebody wants it: most do not. */
+class AnswerHead implements ResponseHead {
+  readonly status: number;
+  readonly headers: HeaderLines;
+  readonly #parsed: ParsedHead;
+
+  constructor(parsed: ParsedHead) {
+    this.status = parsed.status;
+    this.headers = parsed.headers;
+    this.#parsed = parsed;
+  }
+
+  get requestId(): string | undefined {
+    for (const name of requestIdNames) {
+      const id = this.#parsed.noted(name);
+      if (id !== undefined) return id;
+    }
+    return undefined;
+  }
+}
 
 /** Reads answers of HTTP/1.1 (RFC 9112), one after the other, from the bytes of one connection. Strict, and without a copy of what is whole. */
 export class AnswerReader {
@@ -159,7 +187,7 @@ export class AnswerReader {
       this.reusable = false;
       this.#mode = Mode.untilClose;
     }
-    target.onHead({ status, headers: head.headers });
+    target.onHead(new AnswerHead(head));
     return 'whole';
   }
 

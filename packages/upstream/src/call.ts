@@ -25,7 +25,12 @@ export interface ResponseHead {
   readonly status: number;
   /** End-to-end headers as they came. */
   readonly headers: HeaderLines;
+  /** What the upstream calls the request: see `requestIdNames`. As it came, so to be checked before it goes anywhere. */
+  readonly requestId?: string | undefined;
 }
+
+/** Headers in which providers tell the id that they gave a request. */
+export const requestIdNames = ['x-request-id', 'request-id', 'apim-request-id', 'x-amzn-requestid'] as const;
 
 /**
  * Where a response goes. After the head: any number of `onData` and `onFramed`, then exactly one of `onEnd` and

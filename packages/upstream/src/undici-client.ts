@@ -1,8 +1,15 @@
 import { subscribe } from 'node:diagnostics_channel';
 import type { Socket } from 'node:net';
-import { endToEndHeaders, type FlatHeaders, HeaderLines } from '@llm-gateway/http1';
+import { endToEndHeaders, type FlatHeaders, HeaderLines, headerValue } from '@llm-gateway/http1';
 import { Agent, type Dispatcher, errors } from 'undici';
-import type { ResponseSink, UpstreamCall, UpstreamClient, UpstreamLimits, UpstreamRequest } from './call.ts';
+import {
+  type ResponseSink,
+  requestIdNames,
+  type UpstreamCall,
+  type UpstreamClient,
+  type UpstreamLimits,
+  type UpstreamRequest,
+} from './call.ts';
 import { classifyFailure, failureOf, type UpstreamFailure } from './failure.ts';
 import { isBrokenEnd, TerminalEvent } from './terminal-event.ts';
 
@@ -137,9 +144,11 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
       return;
     }
     this.#headSeen = true;
-    const headers = HeaderLines.of(endToEndHeaders(latin1(controller.rawHeaders), this.#request.withheld));
+    const raw = latin1(controller.rawHeaders);
+    const headers = HeaderLines.of(endToEndHeaders(raw, this.#request.withheld));
     this.#events = TerminalEvent.of(headers);
-    this.#sink.onHead({ status, headers });
+    const requestId = requestIdNames.map((name) => headerValue(raw, name)).find((id) => id !== undefined);
+    this.#sink.onHead({ status, headers, requestId });
   }
 
   #takeInformation(controller: Dispatcher.DispatchController): void {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { HeaderLines, type RequestHead, withHeader } from '@llm-gateway/http1';
 import { Hops, hopsHeader } from './hops.ts';
+import { type Sender, withTrueWay } from './http/forwarded.ts';
 import { type ErrorShape, errorShapeOf, type Place, placeOf } from './http/surface.ts';
 
 const completionPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
@@ -23,10 +24,15 @@ export class ClientRequest {
   readonly errorShape: ErrorShape;
   /** The gateways it came through. */
   readonly hops: Hops;
+  readonly #sender: Sender | null;
 
-  /** @param self what this gateway is called in hops */
-  constructor(head: RequestHead | null, self: string) {
+  /**
+   * @param self what this gateway is called in hops
+   * @param sender null: what the client says of its way goes on as it is
+   */
+  constructor(head: RequestHead | null, self: string, sender: Sender | null) {
     this.head = head;
+    this.#sender = sender;
     this.hops = new Hops(head?.noted(hopsHeader), self);
     const given = head?.noted(idHeader);
     this.givenId = given !== undefined && usableId.test(given);
@@ -66,12 +72,17 @@ export class ClientRequest {
 
   /** The client's end-to-end headers for the next hop, with the id that the request has there and this gateway among its hops. */
   forwardHeaders(id = this.id): HeaderLines {
-    const headers = this.head?.headers ?? noHeaders;
+    const headers = this.#headers();
     const hops = this.hops.next;
     if (this.head?.noted(idHeader) === undefined && !this.hops.forwarded) {
       return HeaderLines.ofLines(`${headers.lines}${idHeader}: ${id}\r\n${hopsHeader}: ${hops}\r\n`);
     }
     return HeaderLines.of(withHeader(withHeader(headers.list, idHeader, id), hopsHeader, hops));
+  }
+
+  #headers(): HeaderLines {
+    if (this.head === null) return noHeaders;
+    return this.#sender === null ? this.head.headers : withTrueWay(this.head, this.#sender);
   }
 
   /** The client's end-to-end headers for a mirror copy of its request. */

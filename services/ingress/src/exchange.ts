@@ -6,6 +6,7 @@ import { type BodyBudget, Holding } from './body-budget.ts';
 import { ClientRequest } from './client-request.ts';
 import { type AnswerWatcher, ClientResponse } from './http/client-response.ts';
 import type { ClientConnection } from './http/connection.ts';
+import type { TrustedProxies } from './http/forwarded.ts';
 import { Leaving } from './http/leaving.ts';
 
 /** Where a request is; a client that leaves is counted under the phase it left in. */
@@ -24,6 +25,8 @@ export interface AttemptRecord {
   /** A cause of `upstream`, or the status that counted as failed; empty when nothing failed. */
   readonly cause: string;
   readonly ms: number;
+  /** What a third party calls the request. */
+  readonly requestId?: string;
 }
 
 /** The mirror copy whose answer is to be compared with the client's. */
@@ -35,6 +38,15 @@ export interface ComparedCopy {
 
 /** Of a request that is retried without end the log line holds so many attempts, the first ones and the last. */
 const maxRecorded = 16;
+
+interface ExchangeParts {
+  readonly connection: ClientConnection;
+  readonly budget: BodyBudget;
+  /** What this gateway is called in hops. */
+  readonly self: string;
+  /** Null: what clients say of the way of their requests is not looked at. */
+  readonly proxies: TrustedProxies | null;
+}
 
 /** One client request: what the client asked, its answer, and what became of it over every attempt. From head to end. */
 export class Exchange implements AnswerWatcher {
@@ -68,12 +80,14 @@ export class Exchange implements AnswerWatcher {
   #errorCode: string | undefined;
   #lastChunkAtMs = 0;
   compared: ComparedCopy | undefined;
+  /** The id by which the third party that was called last knows the request, once it has answered. */
+  upstreamRequestId: string | undefined;
 
   constructor(
     { head, problem }: { head: RequestHead | null; problem: GatewayError | null },
-    { connection, budget, self }: { connection: ClientConnection; budget: BodyBudget; self: string },
+    { connection, budget, self, proxies }: ExchangeParts,
   ) {
-    this.request = new ClientRequest(head, self);
+    this.request = new ClientRequest(head, self, proxies && connection.sender(proxies));
     this.problem = problem;
     this.connection = connection;
     if (!this.request.place.valid) connection.closeAfterAnswer();
@@ -251,6 +265,7 @@ export class Exchange implements AnswerWatcher {
   /** What the gateway adds to every answer. */
   ownHeaders(exposeRoute: boolean): HeaderLines {
     const headers = ['x-request-id', this.request.id];
+    if (this.upstreamRequestId !== undefined) headers.push('x-upstream-request-id', this.upstreamRequestId);
     if (exposeRoute) {
       headers.push('x-gateway-route', this.#route, 'x-gateway-attempts', String(this.#attempts));
       // The name came from a store.

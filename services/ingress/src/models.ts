@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { HeaderLines, originOf } from '@llm-gateway/http1';
+import { HeaderLines, isCredentialHeader, keptHeaders, originOf } from '@llm-gateway/http1';
 import { GatewayError, type Instance } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
 import { readWhole, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
@@ -39,9 +39,6 @@ const freshMs = 5000;
 /** Lists of different credentials that are kept, and that are made at once. */
 const maxKept = 100;
 const maxCollecting = 8;
-
-/** An engine may show models by key: each set of these has a list of its own. */
-const credentialNames = ['authorization', 'x-api-key', 'api-key', 'cookie'] as const;
 
 /** `GET /v1/models`: the union of what the instances report and what the routes name. */
 export class Models {
@@ -131,12 +128,12 @@ export class Models {
   }
 }
 
-/** Name, value, name, value, … of what the client shows of itself; nothing else of it reaches the engines. */
+/**
+ * Name, value, name, value, … of what the client shows of itself; nothing else of it reaches the engines. An engine may
+ * show models by key: each set of credentials has a list of its own.
+ */
 function credentialsOf({ request }: Exchange): string[] {
-  return credentialNames.flatMap((name) => {
-    const value = request.head?.noted(name);
-    return value === undefined ? [] : [name, value];
-  });
+  return request.head === null ? [] : keptHeaders(request.head.headers.list, isCredentialHeader);
 }
 
 /** One instance for each declared model, and every one that declares none, within the limit. */

@@ -34,9 +34,10 @@ export function requestLine(exchange: Exchange, end: RequestEnd): string {
   return `${line},"durationMs":${rounded(end.durationMs)}`;
 }
 
-function attemptText({ target, outcome, cause, ms }: AttemptRecord): string {
+function attemptText({ target, outcome, cause, ms, requestId }: AttemptRecord): string {
+  const id = requestId === undefined ? '' : `,"upstreamRequestId":${text(requestId)}`;
   const why = cause === '' ? '' : `,"cause":"${cause}"`;
-  return `{"target":${text(target)},"outcome":"${outcome}"${why},"ms":${rounded(ms)}}`;
+  return `{"target":${text(target)},"outcome":"${outcome}"${why},"ms":${rounded(ms)}${id}}`;
 }
 
 /** Most text from outside has nothing to escape. */

@@ -1,8 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+
 import type { Bus } from '@llm-gateway/bus';
 import { fleetMode, startFleet } from '@llm-gateway/fleet';
+import { GatewayError } from '@llm-gateway/protocol';
 import { routeTable } from '@llm-gateway/routing';
+
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import { BodyBudget } from './body-budget.ts';
@@ -18,6 +21,7 @@ import { Gate } from './gate.ts';
 import type { Gateway } from './gateway.ts';
 import { hopToken } from './hops.ts';
 import { ownResponseHeaders } from './http/client-response.ts';
+import { readTrustedProxies, type TrustedProxies } from './http/forwarded.ts';
 import { ClientServer } from './http/server.ts';
 import { Mirror } from './mirror/mirror.ts';
 import { Models } from './models.ts';
@@ -47,6 +51,7 @@ export async function start(
   );
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
   const self = hopToken(options.gatewayId);
+  const proxies = trustedProxies(options.trustForwarded);
   await using parts = new AsyncDisposableStack();
 
   const observer = new Observer({ log, infoLines, metrics });
@@ -116,7 +121,7 @@ export async function start(
           new RetryQueue({
             bus,
             workers: parts.use(new KnownWorkers(bus, log)),
-            generation: table.endpointGeneration,
+            table,
             upstream,
             observer,
             exposeRouteHeaders: options.exposeRouteHeaders,
@@ -136,7 +141,7 @@ export async function start(
       isTight: () => bodies.isTight,
       onRefused: (limit) => observer.connectionRefused(limit),
       onRequest(connection, head, problem) {
-        const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self });
+        const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self, proxies });
         serve(exchange, gateway);
       },
       onDefect: (error) => observer.defect(error, ''),
@@ -170,6 +175,13 @@ export async function start(
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
+}
+
+/** Of a flag that was checked before. */
+function trustedProxies(list: string): TrustedProxies | null {
+  const read = readTrustedProxies(list);
+  if ('mistake' in read) throw new GatewayError('invalid_config', `--trust-forwarded: ${read.mistake}`);
+  return read.proxies;
 }
 
 function declareGauges(

@@ -1,4 +1,4 @@
-import { HeaderLines, withHeader, withoutHeaders } from '@llm-gateway/http1';
+import { fromThirdParty, HeaderLines, withHeader, withoutHeaders } from '@llm-gateway/http1';
 import { withoutJobHeaders } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import {
@@ -10,7 +10,7 @@ import {
   type UpstreamFailure,
   type UpstreamRequest,
 } from '@llm-gateway/upstream';
-import { attemptOutcome, type Exchange } from '../exchange.ts';
+import { type AttemptRecord, attemptOutcome, type Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
 import type { Gateway } from '../gateway.ts';
 import { ownResponseHeaders } from '../http/client-response.ts';
@@ -73,6 +73,7 @@ export function startAttempt(
     if (context.counted !== true) exchange.attempted();
   }
   const asked = exchange.repeated ? { ...request, once: true } : request;
+  if (context.kind !== 'internal') exchange.upstreamRequestId = undefined;
   exchange.lends(request);
   // undici keeps the body until the answer is whole.
   if (!request.origin.startsWith('http:')) exchange.keepsBody();
@@ -83,12 +84,28 @@ export function startAttempt(
 /** Keeps the record of a call. In a function of its own: what it holds on to lives as long as the call, the request must not. */
 function ended(context: AttemptContext, onEnd: (end: AttemptEnd) => void): (end: AttemptEnd) => void {
   const startedAtMs = performance.now();
-  return (end) => {
-    const record = { target: context.target, ...attemptOutcome(end), ms: performance.now() - startedAtMs };
+  return (given) => {
+    const ms = performance.now() - startedAtMs;
+    const isForeign = context.kind !== 'internal';
+    const end = isForeign ? fitForClients(given) : given;
+    const requestId = isForeign ? context.exchange.upstreamRequestId : undefined;
+    const record: AttemptRecord = {
+      target: context.target,
+      ...attemptOutcome(end),
+      ms,
+      ...(requestId !== undefined && { requestId }),
+    };
     context.exchange.attemptEnded(record);
     context.gateway.observer.attemptEnded(context.kind, record);
     onEnd(end);
   };
+}
+
+/** A third party's kept answer without what it says of its own host. */
+function fitForClients(end: AttemptEnd): AttemptEnd {
+  if (end.kind !== 'refused') return end;
+  const { answer } = end;
+  return { ...end, answer: { ...answer, headers: HeaderLines.of(fromThirdParty(answer.headers.list)) } };
 }
 
 class Attempt implements RelayTarget {
@@ -115,11 +132,13 @@ class Attempt implements RelayTarget {
   }
 
   accept(head: ResponseHead): boolean {
-    const { ourKey, gateway, job, leg, change } = this.#context;
+    const { ourKey, gateway, kind, job, leg, change } = this.#context;
     leg?.answered(head.status);
+    const isForeign = kind !== 'internal';
+    if (isForeign) this.#exchange.upstreamRequestId = usableId(head.requestId);
     if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) return false;
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
-    const headers = job === undefined ? head.headers : HeaderLines.of(withoutJobHeaders(head.headers.list));
+    const headers = isForeign ? HeaderLines.of(fromThirdParty(withoutJobHeaders(head.headers.list))) : head.headers;
     this.#exchange.client.prepare(head.status, own, headers);
     change?.begin(head);
     this.#head = change && head;
@@ -175,6 +194,12 @@ class Attempt implements RelayTarget {
     this.#writeRest();
     this.#exchange.client.breakOff(failure.error.code, failure.error.message);
   }
+}
+
+const printable = /^[\x21-\x7e]{1,200}$/;
+
+function usableId(id: string | undefined): string | undefined {
+  return id !== undefined && printable.test(id) ? id : undefined;
 }
 
 /** An upstream's headers as the client gets them: `own` first, and none of the upstream's under those names. */

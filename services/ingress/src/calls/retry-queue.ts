@@ -1,6 +1,7 @@
 import type { Bus } from '@llm-gateway/bus';
 import { HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
 import { encodeJobRequest, GatewayError, retryOffer } from '@llm-gateway/protocol';
+import { headersForEndpoint, type RouteTable } from '@llm-gateway/routing';
 import type { Upstream } from '@llm-gateway/upstream';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome, QueueProgress, Step } from '../failover.ts';
@@ -15,7 +16,7 @@ type QueueStep = Extract<Step, { do: 'queue' }>;
 export interface RetryQueueParts {
   readonly bus: Bus;
   readonly workers: KnownWorkers;
-  readonly generation: string;
+  readonly table: RouteTable;
   readonly upstream: Upstream;
   readonly observer: Observer;
   readonly exposeRouteHeaders: boolean;
@@ -78,7 +79,7 @@ export class RetryQueue implements Disposable {
       }
       this.#jobs.add(job);
       this.#watch ??= setInterval(() => this.#lookAtAll(), watchMs).unref();
-      const end = await this.#handOver(place, job, exchange);
+      const end = await this.#handOver({ ...step, place }, job, exchange);
       const outcome = job.outcome(end);
       this.#parts.observer.job(jobResult(end, outcome));
       return outcome;
@@ -90,7 +91,7 @@ export class RetryQueue implements Disposable {
 
   /** Offers until a worker accepts; null when none does. */
   async #offer(endpoint: number, known: QueueProgress, exchange: Exchange): Promise<Place | null> {
-    const { bus, workers, generation, observer, budget } = this.#parts;
+    const { bus, workers, table, observer, budget } = this.#parts;
     const offeredAtMs = performance.now();
     /** Offers that cost a wait. */
     let timeouts = 0;
@@ -100,7 +101,7 @@ export class RetryQueue implements Disposable {
       if (deadlineMs <= 0) return null;
       const query = {
         requestId: exchange.id,
-        generation,
+        generation: table.endpointGeneration,
         endpoint,
         retryAfterMs: known.retryAfterMs === null ? null : Math.max(0, known.retryAfterMs - (now - offeredAtMs)),
         deadlineMs,
@@ -130,17 +131,22 @@ export class RetryQueue implements Disposable {
     return null;
   }
 
-  #handOver(place: Place, job: RetryJob, exchange: Exchange): Promise<AttemptEnd> {
+  #handOver(
+    { place, endpoint: index }: { place: Place; endpoint: number },
+    job: RetryJob,
+    exchange: Exchange,
+  ): Promise<AttemptEnd> {
     const { origin, path } = splitUrl(place.url);
+    const endpoint = this.#parts.table.endpoints[index];
+    if (endpoint === undefined) throw new Error(`no endpoint ${index} in the route config`);
+    const headers = headersForEndpoint(exchange.request.fallbackHeaders(), endpoint);
     const { method, target } = exchange.request;
     return attempt(
       {
         origin,
         path,
         method: 'POST',
-        headers: HeaderLines.of(
-          encodeJobRequest(exchange.request.fallbackHeaders(), { token: place.token, method, target }),
-        ),
+        headers: HeaderLines.of(encodeJobRequest(headers, { token: place.token, method, target })),
         body: exchange.content.body,
         // The worker holds its head back until there is a first byte, just as the ingress does.
         // Each word of the worker begins this anew, so the job itself is watched besides.

@@ -9,6 +9,7 @@ import { type Flushable, flushAtEndOfTurn } from './turn.ts';
 /** Names that an upstream's answer must not set: the gateway answers them itself. */
 export const ownResponseHeaders: ReadonlySet<string> = new Set([
   'x-request-id',
+  'x-upstream-request-id',
   'x-gateway-route',
   'x-gateway-endpoint',
   'x-gateway-attempts',

@@ -3,6 +3,7 @@ import { FieldInterest, InvalidHead, mayBecomeRequest, parseRequestHead, type Re
 import { type ErrorCode, GatewayError } from '@llm-gateway/protocol';
 import type { Holding } from '../body-budget.ts';
 import { BodyReader } from './body-reader.ts';
+import type { Sender, TrustedProxies } from './forwarded.ts';
 import type { ClientLimits } from './options.ts';
 
 /** What a connection needs of the server that accepted it. */
@@ -113,6 +114,10 @@ export class ClientConnection {
   /** The address of the client, for limits and logs. */
   get remoteAddress(): string {
     return this.#socket.remoteAddress ?? '';
+  }
+
+  sender(proxies: TrustedProxies): Sender {
+    return { address: this.remoteAddress, secure: 'encrypted' in this.#socket, proxies };
   }
 
   /** Whether the answer under way is the last one here: the head says so. */

@@ -1,4 +1,5 @@
 import type { OptionValues } from '@llm-gateway/runtime';
+import { readTrustedProxies } from './forwarded.ts';
 import { readTlsFiles } from './tls.ts';
 
 /** Flags of the listener for clients: where it listens, and what it allows them. */
@@ -84,6 +85,16 @@ export const clientOptions = {
     default: 0,
     min: 0,
     description: 'Most connections of one client address at once; 0: no limit, as behind a load balancer',
+  },
+  'trust-forwarded': {
+    type: 'string',
+    default: '',
+    validate: (value: string) => {
+      const read = readTrustedProxies(value);
+      return 'mistake' in read ? read.mistake : undefined;
+    },
+    description:
+      'Comma-separated networks and addresses of proxies whose x-forwarded-* headers are believed, or none; instances then get true ones. Empty: they get what the client sent',
   },
 } as const;
 

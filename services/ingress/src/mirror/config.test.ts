@@ -28,7 +28,7 @@ describe('the mirror config', () => {
       Authorization: '',
       EnableLog: true,
     };
-    assert.deepEqual(configOf(example), { ...example, Compare: false });
+    assert.deepEqual(configOf(example), { ...example, ForwardAuth: false, Compare: false });
   });
 
   it('matches keys without regard to case, ignores unknown ones and takes missing ones and nulls as zero', () => {

@@ -18,7 +18,11 @@ export const MirrorConfig = Type.Object({
   }),
   Authorization: Type.String({
     default: '',
-    description: "Replaces the client's Authorization header; empty = it stays",
+    description: "Sent as Authorization in place of the client's credentials; empty = none is sent",
+  }),
+  ForwardAuth: Type.Boolean({
+    default: false,
+    description: "Send the client's own credentials with copies; Authorization still replaces that header",
   }),
   EnableLog: Type.Boolean({ default: false, description: 'Log what became of each copy' }),
   Compare: Type.Boolean({ default: false, description: "Report each copy's answer beside the client's" }),
@@ -31,6 +35,7 @@ export const mirroringOff: MirrorConfig = {
   Ratio: 0,
   Timeout: 0,
   Authorization: '',
+  ForwardAuth: false,
   EnableLog: false,
   Compare: false,
 };

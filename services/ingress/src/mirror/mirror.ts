@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Announcer, announce, type Bus } from '@llm-gateway/bus';
-import { headerPairs, originOf, withoutHeaders } from '@llm-gateway/http1';
+import { headerPairs, originOf, toThirdParty, withHeader } from '@llm-gateway/http1';
 import {
   claimUrlOf,
   errorCodes,
@@ -163,7 +163,7 @@ export class Mirror implements AsyncDisposable {
       copy,
       method: request.method,
       url: joinUrl(config.Target, request.target),
-      headers: withAuthorization(request.copyHeaders(), config.Authorization),
+      headers: copyHeaders(request.copyHeaders(), config),
       timeoutMs: config.Timeout,
       log: config.EnableLog,
       compare: config.Compare,
@@ -216,10 +216,11 @@ function copyOrigin(exchange: Exchange, config: MirrorConfig): CopyOrigin {
   return { requestId: exchange.id, log: config.EnableLog };
 }
 
-/** The client's headers in pairs; with `authorization` set, that and no other. */
-function withAuthorization(headers: readonly string[], authorization: string): [string, string][] {
-  if (authorization === '') return headerPairs(headers);
-  return [...headerPairs(withoutHeaders(headers, authorizationOnly)), ['authorization', authorization]];
+/** In pairs: what of the client's headers the target may have, and the configured authorization. */
+function copyHeaders(
+  headers: readonly string[],
+  { Authorization, ForwardAuth }: Pick<MirrorConfig, 'Authorization' | 'ForwardAuth'>,
+): [string, string][] {
+  const kept = toThirdParty(headers, { forwardAuth: ForwardAuth });
+  return headerPairs(Authorization === '' ? kept : withHeader(kept, 'authorization', Authorization));
 }
-
-const authorizationOnly: ReadonlySet<string> = new Set(['authorization']);
