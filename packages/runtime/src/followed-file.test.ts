@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
+import { renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { type FileState, type Finding, look, type ReadText, unread } from './followed-file.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { temporaryFolder } from '@llm-gateway/testing';
+import { type FileState, type Finding, FollowedFile, look, type ReadText, unread } from './followed-file.ts';
+import { Metrics } from './metrics.ts';
 
 const read: ReadText<number> = (text) => (/^\d+$/.test(text) ? { value: Number(text) } : { mistake: 'not a number' });
 const nothing = unread(-1);
@@ -52,5 +57,80 @@ describe('a followed file', () => {
     assert.equal(state.generation, 2);
     assert.equal(state.mistake, undefined);
     assert.equal(state.value, 2);
+  });
+});
+
+describe('a file that is followed on the disk', () => {
+  function followed(path: string, options: { others?: (text: string) => string[]; read?: ReadText<string> } = {}) {
+    const values: string[] = [];
+    const mistakes: string[] = [];
+    const metrics = new Metrics();
+    const file = new FollowedFile<string>({
+      path,
+      intervalMs: 3_600_000,
+      maxBytes: 1000,
+      what: 'example',
+      metric: 'example',
+      initial: '',
+      read: (text) => (text.startsWith('bad') ? { mistake: 'bad' } : { value: text }),
+      onChange: (value) => values.push(value),
+      shown: () => ({}),
+      log: { info() {}, error: (fields: object) => mistakes.push(String('mistake' in fields && fields.mistake)) },
+      metrics,
+      ...options,
+    });
+    return { file, values, mistakes, metrics };
+  }
+
+  it('is taken through a swapped symlink', async () => {
+    const folder = temporaryFolder();
+    const path = join(folder, 'file');
+    writeFileSync(join(folder, 'a'), 'first');
+    writeFileSync(join(folder, 'b'), 'second');
+    symlinkSync(join(folder, 'a'), path);
+    const { file, values } = followed(path);
+    await file.refresh();
+    symlinkSync(join(folder, 'b'), `${path}.new`);
+    renameSync(`${path}.new`, path);
+    await file.refresh();
+    assert.deepEqual(values, ['first', 'second']);
+    file[Symbol.dispose]();
+  });
+
+  it('waits until a writer has stopped', async () => {
+    const path = join(temporaryFolder(), 'file');
+    writeFileSync(path, 'whole');
+    const { file, values, mistakes } = followed(path);
+    await file.refresh();
+    writeFileSync(path, 'bad half');
+    const looking = file.refresh();
+    // Between its two looks, which are 20 ms apart.
+    await delay(8);
+    writeFileSync(path, 'whole again');
+    await looking;
+    await file.refresh();
+    assert.deepEqual({ values, mistakes }, { values: ['whole', 'whole again'], mistakes: [] });
+    file[Symbol.dispose]();
+  });
+
+  it('is as good as the files that it names, whose changes count', async () => {
+    const folder = temporaryFolder();
+    const [path, key] = [join(folder, 'file'), join(folder, 'key')];
+    writeFileSync(path, key);
+    const { file, values, mistakes, metrics } = followed(path, {
+      others: (text) => [text],
+      read: (text, other) => ({ value: other(text) }),
+    });
+    await file.refresh();
+    assert.deepEqual(mistakes, [`the file cannot be read: ${key} is missing`]);
+    assert.match(await metrics.text(), /config_valid\{file="example"\} 0/);
+    for (const text of ['one', 'two']) {
+      writeFileSync(key, text);
+      await file.refresh();
+    }
+    assert.deepEqual(values, ['one', 'two']);
+    assert.match(await metrics.text(), /config_valid\{file="example"\} 1/);
+    assert.match(await metrics.text(), /config_generation\{file="example"\} 2/);
+    file[Symbol.dispose]();
   });
 });

@@ -1,12 +1,22 @@
 import { readFile, stat } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Metrics } from './metrics.ts';
 
-/** What a look at a file found. */
-export type Finding = { readonly text: string } | 'missing' | { readonly unreadable: string };
+/** What a look at a file found; `others` are the texts of the files that it names, by their paths. */
+export type Finding =
+  | { readonly text: string; readonly others?: ReadonlyMap<string, string> }
+  | 'missing'
+  | { readonly unreadable: string };
 
-/** What a text says, or why it cannot be used: no mistake repeats a value, which may be a secret. */
-export type ReadText<Value> = (text: string) => { readonly value: Value } | { readonly mistake: string };
+/**
+ * What a text says, or why it cannot be used: no mistake repeats a value, which may be a secret.
+ * @param other gives the text of a file that this one names; it throws for one that `others` of the parts did not name
+ */
+export type ReadText<Value> = (
+  text: string,
+  other: (path: string) => string,
+) => { readonly value: Value } | { readonly mistake: string };
 
 export interface FileState<Value> {
   readonly value: Value;
@@ -14,14 +24,19 @@ export interface FileState<Value> {
   readonly generation: number;
   /** Why the file as it is now is not in effect; undefined when it is, or has never been there. */
   readonly mistake: string | undefined;
-  /** The text in effect, and what was found last. */
-  readonly text: string | undefined;
+  /** What is in effect, and what was found last. */
+  readonly taken: Finding;
   readonly found: Finding;
 }
 
 /** The state before the first look. */
 export function unread<Value>(value: Value): FileState<Value> {
-  return { value, generation: 0, mistake: undefined, text: undefined, found: 'missing' };
+  return { value, generation: 0, mistake: undefined, taken: 'missing', found: 'missing' };
+}
+
+/** The state of a file that was read before it is followed. */
+function alreadyRead<Value>(value: Value, taken: Finding): FileState<Value> {
+  return { value, generation: 1, mistake: undefined, taken, found: taken };
 }
 
 /** The state after a look at the file; the same object when nothing is new. What cannot be used leaves the last good value in effect. */
@@ -31,17 +46,45 @@ export function look<Value>(state: FileState<Value>, found: Finding, read: ReadT
     return { ...state, found, mistake: state.generation === 0 ? undefined : 'the file is gone' };
   }
   if ('unreadable' in found) return { ...state, found, mistake: `the file cannot be read: ${found.unreadable}` };
-  if (found.text === state.text) return { ...state, found, mistake: undefined };
-  const result = read(found.text);
+  if (sameFinding(state.taken, found)) return { ...state, found, mistake: undefined };
+  const result = read(found.text, (path) => {
+    const text = found.others?.get(path);
+    if (text === undefined) throw new Error(`${path} was not read`);
+    return text;
+  });
   if ('mistake' in result) return { ...state, found, mistake: result.mistake };
   const { value } = result;
-  return { value, generation: state.generation + 1, mistake: undefined, text: found.text, found };
+  return { value, generation: state.generation + 1, mistake: undefined, taken: found, found };
 }
 
 function sameFinding(a: Finding, b: Finding): boolean {
   if (typeof a === 'string' || typeof b === 'string') return a === b;
-  if ('text' in a) return 'text' in b && a.text === b.text;
+  if ('text' in a) return 'text' in b && a.text === b.text && sameTexts(a.others, b.others);
   return 'unreadable' in b && a.unreadable === b.unreadable;
+}
+
+function sameTexts(a: ReadonlyMap<string, string> | undefined, b: ReadonlyMap<string, string> | undefined): boolean {
+  if ((a?.size ?? 0) !== (b?.size ?? 0)) return false;
+  for (const [path, text] of a ?? []) if (b?.get(path) !== text) return false;
+  return true;
+}
+
+/** The file and those that it names. */
+async function lookAtAll(
+  path: string,
+  maxBytes: number,
+  others: (text: string) => readonly string[],
+): Promise<Finding> {
+  const found = await lookAt(path, maxBytes);
+  if (found === 'missing' || 'unreadable' in found) return found;
+  const texts = new Map<string, string>();
+  for (const other of others(found.text).slice(0, maxOthers)) {
+    const named = await lookAt(other, maxBytes);
+    if (named === 'missing') return { unreadable: `${other} is missing` };
+    if ('unreadable' in named) return { unreadable: `${other}: ${named.unreadable}` };
+    texts.set(other, named.text);
+  }
+  return { text: found.text, others: texts };
 }
 
 /** Opened by its path each time: a symlink on the way may lead elsewhere by now, as in Kubernetes' mounts. */
@@ -57,6 +100,12 @@ async function lookAt(path: string, maxBytes: number): Promise<Finding> {
   }
 }
 
+/** So long a file must stay as it is before a change of it counts. */
+const settleMs = 20;
+/** Files that one names. */
+const maxOthers = 1000;
+const noOthers = () => [];
+
 export interface FollowedFileParts<Value> {
   readonly path: string;
   readonly intervalMs: number;
@@ -67,6 +116,10 @@ export interface FollowedFileParts<Value> {
   readonly metric: string;
   /** In effect until the first text is taken. */
   readonly initial: Value;
+  /** What `initial` was read from, when the file was read before. */
+  readonly initialFinding?: Finding;
+  /** The paths of further files that a text names, whose texts are followed with it. Must not throw. */
+  readonly others?: (text: string) => readonly string[];
   readonly read: ReadText<Value>;
   /** Is called with each new value, which is in effect from then on. */
   readonly onChange: (value: Value) => void;
@@ -92,7 +145,9 @@ export class FollowedFile<Value> implements Disposable {
 
   constructor(parts: FollowedFileParts<Value>) {
     this.#parts = parts;
-    this.#state = unread(parts.initial);
+    const { initial, initialFinding } = parts;
+    this.#state = initialFinding === undefined ? unread(initial) : alreadyRead(initial, initialFinding);
+    this.#reloadedAtSeconds = initialFinding === undefined ? 0 : Date.now() / 1000;
     this.#errors = parts.metrics.counter({
       name: `${parts.metric}_errors_total`,
       help: `Times the ${parts.what} file turned into something that cannot be used`,
@@ -120,10 +175,14 @@ export class FollowedFile<Value> implements Disposable {
   }
 
   async #read(): Promise<void> {
-    const { path, maxBytes, read } = this.#parts;
+    const { path, maxBytes, read, others = noOthers } = this.#parts;
     const before = this.#state;
-    const after = look(before, await lookAt(path, maxBytes), read);
-    if (after === before) return;
+    const found = await lookAtAll(path, maxBytes, others);
+    if (sameFinding(before.found, found)) return;
+    // Whoever writes it may be half way: what changes still is left for the next look.
+    await delay(settleMs, undefined, { ref: false });
+    if (!sameFinding(found, await lookAtAll(path, maxBytes, others))) return;
+    const after = look(before, found, read);
     this.#state = after;
     if (after.mistake !== undefined) {
       this.#mistaken(after.mistake);
@@ -150,6 +209,17 @@ export class FollowedFile<Value> implements Disposable {
   }
 
   #declareGauges({ metric, what, metrics }: FollowedFileParts<Value>): void {
+    const ofAll = (name: string, help: string, collect: () => number) =>
+      metrics.gauge({ name, help, labels: ['file'], collect: (set) => set({ file: metric }, collect()) });
+    ofAll('config_valid', '0 while a file that is followed cannot be used and the last good one stays', () =>
+      Number(this.#state.mistake === undefined),
+    );
+    ofAll('config_generation', 'Texts of a file that is followed taken since the start', () => this.#state.generation);
+    ofAll(
+      'config_age_seconds',
+      'How long a file that is followed is in effect as it is; -1: nothing was taken yet',
+      () => (this.#reloadedAtSeconds === 0 ? -1 : Math.max(0, Date.now() / 1000 - this.#reloadedAtSeconds)),
+    );
     const gauge = (name: string, help: string, collect: () => number) =>
       metrics.gauge({ name: `${metric}_${name}`, help, collect });
     gauge('generation', `Texts of the ${what} file taken since the start`, () => this.#state.generation);

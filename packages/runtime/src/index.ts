@@ -9,7 +9,7 @@ export {
   outputOptions,
   runCommand,
 } from './command.ts';
-export { FollowedFile, type FollowedFileParts, type ReadText } from './followed-file.ts';
+export { type Finding, FollowedFile, type FollowedFileParts, type ReadText } from './followed-file.ts';
 export { internalOptions } from './internal-options.ts';
 export { InternalServer, type InternalServerOptions } from './internal-server.ts';
 export { listen } from './listen.ts';

@@ -110,6 +110,13 @@ export const runtimeOptions = {
     choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
     description: 'Least severe level that is logged',
   },
+  'config-refresh-interval-ms': {
+    type: 'integer',
+    default: 1000,
+    min: 10,
+    max: 86_400_000,
+    description: 'How often the files that are followed, such as that of the route config, are looked at',
+  },
   'drain-delay-ms': {
     type: 'integer',
     default: 2000,
