@@ -38,6 +38,7 @@ LABEL org.opencontainers.image.title="llm-gateway" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION"
+ENV LLM_GATEWAY_REVISION="$REVISION"
 EXPOSE 8089 9090
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
   CMD ["node", "/app/health-check.ts"]

@@ -29,7 +29,10 @@ export async function startAdmin(options: {
         const status = readiness();
         return reply.code(status === 'ready' ? 200 : 503).send({ status });
       });
-      app.get('/metrics', head, async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
+      app.get('/metrics', head, async (request, reply) => {
+        const { contentType, text } = await metrics.exposition(request.headers.accept);
+        return reply.type(contentType).send(text);
+      });
     },
   });
   const { url } = await server.listen(options);

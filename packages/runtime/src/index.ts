@@ -24,6 +24,7 @@ export {
   type LabelledSpec,
   type MetricSpec,
   Metrics,
+  RecentLabel,
 } from './metrics.ts';
 export {
   allowedValues,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseMetrics } from '@llm-gateway/testing';
 import fc from 'fast-check';
-import { boundedLabel, Metrics } from './metrics.ts';
+import { boundedLabel, Metrics, RecentLabel } from './metrics.ts';
 
 async function read(metrics: Metrics) {
   return parseMetrics(await metrics.text());
@@ -17,7 +17,7 @@ test('a counter is exposed under the prefix with help and type', async () => {
     await metrics.text(),
     '# HELP llm_gateway_copies_total Copies sent\n# TYPE llm_gateway_copies_total counter\nllm_gateway_copies_total 3\n',
   );
-  assert.match(metrics.contentType, /^text\/plain/);
+  assert.match((await metrics.exposition()).contentType, /^text\/plain/);
 });
 
 test('a metric without labels is exposed before anything happened, one with labels has no series yet', async () => {
@@ -156,4 +156,49 @@ test('a bounded label keeps no value of an absurd length', () => {
   const label = boundedLabel();
   assert.equal(label('x'.repeat(201)), '_overflow');
   assert.equal(label('x'.repeat(200)), 'x'.repeat(200));
+});
+
+test('OpenMetrics is what it is called there, with the trace of an observation, and plain text stays as it was', async () => {
+  const metrics = new Metrics();
+  metrics.counter({ name: 'a_total', help: 'a' }).inc();
+  metrics.gauge({ name: 'depth', help: 'd', collect: () => 2 });
+  const histogram = metrics.histogram({ name: 'wait_seconds', help: 'w', buckets: [1] });
+  histogram.observe(0.5, '0af7651916cd43dd8448eb211c80319c');
+  histogram.observe(0.25);
+  const plain = await metrics.text();
+  const open = await metrics.exposition('application/openmetrics-text;version=1.0.0,text/plain;q=0.5');
+  assert.match(open.contentType, /^application\/openmetrics-text/);
+  const lines = open.text.split('\n');
+  assert.equal(lines.at(-2), '# EOF');
+  assert.ok(lines.includes('# TYPE llm_gateway_a counter'));
+  assert.ok(lines.includes('llm_gateway_a_total 1'));
+  assert.ok(lines.includes('llm_gateway_depth 2'));
+  assert.match(
+    open.text,
+    /^llm_gateway_wait_seconds_bucket\{le="1"\} 2 # \{trace_id="0af7651916cd43dd8448eb211c80319c"\} 0\.5 \d+(\.\d+)?$/m,
+  );
+  assert.equal(await metrics.text(), plain);
+  assert.ok(!plain.includes('trace_id'));
+});
+
+test('a label of recent values gives the place of one that is no longer used to a new one, and drops its series', async () => {
+  const metrics = new Metrics();
+  let now = 0;
+  const label = new RecentLabel((value) => metrics.forget('model', value), { now: () => now, max: 2 });
+  const counter = metrics.counter({ name: 'a_total', help: 'a', labels: ['model', 'status'] });
+  const count = (model: string) => counter.labels({ model: label.of(model), status: '200' }).inc();
+  for (const model of ['invented-1', 'invented-2', 'served']) count(model);
+  now = 400_000;
+  count('invented-2');
+  now = 700_000;
+  for (const model of ['served', 'served', 'other']) count(model);
+  const reading = await read(metrics);
+  assert.deepEqual(
+    reading.samples.map(({ labels, value }) => [labels.model, value]),
+    [
+      ['invented-2', 2],
+      ['_overflow', 2],
+      ['served', 2],
+    ],
+  );
 });
