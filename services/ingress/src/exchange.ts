@@ -1,9 +1,11 @@
 import { HeaderLines, headerValueText, type RequestHead } from '@llm-gateway/http1';
 import type { GatewayError } from '@llm-gateway/protocol';
+import type { Histogram } from '@llm-gateway/runtime';
 import type { FailureCause, RelayEnd } from '@llm-gateway/upstream';
 import type { RequestContent } from './body.ts';
 import { type BodyBudget, Holding } from './body-budget.ts';
 import { ClientRequest } from './client-request.ts';
+import type { FirstContent } from './first-content.ts';
 import { type AnswerWatcher, ClientResponse } from './http/client-response.ts';
 import type { ClientConnection } from './http/connection.ts';
 import type { TrustedProxies } from './http/forwarded.ts';
@@ -27,6 +29,8 @@ export interface AttemptRecord {
   readonly ms: number;
   /** What a third party calls the request. */
   readonly requestId?: string;
+  /** Of the answer, where one came. */
+  readonly status?: number;
 }
 
 /** The mirror copy whose answer is to be compared with the client's. */
@@ -34,6 +38,17 @@ export interface ComparedCopy {
   readonly copy: number;
   /** When the request was whole and the copy was made: from here on the client's answer is timed, as the copy's is. */
   readonly sinceMs: number;
+}
+
+/** How far the answer of a stream has come. */
+export interface StreamProgress {
+  /** Null once there was content. */
+  looking: FirstContent | null;
+  /** Monotonic milliseconds; 0 before there was one. */
+  firstContentAtMs: number;
+  lastChunkAtMs: number;
+  /** Where the times between its chunks are counted. */
+  gaps: Histogram | null;
 }
 
 /** Of a request that is retried without end the log line holds so many attempts, the first ones and the last. */
@@ -78,10 +93,11 @@ export class Exchange implements AnswerWatcher {
   #accepted = false;
   #brokenBy: string | undefined;
   #errorCode: string | undefined;
-  #lastChunkAtMs = 0;
   compared: ComparedCopy | undefined;
   /** The id by which the third party that was called last knows the request, once it has answered. */
   upstreamRequestId: string | undefined;
+  /** How the answer streams; null until the first chunk of a stream. */
+  stream: StreamProgress | null = null;
 
   constructor(
     { head, problem }: { head: RequestHead | null; problem: GatewayError | null },
@@ -236,7 +252,8 @@ export class Exchange implements AnswerWatcher {
   attemptEnded(record: AttemptRecord): void {
     if (this.#records.length === maxRecorded) this.#records.splice(maxRecorded / 2, 1);
     this.#records.push(record);
-    if (record.outcome === 'answered') this.#accepted = true;
+    // An engine may pass every name on, and answer that it has no such model.
+    if (record.outcome === 'answered' && (record.status ?? 0) < 400) this.#accepted = true;
   }
 
   avoid(instance: string): void {
@@ -247,19 +264,17 @@ export class Exchange implements AnswerWatcher {
     this.#repeated = true;
   }
 
+  /** Its content has begun to come. */
+  wasAccepted(): void {
+    this.#accepted = true;
+  }
+
   broke(cause: FailureCause | string): void {
     this.#brokenBy = cause;
   }
 
   refusedWith(code: string): void {
     this.#errorCode = code;
-  }
-
-  /** A chunk of the answer passes. Returns the milliseconds since the one before; null for the first. */
-  chunkPassed(nowMs: number): number | null {
-    const gapMs = this.#lastChunkAtMs === 0 ? null : nowMs - this.#lastChunkAtMs;
-    this.#lastChunkAtMs = nowMs;
-    return gapMs;
   }
 
   /** What the gateway adds to every answer. */
@@ -276,12 +291,12 @@ export class Exchange implements AnswerWatcher {
 }
 
 /** The end of a call as its record names it. */
-export function attemptOutcome(end: RelayEnd): Pick<AttemptRecord, 'outcome' | 'cause'> {
+export function attemptOutcome(end: RelayEnd): Pick<AttemptRecord, 'outcome' | 'cause' | 'status'> {
   switch (end.kind) {
     case 'relayed':
-      return { outcome: 'answered', cause: '' };
+      return { outcome: 'answered', cause: '', status: end.status };
     case 'refused':
-      return { outcome: 'rejected', cause: `status_${end.answer.status}` };
+      return { outcome: 'rejected', cause: `status_${end.answer.status}`, status: end.answer.status };
     case 'failed':
     case 'broken':
       return { outcome: end.kind, cause: end.failure.cause };

@@ -1,10 +1,11 @@
 import { errorCodes } from '@llm-gateway/protocol';
-import { boundedLabel, type InfoLines, type Logger, type Parts } from '@llm-gateway/runtime';
+import { boundedLabel, type InfoLines, type Logger, type Parts, RecentLabel } from '@llm-gateway/runtime';
 import type { DegradedReason } from './decide/decider.ts';
 import type { PickOutcome } from './decide/stock.ts';
 import type { WholeReason } from './disaggregated/whole-requests.ts';
 import type { AttemptRecord, Exchange } from './exchange.ts';
 import { FailureLog } from './failure-log.ts';
+import { FirstContent } from './first-content.ts';
 import { type RequestEnd, requestLine } from './request-line.ts';
 
 const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
@@ -41,11 +42,12 @@ export type QueueJobResult =
 export class Observer {
   readonly #log: Logger;
   readonly #infoLines: InfoLines;
-  readonly #model: (model: string) => string;
+  readonly #models: RecentLabel;
   readonly #requests;
   readonly #duration;
   readonly #firstByte;
-  readonly #chunkGap;
+  readonly #firstContent;
+  readonly #tokenGap;
   readonly #cancelled;
   readonly #broken;
   readonly #attempts;
@@ -70,7 +72,7 @@ export class Observer {
   constructor({ log, infoLines, metrics }: Pick<Parts, 'log' | 'infoLines' | 'metrics'>) {
     this.#log = log;
     this.#infoLines = infoLines;
-    this.#model = boundedLabel();
+    this.#models = new RecentLabel((model) => metrics.forget('model', model));
     this.#requests = metrics.counter({
       name: 'requests_total',
       help: 'Finished requests',
@@ -86,9 +88,15 @@ export class Observer {
       help: 'From the head of a request to the first byte of its answer',
       labels: ['route'],
     });
-    this.#chunkGap = metrics.histogram({
-      name: 'inter_chunk_gap_seconds',
-      help: 'Between two chunks of a streamed answer',
+    this.#firstContent = metrics.histogram({
+      name: 'time_to_first_token_seconds',
+      help: 'From the head of a streaming request to the first content of its answer',
+      labels: ['model'],
+    });
+    this.#tokenGap = metrics.histogram({
+      name: 'inter_token_gap_seconds',
+      help: 'Between two pieces of a streamed answer, from its first content on: tokens, unless an engine sends several at once',
+      labels: ['model'],
       buckets: gapSeconds,
     });
     this.#cancelled = metrics.counter({
@@ -189,10 +197,27 @@ export class Observer {
   }
 
   /** One chunk of an answer is about to be relayed. */
-  chunk(exchange: Exchange): void {
+  chunk(exchange: Exchange, bytes: Uint8Array): void {
     if (!exchange.isStream) return;
-    const gapMs = exchange.chunkPassed(performance.now());
-    if (gapMs !== null) this.#chunkGap.observe(gapMs / 1000);
+    const now = performance.now();
+    exchange.stream ??= { looking: new FirstContent(), firstContentAtMs: 0, lastChunkAtMs: 0, gaps: null };
+    const { stream } = exchange;
+    if (stream.gaps !== null) stream.gaps.observe((now - stream.lastChunkAtMs) / 1000);
+    else if (stream.looking?.isIn(bytes)) this.#contentBegan(exchange, now);
+    stream.lastChunkAtMs = now;
+  }
+
+  #contentBegan(exchange: Exchange, now: number): void {
+    const { stream } = exchange;
+    if (stream === null) return;
+    stream.looking = null;
+    // What looks like content in an answer that failed is a message.
+    if (exchange.client.status >= 300) return;
+    stream.firstContentAtMs = now;
+    exchange.wasAccepted();
+    const model = this.#modelLabel(exchange);
+    stream.gaps = this.#tokenGap.labels({ model });
+    this.#firstContent.labels({ model }).observe((now - exchange.startedAtMs) / 1000);
   }
 
   /** One call of one upstream has ended. */
@@ -285,11 +310,10 @@ export class Observer {
     this.#infoLines.write('request', requestLine(exchange, { status, outcome, firstByteMs, durationMs }));
   }
 
-  /** A name that nothing took is the client's word alone, and must not crowd out those that are served. */
+  /** A name that nothing ever took is the client's word alone, and must not crowd out those that are served. */
   #modelLabel(exchange: Exchange): string {
-    const { model } = exchange;
-    if (model === null) return this.#model('');
-    return exchange.accepted ? this.#model(model) : unknownModel;
+    const model = exchange.model ?? '';
+    return exchange.accepted || model === '' || this.#models.has(model) ? this.#models.of(model) : unknownModel;
   }
 }
 

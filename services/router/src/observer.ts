@@ -78,7 +78,9 @@ export class Observer {
     });
   }
 
+  /** One without asks is the probe of an ingress, and no decision. */
   batch(decisions: readonly Decision[], durationMs: number): void {
+    if (decisions.length === 0) return;
     for (const { route } of decisions) this.#decisions[route].inc();
     this.#batchSize.observe(decisions.length);
     this.#batchDuration.observe(durationMs / 1000);

@@ -151,7 +151,7 @@ class Attempt implements RelayTarget {
   }
 
   write(chunk: Buffer, onDrain: () => void): boolean {
-    this.#context.gateway.observer.chunk(this.#exchange);
+    this.#context.gateway.observer.chunk(this.#exchange, chunk);
     const { change } = this.#context;
     const passing = change === undefined ? chunk : change.take(chunk);
     return passing === null || this.#exchange.client.write(passing, onDrain);
@@ -162,7 +162,7 @@ class Attempt implements RelayTarget {
   }
 
   writeFramed(bytes: Buffer, chunks: { payloadBytes: number; last: boolean }, onDrain: () => void): boolean {
-    this.#context.gateway.observer.chunk(this.#exchange);
+    this.#context.gateway.observer.chunk(this.#exchange, bytes);
     return this.#exchange.client.writeFramed(bytes, chunks, onDrain);
   }
 

@@ -98,7 +98,7 @@ describe('a decider', () => {
     router.answer();
     await until(() => !parts.decider.degraded);
     assert.deepEqual(await parts.decider.decide(ask, patient), { route: 'unknown' });
-    assert.deepEqual(parts.batches, [0, 1]);
+    assert.deepEqual(parts.batches, [1]);
   });
 
   it('stops probing when it is disposed, even while a probe is under way', async () => {
@@ -162,6 +162,27 @@ describe('a decider', () => {
       wrong.map(() => 'not_followed'),
     );
     assert.equal(decider.degraded, false);
+  });
+
+  it('is degraded while nobody asks and no router is there, and no longer when one is', async () => {
+    await using bus = inProcessBus();
+    using parts = scene(bus);
+    await until(() => parts.decider.degraded);
+    using router = new Router(bus, parts.generation);
+    router.answer();
+    await until(() => !parts.decider.degraded);
+    assert.deepEqual(parts.batches, []);
+  });
+
+  it('is not degraded for long after one ask that a router missed, though no other follows', async () => {
+    await using bus = inProcessBus();
+    using parts = scene(bus);
+    using router = new Router(bus, parts.generation);
+    await parts.decider.decide(ask, patient);
+    assert.equal(parts.decider.degraded, true);
+    router.answer();
+    await until(() => !parts.decider.degraded);
+    assert.deepEqual(await parts.decider.decide(ask, patient), { route: 'unknown' });
   });
 
   it('gives up when the client leaves', async () => {

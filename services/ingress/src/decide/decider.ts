@@ -36,7 +36,12 @@ interface DeciderParts {
 
 /** So many batches in a row without an answer, and the routers are left alone until a probe is answered. */
 const missesBeforeBreak = 3;
+/** From the first miss on. */
 const probeIntervalMs = 250;
+/** While nothing is asked: that no router is there must be known before a request comes. */
+const restProbeIntervalMs = 1000;
+/** So many times the deadline of a decision such a probe has, for which nobody waits: a moment without CPU is no outage. */
+const restPatience = 10;
 const maxBatch = 512;
 /** What a batch and its reply have beside asks and decisions. */
 const envelopeBytes = 1024;
@@ -61,9 +66,12 @@ export class Decider implements Disposable {
   readonly #parts: DeciderParts;
   readonly #ask: (ask: Ask, signal: AbortSignal) => Promise<Decision>;
   #misses = 0;
-  /** Routers are left alone, and a probe is due or under way. */
+  /** Routers are left alone until a probe is answered. */
   #broken = false;
+  /** Whether a router answered since the last probe was due. */
+  #answered = false;
   #probe: NodeJS.Timeout | undefined;
+  #probing = false;
   #closed = false;
 
   constructor(parts: DeciderParts) {
@@ -73,9 +81,10 @@ export class Decider implements Disposable {
       maxBytes: () => parts.bus.maxBytes - envelopeBytes,
       bytesOf: askBytes,
     });
+    this.#scheduleProbe(probeIntervalMs);
   }
 
-  /** Whether decisions are made here at the moment. */
+  /** Whether decisions are made here at the moment, or would be if there were any. */
   get degraded(): boolean {
     return this.#misses > 0 || !this.#parts.bus.connected;
   }
@@ -117,15 +126,17 @@ export class Decider implements Disposable {
     return this.#askRouter(asks);
   }
 
-  async #askRouter(asks: Ask[]): Promise<Decision[]> {
-    const { ingress, bus, table, load, timeoutMs, observer } = this.#parts;
+  async #askRouter(asks: Ask[], timeoutMs = this.#parts.timeoutMs): Promise<Decision[]> {
+    const { ingress, bus, table, load, observer } = this.#parts;
     const startedAtMs = performance.now();
     try {
       const reply = await bus.request(routeDecide, { ingress, generation: table.generation, asks }, { timeoutMs });
       load.saw(reply.router, reply.sequence);
       if (reply.generation !== table.generation || reply.decisions.length !== asks.length) throw new OtherGeneration();
       this.#misses = 0;
-      observer.batch(asks.length, performance.now() - startedAtMs);
+      this.#broken = false;
+      this.#answered = true;
+      if (asks.length > 0) observer.batch(asks.length, performance.now() - startedAtMs);
       return reply.decisions;
     } catch (error) {
       this.#missed();
@@ -135,22 +146,31 @@ export class Decider implements Disposable {
 
   #missed(): void {
     this.#misses++;
-    if (this.#misses < missesBeforeBreak || this.#broken) return;
-    this.#broken = true;
-    this.#scheduleProbe();
+    if (this.#misses >= missesBeforeBreak) this.#broken = true;
+    if (!this.#probing) this.#scheduleProbe(probeIntervalMs);
   }
 
-  #scheduleProbe(): void {
+  /** There is always one probe that is due or under way. */
+  #scheduleProbe(waitMs: number): void {
     if (this.#closed) return;
-    this.#probe = setTimeout(() => {
-      // An empty batch: answered like any other, and no request waits for it.
-      this.#askRouter([]).then(
-        () => {
-          this.#broken = false;
-        },
-        () => this.#scheduleProbe(),
-      );
-    }, probeIntervalMs).unref();
+    clearTimeout(this.#probe);
+    this.#probe = setTimeout(() => this.#look(), waitMs).unref();
+  }
+
+  #look(): void {
+    if (this.#answered && this.#misses === 0) {
+      this.#answered = false;
+      this.#scheduleProbe(restProbeIntervalMs);
+      return;
+    }
+    this.#probing = true;
+    const next = () => {
+      this.#probing = false;
+      this.#scheduleProbe(this.#misses === 0 ? restProbeIntervalMs : probeIntervalMs);
+    };
+    const { timeoutMs } = this.#parts;
+    // An empty batch: answered like any other, and no request waits for it.
+    this.#askRouter([], this.#misses === 0 ? restPatience * timeoutMs : timeoutMs).then(next, next);
   }
 
   #decideHere(ask: Ask, reason: DegradedReason): Decision {
