@@ -2,7 +2,10 @@ import type { ConnectionOptions } from 'node:tls';
 import { GatewayError } from '@llm-gateway/protocol';
 import { Redis, type RedisOptions } from 'ioredis';
 import { Pause, retryDelayMs } from './pause.ts';
+import { restoreStringLookups } from './string-lookups.ts';
 import { readTlsFiles, type TlsSettings } from './tls.ts';
+
+restoreStringLookups();
 
 export interface RedisAddress {
   /** IPv6 without brackets. */
