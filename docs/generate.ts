@@ -18,6 +18,7 @@ import {
   type ServiceFlags,
 } from '../packages/runtime/src/index.ts';
 import { upstreamOptions } from '../packages/upstream/src/index.ts';
+import { ClientKeyFile } from '../services/ingress/src/clients/key-file.ts';
 import { MirrorConfig } from '../services/ingress/src/mirror/config.ts';
 
 /** Writes what operators read about the options and messages from their declarations. `npm run docs`; a test fails when it is stale. */
@@ -41,6 +42,7 @@ const sharedGroups: readonly { readonly title: string; readonly group: OptionGro
 /** Files that operators write. Missing keys of the mirror config have their defaults, so that none is required. */
 const fileSchemas: readonly { readonly name: string; readonly title: string; readonly schema: object }[] = [
   { name: 'route-config', title: 'Value of --route-config', schema: RouteConfig },
+  { name: 'client-keys', title: 'File of --client-keys', schema: ClientKeyFile },
   { name: 'mirror-config', title: 'File of --mirror-config', schema: { ...MirrorConfig, required: [] } },
 ];
 

@@ -6,6 +6,8 @@
 export const errorCodes = {
   invalid_body: { status: 400, type: 'invalid_request_error', elsewhere: false },
   invalid_request: { status: 400, type: 'invalid_request_error', elsewhere: false },
+  invalid_api_key: { status: 401, type: 'invalid_request_error', elsewhere: false },
+  model_not_allowed: { status: 403, type: 'invalid_request_error', elsewhere: false },
   not_found: { status: 404, type: 'invalid_request_error', elsewhere: false },
   model_not_found: { status: 404, type: 'invalid_request_error', elsewhere: true },
   method_not_allowed: { status: 405, type: 'invalid_request_error', elsewhere: false },

@@ -5,6 +5,7 @@ import type { FailureCause, RelayEnd } from '@llm-gateway/upstream';
 import type { RequestContent } from './body.ts';
 import { type BodyBudget, Holding } from './body-budget.ts';
 import { ClientRequest } from './client-request.ts';
+import type { Client } from './clients/key-file.ts';
 import type { FirstContent } from './first-content.ts';
 import { type AnswerWatcher, ClientResponse } from './http/client-response.ts';
 import type { ClientConnection } from './http/connection.ts';
@@ -98,6 +99,8 @@ export class Exchange implements AnswerWatcher {
   upstreamRequestId: string | undefined;
   /** How the answer streams; null until the first chunk of a stream. */
   stream: StreamProgress | null = null;
+  /** Who sent it, where clients show keys; null: nobody was asked. */
+  from: Client | null = null;
 
   constructor(
     { head, problem }: { head: RequestHead | null; problem: GatewayError | null },

@@ -2,7 +2,9 @@ import type { RouteTable } from '@llm-gateway/routing';
 import type { Upstream } from '@llm-gateway/upstream';
 import type { BodyBudget } from './body-budget.ts';
 import type { EngineIds } from './calls/engine-request-id.ts';
+import type { InstanceHeaders } from './calls/instance-headers.ts';
 import type { RetryQueue } from './calls/retry-queue.ts';
+import type { Clients } from './clients/clients.ts';
 import type { Decider } from './decide/decider.ts';
 import type { Load } from './decide/load.ts';
 import type { PdProtocol } from './disaggregated/protocol.ts';
@@ -15,10 +17,13 @@ import type { RetryBudget } from './retry-budget.ts';
 /** What serving a request needs; made once by `service.ts`. */
 export interface Gateway {
   readonly gate: Gate;
+  /** Null: everybody is let in. */
+  readonly clients: Clients | null;
   readonly table: RouteTable;
   readonly decider: Decider;
   readonly load: Load;
   readonly engineIds: EngineIds;
+  readonly instanceHeaders: InstanceHeaders;
   readonly upstream: Upstream;
   readonly bodies: BodyBudget;
   readonly models: Models;

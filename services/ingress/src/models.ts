@@ -4,6 +4,7 @@ import { GatewayError, type Instance } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
 import { readWhole, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
 import { withOwnHeaders } from './calls/attempt.ts';
+import type { InstanceHeaders } from './calls/instance-headers.ts';
 import type { Exchange } from './exchange.ts';
 import { hopsHeader } from './hops.ts';
 import { parseShallow } from './json-members.ts';
@@ -21,11 +22,13 @@ interface ModelSources {
   readonly instances: () => readonly Instance[];
   /** What this gateway is called in hops: an instance that is a gateway must not ask this one. */
   readonly self: string;
+  /** Who the engines are asked as; null: as the client. */
+  readonly instanceHeaders: Pick<InstanceHeaders, 'own'> | null;
   readonly exposeRouteHeaders: boolean;
 }
 
 /** What the asked engines make of a set of credentials: a list, or an engine's own 401 or 403. */
-type Listing = { readonly list: Buffer } | { readonly denied: WholeResponse };
+type Listing = { readonly list: Buffer; readonly cards: readonly ModelCard[] } | { readonly denied: WholeResponse };
 
 /** So many instances are asked at most: those that declare the same model answer the same. */
 const maxAsked = 32;
@@ -53,7 +56,7 @@ export class Models {
 
   /** Answers the request. Throws `GatewayError` `overloaded`, or `no_instance` when nobody has an answer. */
   async answer(exchange: Exchange): Promise<void> {
-    const listing = await this.#listing(credentialsOf(exchange));
+    const listing = await this.#listing(this.#sources.instanceHeaders?.own ?? credentialsOf(exchange));
     const own = exchange.ownHeaders(this.#sources.exposeRouteHeaders);
     if ('denied' in listing) {
       const { status, headers, body } = listing.denied;
@@ -61,7 +64,9 @@ export class Models {
       return;
     }
     const headers = HeaderLines.of([...own.list, 'content-type', 'application/json']);
-    exchange.client.answer(200, headers, listing.list);
+    const models = exchange.from?.models ?? null;
+    const list = models === null ? listing.list : listOf(listing.cards.filter(({ id }) => models.allows(id)));
+    exchange.client.answer(200, headers, list);
   }
 
   /** Asks once for all that come meanwhile. A failure is not kept. */
@@ -108,7 +113,8 @@ export class Models {
     if (cards.size === 0 && lists.length === 0) {
       throw new GatewayError('no_instance', 'no live instance reports its models');
     }
-    return { list: listOf([...cards.values()].sort((a, b) => (a.id < b.id ? -1 : 1))) };
+    const sorted = [...cards.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
+    return { list: listOf(sorted), cards: sorted };
   }
 
   /** The cards of an instance, its refusal of the credentials, or null when it has no answer in time. */

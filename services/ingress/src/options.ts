@@ -3,10 +3,12 @@ import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
 import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { upstreamOptions } from '@llm-gateway/upstream';
+import { clientKeyMistakes } from './clients/clients.ts';
+import { clientKeyOptions } from './clients/options.ts';
 import { clientMistakes, clientOptions } from './http/options.ts';
 import { mirrorOptions } from './mirror/options.ts';
 
-export { clientMistakes, clientOptions };
+export { clientKeyMistakes, clientKeyOptions, clientMistakes, clientOptions };
 
 export const ingressOptions = {
   'max-body-bytes': { type: 'integer', default: 67_108_864, min: 1, description: 'Largest request body' },
@@ -77,9 +79,19 @@ export const ingressOptions = {
 export const options = defineService({
   name: 'ingress',
   description: "Holds the clients' connections, asks for decisions and forwards bytes",
-  groups: [clientOptions, ingressOptions, internalOptions, routeOptions, pdOptions, upstreamOptions, busOptions],
+  groups: [
+    clientOptions,
+    clientKeyOptions,
+    ingressOptions,
+    internalOptions,
+    routeOptions,
+    pdOptions,
+    upstreamOptions,
+    busOptions,
+  ],
   check: (values) => [
     ...clientMistakes(values),
+    ...clientKeyMistakes(values),
     ...busMistakes(values),
     ...routeMistakes(values, (path) => readFileSync(path, 'utf8')),
   ],

@@ -6,6 +6,7 @@ import { readContent } from './body.ts';
 import { withOwnHeaders } from './calls/attempt.ts';
 import { callEndpoint } from './calls/endpoint-call.ts';
 import { callInstances, startInstanceCall } from './calls/instance-call.ts';
+import { checkModel } from './clients/clients.ts';
 import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
 import type { Gateway } from './gateway.ts';
@@ -31,6 +32,7 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
   if (request.head === null) throw new Error('a request without a head has a problem');
   const service = serviceOf(request.head, request.place);
   request.hops.check();
+  if (gateway.clients !== null) exchange.from = gateway.clients.identify(request.head);
   gateway.gate.enter(client, exchange.connection);
   if (service === 'models') return gateway.models.answer(exchange);
   const { maxBodyBytes: maxBytes } = gateway;
@@ -43,6 +45,7 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
 /** The request is whole. Returns its decision, or what is left to ask for it. */
 function received(body: Buffer, exchange: Exchange, gateway: Gateway): Decision | Ask {
   exchange.received(readContent(body));
+  if (exchange.from !== null) checkModel(exchange.from, exchange.model);
   if (gateway.mirror.on) gateway.mirror.sample(exchange);
   gateway.budget?.arrived();
   exchange.entered('deciding');
@@ -206,6 +209,8 @@ function errorHeaders(code: ErrorCode, error: GatewayError | undefined): readonl
     case 'overloaded':
     case 'draining':
       return ['retry-after', '1'];
+    case 'invalid_api_key':
+      return ['www-authenticate', 'Bearer'];
     case 'method_not_allowed':
       return ['allow', String(error?.details.allow ?? '')];
     case 'upgrade_required':

@@ -10,8 +10,10 @@ import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import { BodyBudget } from './body-budget.ts';
 import { EngineIds } from './calls/engine-request-id.ts';
+import { InstanceHeaders } from './calls/instance-headers.ts';
 import { KnownWorkers } from './calls/known-workers.ts';
 import { RetryQueue } from './calls/retry-queue.ts';
+import { Clients } from './clients/clients.ts';
 import { Decider } from './decide/decider.ts';
 import { Leases } from './decide/leases.ts';
 import { Load } from './decide/load.ts';
@@ -79,6 +81,15 @@ export async function start(
   const canServeWithoutInstances = () =>
     table.endpoints.some((endpoint) => !endpoint.local) &&
     (!needsInstances || performance.now() - startedAtMs >= instancesGraceMs);
+  const clients = await Clients.start(options, { log, metrics });
+  if (clients !== null) parts.use(clients);
+  else if (!isLoopback(options.host)) {
+    log.warn({ host: options.host }, 'everybody who reaches the listener is let in: there is no --client-keys');
+  }
+  const instanceHeaders = new InstanceHeaders({
+    instanceApiKey: options.instanceApiKey,
+    withheld: clients !== null,
+  });
   const bodies = new BodyBudget(options.maxHeldBodyBytes);
   const models = new Models({
     upstream,
@@ -88,6 +99,7 @@ export async function start(
       return live.length > 0 ? live : fleet.instances();
     },
     self,
+    instanceHeaders: clients === null && options.instanceApiKey === '' ? null : instanceHeaders,
     exposeRouteHeaders: options.exposeRouteHeaders,
   });
   const mirror = parts.use(await Mirror.start(options, { ingress, bus: mirrorBus, log, metrics }));
@@ -103,10 +115,12 @@ export async function start(
   const gate = new Gate(options.maxConcurrentRequests);
   const gateway: Gateway = {
     gate,
+    clients,
     table,
     decider,
     load,
     engineIds: new EngineIds(),
+    instanceHeaders,
     upstream,
     bodies,
     models,
@@ -139,6 +153,7 @@ export async function start(
       settings: options,
       log,
       isTight: () => bodies.isTight,
+      withholdsCredentials: clients !== null,
       onRefused: (limit) => observer.connectionRefused(limit),
       onRequest(connection, head, problem) {
         const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self, proxies });
@@ -182,6 +197,10 @@ function trustedProxies(list: string): TrustedProxies | null {
   const read = readTrustedProxies(list);
   if ('mistake' in read) throw new GatewayError('invalid_config', `--trust-forwarded: ${read.mistake}`);
   return read.proxies;
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host.startsWith('127.');
 }
 
 function declareGauges(

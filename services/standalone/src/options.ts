@@ -1,7 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { staticEndpointMistakes } from '@llm-gateway/discovery/options';
 import { schedulingOptions } from '@llm-gateway/fleet';
-import { clientMistakes, clientOptions, ingressOptions } from '@llm-gateway/ingress/options';
+import {
+  clientKeyMistakes,
+  clientKeyOptions,
+  clientMistakes,
+  clientOptions,
+  ingressOptions,
+} from '@llm-gateway/ingress/options';
 import { mirrorSenderOptions } from '@llm-gateway/mirror-sender/options';
 import { discoveryOptions, storeMistakes } from '@llm-gateway/registry';
 import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
@@ -24,6 +30,7 @@ export const options = defineService({
   description: 'The whole gateway in one process, without NATS: for development and small installations',
   groups: [
     clientOptions,
+    clientKeyOptions,
     ingressOptions,
     aloneDiscoveryOptions,
     routeOptions,
@@ -36,6 +43,7 @@ export const options = defineService({
   ],
   check: (values) => [
     ...clientMistakes(values),
+    ...clientKeyMistakes(values),
     ...routeMistakes(values, (path) => readFileSync(path, 'utf8')),
     ...(usesSimulators(values) ? [] : staticEndpointMistakes(values)),
     ...storeMistakes(values),

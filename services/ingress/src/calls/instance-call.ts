@@ -42,7 +42,7 @@ export function startInstanceCall(
       origin: leg.origin,
       path: request.target,
       method: request.method,
-      headers: request.forwardHeaders(gateway.engineIds.own(exchange)),
+      headers: gateway.instanceHeaders.of(exchange, gateway.engineIds.own(exchange)),
       body: exchange.content.body,
     },
     { exchange, gateway, kind: 'internal', target: leg.id, ourKey: false, leg },

@@ -36,7 +36,7 @@ export async function callPair(pair: Pair, protocol: PdProtocol, context: Intern
   const members = content.members ?? scanMembers(content.body);
   if (members === null) throw new GatewayError('invalid_body', 'the body is not a valid JSON object');
   exchange.attempted();
-  const headers = exchange.request.forwardHeaders(gateway.engineIds.next(exchange));
+  const headers = gateway.instanceHeaders.of(exchange, gateway.engineIds.next(exchange));
   // Read through the content, which lets go of the bytes once the answer is committed.
   const body: JsonObject = {
     get bytes() {

@@ -1,5 +1,12 @@
 import type { Socket } from 'node:net';
-import { FieldInterest, InvalidHead, mayBecomeRequest, parseRequestHead, type RequestHead } from '@llm-gateway/http1';
+import {
+  credentialHeaders,
+  FieldInterest,
+  InvalidHead,
+  mayBecomeRequest,
+  parseRequestHead,
+  type RequestHead,
+} from '@llm-gateway/http1';
 import { type ErrorCode, GatewayError } from '@llm-gateway/protocol';
 import type { Holding } from '../body-budget.ts';
 import { BodyReader } from './body-reader.ts';
@@ -13,6 +20,8 @@ export interface ConnectionHost {
   readonly closing: boolean;
   /** Whether uploads that stand still have to make room for others. */
   readonly isTight: boolean;
+  /** Whether the credentials of clients are for this process alone: then none is among the headers of a request. */
+  readonly withholdsCredentials: boolean;
   /** A request has begun: its head is there, or what came is none, and `problem` says why. */
   onRequest(connection: ClientConnection, head: RequestHead | null, problem: GatewayError | null): void;
   /** An error that nobody expected; its connection is closed. */
@@ -28,21 +37,22 @@ export interface ConnectionUser {
 }
 
 /** What the ingress looks at in a request's head, beside what HTTP itself is made of. */
-const interest = new FieldInterest({
-  noted: [
-    'x-request-id',
-    'x-gateway-fallback',
-    'x-gateway-hops',
-    'authorization',
-    'x-api-key',
-    'api-key',
-    'cookie',
-    'content-encoding',
-    'content-type',
-  ],
-  // The next hop gets these from us: the length follows from the body, and bodies are whole, so nothing is expected.
-  withheld: ['host', 'content-length', 'expect'],
-});
+const noted = [
+  'x-request-id',
+  'x-gateway-fallback',
+  'x-gateway-hops',
+  'authorization',
+  'x-api-key',
+  'api-key',
+  'cookie',
+  'content-encoding',
+  'content-type',
+];
+/** The next hop gets these from us: the length follows from the body, and bodies are whole, so nothing is expected. */
+const withheld = ['host', 'content-length', 'expect'];
+const interest = new FieldInterest({ noted, withheld });
+/** Where clients show keys of the gateway: nobody behind it gets them. */
+const interestWithKeys = new FieldInterest({ noted, withheld: [...withheld, ...credentialHeaders] });
 
 const headEnd = Buffer.from('\r\n\r\n');
 /** Octets of further requests that are taken in while one is served; then the client has to wait. */
@@ -362,6 +372,10 @@ export class ClientConnection {
     else this.#parseHead(all, start, end);
   }
 
+  get #interest(): FieldInterest {
+    return this.#host.withholdsCredentials ? interestWithKeys : interest;
+  }
+
   #waitForHead(all: Buffer, start: number): void {
     if (this.#inputEnded) {
       this.#linger();
@@ -371,7 +385,7 @@ export class ClientConnection {
     // Looking again each time would cost a client's octet more and more.
     if (all.length < 2 * this.#checkedBytes) return;
     this.#checkedBytes = all.length;
-    if (mayBecomeRequest(all.toString('latin1', start), interest)) return;
+    if (mayBecomeRequest(all.toString('latin1', start), this.#interest)) return;
     this.#refuseHead('invalid_request', 'the request is not valid HTTP');
   }
 
@@ -380,7 +394,7 @@ export class ClientConnection {
     this.#ahead = end + headEnd.length < all.length ? all.subarray(end + headEnd.length) : undefined;
     let head: RequestHead;
     try {
-      head = parseRequestHead(all.toString('latin1', start, end), interest, {
+      head = parseRequestHead(all.toString('latin1', start, end), this.#interest, {
         maxFields: this.#host.limits.maxHeaderCount,
       });
     } catch (error) {

@@ -23,6 +23,8 @@ export interface ServerParts {
   readonly onDefect: ConnectionHost['onDefect'];
   /** Whether uploads that stand still have to make room. */
   readonly isTight: () => boolean;
+  /** See `ConnectionHost`; left out: they go on. */
+  readonly withholdsCredentials?: boolean;
   /** A connection was refused at a limit. */
   readonly onRefused: (limit: 'connections' | 'address') => void;
 }
@@ -35,6 +37,7 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
   readonly limits: ClientSettings;
   readonly onRequest: ConnectionHost['onRequest'];
   readonly onDefect: ConnectionHost['onDefect'];
+  readonly withholdsCredentials: boolean;
   readonly #parts: ServerParts;
   readonly #server: Server | TlsServer;
   readonly #tlsFiles: TlsFiles | undefined;
@@ -55,6 +58,7 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
     this.limits = settings;
     this.onRequest = parts.onRequest;
     this.onDefect = parts.onDefect;
+    this.withholdsCredentials = parts.withholdsCredentials ?? false;
     this.#maxConnections = Math.min(
       settings.clientMaxConnections || Number.POSITIVE_INFINITY,
       connectionsByDescriptors(),

@@ -1,0 +1,124 @@
+import { readFileSync, statSync } from 'node:fs';
+import type { RequestHead } from '@llm-gateway/http1';
+import { GatewayError } from '@llm-gateway/protocol';
+import { FollowedFile, type Logger, type Metrics } from '@llm-gateway/runtime';
+import { type Client, digestOf, KeyTable, maxKeyFileBytes, readKeyFile } from './key-file.ts';
+import type { ClientKeySettings } from './options.ts';
+
+/** A longer one is no key of ours, and is not hashed. */
+const maxKeyLength = 4096;
+const noKeys = new KeyTable();
+
+/** Lets in the requests that show a key of the file, which is followed. */
+export class Clients implements Disposable {
+  readonly #file: FollowedFile<KeyTable>;
+  readonly #refused;
+
+  private constructor(file: FollowedFile<KeyTable>, metrics: Metrics) {
+    this.#file = file;
+    this.#refused = metrics.counter({
+      name: 'client_keys_refused_total',
+      help: 'Requests without a valid key, by why',
+      labels: ['reason'],
+    });
+    metrics.gauge({ name: 'client_keys', help: 'Keys in effect', collect: () => this.#file.value.size });
+  }
+
+  /** Null without `--client-keys`. Throws when the file, which was checked before, cannot be used after all. */
+  static async start(
+    settings: ClientKeySettings,
+    { log, metrics }: { log: Pick<Logger, 'info' | 'error'>; metrics: Metrics },
+  ): Promise<Clients | null> {
+    const path = filePath(settings);
+    if (path === null) return null;
+    const file = new FollowedFile<KeyTable>({
+      path,
+      intervalMs: settings.clientKeysRefreshIntervalMs,
+      maxBytes: maxKeyFileBytes,
+      what: 'client keys',
+      metric: 'client_keys_file',
+      initial: noKeys,
+      read(text) {
+        const read = readKeyFile(text);
+        return 'mistakes' in read ? { mistake: read.mistakes.join('; ') } : { value: read.keys };
+      },
+      onChange() {},
+      shown: (keys) => ({ keys: keys.size }),
+      log,
+      metrics,
+    });
+    await file.refresh();
+    if (file.mistake !== undefined) {
+      file[Symbol.dispose]();
+      throw new GatewayError('invalid_config', `--client-keys: ${file.mistake}`);
+    }
+    return new Clients(file, metrics);
+  }
+
+  /** The client that sent this head. Throws `GatewayError` `invalid_api_key`. */
+  identify(head: RequestHead): Client {
+    let shown = false;
+    for (let at = 0; at < keyHeaders.length; at++) {
+      const value = head.noted(keyHeaders[at] as string);
+      if (value === undefined) continue;
+      const key = at === 0 ? bearerToken(value) : value;
+      if (key === undefined || key === '' || key.length > maxKeyLength) continue;
+      shown = true;
+      const client = this.#file.value.find(digestOf(key));
+      if (client !== undefined) return this.#valid(client);
+    }
+    if (shown) throw this.#refuse('unknown', 'the API key is not valid');
+    throw this.#refuse('missing', 'an API key is needed, as `Authorization: Bearer`, `x-api-key` or `api-key`');
+  }
+
+  [Symbol.dispose](): void {
+    this.#file[Symbol.dispose]();
+  }
+
+  #valid(client: Client): Client {
+    if (client.disabled) throw this.#refuse('disabled', 'the API key is disabled');
+    if (Date.now() >= client.expiresAtMs) throw this.#refuse('expired', 'the API key has expired');
+    return client;
+  }
+
+  #refuse(reason: 'missing' | 'unknown' | 'disabled' | 'expired', message: string): GatewayError {
+    this.#refused.labels({ reason }).inc();
+    return new GatewayError('invalid_api_key', message);
+  }
+}
+
+/** Where clients show their keys, as OpenAI's, Anthropic's and Azure's libraries do. */
+const keyHeaders = ['authorization', 'x-api-key', 'api-key'] as const;
+
+function bearerToken(value: string): string | undefined {
+  return /^bearer +(\S+) *$/i.exec(value)?.[1];
+}
+
+/** Null: no file, and every request is let in. */
+function filePath({ clientKeys }: Pick<ClientKeySettings, 'clientKeys'>): string | null {
+  return clientKeys === '' ? null : clientKeys.slice(1);
+}
+
+/** Mistakes of the flags and of the file that they name, a line each. */
+export function clientKeyMistakes(values: ClientKeySettings): string[] {
+  const path = filePath(values);
+  if (path === null) return [];
+  try {
+    const stats = statSync(path);
+    if (!stats.isFile()) return [`--client-keys: ${path} is not a file`];
+    if (stats.size > maxKeyFileBytes) return [`--client-keys: ${path} is larger than ${maxKeyFileBytes} bytes`];
+    const read = readKeyFile(readFileSync(path, 'utf8'));
+    return 'mistakes' in read ? read.mistakes.map((mistake) => `--client-keys: ${mistake}`) : [];
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
+    return [`--client-keys: ${path} cannot be read (${code})`];
+  }
+}
+
+/** Throws `GatewayError` `model_not_allowed`. */
+export function checkModel(client: Client, model: string | null): void {
+  if (client.models === null || (model !== null && client.models.allows(model))) return;
+  const message =
+    model === null ? 'this API key needs a `model` in each request' : `this API key may not use the model \`${model}\``;
+  throw new GatewayError('model_not_allowed', message, { details: { param: 'model' } });
+}
