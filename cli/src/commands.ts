@@ -31,4 +31,10 @@ export const services: ReadonlyMap<string, ServiceEntry> = new Map<string, Servi
 ]);
 
 /** Commands by their name, of one word or two: `keys new`. Each module exports its `command`, made by `defineCommand`. */
-export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry>([]);
+export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry>([
+  ['keys new', { group: 'Clients', summary: 'makes an API key for a client', load: () => import('./keys/new.ts') }],
+  [
+    'keys check',
+    { group: 'Clients', summary: 'checks a file of --client-keys', load: () => import('./keys/check.ts') },
+  ],
+]);

@@ -8,6 +8,8 @@ import { clientKeyOptions } from './clients/options.ts';
 import { clientMistakes, clientOptions } from './http/options.ts';
 import { mirrorOptions } from './mirror/options.ts';
 
+// For the commands that make and check such files.
+export { newKey, readKeyFile } from './clients/key-file.ts';
 export { clientKeyMistakes, clientKeyOptions, clientMistakes, clientOptions };
 
 export const ingressOptions = {

@@ -1,0 +1,43 @@
+import { newKey, readKeyFile } from '@llm-gateway/ingress/options';
+import { defineCommand, exitCodes, outputOptions } from '@llm-gateway/runtime';
+
+const rowOptions = {
+  name: { type: 'string', default: '', description: 'Who gets the key; unique in the file' },
+  models: {
+    type: 'string',
+    default: '',
+    description: 'Models that the key may use, with commas between: names, or prefixes that end in *; empty: all',
+  },
+  rpm: { type: 'integer', default: 0, min: 0, description: 'Requests a minute; 0: no limit' },
+  tpm: { type: 'integer', default: 0, min: 0, description: 'Tokens a minute; 0: no limit' },
+  concurrent: { type: 'integer', default: 0, min: 0, description: 'Requests at once; 0: no limit' },
+  expires: { type: 'string', default: '', description: 'When it stops to be valid: 2027-01-31T00:00:00Z' },
+} as const;
+
+/** Makes a key. It is shown once, here: the row has its hash alone. */
+export const command = defineCommand({
+  name: 'keys new',
+  description: 'Makes an API key for a client: prints the key, and the row for the file of --client-keys',
+  command: { operands: [] },
+  groups: [rowOptions, outputOptions],
+  check: ({ name }) => (name === '' ? ['--name is needed'] : []),
+  async run({ name, models, rpm, tpm, concurrent, expires }, { answer, tell }) {
+    const { key, hash } = newKey();
+    const row = {
+      name,
+      hash,
+      ...(models !== '' && { models: models.split(',').map((model) => model.trim()) }),
+      ...(rpm > 0 && { rpm }),
+      ...(tpm > 0 && { tpm }),
+      ...(concurrent > 0 && { concurrent }),
+      ...(expires !== '' && { expires }),
+    };
+    const read = readKeyFile(JSON.stringify({ keys: [row] }));
+    if ('mistakes' in read) {
+      for (const mistake of read.mistakes) tell(mistake);
+      return exitCodes.usage;
+    }
+    answer({ key, row }, `${key}\n${JSON.stringify(row)}`);
+    return exitCodes.done;
+  },
+});
