@@ -17,7 +17,7 @@ import {
   runtimeOptions,
   type ServiceFlags,
 } from '../packages/runtime/src/index.ts';
-import { upstreamOptions } from '../packages/upstream/src/index.ts';
+import { commitOptions, upstreamOptions } from '../packages/upstream/src/index.ts';
 import { ClientKeyFile } from '../services/ingress/src/clients/key-file.ts';
 import { MirrorConfig } from '../services/ingress/src/mirror/config.ts';
 
@@ -34,6 +34,7 @@ const sharedGroups: readonly { readonly title: string; readonly group: OptionGro
   { title: 'Prefill and decode', group: pdOptions },
   { title: 'Discovery', group: discoveryOptions },
   { title: 'Calls to engines and endpoints', group: upstreamOptions },
+  { title: 'Commit', group: commitOptions },
   { title: 'Between services', group: internalOptions },
   { title: 'NATS', group: busOptions },
   { title: 'Every service', group: runtimeOptions },

@@ -7,6 +7,7 @@ import {
   type Engine,
   type Answer as EngineAnswer,
   refuse,
+  respond,
   type Script,
   type Service,
   stall,
@@ -43,6 +44,8 @@ function outcomeTable(): Row[] {
 }
 
 const half = 'data: {"n":1}\n\n';
+const role = 'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n';
+const reported = { message: 'faulty event', type: 'InternalServerError', param: null, code: 500 };
 const json = { 'content-type': 'application/json', 'content-length': '100' };
 
 /** A call of such an upstream may be made once more, where its connection was a kept one. */
@@ -64,6 +67,14 @@ function faultyAnswer(fault: string, streamed: boolean): EngineAnswer {
       return cut('after-head', { headers });
     case 'failed head, then dripping':
       return stream(new Array(600).fill(' '), { status: 500, gapMs: 100, headers: { 'retry-after': '7' } });
+    case 'cut before content':
+      return streamed ? cut({ afterBytes: role.length }, { body: role }) : cut('after-head', { headers });
+    case 'error event before content':
+      return streamed
+        ? stream([role, `data: ${JSON.stringify({ error: reported })}\n\n`, 'data: [DONE]\n\n'], {
+            headers: { 'retry-after': '7' },
+          })
+        : respond(500, { error: reported }, { headers: { 'retry-after': '7' } });
     case 'cut after commit':
       return cut({ afterBytes: half.length }, { headers, body: half });
     default:
@@ -224,7 +235,7 @@ describe('the outcome table of docs/failover.md', { timeout: 240_000 }, () => {
 
   it('holds for every answer that an upstream can give, or break', async () => {
     const faults = rows.filter(({ fault }) => !unreachable.includes(fault));
-    assert.equal(faults.length, 14);
+    assert.equal(faults.length, 16);
     await walkAll(faults, true);
     const metrics = await retrying.metrics();
     assert.ok(metrics.value('llm_gateway_retries_total') > 0, 'some of it took a retry');
@@ -305,6 +316,9 @@ function assertTruthful(answer: Answer, row: Row, { stream, id }: { stream: bool
   if (row.answer === 'as it was') {
     assert.equal(answer.status, Number(row.fault), id);
     assert.ok(answer.whole && answer.text.includes(`faulty ${row.fault}`), id);
+    assert.equal(answer.headers.get('retry-after'), '7', id);
+  } else if (row.answer === '500 that the event reports') {
+    assert.deepEqual([answer.status, JSON.parse(answer.text), answer.whole], [500, { error: reported }, true], id);
     assert.equal(answer.headers.get('retry-after'), '7', id);
   } else if (row.answer === '500 without its body') {
     assert.deepEqual([answer.status, answer.text, answer.whole], [500, '', true], id);

@@ -45,9 +45,13 @@ describe('a request through ingress, router and discovery', () => {
 
   it('relays every framing of an event stream unchanged, each chunk as it is made', async () => {
     const text = '\uFEFF: hello\ndata: {"a":"ä😀"}\r\n\r\ndata: b\r\rid: 7\nevent: x\ndata: c\n\ndata: [DONE]\n\n';
-    const bytes = Buffer.from(text);
+    const rest = Buffer.from(text);
+    // Up to its first content a stream is held.
+    const first = Buffer.from('data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n');
+    const bytes = Buffer.concat([first, rest]);
     // Cut everywhere, also within the multi-byte characters.
-    const pieces = Array.from({ length: Math.ceil(bytes.length / 5) }, (_, i) => bytes.subarray(i * 5, i * 5 + 5));
+    const cuts = Array.from({ length: Math.ceil(rest.length / 5) }, (_, i) => rest.subarray(i * 5, i * 5 + 5));
+    const pieces = [first, ...cuts];
     const response = await send(() => stream(pieces, { gapMs: 15 }), chat({ stream: true }));
     const received: Buffer[] = [];
     const at: number[] = [];

@@ -7,8 +7,9 @@ export {
   isFailureCause,
   type UpstreamFailure,
 } from './failure.ts';
+export { type HoldRule, holdRules } from './hold-rule.ts';
 export { KeptAnswer } from './kept-answer.ts';
-export { upstreamOptions } from './options.ts';
+export { commitOptions, upstreamOptions } from './options.ts';
 export { type CancelSignal, type RelayEnd, type RelayTarget, relay, startRelay } from './relay.ts';
 export { isEventStream } from './terminal-event.ts';
 export { Upstream } from './upstream.ts';

@@ -32,3 +32,21 @@ export const upstreamOptions = {
       'Connections to one instance or http endpoint at a time, 0 for no limit; further calls wait for one, at most the connect timeout',
   },
 } as const;
+
+/** Flags of every process that relays answers: when it gives up trying anything else. */
+export const commitOptions = {
+  'commit-at': {
+    type: 'string',
+    default: 'content',
+    choices: ['content', 'first-byte'],
+    description:
+      'What of an event stream commits the answer, after which nothing is tried again: its first content, or its first byte',
+  },
+  'commit-hold-ms': {
+    type: 'integer',
+    default: 2000,
+    min: 1,
+    max: 600_000,
+    description: 'Longest that a stream which has begun without content is held before it is committed all the same',
+  },
+} as const;

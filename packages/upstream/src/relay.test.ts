@@ -13,7 +13,7 @@ import {
   stream,
   until,
 } from '@llm-gateway/testing';
-import { type RelayTarget, relay, type UpstreamFailure } from './index.ts';
+import { type HoldRule, holdRules, type RelayTarget, relay, type UpstreamFailure } from './index.ts';
 import { PlainClient } from './plain-client.ts';
 import { UndiciClient } from './undici-client.ts';
 
@@ -25,6 +25,24 @@ class Client implements RelayTarget {
   ended = false;
   brokenBy: UpstreamFailure | undefined;
   repeats = 0;
+  kept = 0;
+  mostKept = 0;
+  writes: string[] = [];
+  readonly holdRule: HoldRule | null;
+
+  constructor(holdRule: HoldRule | null = null) {
+    this.holdRule = holdRule;
+  }
+
+  keep(bytes: number): boolean {
+    this.kept += bytes;
+    this.mostKept = Math.max(this.mostKept, this.kept);
+    return true;
+  }
+
+  free(bytes: number): void {
+    this.kept -= bytes;
+  }
 
   get committed(): boolean {
     return this.text !== '';
@@ -36,6 +54,7 @@ class Client implements RelayTarget {
 
   write(chunk: Buffer): boolean {
     this.text += chunk;
+    this.writes.push(chunk.toString());
     return true;
   }
 
@@ -263,3 +282,133 @@ describe('a client that takes framing', () => {
     );
   });
 });
+
+const chunkOf = (delta: object) => `data: ${JSON.stringify({ choices: [{ index: 0, delta }] })}\n\n`;
+const role = chunkOf({ role: 'assistant', content: '' });
+const hello = chunkOf({ content: 'Hello' });
+
+function holding(holdMs = 60_000): Client {
+  const rule = holdRules({ commitAt: 'content', commitHoldMs: holdMs }).get('/v1/chat/completions');
+  assert.ok(rule);
+  return new Client(rule);
+}
+
+for (const Caller of [PlainClient, UndiciClient]) {
+  describe(`a stream relayed over ${Caller.name} that is held until its content`, { timeout: 60_000 }, () => {
+    it('is written with its first content', async () => {
+      await withEngine(
+        Caller,
+        () => stream([': hi\n\n', role, hello, hello], { gapMs: 20 }),
+        async (_engine, call) => {
+          const client = holding();
+          assert.deepEqual(await call(client), { kind: 'relayed', status: 200 });
+          assert.deepEqual(client.writes, [`: hi\n\n${role}${hello}`, hello]);
+          assert.equal(client.kept, 0);
+          assert.equal(client.mostKept, `: hi\n\n${role}${hello}`.length, 'asked for before it was kept');
+        },
+      );
+    });
+
+    it('is written as it comes when its first piece has content', async () => {
+      await withEngine(
+        Caller,
+        () => stream([`${role}${hello}`, hello], { gapMs: 20 }),
+        async (_engine, call) => {
+          const client = holding();
+          await call(client);
+          assert.deepEqual([client.writes, client.mostKept], [[`${role}${hello}`, hello], 0]);
+        },
+      );
+    });
+
+    it('has failed, and nothing of it is written, when it is cut before that', async () => {
+      await withEngine(
+        Caller,
+        () => cut({ afterBytes: role.length }, { body: role }),
+        async (_engine, call) => {
+          const client = holding();
+          const end = await call(client);
+          assert.ok(end.kind === 'failed' && end.failure.cause === 'truncated', end.kind);
+          assert.deepEqual([client.text, client.kept], ['', 0]);
+        },
+      );
+    });
+
+    it('is the answer that its error would have been', async () => {
+      const report = (code: number) =>
+        stream([role, `data: ${JSON.stringify({ error: { message: 'broken', code } })}\n\n`, 'data: [DONE]\n\n'], {
+          headers: { 'retry-after': '7' },
+        });
+      await withEngine(
+        Caller,
+        () => report(500),
+        async (engine, call) => {
+          const client = holding();
+          const end = await call(client);
+          assert.ok(end.kind === 'refused' && end.reported === true);
+          assert.equal(end.answer.status, 500);
+          assert.equal(end.answer.headers.value('retry-after'), '7');
+          assert.equal(JSON.parse(end.answer.body.toString()).error.message, 'broken');
+          assert.deepEqual([client.text, client.kept, client.ended], ['', 0, false]);
+
+          engine.script = () => report(400);
+          const own = holding();
+          assert.deepEqual(await call(own), { kind: 'relayed', status: 400 });
+          assert.equal(JSON.parse(own.text).error.code, 400);
+          assert.equal(own.ended, true);
+        },
+      );
+    });
+
+    it('is written after its time, or with its end, though there is no content', async () => {
+      await withEngine(
+        Caller,
+        () => stall({ afterBytes: role.length }, { body: role }),
+        async (_engine, call) => {
+          const client = holding(50);
+          const ended = call(client);
+          await until(() => client.text === role);
+          assert.equal(client.kept, 0);
+          client.leaving.abort();
+          assert.equal((await ended).kind, 'client-left');
+        },
+      );
+      await withEngine(
+        Caller,
+        () => stream([role]),
+        async (_engine, call) => {
+          const client = holding();
+          assert.equal((await call(client)).kind, 'relayed');
+          assert.deepEqual([client.text, client.ended, client.kept], [role, true, 0]);
+        },
+      );
+    });
+
+    it('is not begun by comments, however long they come', async () => {
+      await withEngine(
+        Caller,
+        () => stream(new Array(10).fill(': still here\n\n'), { gapMs: 20 }),
+        async (_engine, call) => {
+          const client = holding(1);
+          await call(client);
+          assert.equal(client.writes.length, 1, 'all with the end');
+        },
+      );
+    });
+
+    it('gives back what it kept when its client leaves', async () => {
+      await withEngine(
+        Caller,
+        () => stall({ afterBytes: role.length }, { body: role }),
+        async (_engine, call) => {
+          const client = holding();
+          const ended = call(client);
+          await until(() => client.kept > 0);
+          client.leaving.abort();
+          assert.equal((await ended).kind, 'client-left');
+          assert.equal(client.kept, 0);
+        },
+      );
+    });
+  });
+}

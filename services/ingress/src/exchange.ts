@@ -25,7 +25,7 @@ export type AttemptOutcome = 'answered' | 'rejected' | 'failed' | 'broken' | 'ca
 export interface AttemptRecord {
   readonly target: string;
   readonly outcome: AttemptOutcome;
-  /** A cause of `upstream`, or the status that counted as failed; empty when nothing failed. */
+  /** A cause of `upstream`, or the status that counted as failed, be it that of an answer or of an event; empty when nothing failed. */
   readonly cause: string;
   readonly ms: number;
   /** What a third party calls the request. */
@@ -95,8 +95,6 @@ export class Exchange implements AnswerWatcher {
   #brokenBy: string | undefined;
   #errorCode: string | undefined;
   compared: ComparedCopy | undefined;
-  /** Whether only this gateway was asked how it is. */
-  isProbe = false;
   /** The id by which the third party that was called last knows the request, once it has answered. */
   upstreamRequestId: string | undefined;
   /** How the answer streams; null until the first chunk of a stream. */
@@ -301,7 +299,11 @@ export function attemptOutcome(end: RelayEnd): Pick<AttemptRecord, 'outcome' | '
     case 'relayed':
       return { outcome: 'answered', cause: '', status: end.status };
     case 'refused':
-      return { outcome: 'rejected', cause: `status_${end.answer.status}`, status: end.answer.status };
+      return {
+        outcome: 'rejected',
+        cause: `${end.reported === true ? 'event' : 'status'}_${end.answer.status}`,
+        status: end.answer.status,
+      };
     case 'failed':
     case 'broken':
       return { outcome: end.kind, cause: end.failure.cause };

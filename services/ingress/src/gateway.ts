@@ -1,5 +1,5 @@
 import type { RouteTable } from '@llm-gateway/routing';
-import type { Upstream } from '@llm-gateway/upstream';
+import type { HoldRule, Upstream } from '@llm-gateway/upstream';
 import type { BodyBudget } from './body-budget.ts';
 import type { EngineIds } from './calls/engine-request-id.ts';
 import type { InstanceHeaders } from './calls/instance-headers.ts';
@@ -9,7 +9,6 @@ import type { Decider } from './decide/decider.ts';
 import type { Load } from './decide/load.ts';
 import type { PdProtocol } from './disaggregated/protocol.ts';
 import type { Gate } from './gate.ts';
-import type { HealthAnswers } from './health.ts';
 import type { Mirror } from './mirror/mirror.ts';
 import type { Models } from './models.ts';
 import type { Observer } from './observer.ts';
@@ -28,9 +27,6 @@ export interface Gateway {
   readonly upstream: Upstream;
   readonly bodies: BodyBudget;
   readonly models: Models;
-  readonly health: HealthAnswers;
-  /** See `Fleet.hasServed`. */
-  readonly hasServed: (model: string | null) => boolean;
   readonly observer: Observer;
   readonly mirror: Mirror;
   readonly maxBodyBytes: number;
@@ -43,4 +39,6 @@ export interface Gateway {
   /** Null: retries are not limited. */
   readonly budget: RetryBudget | null;
   readonly exposeRouteHeaders: boolean;
+  /** By path, what is held of event streams until their first content. */
+  readonly holdRules: ReadonlyMap<string, HoldRule>;
 }

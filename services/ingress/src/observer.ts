@@ -293,7 +293,6 @@ export class Observer {
 
   /** Every request ends here, once: one sample, one log line. */
   finished(exchange: Exchange): void {
-    if (exchange.isProbe) return;
     const { client, route } = exchange;
     const now = performance.now();
     const durationMs = now - exchange.startedAtMs;
@@ -319,7 +318,7 @@ export class Observer {
 }
 
 const unknownModel = '_unknown';
-/** Causes are those of `upstream` and `status_` with the statuses that count as failed. */
+/** Causes are those of `upstream` and `status_` or `event_` with the statuses that count as failed. */
 const maxCauses = 200;
 
 function outcomeOf(exchange: Exchange): RequestEnd['outcome'] {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
 import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
-import { upstreamOptions } from '@llm-gateway/upstream';
+import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 import { clientKeyMistakes } from './clients/clients.ts';
 import { clientKeyOptions } from './clients/options.ts';
 import { clientMistakes, clientOptions } from './http/options.ts';
@@ -89,6 +89,7 @@ export const options = defineService({
     routeOptions,
     pdOptions,
     upstreamOptions,
+    commitOptions,
     busOptions,
   ],
   check: (values) => [

@@ -7,7 +7,7 @@ import { GatewayError } from '@llm-gateway/protocol';
 import { routeTable } from '@llm-gateway/routing';
 
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
-import { Upstream } from '@llm-gateway/upstream';
+import { holdRules, Upstream } from '@llm-gateway/upstream';
 import { BodyBudget } from './body-budget.ts';
 import { EngineIds } from './calls/engine-request-id.ts';
 import { InstanceHeaders } from './calls/instance-headers.ts';
@@ -21,7 +21,6 @@ import { pdProtocol } from './disaggregated/protocol.ts';
 import { Exchange } from './exchange.ts';
 import { Gate } from './gate.ts';
 import type { Gateway } from './gateway.ts';
-import { HealthAnswers } from './health.ts';
 import { hopToken } from './hops.ts';
 import { ownResponseHeaders } from './http/client-response.ts';
 import { readTrustedProxies, type TrustedProxies } from './http/forwarded.ts';
@@ -43,8 +42,10 @@ interface IngressParts extends Parts {
 const instancesGraceMs = 2000;
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
-export async function start(options: Settings, deps: IngressParts): Promise<Running> {
-  const { log, infoLines, metrics, shutdown, bus, mirrorBus = bus } = deps;
+export async function start(
+  options: Settings,
+  { log, infoLines, metrics, shutdown, bus, mirrorBus = bus }: IngressParts,
+): Promise<Running> {
   const table = routeTable(
     options,
     (path) => readFileSync(path, 'utf8'),
@@ -123,8 +124,6 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     upstream,
     bodies,
     models,
-    health: new HealthAnswers(deps),
-    hasServed: (model) => fleet.hasServed(model),
     observer,
     mirror,
     pd,
@@ -147,6 +146,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
       : null,
     budget,
     exposeRouteHeaders: options.exposeRouteHeaders,
+    holdRules: holdRules(options),
   };
 
   const server = parts.use(

@@ -1,5 +1,5 @@
 import { countsAsFailed } from '@llm-gateway/routing';
-import type { RelayTarget, ResponseHead } from '@llm-gateway/upstream';
+import type { HoldRule, RelayTarget, ResponseHead } from '@llm-gateway/upstream';
 import type { JobAnswer } from './job-answer.ts';
 
 /** One call of an endpoint for a job. An answer that counts as failed is kept back; any other goes to the ingress as it arrives. */
@@ -8,6 +8,7 @@ export class EndpointCall implements RelayTarget {
   readonly #ourKey: boolean;
   readonly #calls: number;
   readonly signal: AbortSignal;
+  readonly holdRule: HoldRule | null;
   /** Told when the request is written once more, which must not happen again for this job. */
   readonly onRepeat: () => void;
 
@@ -20,6 +21,7 @@ export class EndpointCall implements RelayTarget {
       readonly calls: number;
       /** Aborts when the ingress leaves. */
       readonly signal: AbortSignal;
+      readonly holdRule: HoldRule | null;
       readonly onRepeat: () => void;
     },
   ) {
@@ -27,6 +29,7 @@ export class EndpointCall implements RelayTarget {
     this.#ourKey = call.ourKey;
     this.#calls = call.calls;
     this.signal = call.signal;
+    this.holdRule = call.holdRule;
     this.onRepeat = call.onRepeat;
   }
 

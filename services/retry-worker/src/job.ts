@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type FlatHeaders, HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
 import type { JobEnd, JobProgress, JobRequest } from '@llm-gateway/protocol';
 import { type Endpoint, endpointHeaders, joinUrl } from '@llm-gateway/routing';
-import { type RelayEnd, relay, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
+import { type HoldRule, type RelayEnd, relay, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
 import { type BackoffRules, backoffMs } from './backoff.ts';
 import { EndpointCall } from './endpoint-call.ts';
 import type { JobAnswer } from './job-answer.ts';
@@ -39,6 +39,8 @@ export interface JobParts {
   readonly observer: Observer;
   readonly rules: JobRules;
   readonly headersTimeoutMs: number;
+  /** By path, what is held of event streams until their first content. */
+  readonly holdRules: ReadonlyMap<string, HoldRule>;
 }
 
 /** How a job ended. Those with an answer are told to the ingress; of the others it sees all there is to see. */
@@ -187,7 +189,7 @@ export class Job {
   }
 
   async #call(): Promise<RelayEnd> {
-    const { upstream, observer, headersTimeoutMs } = this.#parts;
+    const { upstream, observer, headersTimeoutMs, holdRules } = this.#parts;
     const { endpoint } = this.terms;
     const { method, headers, body } = this.#request;
     this.#calls++;
@@ -210,6 +212,7 @@ export class Job {
         ourKey: endpoint.apiKey !== '',
         calls: this.#calls,
         signal: this.#left.signal,
+        holdRule: holdRules.get(this.#request.target.split('?', 1)[0] ?? '') ?? null,
         onRepeat: () => {
           this.#repeated = true;
         },

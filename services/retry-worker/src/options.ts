@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionValues, type runtimeOptions } from '@llm-gateway/runtime';
-import { upstreamOptions } from '@llm-gateway/upstream';
+import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 
 export const retryWorkerOptions = {
   'fallback-retry-queue-size': {
@@ -46,12 +46,18 @@ export const retryWorkerOptions = {
 export const options = defineService({
   name: 'retry-worker',
   description: 'Waits out the 429s of fallback endpoints and calls them again, for any ingress',
-  groups: [retryWorkerOptions, internalOptions, routeOptions, upstreamOptions, busOptions],
+  groups: [retryWorkerOptions, internalOptions, routeOptions, upstreamOptions, commitOptions, busOptions],
   check: (values) => [...busMistakes(values), ...routeMistakes(values, (path) => readFileSync(path, 'utf8'))],
 });
 
 /** What a worker is started with; the rest of its flags is for its process. */
 export type Options = OptionValues<
-  readonly [typeof retryWorkerOptions, typeof internalOptions, typeof routeOptions, typeof upstreamOptions]
+  readonly [
+    typeof retryWorkerOptions,
+    typeof internalOptions,
+    typeof routeOptions,
+    typeof upstreamOptions,
+    typeof commitOptions,
+  ]
 > &
   Pick<OptionValues<readonly [typeof runtimeOptions]>, 'advertiseHost'>;

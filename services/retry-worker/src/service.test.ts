@@ -51,6 +51,8 @@ const usual: Omit<Options, 'routeConfig'> = {
   upstreamIdleTimeoutMs: 60_000,
   upstreamKeepAliveMs: 4000,
   upstreamMaxConnections: 0,
+  commitAt: 'content',
+  commitHoldMs: 20,
 };
 const limited = () => refuse(429, { message: 'slow down' });
 

@@ -3,7 +3,7 @@ import type { Bus } from '@llm-gateway/bus';
 import { originOf } from '@llm-gateway/http1';
 import { routeTable } from '@llm-gateway/routing';
 import { advertisedHost, type Parts, type Running } from '@llm-gateway/runtime';
-import { Upstream } from '@llm-gateway/upstream';
+import { holdRules, Upstream } from '@llm-gateway/upstream';
 import { jobSurface } from './job-surface.ts';
 import { declareGauges, type Log, Observer } from './observer.ts';
 import type { Options } from './options.ts';
@@ -37,6 +37,7 @@ export async function start(
         maxDelayMs: options.fallbackRetryMaxDelayMs,
       },
       headersTimeoutMs: options.upstreamHeadersTimeoutMs,
+      holdRules: holdRules(options),
     }),
   );
   declareGauges(metrics, worker.places, () => worker.oldestMs);

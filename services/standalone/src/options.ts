@@ -13,7 +13,7 @@ import { discoveryOptions, storeMistakes } from '@llm-gateway/registry';
 import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
 import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
-import { upstreamOptions } from '@llm-gateway/upstream';
+import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 
 /** Alone there is no store to expect: a list of endpoints, and without one simulated engines. */
 const aloneDiscoveryOptions = {
@@ -39,6 +39,7 @@ export const options = defineService({
     retryWorkerOptions,
     mirrorSenderOptions,
     upstreamOptions,
+    commitOptions,
     internalOptions,
   ],
   check: (values) => [

@@ -3,6 +3,7 @@ import { withoutJobHeaders } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
 import {
   type CancelSignal,
+  type HoldRule,
   type RelayEnd,
   type RelayTarget,
   type ResponseHead,
@@ -22,7 +23,7 @@ export type AttemptEnd = RelayEnd;
 
 export interface AttemptContext {
   readonly exchange: Exchange;
-  readonly gateway: Pick<Gateway, 'upstream' | 'observer' | 'exposeRouteHeaders'>;
+  readonly gateway: Pick<Gateway, 'upstream' | 'observer' | 'exposeRouteHeaders'> & Partial<Pick<Gateway, 'holdRules'>>;
   readonly kind: TargetKind;
   /** The instance or the endpoint's host, for the log and metrics. */
   readonly target: string;
@@ -148,6 +149,15 @@ class Attempt implements RelayTarget {
   /** Kept answers come out of the budget of bodies. */
   keep(bytes: number): boolean {
     return this.#exchange.memory.hold(bytes);
+  }
+
+  free(bytes: number): void {
+    this.#exchange.memory.free(bytes);
+  }
+
+  /** A retry worker has held what there was to hold. */
+  get holdRule(): HoldRule | null {
+    return this.#context.gateway.holdRules?.get(this.#exchange.request.path) ?? null;
   }
 
   write(chunk: Buffer, onDrain: () => void): boolean {
