@@ -35,18 +35,27 @@ interface Kind {
 export class Refusals {
   /** The least recently served first. */
   readonly #kinds = new Map<string, Kind>();
+  /** The one that was served last. */
+  #latest: { readonly name: string; readonly kind: Kind } | undefined;
 
   /** `now` in monotonic milliseconds. */
   served(instance: string, name: string, now: number): void {
     if (name.length > maxKindChars) return;
-    const kind = this.#kinds.get(name) ?? { since: now, instances: new Map() };
-    this.#kinds.delete(name);
-    this.#kinds.set(name, kind);
-    if (this.#kinds.size > maxKinds) this.#kinds.delete(this.#kinds.keys().next().value ?? '');
+    const kind = this.#latest?.name === name ? this.#latest.kind : this.#renew(name, now);
     age(kind, now);
     const seen = seenOf(kind, instance);
     seen.served += 1;
     seen.run = 0;
+  }
+
+  /** The kind of this name, from now on the last one to be forgotten. */
+  #renew(name: string, now: number): Kind {
+    const kind = this.#kinds.get(name) ?? { since: now, instances: new Map() };
+    this.#kinds.delete(name);
+    this.#kinds.set(name, kind);
+    if (this.#kinds.size > maxKinds) this.#kinds.delete(this.#kinds.keys().next().value ?? '');
+    this.#latest = { name, kind };
+    return kind;
   }
 
   /** Whether the refusal is the instance's own fault. */

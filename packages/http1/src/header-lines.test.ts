@@ -71,6 +71,19 @@ describe('HeaderLines', () => {
     assert.deepEqual(HeaderLines.ofLines('').list, []);
   });
 
+  it('give the same first values from their lines as from their list', () => {
+    const name = fc.constantFrom('A', 'a', 'ab', 'AB', 'abc', 'b-a');
+    const value = fc.constantFrom('', ' ', 'a', 'ab: c', ' \t x \t', 'ab:', ':');
+    fc.assert(
+      fc.property(fc.array(fc.tuple(name, value)), name, (fields, sought) => {
+        const lines = fields.map(([name, value]) => `${name}:${value}\r\n`).join('');
+        const lowerName = sought.toLowerCase();
+        const found = HeaderLines.ofLines(lines).value(lowerName);
+        assert.equal(found, headerValue(HeaderLines.ofLines(lines).list, lowerName));
+      }),
+    );
+  });
+
   it('refuse to write what would be another field or another message', () => {
     for (const value of ['a\r\nb: c', 'a\n', '\r', '\0', '\x7f', '\u0161', '\u{1f600}']) {
       assert.throws(() => HeaderLines.of(['a', value]).lines, TypeError, JSON.stringify(value));

@@ -1,4 +1,4 @@
-import { isToken } from './octets.ts';
+import { isNameAt, isToken } from './octets.ts';
 
 /** Header fields as Node and undici give them raw: name, value, name, value, … */
 export type FlatHeaders = string[];
@@ -40,7 +40,7 @@ export class HeaderLines {
 
   /** The first value of a field, by its lower-case name. */
   value(lowerName: string): string | undefined {
-    return headerValue(this.list, lowerName);
+    return this.#list === undefined ? valueInLines(this.#lines ?? '', lowerName) : headerValue(this.#list, lowerName);
   }
 }
 
@@ -177,6 +177,19 @@ function listOf(lines: string): FlatHeaders {
     at = end + 2;
   }
   return list;
+}
+
+/** As `headerValue`, without a string for each field that is passed over. */
+function valueInLines(lines: string, lowerName: string): string | undefined {
+  for (let at = 0; at < lines.length; ) {
+    const colon = at + lowerName.length;
+    const end = lines.indexOf('\n', at);
+    if (lines.charCodeAt(colon) === 0x3a && isNameAt(lines, at, lowerName)) {
+      return withoutBlanks(lines, colon + 1, end - 1);
+    }
+    at = end + 1;
+  }
+  return undefined;
 }
 
 /** `text[start, end)` without the blanks at its ends (OWS of RFC 9110 section 5.6.3). */

@@ -1,6 +1,6 @@
 import { isAuthority } from './authority.ts';
 import { HeaderLines, hopByHopNames, withoutBlanks, withoutHeaders } from './header-lines.ts';
-import { controlOctet, isToken, lowerOctet, tokenOctet } from './octets.ts';
+import { controlOctet, isNameAt, isToken, lowerOctet, tokenOctet } from './octets.ts';
 
 /** Heads of HTTP/1.1 messages (RFC 9112), strict: what is not exactly right is refused, nothing is repaired. */
 
@@ -101,14 +101,6 @@ export class FieldInterest {
 
 function shapeOf(text: string, start: number, end: number): number {
   return (end - start) * 128 + (lowerOctet[text.charCodeAt(end - 1)] as number);
-}
-
-/** Whether `lowerName` stands at `start` of `text`, in any case. */
-function isNameAt(text: string, start: number, lowerName: string): boolean {
-  for (let i = 0; i < lowerName.length; i++) {
-    if (lowerOctet[text.charCodeAt(start + i)] !== lowerName.charCodeAt(i)) return false;
-  }
-  return true;
 }
 
 /** What the head of a request and of an answer have in common. */

@@ -21,3 +21,11 @@ export function isToken(text: string): boolean {
   for (let i = 0; i < text.length; i++) if (tokenOctet[text.charCodeAt(i)] !== 1) return false;
   return text.length > 0;
 }
+
+/** Whether `lowerName` stands at `start` of `text`, in any case. */
+export function isNameAt(text: string, start: number, lowerName: string): boolean {
+  for (let i = 0; i < lowerName.length; i++) {
+    if (lowerOctet[text.charCodeAt(start + i)] !== lowerName.charCodeAt(i)) return false;
+  }
+  return true;
+}

@@ -84,7 +84,7 @@ export type RouteReply = Static<typeof RouteReply>;
 export const routeDecide = defineRequest(subjects.routeDecide, RouteQuery, RouteReply);
 
 /** So many picks one pool is given at a time. */
-export const maxLeasedPicks = 64;
+export const maxLeasedPicks = 256;
 
 /** Asks one router, by its own subject, for picks in advance, for several pools at once. */
 export const LeaseQuery = Type.Object({

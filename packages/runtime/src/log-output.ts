@@ -3,6 +3,10 @@ import { constants, fstatSync, openSync, write, writeSync } from 'node:fs';
 /** Lines are written together, at so many characters or after so long: a write for each costs more than the line. */
 const joinedChars = 65_536;
 const flushDelayMs = 100;
+/** A line more than what is joined fits nearly always. */
+const maxEncodedChars = joinedChars + 4096;
+/** Of UTF-8 for a code unit. */
+const maxBytesPerChar = 3;
 /** Held while the reader is slow; past it new lines are dropped. */
 const maxHeldChars = 8 * 1024 * 1024;
 /** A pipe that is full is tried again soon, because its reader may be fast, and then ever later. */
@@ -57,6 +61,8 @@ export class LogOutput {
   #lines = 0;
   #heldChars = 0;
   #writing: Writing | null = null;
+  /** What `#writing` is in. Made with the first line. */
+  #buffer: Buffer | undefined;
   /** A thread has `#writing`. */
   #inThread = false;
   #timer: NodeJS.Timeout | null = null;
@@ -163,9 +169,16 @@ export class LogOutput {
     const chunk = this.#chunks.shift();
     if (chunk === undefined) return null;
     this.#heldChars -= chunk.text.length;
-    const bytes = Buffer.from(this.#cut ? `\n${chunk.text}` : chunk.text);
+    const bytes = this.#encoded(this.#cut ? `\n${chunk.text}` : chunk.text);
     this.#writing = { bytes, lines: chunk.lines, offset: 0 };
     return this.#writing;
+  }
+
+  /** The text as UTF-8, in the one buffer that there is for it unless it is too long: one thing is written at a time. */
+  #encoded(text: string): Buffer {
+    if (text.length > maxEncodedChars) return Buffer.from(text);
+    this.#buffer ??= Buffer.allocUnsafeSlow(maxEncodedChars * maxBytesPerChar);
+    return this.#buffer.subarray(0, this.#buffer.write(text));
   }
 
   /** Returns how long to wait before the next try; 0: go on. */

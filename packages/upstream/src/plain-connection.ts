@@ -86,14 +86,20 @@ export class PlainConnection {
     return !this.#closed && nowMs < this.#deadlineMs;
   }
 
-  /** Writes a request. Only for a connection that carries none. */
+  /** Takes a request, and writes it when this turn of the event loop ends. Only for a connection that carries none. */
   carry(carried: Carried): void {
     const now = performance.now();
     this.#carried = carried;
     this.#reader.begin(carried.bodiless);
     this.#writtenAtMs = now;
     this.#deadlineMs = now + (this.#connected ? carried.headersTimeoutMs : this.#holder.connectTimeoutMs);
-    const { head, body } = carried;
+    writeAtEndOfTurn(this);
+  }
+
+  /** Writes the request that it carries. */
+  write(): void {
+    if (this.#carried === undefined) return;
+    const { head, body } = this.#carried;
     const socket = this.#socket;
     if (body === null || body.length === 0) {
       socket.write(head, 'latin1');
@@ -232,4 +238,18 @@ export class PlainConnection {
 
 function bufferOf(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+let due: PlainConnection[] = [];
+
+/** Requests of one turn are written one after the other: their engines are woken once, and stay awake. */
+function writeAtEndOfTurn(connection: PlainConnection): void {
+  if (due.length === 0) setImmediate(writeAll);
+  due.push(connection);
+}
+
+function writeAll(): void {
+  const all = due;
+  due = [];
+  for (const connection of all) connection.write();
 }

@@ -282,7 +282,10 @@ export class Exchange implements AnswerWatcher {
 
   /** What the gateway adds to every answer. */
   ownHeaders(exposeRoute: boolean): HeaderLines {
-    const headers = ['x-request-id', this.request.id];
+    const { id } = this.request;
+    // Ids are of visible characters only, so there is nothing to check.
+    if (!exposeRoute && this.upstreamRequestId === undefined) return HeaderLines.ofLines(`x-request-id: ${id}\r\n`);
+    const headers = ['x-request-id', id];
     if (this.upstreamRequestId !== undefined) headers.push('x-upstream-request-id', this.upstreamRequestId);
     if (exposeRoute) {
       headers.push('x-gateway-route', this.#route, 'x-gateway-attempts', String(this.#attempts));

@@ -54,6 +54,23 @@ describe('the line of a request', () => {
     });
   });
 
+  it('is that of its own request also when the last one at the same endpoint was of another kind', async () => {
+    for (const [model, stream] of [
+      ['a', false],
+      ['b', false],
+      ['b', true],
+      [null, true],
+    ] as const) {
+      const line = (await lineOf('/v1/models', (exchange) => {
+        exchange.received(new RequestContent(Buffer.from('1'), { model, stream, members: null }));
+        exchange.routed('internal', 'one');
+      })) as Record<string, unknown>;
+      assert.deepEqual([line.model, line.stream, line.endpoint], [model, stream, 'one']);
+    }
+    const line = (await lineOf('/other', (exchange) => exchange.routed('external', 'one'))) as Record<string, unknown>;
+    assert.deepEqual([line.path, line.route, line.endpoint], ['/other', 'external', 'one']);
+  });
+
   it('leaves out what there is none of, and cuts a long path', async () => {
     const line = (await lineOf(`/${'x'.repeat(1000)}`)) as Record<string, unknown>;
     assert.equal(String(line.path).length, 200);

@@ -17,21 +17,61 @@ const maxPathLength = 200;
  * comes from outside is escaped, the rest is numbers and words of ours.
  */
 export function requestLine(exchange: Exchange, end: RequestEnd): string {
-  const { request, client } = exchange;
-  let line = `"requestId":${text(exchange.id)}`;
-  if (request.head !== null) {
-    line += `,"method":"${request.method}","path":${text(request.path.slice(0, maxPathLength))}`;
-  }
-  line += `,"model":${exchange.model === null ? 'null' : text(exchange.model)},"stream":${exchange.isStream}`;
-  line += `,"route":"${exchange.route}","endpoint":${text(exchange.endpoint)}`;
+  const { client } = exchange;
+  let line = `"requestId":${exchange.givenId ? text(exchange.id) : `"${exchange.id}"`}${kindOf(exchange).text}`;
   if (exchange.prefill !== undefined) line += `,"prefill":${text(exchange.prefill)}`;
-  line += `,"attempts":[${exchange.records.map(attemptText).join()}],"attemptCount":${exchange.attempts}`;
+  line += `,"attempts":[${attemptsText(exchange.records)}],"attemptCount":${exchange.attempts}`;
   line += `,"status":${end.status},"outcome":"${end.outcome}"`;
   if (exchange.errorCode !== undefined) line += `,"code":"${exchange.errorCode}"`;
   if (exchange.brokenBy !== undefined) line += `,"brokenBy":"${exchange.brokenBy}"`;
   line += `,"requestBytes":${exchange.requestBytes},"responseBytes":${client.bodyBytes}`;
   line += `,"firstByteMs":${end.firstByteMs === null ? 'null' : rounded(end.firstByteMs)}`;
   return `${line},"durationMs":${rounded(end.durationMs)}`;
+}
+
+/** What many requests have in common, and how their lines say it. */
+interface Kind {
+  readonly method: string;
+  /** Null: what came was no request. */
+  readonly path: string | null;
+  readonly model: string | null;
+  readonly isStream: boolean;
+  readonly route: string;
+  readonly text: string;
+}
+
+/** The last kind of request of each endpoint: nearly always the next one is of the same. */
+const kinds = new Map<string, Kind>();
+const maxKinds = 1000;
+
+function kindOf(exchange: Exchange): Kind {
+  const { request, endpoint, model, isStream, route } = exchange;
+  const path = request.head === null ? null : request.path;
+  const last = kinds.get(endpoint);
+  if (
+    last !== undefined &&
+    last.path === path &&
+    last.model === model &&
+    last.isStream === isStream &&
+    last.route === route &&
+    last.method === request.method
+  ) {
+    return last;
+  }
+  const asked = path === null ? '' : `,"method":"${request.method}","path":${text(path.slice(0, maxPathLength))}`;
+  const named = `,"model":${model === null ? 'null' : text(model)},"stream":${isStream}`;
+  const routed = `,"route":"${route}","endpoint":${text(endpoint)}`;
+  // Joined, it is one flat string; added up, each line would gather its pieces again.
+  const kind = { method: request.method, path, model, isStream, route, text: [asked, named, routed].join('') };
+  if (kinds.size >= maxKinds) kinds.clear();
+  if (path === null || path.length <= maxPathLength) kinds.set(endpoint, kind);
+  return kind;
+}
+
+function attemptsText(records: readonly AttemptRecord[]): string {
+  let line = '';
+  for (const record of records) line += line === '' ? attemptText(record) : `,${attemptText(record)}`;
+  return line;
 }
 
 function attemptText({ target, outcome, cause, ms, requestId }: AttemptRecord): string {
@@ -47,6 +87,11 @@ function text(value: string): string {
   return plain.test(value) ? `"${value}"` : JSON.stringify(value);
 }
 
-function rounded(milliseconds: number): number {
-  return Math.round(milliseconds * 100) / 100;
+/** To hundredths, as JSON: the text of a number that is none of the integers takes V8 much longer. */
+function rounded(milliseconds: number): string {
+  const hundredths = Math.round(milliseconds * 100);
+  const whole = Math.floor(hundredths / 100);
+  return `${whole}.${twoDigits[hundredths - 100 * whole] ?? '00'}`;
 }
+
+const twoDigits = Array.from({ length: 100 }, (_, number) => String(number).padStart(2, '0'));
