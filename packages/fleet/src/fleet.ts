@@ -12,6 +12,7 @@ import type { RouteTable } from '@llm-gateway/routing';
 import { Health } from './health.ts';
 import { LoadLedger, type ReplyTo } from './load-ledger.ts';
 import { Pool } from './pool.ts';
+import { ServedModels } from './served-models.ts';
 
 /** What a request needs: one instance, a prefill/decode pair at once, or a prefill first and a decode when it has ended. */
 export type FleetMode = 'neutral' | 'batched' | 'staged';
@@ -125,6 +126,7 @@ export class Fleet {
   readonly #slowStartMs: number;
   readonly #ledger: LoadLedger;
   readonly #members = new Map<string, Member>();
+  readonly #served = new ServedModels();
   /** Rebuilt on the first use after a change, with `#scores`, `#models`, `#unpaired` and what `#pools` hold. */
   #sorted: Member[] = [];
   #scores = new Float64Array(0);
@@ -267,6 +269,11 @@ export class Fleet {
   /** Of `instances` those that are neither ejected nor suspect. */
   liveInstances(): readonly Instance[] {
     return this.instances().filter(({ id }) => this.#members.get(id)?.health.state === 'live');
+  }
+
+  /** Whether an instance serves the model, or has served it since this process began; true while no instance is known. */
+  hasServed(model: string | null): boolean {
+    return this.#served.has(model);
   }
 
   /** The instances that this fleet's mode can choose, in no particular order. */
@@ -504,6 +511,7 @@ export class Fleet {
         ? previous.health
         : new Health(this.#slowStartMs);
     this.#remove(id);
+    this.#served.add(instance.model);
     const member: Member = {
       instance,
       address,

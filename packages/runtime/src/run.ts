@@ -40,6 +40,9 @@ export interface Parts {
   readonly metrics: Metrics;
   /** Aborts when the process has been told to end: give up starting, poll no more. Work in flight is for `drain`. */
   readonly shutdown: AbortSignal;
+  readonly version: string;
+  /** What `/readyz` of this process answers, for a listener that tells it as well. */
+  readiness(): Readiness;
   /** Keeps what the service only uses, such as its bus: disposed after the service, last kept first. */
   own<Resource extends AsyncDisposable>(resource: Resource): Resource;
 }
@@ -136,7 +139,15 @@ async function live(
 
     await using owned = new AsyncDisposableStack();
     const own = <Resource extends AsyncDisposable>(resource: Resource) => owned.use(resource);
-    await using started = await start({ log: logger, infoLines: log.infoLines, metrics, shutdown, own });
+    await using started = await start({
+      log: logger,
+      infoLines: log.infoLines,
+      metrics,
+      shutdown,
+      version: manifest.version,
+      readiness,
+      own,
+    });
     running = started;
     for (const [name, address] of Object.entries(started.addresses)) logger.info({ name, address }, 'listening');
     if (!shutdown.aborted) {

@@ -1,4 +1,5 @@
 import { GatewayError } from '@llm-gateway/protocol';
+import { isForm, readForm } from './form.ts';
 import { type Member, maxMembers, scanMembers } from './json-members.ts';
 
 /** A request's body, and the few fields of it that the gateway reads. */
@@ -46,11 +47,38 @@ const maxModelBytes = maxModelLength * 6 + 2;
 /** Up to here a body is parsed whole, which finds every mistake; beyond, only its outline is read. */
 const parsedWholeBytes = 16_384;
 
+/**
+ * Reads the body of a request for audio or images, which is a form or JSON. Throws `GatewayError`: `invalid_body`, or
+ * `model_not_found` when it names no model: few engines serve these requests, and nothing else says which.
+ */
+export function readMediaContent(body: Buffer, contentType: string | undefined): RequestContent {
+  const content = isForm(contentType)
+    ? contentOf(body, { ...readForm(body, contentType), members: null })
+    : tryJson(body);
+  if (content !== null && content.model !== null && content.model !== '') return content;
+  throw new GatewayError('model_not_found', 'the request names no model', { details: { param: 'model' } });
+}
+
+function tryJson(body: Buffer): RequestContent | null {
+  try {
+    return readContent(body);
+  } catch (error) {
+    if (error instanceof GatewayError && error.details.param === null) return null;
+    throw error;
+  }
+}
+
 /** Throws `GatewayError` `invalid_body`, with `details.param` when one field is at fault. */
 export function readContent(body: Buffer): RequestContent {
   const members = body.length <= parsedWholeBytes ? null : scanWhole(body);
   const fields = members === null ? parseFields(body) : pickFields(body, members);
-  const { model = null, stream = null } = fields;
+  return contentOf(body, { ...fields, members });
+}
+
+function contentOf(
+  body: Buffer,
+  { model = null, stream = null, members }: { model?: unknown; stream?: unknown; members: readonly Member[] | null },
+): RequestContent {
   if (model !== null && (typeof model !== 'string' || model.length > maxModelLength)) throw invalidModel();
   if (stream !== null && typeof stream !== 'boolean') throw invalidStream();
   return new RequestContent(body, { model, stream: stream ?? false, members });

@@ -95,6 +95,8 @@ export class Exchange implements AnswerWatcher {
   #brokenBy: string | undefined;
   #errorCode: string | undefined;
   compared: ComparedCopy | undefined;
+  /** Whether only this gateway was asked how it is. */
+  isProbe = false;
   /** The id by which the third party that was called last knows the request, once it has answered. */
   upstreamRequestId: string | undefined;
   /** How the answer streams; null until the first chunk of a stream. */

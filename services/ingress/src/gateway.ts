@@ -9,6 +9,7 @@ import type { Decider } from './decide/decider.ts';
 import type { Load } from './decide/load.ts';
 import type { PdProtocol } from './disaggregated/protocol.ts';
 import type { Gate } from './gate.ts';
+import type { HealthAnswers } from './health.ts';
 import type { Mirror } from './mirror/mirror.ts';
 import type { Models } from './models.ts';
 import type { Observer } from './observer.ts';
@@ -27,6 +28,9 @@ export interface Gateway {
   readonly upstream: Upstream;
   readonly bodies: BodyBudget;
   readonly models: Models;
+  readonly health: HealthAnswers;
+  /** See `Fleet.hasServed`. */
+  readonly hasServed: (model: string | null) => boolean;
   readonly observer: Observer;
   readonly mirror: Mirror;
   readonly maxBodyBytes: number;

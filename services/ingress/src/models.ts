@@ -56,17 +56,35 @@ export class Models {
 
   /** Answers the request. Throws `GatewayError` `overloaded`, or `no_instance` when nobody has an answer. */
   async answer(exchange: Exchange): Promise<void> {
-    const listing = await this.#listing(this.#sources.instanceHeaders?.own ?? credentialsOf(exchange));
+    const listing = await this.#listing(this.#credentialsOf(exchange));
+    if ('denied' in listing) return this.#deny(exchange, listing.denied);
     const own = exchange.ownHeaders(this.#sources.exposeRouteHeaders);
-    if ('denied' in listing) {
-      const { status, headers, body } = listing.denied;
-      exchange.client.answer(status, HeaderLines.of(withOwnHeaders(own, headers.list)), body);
-      return;
-    }
     const headers = HeaderLines.of([...own.list, 'content-type', 'application/json']);
     const models = exchange.from?.models ?? null;
     const list = models === null ? listing.list : listOf(listing.cards.filter(({ id }) => models.allows(id)));
     exchange.client.answer(200, headers, list);
+  }
+
+  /** Answers what is known of one model. Throws as `answer`, and `model_not_found` for one that is not listed. */
+  async answerOne(exchange: Exchange, id: string): Promise<void> {
+    const listing = await this.#listing(this.#credentialsOf(exchange));
+    if ('denied' in listing) return this.#deny(exchange, listing.denied);
+    const card = listing.cards.find((one) => one.id === id);
+    if (card === undefined || exchange.from?.models?.allows(id) === false) {
+      throw new GatewayError('model_not_found', `The model \`${id.slice(0, maxIdLength)}\` does not exist`);
+    }
+    const own = exchange.ownHeaders(this.#sources.exposeRouteHeaders);
+    const headers = HeaderLines.of([...own.list, 'content-type', 'application/json']);
+    exchange.client.answer(200, headers, Buffer.from(JSON.stringify(card)));
+  }
+
+  #credentialsOf(exchange: Exchange): readonly string[] {
+    return this.#sources.instanceHeaders?.own ?? credentialsOf(exchange);
+  }
+
+  #deny(exchange: Exchange, { status, headers, body }: WholeResponse): void {
+    const own = exchange.ownHeaders(this.#sources.exposeRouteHeaders);
+    exchange.client.answer(status, HeaderLines.of(withOwnHeaders(own, headers.list)), body);
   }
 
   /** Asks once for all that come meanwhile. A failure is not kept. */

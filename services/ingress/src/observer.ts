@@ -293,6 +293,7 @@ export class Observer {
 
   /** Every request ends here, once: one sample, one log line. */
   finished(exchange: Exchange): void {
+    if (exchange.isProbe) return;
     const { client, route } = exchange;
     const now = performance.now();
     const durationMs = now - exchange.startedAtMs;

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { HeaderLines } from '@llm-gateway/http1';
 import { type Ask, type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
 import { fallbacksAfter } from '@llm-gateway/routing';
-import { readContent } from './body.ts';
+import { readContent, readMediaContent } from './body.ts';
 import { withOwnHeaders } from './calls/attempt.ts';
 import { callEndpoint } from './calls/endpoint-call.ts';
 import { callInstances, startInstanceCall } from './calls/instance-call.ts';
@@ -10,7 +10,7 @@ import { checkModel } from './clients/clients.ts';
 import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
 import type { Gateway } from './gateway.ts';
-import { serviceOf } from './http/surface.ts';
+import { modelIdOf, type Service, serviceOf } from './http/surface.ts';
 import type { FallbackResult } from './observer.ts';
 
 /** One request from its head to its end. Never throws: every way out ends in an answer, a closed connection, or a client that left. */
@@ -31,20 +31,30 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
   if (exchange.problem !== null) throw exchange.problem;
   if (request.head === null) throw new Error('a request without a head has a problem');
   const service = serviceOf(request.head, request.place);
+  if (service === 'health' || service === 'version') {
+    gateway.health.answer(exchange, service);
+    return null;
+  }
   request.hops.check();
   if (gateway.clients !== null) exchange.from = gateway.clients.identify(request.head);
   gateway.gate.enter(client, exchange.connection);
   if (service === 'models') return gateway.models.answer(exchange);
+  if (service === 'model') return gateway.models.answerOne(exchange, modelIdOf(request.place));
   const { maxBodyBytes: maxBytes } = gateway;
   const body = exchange.connection.readBody({ maxBytes, holding: exchange.memory });
   if (body instanceof Promise)
-    return body.then((whole) => pursue(exchange, gateway, received(whole, exchange, gateway)));
-  return forward(exchange, gateway, received(body, exchange, gateway));
+    return body.then((whole) => pursue(exchange, gateway, received(whole, service, { exchange, gateway })));
+  return forward(exchange, gateway, received(body, service, { exchange, gateway }));
 }
 
 /** The request is whole. Returns its decision, or what is left to ask for it. */
-function received(body: Buffer, exchange: Exchange, gateway: Gateway): Decision | Ask {
-  exchange.received(readContent(body));
+function received(
+  body: Buffer,
+  service: Service,
+  { exchange, gateway }: { exchange: Exchange; gateway: Gateway },
+): Decision | Ask {
+  const contentType = service === 'media' ? exchange.request.head?.noted('content-type') : undefined;
+  exchange.received(service === 'media' ? readMediaContent(body, contentType) : readContent(body));
   if (exchange.from !== null) checkModel(exchange.from, exchange.model);
   if (gateway.mirror.on) gateway.mirror.sample(exchange);
   gateway.budget?.arrived();
@@ -147,8 +157,10 @@ async function carryOut(
     case 'answer':
       giveAnswer(step.answer, exchange, gateway);
       return null;
-    case 'error':
-      throw new GatewayError(step.code, clientMessage(step.code, exchange));
+    case 'error': {
+      const code = step.code === 'no_instance' && !gateway.hasServed(exchange.model) ? 'model_not_found' : step.code;
+      throw new GatewayError(code, clientMessage(code, exchange));
+    }
   }
 }
 

@@ -21,6 +21,7 @@ import { pdProtocol } from './disaggregated/protocol.ts';
 import { Exchange } from './exchange.ts';
 import { Gate } from './gate.ts';
 import type { Gateway } from './gateway.ts';
+import { HealthAnswers } from './health.ts';
 import { hopToken } from './hops.ts';
 import { ownResponseHeaders } from './http/client-response.ts';
 import { readTrustedProxies, type TrustedProxies } from './http/forwarded.ts';
@@ -42,10 +43,8 @@ interface IngressParts extends Parts {
 const instancesGraceMs = 2000;
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
-export async function start(
-  options: Settings,
-  { log, infoLines, metrics, shutdown, bus, mirrorBus = bus }: IngressParts,
-): Promise<Running> {
+export async function start(options: Settings, deps: IngressParts): Promise<Running> {
+  const { log, infoLines, metrics, shutdown, bus, mirrorBus = bus } = deps;
   const table = routeTable(
     options,
     (path) => readFileSync(path, 'utf8'),
@@ -124,6 +123,8 @@ export async function start(
     upstream,
     bodies,
     models,
+    health: new HealthAnswers(deps),
+    hasServed: (model) => fleet.hasServed(model),
     observer,
     mirror,
     pd,

@@ -2,7 +2,14 @@ import { isSameAuthority, parseTarget, type RequestHead } from '@llm-gateway/htt
 import { GatewayError } from '@llm-gateway/protocol';
 
 /** What a path is for. */
-export type Service = 'inference' | 'models';
+export type Service =
+  | 'inference'
+  /** As `inference`, for audio and images: the request may be a form, and only its model says who can serve it. */
+  | 'media'
+  | 'models'
+  | 'model'
+  | 'health'
+  | 'version';
 
 /** The shape of errors on a path: that of the API that its clients speak. */
 export type ErrorShape = 'openai' | 'anthropic';
@@ -13,8 +20,11 @@ interface Route {
 }
 
 const inference: Route = { service: 'inference', methods: ['POST'] };
+const media: Route = { service: 'media', methods: ['POST'] };
+const reads = ['GET', 'HEAD'];
+const model: Route = { service: 'model', methods: reads };
 
-/** The calls that engines serve (vLLM and SGLang), each routed by the `model` of its body, and the list of models. */
+/** The calls that engines serve (vLLM and SGLang), each routed by the `model` of its body, and what the gateway answers itself. */
 const routes: ReadonlyMap<string, Route> = new Map([
   ['/v1/chat/completions', inference],
   ['/v1/completions', inference],
@@ -34,7 +44,17 @@ const routes: ReadonlyMap<string, Route> = new Map([
   ['/tokenize', inference],
   ['/detokenize', inference],
   ['/generate', inference],
-  ['/v1/models', { service: 'models', methods: ['GET', 'HEAD'] }],
+  ['/v1/audio/transcriptions', media],
+  ['/v1/audio/translations', media],
+  ['/v1/audio/speech', media],
+  ['/v1/images/generations', media],
+  ['/v1/images/edits', media],
+  ['/v1/images/variations', media],
+  ['/v1/models', { service: 'models', methods: reads }],
+  ['/health', { service: 'health', methods: reads }],
+  // Some platforms ask with POST.
+  ['/ping', { service: 'health', methods: [...reads, 'POST'] }],
+  ['/version', { service: 'version', methods: reads }],
 ]);
 
 /** Where a request wants to go: the path as it is understood here, so that no next hop can understand it otherwise. */
@@ -54,7 +74,49 @@ export function placeOf(head: RequestHead): Place {
   const target = parseTarget(head.target);
   if (target === null) return nowhere;
   const { path, query, authority } = target;
-  return { path, query, valid: authority === null || isSameAuthority(authority, head.host) };
+  return { path: understood(path), query, valid: authority === null || isSameAuthority(authority, head.host) };
+}
+
+/**
+ * The path that is meant where clients put their paths behind a base URL that ends in a slash, lacks `/v1`, or has it
+ * twice. One that is not served stays as it is.
+ */
+function understood(path: string): string {
+  if (routes.has(path)) return path;
+  const id = idInPath(path);
+  if (id !== '') return modelPrefix + id;
+  const clean = path
+    .replace(/\/{2,}/g, '/')
+    .replace(/(?<=.)\/$/, '')
+    .replace(/^(?:\/v1)+(?=\/v1\/)/, '');
+  if (routes.has(clean)) return clean;
+  return routes.has(`/v1${clean}`) ? `/v1${clean}` : path;
+}
+
+const modelPrefix = '/v1/models/';
+const slash = 0x2f;
+
+/** The name of a model as it stands in a path: it may have slashes in it. Empty when the path names none. */
+function idInPath(path: string): string {
+  let end = path.length;
+  while (path.charCodeAt(end - 1) === slash) end--;
+  return /^\/+(?:v1\/+)*models\/+([^/].*)$/.exec(path.slice(0, end))?.[1] ?? '';
+}
+
+/**
+ * The model that `/v1/models/{id}` asks for, its slashes escaped or not.
+ * Throws `GatewayError` `not_found` when it is not valid.
+ */
+export function modelIdOf({ path }: Place): string {
+  try {
+    return decodeURIComponent(path.slice(modelPrefix.length));
+  } catch {
+    throw new GatewayError('not_found', 'the name of the model is not valid');
+  }
+}
+
+function routeOf(path: string): Route | undefined {
+  return routes.get(path) ?? (path.startsWith(modelPrefix) ? model : undefined);
 }
 
 /**
@@ -63,7 +125,7 @@ export function placeOf(head: RequestHead): Place {
  */
 export function serviceOf(head: RequestHead, { path, valid }: Place): Service {
   if (!valid) throw new GatewayError('invalid_request', 'the target of the request is not valid');
-  const route = routes.get(path);
+  const route = routeOf(path);
   if (route === undefined) throw new GatewayError('not_found', 'this path is not served');
   if (route.methods.includes(head.method)) return route.service;
   if (head.method === 'GET' && head.upgrade?.includes('websocket')) {
