@@ -15,6 +15,11 @@ const apis: ReadonlyMap<string, StreamApi> = new Map([
   ['/v1/responses', 'responses'],
 ]);
 
+/** Whether a path answers with the events of an API that is understood, when a stream is asked for. */
+export function hasKnownEvents(path: string): boolean {
+  return apis.has(path);
+}
+
 /** The rule for each path whose events are understood; none when the first byte commits. */
 export function holdRules(values: { commitAt: string; commitHoldMs: number }): ReadonlyMap<string, HoldRule> {
   if (values.commitAt !== 'content') return new Map();

@@ -7,7 +7,7 @@ export {
   isFailureCause,
   type UpstreamFailure,
 } from './failure.ts';
-export { type HoldRule, holdRules } from './hold-rule.ts';
+export { type HoldRule, hasKnownEvents, holdRules } from './hold-rule.ts';
 export { KeptAnswer } from './kept-answer.ts';
 export { commitOptions, upstreamOptions } from './options.ts';
 export { type CancelSignal, type RelayEnd, type RelayTarget, relay, startRelay } from './relay.ts';

@@ -12,7 +12,7 @@ const usableId = /^[\x21-\x7e]{1,200}$/;
 const noHeaders = HeaderLines.of([]);
 const nowhere: Place = { path: '', query: '', valid: false };
 
-/** What a client asks for, as the head of its request says it. Never changes. */
+/** What a client asks for, as the head of its request says it. */
 export class ClientRequest {
   /** The client's own id when it sent a usable one, else a new one. */
   readonly id: string;
@@ -25,6 +25,7 @@ export class ClientRequest {
   /** The gateways it came through. */
   readonly hops: Hops;
   readonly #sender: Sender | null;
+  #plain = false;
 
   /**
    * @param self what this gateway is called in hops
@@ -80,7 +81,17 @@ export class ClientRequest {
     return HeaderLines.of(withHeader(withHeader(headers.list, idHeader, id), hopsHeader, hops));
   }
 
+  /** From here on upstreams are asked for answers that are not encoded. */
+  askPlain(): void {
+    this.#plain = true;
+  }
+
   #headers(): HeaderLines {
+    const headers = this.#given();
+    return this.#plain ? HeaderLines.of(withHeader(headers.list, 'accept-encoding', 'identity')) : headers;
+  }
+
+  #given(): HeaderLines {
     if (this.head === null) return noHeaders;
     return this.#sender === null ? this.head.headers : withTrueWay(this.head, this.#sender);
   }

@@ -45,4 +45,6 @@ export interface Gateway {
   readonly exposeRouteHeaders: boolean;
   /** By path, what is held of event streams until their first content. */
   readonly holdRules: ReadonlyMap<string, HoldRule>;
+  /** Clients of a stream hear of it after so long a silence; 0: they do not. */
+  readonly heartbeatMs: number;
 }

@@ -70,6 +70,14 @@ export const ingressOptions = {
     description:
       'Name that the ingresses of one installation share, by which they refuse requests that come round; empty: one for each process',
   },
+  'heartbeat-interval-ms': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: 86_400_000,
+    description:
+      'Silence of an event stream after which the client is sent a comment, even before the answer has begun, and an error in a stream of status 200; 0: none',
+  },
   'expose-route-headers': {
     type: 'boolean',
     default: false,

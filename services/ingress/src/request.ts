@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { HeaderLines } from '@llm-gateway/http1';
 import { type Ask, type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
 import { fallbacksAfter } from '@llm-gateway/routing';
+import { hasKnownEvents } from '@llm-gateway/upstream';
 import { readContent, readMediaContent } from './body.ts';
 import { withOwnHeaders } from './calls/attempt.ts';
 import { callEndpoint } from './calls/endpoint-call.ts';
@@ -56,10 +57,20 @@ function received(
   const contentType = service === 'media' ? exchange.request.head?.noted('content-type') : undefined;
   exchange.received(service === 'media' ? readMediaContent(body, contentType) : readContent(body));
   if (exchange.from !== null) checkModel(exchange.from, exchange.model);
+  if (gateway.heartbeatMs > 0 && exchange.isStream) beat(exchange, gateway.heartbeatMs);
   if (gateway.mirror.on) gateway.mirror.sample(exchange);
   gateway.budget?.arrived();
   exchange.entered('deciding');
   return gateway.decider.tryDecide(exchange.model);
+}
+
+/** From here on the client hears of a stream that is silent. */
+function beat(exchange: Exchange, intervalMs: number): void {
+  const { request, client } = exchange;
+  if (!hasKnownEvents(request.path)) return;
+  // What comes has to fit into a stream that is not encoded.
+  request.askPlain();
+  client.beatEvery(intervalMs, exchange.ownHeaders(false));
 }
 
 /** The common way: decided, called, relayed. Whatever else happens is pursued. */

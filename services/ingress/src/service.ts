@@ -148,6 +148,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     budget,
     exposeRouteHeaders: options.exposeRouteHeaders,
     holdRules: holdRules(options),
+    heartbeatMs: options.heartbeatIntervalMs,
   };
 
   const server = parts.use(

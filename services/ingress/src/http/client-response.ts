@@ -3,6 +3,7 @@ import { chunkOf, HeaderLines, lastChunk, withoutHeaders } from '@llm-gateway/ht
 import { anthropicErrorBody, type ErrorCode, errorBody, errorCodes, type FinishReason } from '@llm-gateway/protocol';
 import { isEventStream } from '@llm-gateway/upstream';
 import type { ClientConnection, ConnectionUser } from './connection.ts';
+import { eventOfAnswer, eventOfError } from './stream-error.ts';
 import type { ErrorShape } from './surface.ts';
 import { type Flushable, flushAtEndOfTurn } from './turn.ts';
 
@@ -66,6 +67,12 @@ export class ClientResponse implements Flushable, ConnectionUser {
   /** The last bytes of an event stream, to know whether an event was left open. */
   #tail = '';
   #onDrain: (() => void) | undefined;
+  /** Set while a silent stream is to be heard of. */
+  #heartbeat: NodeJS.Timeout | undefined;
+  /** A heartbeat has sent the head of a stream: whatever the answer is, it has to be told in there. */
+  #opened = false;
+  /** After that, the body of an answer that is no stream; null for one that is too large. */
+  #inStream: { readonly status: number; body: Buffer[] | null; bytes: number } | undefined;
   readonly #onOver: (() => void)[] = [];
   committed = false;
   status = 0;
@@ -94,6 +101,10 @@ export class ClientResponse implements Flushable, ConnectionUser {
 
   /** Takes the head of the answer that is about to be relayed; replaces one that was never committed. */
   prepare(status: number, own: HeaderLines, headers: HeaderLines): void {
+    if (this.#opened) {
+      this.#inStream = status < 300 && isEventStream(headers) ? undefined : { status, body: [], bytes: 0 };
+      return;
+    }
     this.#head = { status, own: own.lines, headers };
     const isHttp11 = this.#request.minor === 1;
     const lengthTold = headers.value('content-length') !== undefined;
@@ -106,11 +117,47 @@ export class ClientResponse implements Flushable, ConnectionUser {
   }
 
   /**
+   * Sends a comment each time this event stream has been silent for `intervalMs`, until it is over. The first one sends a
+   * head as well, with status 200, when there is none yet. It commits nothing: another upstream may still be tried, and
+   * what becomes of the request is told in the stream.
+   * @param own what the head has beside what every stream has
+   */
+  beatEvery(intervalMs: number, own: HeaderLines): void {
+    this.#heartbeat = setTimeout(() => this.#beat(own), intervalMs);
+  }
+
+  #beat(own: HeaderLines): void {
+    if (this.#over || this.#ended) return;
+    this.#heartbeat?.refresh();
+    if (this.#connection.needsDrain || this.#waiting !== '') return;
+    if (!this.committed) {
+      if (!this.#opened) this.#open(own);
+    } else if (!this.#tellsInStream || !endsEvent(this.#tail)) return;
+    this.#add(this.#chunked ? chunkOf(heartbeat) : heartbeat);
+  }
+
+  #open(own: HeaderLines): void {
+    this.#opened = true;
+    this.#eventStream = true;
+    this.#chunked = this.#request.minor === 1;
+    this.#endUnmarked = !this.#chunked;
+    this.#close = this.#endUnmarked || this.#connection.willClose;
+    this.#connection.committed();
+    this.#waiting = `${statusLine(200)}${own.lines}content-type: text/event-stream; charset=utf-8\r\n${streamLines(own)}${dateLine()}${this.#chunked ? chunkedLine : ''}${this.#persistence()}\r\n`;
+  }
+
+  /** Whether what is not the upstream's can be told from its answer. */
+  get #tellsInStream(): boolean {
+    return this.#eventStream && (this.#chunked || this.#endUnmarked);
+  }
+
+  /**
    * Sends one chunk as it is, when this turn ends. False when the client takes it slower than it comes: `onDrain` is called
    * once when it has caught up.
    */
   write(chunk: Buffer, onDrain: () => void): boolean {
     if (chunk.length === 0 || this.#over) return true;
+    if (this.#inStream !== undefined) return this.#takeForStream(chunk);
     if (!this.committed) this.#commit();
     if (this.#noBody) return true;
     this.bodyBytes += chunk.length;
@@ -126,7 +173,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
 
   /** Whether chunks may come in their framing: those of this answer are framed alike, and nobody looks into them. */
   get takesFramed(): boolean {
-    return this.#chunked && this.finishReason === undefined;
+    return this.#chunked && this.finishReason === undefined && this.#inStream === undefined;
   }
 
   /** As `write`, for whole chunks in the framing that they came in. `last`: the last chunk is among them. */
@@ -159,6 +206,11 @@ export class ClientResponse implements Flushable, ConnectionUser {
   /** The answer is whole. */
   end(): void {
     if (this.#over) return;
+    if (this.#inStream !== undefined) {
+      const { status, body } = this.#inStream;
+      this.#tellAnswer(status, body === null ? noBody : Buffer.concat(body));
+      return;
+    }
     if (!this.committed) this.#commit();
     this.#ended = true;
     this.#add(this.#chunked && !this.#endFramed ? lastChunk : '');
@@ -167,6 +219,10 @@ export class ClientResponse implements Flushable, ConnectionUser {
   /** A whole answer at once; its length is that of `body`, whatever `headers` say. */
   answer(status: number, headers: HeaderLines, body: Buffer): void {
     if (this.#over) return;
+    if (this.#opened) {
+      this.#tellAnswer(status, body);
+      return;
+    }
     this.#start(status);
     this.#noBody = this.#request.method === 'HEAD' || status === 204 || status === 304;
     this.#close = this.#connection.willClose;
@@ -188,7 +244,13 @@ export class ClientResponse implements Flushable, ConnectionUser {
 
   /** A truthful error in the shape of the path's API, before anything was committed. */
   refuse(code: ErrorCode, message: string, options: { param?: string | null; headers?: readonly string[] } = {}): void {
-    const body = Buffer.from(JSON.stringify(this.#errorBody(code, message, options.param ?? null)));
+    const error = this.#errorBody(code, message, options.param ?? null);
+    if (this.#opened) {
+      this.#start(errorCodes[code].status);
+      this.#breakWith(eventOfError(error, this.#request.errorShape));
+      return;
+    }
+    const body = Buffer.from(JSON.stringify(error));
     const headers = HeaderLines.of(['content-type', 'application/json', ...(options.headers ?? [])]);
     this.answer(errorCodes[code].status, headers, body);
   }
@@ -200,18 +262,36 @@ export class ClientResponse implements Flushable, ConnectionUser {
    */
   breakOff(code: ErrorCode, message: string): void {
     if (this.#over || this.#ended) return;
-    const tellsEnd = this.#eventStream && (this.#chunked || this.#endUnmarked);
+    this.#breakWith(eventOfError(this.#errorBody(code, message, null), this.#request.errorShape));
+  }
+
+  #breakWith(event: string): void {
+    const tellsEnd = this.#tellsInStream;
     if (tellsEnd) {
-      const data = JSON.stringify(this.#errorBody(code, message, null));
-      const name = this.#request.errorShape === 'anthropic' ? 'event: error\n' : '';
-      const event = `${endsEvent(this.#tail) ? '' : '\n\n'}${name}data: ${data}\n\n`;
-      const text = Buffer.from(event).toString('latin1');
+      const text = Buffer.from(`${endsEvent(this.#tail) ? '' : '\n\n'}${event}`).toString('latin1');
       this.#waiting += this.#chunked ? chunkOf(text) : text;
     }
     this.#flushText();
     if (this.#endUnmarked) this.#connection.reset(tellsEnd ? resetDelayMs : 0);
     else this.#connection.cut();
     this.#finish();
+  }
+
+  /** Tells an answer that is no stream in the one that a heartbeat has begun. */
+  #tellAnswer(status: number, body: Buffer): void {
+    this.#start(status < 400 ? errorCodes.upstream_failed.status : status);
+    const told = body.length <= maxToldBytes ? body : noBody;
+    this.#breakWith(eventOfAnswer(status, told, this.#request.errorShape));
+  }
+
+  #takeForStream(chunk: Buffer): boolean {
+    const told = this.#inStream;
+    if (!told?.body) return true;
+    told.bytes += chunk.length;
+    // The chunk is only lent.
+    if (told.bytes <= maxToldBytes) told.body.push(Buffer.from(chunk));
+    else told.body = null;
+    return true;
   }
 
   /** Something is wrong that nobody expected: nothing more is written. */
@@ -247,16 +327,22 @@ export class ClientResponse implements Flushable, ConnectionUser {
 
   #finish(): void {
     this.#over = true;
+    clearTimeout(this.#heartbeat);
     for (const callback of this.#onOver.splice(0)) callback();
   }
 
   #commit(): void {
+    if (this.#opened) {
+      this.#start(200);
+      return;
+    }
     if (this.#head === undefined) throw new Error('an answer has no head');
     const { status, own, headers } = this.#head;
     this.#start(status);
     this.#close = this.#endUnmarked || this.#connection.willClose;
-    const framing = this.#chunked ? 'transfer-encoding: chunked\r\n' : '';
-    this.#waiting = `${statusLine(status)}${own}${headers.lines}${framing}${this.#persistence()}\r\n`;
+    const framing = this.#chunked ? chunkedLine : '';
+    const ofStream = this.#eventStream ? streamLines(headers) : '';
+    this.#waiting = `${statusLine(status)}${own}${headers.lines}${ofStream}${framing}${this.#persistence()}\r\n`;
   }
 
   #start(status: number): void {
@@ -298,6 +384,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
     if (this.#waiting === '') return;
     const text = this.#waiting;
     this.#waiting = '';
+    this.#heartbeat?.refresh();
     this.#connection.write(text);
   }
 
@@ -308,6 +395,18 @@ export class ClientResponse implements Flushable, ConnectionUser {
       onDrain?.();
     });
   }
+}
+
+const chunkedLine = 'transfer-encoding: chunked\r\n';
+const heartbeat = ': heartbeat\n\n';
+const noBody = Buffer.alloc(0);
+/** A larger answer is not told in a stream, only its status. */
+const maxToldBytes = 65_536;
+
+/** What keeps proxies on the way from holding a stream back, unless its upstream has said it. */
+function streamLines(headers: HeaderLines): string {
+  const cache = headers.value('cache-control') === undefined ? 'cache-control: no-cache\r\n' : '';
+  return headers.value('x-accel-buffering') === undefined ? `${cache}x-accel-buffering: no\r\n` : cache;
 }
 
 const lengthOnly: ReadonlySet<string> = new Set(['content-length']);

@@ -12,7 +12,7 @@ export type Service =
   | 'version';
 
 /** The shape of errors on a path: that of the API that its clients speak. */
-export type ErrorShape = 'openai' | 'anthropic';
+export type ErrorShape = 'openai' | 'anthropic' | 'responses';
 
 interface Route {
   readonly service: Service;
@@ -138,5 +138,6 @@ export function serviceOf(head: RequestHead, { path, valid }: Place): Service {
 
 /** Also for paths that are not served: who asks for them is told in the API that they belong to. */
 export function errorShapeOf(path: string): ErrorShape {
-  return path === '/v1/messages' || path.startsWith('/v1/messages/') ? 'anthropic' : 'openai';
+  if (path === '/v1/messages' || path.startsWith('/v1/messages/')) return 'anthropic';
+  return path === '/v1/responses' || path.startsWith('/v1/responses/') ? 'responses' : 'openai';
 }
