@@ -163,6 +163,7 @@ function allowed(name: string): readonly string[] {
   if (['http1', 'runtime', 'testing'].includes(name)) return [];
   if (name === 'protocol') return ['http1'];
   if (name === 'fleet') return ['http1', 'protocol', 'bus', 'routing'];
+  if (name === 'route-config') return ['http1', 'protocol', 'routing', 'runtime'];
   if (packages.includes(name)) return ['http1', 'protocol'];
   const shipped = packages.filter((one) => one !== 'testing');
   if (name === 'standalone' || name === 'cli') return [...shipped, ...services];

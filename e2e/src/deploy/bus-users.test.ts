@@ -27,6 +27,7 @@ const {
   routeDecide,
   routeLease,
   routerBeat,
+  configHeld,
   instancesList,
   instancesChanged,
   loadReport,
@@ -41,6 +42,7 @@ const speakers = {
   ingress: [
     routeDecide,
     routeLease,
+    configHeld,
     instancesList,
     loadReport,
     outcomeReport,
@@ -49,13 +51,13 @@ const speakers = {
     mirrorAnnounce,
     mirrorPrimary,
   ],
-  router: [routerBeat, instancesList],
+  router: [routerBeat, configHeld, instancesList],
   discovery: [instancesChanged],
-  'retry-worker': [retryAnnounce],
+  'retry-worker': [retryAnnounce, configHeld],
   'mirror-sender': [mirrorReport],
 };
 const listeners = {
-  ingress: [routerBeat, instancesChanged, retryAnnounce, mirrorReport],
+  ingress: [routerBeat, configHeld, instancesChanged, retryAnnounce, mirrorReport],
   router: [`${routeDecide} ${group}`, `${routeLease} ${group}`, instancesChanged, loadReport, outcomeReport],
   discovery: [`${instancesList} ${group}`, instancesChanged],
   'retry-worker': [`${retryOffer} ${group}`],
@@ -84,13 +86,13 @@ function permissions(): Map<string, Permissions> {
   );
 }
 
-/** Subjects that one replica answers have its id at the end; leases are asked of one replica only. */
+/** Subjects that one replica, or those of one route config, answer have its id at the end; leases are asked of one replica only. */
 function withReplicas(list: readonly string[]): string[] {
   return list.flatMap((entry) => {
     const [subject = '', queue] = entry.split(' ');
     const owned = `${subject}.*${queue === undefined ? '' : ` ${queue}`}`;
     if (subject === routeLease) return [owned];
-    return subject === instancesList ? [entry, owned] : [entry];
+    return subject === instancesList || subject === routeDecide ? [entry, owned] : [entry];
   });
 }
 

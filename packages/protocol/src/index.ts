@@ -22,8 +22,10 @@ export {
 export {
   Announcement,
   Ask,
+  ConfigHeld,
   type CopyOutcome,
   catalogue,
+  configHeld,
   copyOutcomes,
   Decision,
   InstancesChange,
@@ -38,6 +40,7 @@ export {
   MirrorCopy,
   MirrorPrimary,
   MirrorReport,
+  maxHeldGenerations,
   maxLeasedPicks,
   mirrorAnnounce,
   mirrorPrimary,

@@ -10,6 +10,7 @@ export const subjects = {
   /** Asked of its owners only. */
   routeLease: `${prefix}.route.lease`,
   routerBeat: `${prefix}.router.beat`,
+  configHeld: `${prefix}.config.held`,
   instancesList: `${prefix}.instances.list`,
   instancesChanged: `${prefix}.instances.changed`,
   loadReport: `${prefix}.load.report`,

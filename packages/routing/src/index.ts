@@ -1,13 +1,18 @@
 export { countsAsFailed, endpointHeaders, headersForEndpoint } from './endpoint-call.ts';
+export { HeldTables } from './held-tables.ts';
 export { pdOptions, routeOptions } from './options.ts';
 export type { Route, RoutePolicy } from './policy.ts';
+export { routeChanges } from './route-changes.ts';
 export {
   type Endpoint,
   fallbacksAfter,
+  filesOfRows,
   RouteConfig,
   type RouteTable,
   type RouteTableReading,
+  readRoutes,
   readRouteTable,
+  routeConfigFile,
   routeMistakes,
   routeTable,
 } from './route-table.ts';

@@ -17,6 +17,12 @@ const RouteConfigEntry = Type.Object({
       description: "Sent as Authorization: Bearer in place of the client's; printable ASCII without blanks",
     }),
   ),
+  api_key_file: Type.Optional(
+    Type.String({
+      minLength: 1,
+      description: 'File that holds the api_key, in its place; followed like the route config',
+    }),
+  ),
   model: Type.Optional(
     Type.String({ description: "Carried, but never used to change a request: its model is the client's" }),
   ),
@@ -49,6 +55,7 @@ type EntryField = keyof Static<typeof RouteConfigEntry>;
 const allowed: Readonly<Record<EntryField, string>> = {
   base_url: '"local" or an absolute http or https URL in printable ASCII without query, fragment or credentials',
   api_key: 'a string of printable ASCII without blanks',
+  api_key_file: 'the path of a readable file that holds printable ASCII without blanks, and no api_key beside it',
   model: 'a string',
   fallback: 'true or false',
   weight: 'an integer from 0 to 1000000000',
@@ -109,9 +116,12 @@ export function readRouteTable(policy: string, config: string, readFile: (path: 
     mistakes.push('--route-policy: read nothing beside a --route-config, allowed: weight or prefix');
   }
   if (entries.length > 0) checkEntries(entries, mistakes, warnings);
+  const keys = readKeys(entries, readFile, mistakes);
   if (mistakes.length > 0) return { mistakes };
 
-  const endpoints = (entries as Static<typeof RouteConfig>).map(toEndpoint);
+  const endpoints = (entries as Static<typeof RouteConfig>).map((entry, index) =>
+    toEndpoint(entry, { index, apiKey: keys.get(index) ?? entry.api_key ?? '' }),
+  );
   const effective: RoutePolicy = endpoints.length === 0 || policy === '' ? 'off' : (policy as RoutePolicy);
   if (policy !== '' && effective === 'off') {
     warnings.push(`--route-policy: ${policy} has no effect without a --route-config`);
@@ -138,6 +148,40 @@ export function routeMistakes(values: RouteFlags, readFile: (path: string) => st
   return 'mistakes' in reading ? reading.mistakes : [];
 }
 
+/** As `readRouteTable`, with the generation of the P/D flags. */
+export function readRoutes(
+  values: RouteFlags & Partial<PdFlags>,
+  readFile: (path: string) => string,
+): RouteTableReading {
+  const reading = readRouteTable(values.routePolicy, values.routeConfig, readFile);
+  const { pdDisaggProtocol: protocol = '', separatePdScheduling: staged = false } = values;
+  if ('mistakes' in reading || protocol === '') return reading;
+  const { table, warnings } = reading;
+  return { table: { ...table, generation: fingerprint([table.endpointGeneration, protocol, staged]) }, warnings };
+}
+
+/** The file that a `--route-config` names, if it names one. */
+export function routeConfigFile(config: string): string | undefined {
+  const text = config.trim();
+  return text.startsWith('@') ? text.slice(1) : undefined;
+}
+
+/** The files that the rows of a route config name. Of a text that is none: no file. */
+export function filesOfRows(text: string): readonly string[] {
+  let rows: unknown;
+  try {
+    rows = JSON.parse(text);
+  } catch {
+    return [];
+  }
+  return Array.isArray(rows) ? rows.flatMap((row: unknown) => keyFileOf(row) ?? []) : [];
+}
+
+function keyFileOf(row: unknown): string | undefined {
+  const path = typeof row === 'object' && row !== null && 'api_key_file' in row ? row.api_key_file : undefined;
+  return typeof path === 'string' && path !== '' ? path : undefined;
+}
+
 /**
  * The table of flags that were checked before; throws when they are wrong after all, as when a file changed meanwhile.
  * @param warn is told what was ignored, a line each; none holds an api_key
@@ -147,12 +191,10 @@ export function routeTable(
   readFile: (path: string) => string,
   warn: (line: string) => void = () => {},
 ): RouteTable {
-  const reading = readRouteTable(values.routePolicy, values.routeConfig, readFile);
+  const reading = readRoutes(values, readFile);
   if ('mistakes' in reading) throw new GatewayError('invalid_config', reading.mistakes.join('; '));
   for (const warning of reading.warnings) warn(warning);
-  const { table } = reading;
-  const { pdDisaggProtocol: protocol = '', separatePdScheduling: staged = false } = values;
-  return protocol === '' ? table : { ...table, generation: fingerprint([table.endpointGeneration, protocol, staged]) };
+  return reading.table;
 }
 
 function fingerprint(meaning: unknown): string {
@@ -184,11 +226,41 @@ function makeTable(policy: RoutePolicy, endpoints: readonly Endpoint[]): RouteTa
   };
 }
 
-function toEndpoint(entry: Static<typeof RouteConfigEntry>, index: number): Endpoint {
+/** The keys that are in files, by row. */
+function readKeys(
+  entries: readonly unknown[],
+  readFile: (path: string) => string,
+  mistakes: string[],
+): ReadonlyMap<number, string> {
+  const keys = new Map<number, string>();
+  for (const [index, entry] of entries.entries()) {
+    const path = keyFileOf(entry);
+    if (path === undefined) continue;
+    const at = `--route-config[${index}].api_key_file: read ${show(path)}, `;
+    if (typeof entry === 'object' && entry !== null && 'api_key' in entry) {
+      mistakes.push(`${at}beside an api_key, allowed: one of the two`);
+      continue;
+    }
+    try {
+      const key = readFile(path).replace(/\r?\n$/, '');
+      if (/^[\x21-\x7e]+$/.test(key)) keys.set(index, key);
+      else mistakes.push(`${at}which holds something else than a key, allowed: ${allowed.api_key}`);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      mistakes.push(`${at}which cannot be read (${reason}), allowed: a readable file that holds the key`);
+    }
+  }
+  return keys;
+}
+
+function toEndpoint(
+  entry: Static<typeof RouteConfigEntry>,
+  { index, apiKey }: { readonly index: number; readonly apiKey: string },
+): Endpoint {
   return {
     index,
     baseUrl: entry.base_url,
-    apiKey: entry.api_key ?? '',
+    apiKey,
     model: entry.model ?? '',
     fallback: entry.fallback ?? false,
     weight: entry.weight ?? 0,
@@ -207,6 +279,8 @@ function parseConfig(config: string, readFile: (path: string) => string, mistake
     source += ` @${path}`;
     try {
       text = readFile(path).trim();
+      // Emptied by accident, most likely: it would send every request to the instances.
+      if (text === '') mistakes.push(`${source}: read an empty file, allowed: a JSON array of endpoints, [] for none`);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       mistakes.push(`${source}: cannot be read (${reason}), allowed: a readable file that holds a JSON array`);

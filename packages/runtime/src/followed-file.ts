@@ -1,6 +1,5 @@
 import { readFile, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Logger } from 'pino';
 import type { Metrics } from './metrics.ts';
 
 /** What a look at a file found; `others` are the texts of the files that it names, by their paths. */
@@ -106,6 +105,12 @@ const settleMs = 20;
 const maxOthers = 1000;
 const noOthers = () => [];
 
+/** What of a logger is used. */
+interface FollowLog {
+  info(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
 export interface FollowedFileParts<Value> {
   readonly path: string;
   readonly intervalMs: number;
@@ -125,7 +130,7 @@ export interface FollowedFileParts<Value> {
   readonly onChange: (value: Value) => void;
   /** What the log line of a new value says of it. */
   readonly shown: (value: Value) => object;
-  readonly log: Pick<Logger, 'info' | 'error'>;
+  readonly log: FollowLog;
   readonly metrics: Metrics;
 }
 

@@ -37,6 +37,8 @@ export interface Running extends AsyncDisposable {
 export interface Parts {
   readonly log: Logger;
   readonly infoLines: InfoLines;
+  /** Hides a secret value in the log from now on. `name` says whose it is: a few earlier values of it stay hidden. */
+  readonly hide: (name: string, value: string) => void;
   readonly metrics: Metrics;
   /** Aborts when the process has been told to end: give up starting, poll no more. Work in flight is for `drain`. */
   readonly shutdown: AbortSignal;
@@ -96,7 +98,14 @@ export async function run<const Groups extends readonly OptionGroup[]>(
     exitOnCrash(log);
     logWarnings(log);
     log.logger.info({ version: manifest.version, options: shownOptions(service, values) }, 'starting');
-    log.exit(await live(service, (parts) => start(values, parts), { log, metrics, runtime }));
+    log.exit(
+      await live(service, (parts) => start(values, parts), {
+        log,
+        metrics,
+        runtime,
+        hide: (name, value) => secrets.add(name, value),
+      }),
+    );
   }
 }
 
@@ -109,7 +118,7 @@ function revision(): string {
 async function live(
   service: ServiceFlags,
   start: (parts: Parts) => Promise<Running>,
-  { log, metrics, runtime }: { log: Log; metrics: Metrics; runtime: RuntimeValues },
+  { log, metrics, runtime, hide }: { log: Log; metrics: Metrics; runtime: RuntimeValues; hide: Parts['hide'] },
 ): Promise<number> {
   const { logger } = log;
   let running: Running | undefined;
@@ -142,6 +151,7 @@ async function live(
     await using started = await start({
       log: logger,
       infoLines: log.infoLines,
+      hide,
       metrics,
       shutdown,
       version: manifest.version,

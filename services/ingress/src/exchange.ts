@@ -1,5 +1,6 @@
 import { HeaderLines, headerValueText, type RequestHead } from '@llm-gateway/http1';
 import type { GatewayError } from '@llm-gateway/protocol';
+import type { RouteTable } from '@llm-gateway/routing';
 import type { Histogram } from '@llm-gateway/runtime';
 import type { FailureCause, RelayEnd } from '@llm-gateway/upstream';
 import type { RequestContent } from './body.ts';
@@ -97,6 +98,7 @@ export class Exchange implements AnswerWatcher {
   compared: ComparedCopy | undefined;
   /** Whether only this gateway was asked how it is. */
   isProbe = false;
+  #table: RouteTable | undefined;
   /** The id by which the third party that was called last knows the request, once it has answered. */
   upstreamRequestId: string | undefined;
   /** How the answer streams; null until the first chunk of a stream. */
@@ -129,6 +131,16 @@ export class Exchange implements AnswerWatcher {
   get content(): RequestContent {
     if (this.#content === undefined) throw new Error('the body of this request is not held');
     return this.#content;
+  }
+
+  /** The one route table that all of this request is decided by. Throws before there is one. */
+  get table(): RouteTable {
+    if (this.#table === undefined) throw new Error('nothing is decided for this request yet');
+    return this.#table;
+  }
+
+  set table(table: RouteTable) {
+    this.#table = table;
   }
 
   get model(): string | null {

@@ -1,4 +1,3 @@
-import type { RouteTable } from '@llm-gateway/routing';
 import type { HoldRule, Upstream } from '@llm-gateway/upstream';
 import type { BodyBudget } from './body-budget.ts';
 import type { EngineIds } from './calls/engine-request-id.ts';
@@ -7,6 +6,7 @@ import type { RetryQueue } from './calls/retry-queue.ts';
 import type { Clients } from './clients/clients.ts';
 import type { Decider } from './decide/decider.ts';
 import type { Load } from './decide/load.ts';
+import type { Routes } from './decide/routes.ts';
 import type { PdProtocol } from './disaggregated/protocol.ts';
 import type { Gate } from './gate.ts';
 import type { HealthAnswers } from './health.ts';
@@ -20,7 +20,7 @@ export interface Gateway {
   readonly gate: Gate;
   /** Null: everybody is let in. */
   readonly clients: Clients | null;
-  readonly table: RouteTable;
+  readonly routes: Routes;
   readonly decider: Decider;
   readonly load: Load;
   readonly engineIds: EngineIds;

@@ -17,7 +17,7 @@ interface ModelCard {
 
 interface ModelSources {
   readonly upstream: Upstream;
-  readonly table: RouteTable;
+  readonly table: () => RouteTable;
   /** Those that may be asked: an ejected one would only cost time. */
   readonly instances: () => readonly Instance[];
   /** What this gateway is called in hops: an instance that is a gateway must not ask this one. */
@@ -125,7 +125,7 @@ export class Models {
     if (denied !== undefined && lists.length === 0) return { denied };
     const cards = new Map<string, ModelCard>();
     for (const card of lists.flat()) if (!cards.has(card.id)) cards.set(card.id, card);
-    for (const id of [...declaredBy(asked), ...namedByRoutes(this.#sources.table)]) {
+    for (const id of [...declaredBy(asked), ...namedByRoutes(this.#sources.table())]) {
       if (!cards.has(id)) cards.set(id, { id, object: 'model', created: 0, owned_by: 'llm-gateway' });
     }
     if (cards.size === 0 && lists.length === 0) {

@@ -61,7 +61,8 @@ function received(
   if (gateway.mirror.on) gateway.mirror.sample(exchange);
   gateway.budget?.arrived();
   exchange.entered('deciding');
-  return gateway.decider.tryDecide(exchange.model);
+  exchange.table = gateway.routes.current;
+  return gateway.decider.tryDecide(exchange.model, exchange.table);
 }
 
 /** From here on the client hears of a stream that is silent. */
@@ -109,12 +110,12 @@ function end(exchange: Exchange, gateway: Gateway, error?: unknown): void {
  */
 async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | Ask, first?: Outcome): Promise<void> {
   const { request, signal } = exchange;
-  const decision = 'route' in begun ? begun : await gateway.decider.decide(begun, signal);
+  const decision = 'route' in begun ? begun : await gateway.decider.decide(begun, exchange.table, signal);
   const primary = decision.route === 'external' ? decision.endpoint : null;
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,
     connectRetryCount: gateway.connectRetryCount,
-    fallbacks: request.isFallback ? [] : fallbacksAfter(gateway.table, primary, request.target),
+    fallbacks: request.isFallback ? [] : fallbacksAfter(exchange.table, primary, request.target),
     queueEnabled: gateway.queue !== null,
     forwarded: request.hops.forwarded,
   };
@@ -152,6 +153,7 @@ async function carryOut(
         given ??
         (await gateway.decider.decide(
           { model: exchange.model, stage: 'internal', excluded: [...step.excluded], avoided: [...exchange.avoided] },
+          exchange.table,
           exchange.signal,
         ));
       if (step.anew && names(decision, step.excluded)) return { kind: 'no-other' };

@@ -1,11 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-
-import type { Bus } from '@llm-gateway/bus';
+import { announce, type Bus } from '@llm-gateway/bus';
 import { fleetMode, startFleet } from '@llm-gateway/fleet';
-import { GatewayError } from '@llm-gateway/protocol';
-import { routeTable } from '@llm-gateway/routing';
-
+import { configHeld, GatewayError } from '@llm-gateway/protocol';
+import { followRoutes } from '@llm-gateway/route-config';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { holdRules, Upstream } from '@llm-gateway/upstream';
 import { BodyBudget } from './body-budget.ts';
@@ -15,8 +12,11 @@ import { KnownWorkers } from './calls/known-workers.ts';
 import { RetryQueue } from './calls/retry-queue.ts';
 import { Clients } from './clients/clients.ts';
 import { Decider } from './decide/decider.ts';
+import { HoldingWorkers } from './decide/holders.ts';
 import { Leases } from './decide/leases.ts';
 import { Load } from './decide/load.ts';
+import { Routers } from './decide/routers.ts';
+import { Routes } from './decide/routes.ts';
 import { pdProtocol } from './disaggregated/protocol.ts';
 import { Exchange } from './exchange.ts';
 import { Gate } from './gate.ts';
@@ -44,12 +44,7 @@ const instancesGraceMs = 2000;
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
 export async function start(options: Settings, deps: IngressParts): Promise<Running> {
-  const { log, infoLines, metrics, shutdown, bus, mirrorBus = bus } = deps;
-  const table = routeTable(
-    options,
-    (path) => readFileSync(path, 'utf8'),
-    (line) => log.warn(line),
-  );
+  const { log, infoLines, metrics, shutdown, hide, bus, mirrorBus = bus } = deps;
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
   const self = hopToken(options.gatewayId);
   const proxies = trustedProxies(options.trustForwarded);
@@ -66,20 +61,47 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   );
   const upstream = parts.use(new Upstream(options, [...ownResponseHeaders]));
   const timeoutMs = options.decisionTimeoutMs;
+  const followed = parts.use(followRoutes(options, { log, metrics, hide, onChange: (table) => routes.take(table) }));
+  const routers = parts.use(new Routers(bus, () => routes.look()));
+  const workers = options.fallbackRetryQueueEnabled ? parts.use(new HoldingWorkers(bus, () => routes.look())) : null;
+  const routes: Routes = parts.use(
+    new Routes(followed.first, {
+      holding: [
+        ({ generation }) => routers.holding(generation, performance.now()),
+        ({ endpointGeneration }) => workers?.holding(endpointGeneration, performance.now()) ?? 'unknown',
+      ],
+      onUse: ({ generation }) => {
+        log.info({ generation }, 'requests are decided by the new route config');
+        held.now();
+      },
+      onLate: ({ generation }) =>
+        log.warn({ generation }, 'no router has the new route config; requests are decided by the one before'),
+    }),
+  );
+  const held = parts.use(
+    announce(bus, configHeld, () => ({
+      process: ingress,
+      service: 'ingress',
+      generations: [...routes.generations],
+      active: routes.current.generation,
+    })),
+  );
+  const table = () => routes.current;
   // Of a pair nothing is chosen before its request is there.
   const leases =
     options.decisionLeases && fleetMode(options) === 'neutral'
-      ? parts.use(new Leases({ ingress, bus, generation: table.generation, fleet, load, timeoutMs, observer }))
+      ? parts.use(
+          new Leases({ ingress, bus, generation: () => table().generation, routers, fleet, load, timeoutMs, observer }),
+        )
       : null;
-  const decider = parts.use(new Decider({ ingress, bus, table, fleet, load, leases, timeoutMs, observer }));
+  const decider = parts.use(new Decider({ ingress, bus, routers, table, fleet, load, leases, timeoutMs, observer }));
   const pd = pdProtocol(options);
   const canServe = () => instances.state().synced && (pd === null || fleet.hasCompletePair());
   const startedAtMs = performance.now();
-  const needsInstances = table.endpoints.some((endpoint) => endpoint.local);
   // An ingress that starts would otherwise send its first requests to the fallback, which may cost money, while every instance is well.
   const canServeWithoutInstances = () =>
-    table.endpoints.some((endpoint) => !endpoint.local) &&
-    (!needsInstances || performance.now() - startedAtMs >= instancesGraceMs);
+    table().endpoints.some((endpoint) => !endpoint.local) &&
+    (!table().endpoints.some((endpoint) => endpoint.local) || performance.now() - startedAtMs >= instancesGraceMs);
   const clients = await Clients.start(options, { log, metrics });
   if (clients !== null) parts.use(clients);
   else if (!isLoopback(options.host)) {
@@ -115,7 +137,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   const gateway: Gateway = {
     gate,
     clients,
-    table,
+    routes,
     decider,
     load,
     engineIds: new EngineIds(),
@@ -136,7 +158,6 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
           new RetryQueue({
             bus,
             workers: parts.use(new KnownWorkers(bus, log)),
-            table,
             upstream,
             observer,
             exposeRouteHeaders: options.exposeRouteHeaders,
@@ -167,6 +188,11 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   );
   shutdown.addEventListener('abort', () => server.announceClose(), { once: true });
 
+  metrics.gauge({
+    name: 'route_config_waiting',
+    help: '1 while a newer route config waits for a router that has it, and the one before decides',
+    collect: () => Number(routes.waiting),
+  });
   declareGauges(metrics, { gate, decider, bodies, server });
   if (leases !== null) {
     metrics.gauge({

@@ -60,4 +60,4 @@ export type Options = OptionValues<
     typeof commitOptions,
   ]
 > &
-  Pick<OptionValues<readonly [typeof runtimeOptions]>, 'advertiseHost'>;
+  Pick<OptionValues<readonly [typeof runtimeOptions]>, 'advertiseHost' | 'configRefreshIntervalMs'>;

@@ -45,6 +45,7 @@ const usual: Omit<Options, 'routeConfig'> = {
   internalHost: '127.0.0.1',
   internalPort: 0,
   advertiseHost: '127.0.0.1',
+  configRefreshIntervalMs: 1000,
   routePolicy: 'weight',
   upstreamConnectTimeoutMs: 3000,
   upstreamHeadersTimeoutMs: 60_000,

@@ -1,7 +1,9 @@
-import { readFileSync } from 'node:fs';
-import type { Bus } from '@llm-gateway/bus';
+import { randomUUID } from 'node:crypto';
+import { announce, type Bus } from '@llm-gateway/bus';
 import { originOf } from '@llm-gateway/http1';
-import { routeTable } from '@llm-gateway/routing';
+import { configHeld, maxHeldGenerations } from '@llm-gateway/protocol';
+import { followRoutes } from '@llm-gateway/route-config';
+import { HeldTables } from '@llm-gateway/routing';
 import { advertisedHost, type Parts, type Running } from '@llm-gateway/runtime';
 import { holdRules, Upstream } from '@llm-gateway/upstream';
 import { jobSurface } from './job-surface.ts';
@@ -12,18 +14,45 @@ import { RetryWorker } from './worker.ts';
 /** Starts a retry worker: bound when the promise resolves. Whoever made the bus closes it. */
 export async function start(
   options: Options,
-  { log, metrics, shutdown, bus }: Pick<Parts, 'metrics' | 'shutdown'> & { readonly log: Log; readonly bus: Bus },
+  {
+    log,
+    metrics,
+    shutdown,
+    bus,
+    hide,
+  }: Pick<Parts, 'metrics' | 'shutdown'> & Partial<Pick<Parts, 'hide'>> & { readonly log: Log; readonly bus: Bus },
 ): Promise<Running> {
   await using parts = new AsyncDisposableStack();
+  const followed = parts.use(
+    followRoutes(options, {
+      log,
+      metrics,
+      ...(hide && { hide }),
+      onChange(table) {
+        tables.take(table, performance.now());
+        held.now();
+      },
+    }),
+  );
+  const tables = new HeldTables(followed.first, {
+    maxHeld: maxHeldGenerations,
+    generationOf: ({ endpointGeneration }) => endpointGeneration,
+  });
+  const name = `retry-worker-${randomUUID().slice(0, 8)}`;
+  const held = parts.use(
+    announce(bus, configHeld, () => ({
+      process: name,
+      service: 'retry-worker',
+      generations: [...tables.generations],
+      active: tables.newest.endpointGeneration,
+    })),
+  );
   const upstream = parts.use(new Upstream(options));
   const worker = parts.use(
     new RetryWorker({
       bus,
-      table: routeTable(
-        options,
-        (path) => readFileSync(path, 'utf8'),
-        (line) => log.warn(line),
-      ),
+      name,
+      tables,
       upstream,
       observer: new Observer(log, metrics),
       limits: {

@@ -10,7 +10,7 @@ import {
   retryOffer,
   withoutJobHeaders,
 } from '@llm-gateway/protocol';
-import type { RouteTable } from '@llm-gateway/routing';
+import type { HeldTables } from '@llm-gateway/routing';
 import { backoffMs } from './backoff.ts';
 import { beatMs, type Ending, Job, type JobParts, mayCall, type Terms } from './job.ts';
 import { JobAnswer } from './job-answer.ts';
@@ -20,7 +20,10 @@ import { readBody } from './request-body.ts';
 
 export interface WorkerParts extends JobParts {
   readonly bus: Bus;
-  readonly table: RouteTable;
+  /** Of this process, by which it announces itself. */
+  readonly name: string;
+  /** By the generations of their endpoints. */
+  readonly tables: HeldTables;
   readonly limits: PlaceLimits;
 }
 
@@ -44,7 +47,7 @@ const rewritten: ReadonlySet<string> = new Set(['host', 'content-length']);
  */
 export class RetryWorker implements Disposable {
   readonly places: Places;
-  readonly #id = `retry-worker-${randomUUID().slice(0, 8)}`;
+  readonly #id: string;
   readonly #parts: WorkerParts;
   /** In order of acceptance. */
   readonly #held = new Set<Held>();
@@ -61,6 +64,7 @@ export class RetryWorker implements Disposable {
 
   constructor(parts: WorkerParts) {
     this.#parts = parts;
+    this.#id = parts.name;
     this.places = new Places(parts.limits, () => this.#joinOrLeave());
   }
 
@@ -119,10 +123,10 @@ export class RetryWorker implements Disposable {
   }
 
   #consider(offer: RetryOffer): RetryReply | Exclude<OfferResult, 'accepted'> {
-    const { table, rules } = this.#parts;
+    const { tables, rules } = this.#parts;
     if (!this.#open) return 'draining';
-    const endpoint = table.endpoints[offer.endpoint];
-    if (offer.generation !== table.endpointGeneration || endpoint === undefined) return 'generation';
+    const endpoint = tables.find(offer.generation, performance.now())?.endpoints[offer.endpoint];
+    if (endpoint === undefined) return 'generation';
     const { calls, maxCalls, retryAfterMs } = offer;
     const shortestMs = backoffMs(calls, rules, { retryAfterMs, random: () => 0 });
     if (!mayCall(calls, rules) || shortestMs > offer.deadlineMs) return 'hopeless';

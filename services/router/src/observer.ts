@@ -20,7 +20,7 @@ const maxToldGenerations = 100;
 const failureToldEveryMs = 60_000;
 
 /** What of the logger is used here. */
-export type Log = Pick<Logger, 'info' | 'warn'>;
+export type Log = Pick<Logger, 'info' | 'warn' | 'error'>;
 
 /** What a router counts and tells. */
 export class Observer {

@@ -10,41 +10,49 @@ import {
   type RouteQuery,
   type RouteReply,
 } from '@llm-gateway/protocol';
-import type { RouteTable } from '@llm-gateway/routing';
+import type { HeldTables, RouteTable } from '@llm-gateway/routing';
 import type { Observer } from './observer.ts';
 
 /** Answers batches of asks, and asks for picks in advance, for one router. */
 export class Responder {
   readonly #router: string;
   readonly #fleet: Fleet;
-  readonly #table: RouteTable;
+  readonly #tables: HeldTables;
   readonly #observer: Observer;
   /** One count for all ingresses: all that they and `Fleet` need of it is that it grows. */
   #sequence = 0;
 
-  constructor(router: string, parts: { fleet: Fleet; table: RouteTable; observer: Observer }) {
+  constructor(router: string, parts: { fleet: Fleet; tables: HeldTables; observer: Observer }) {
     this.#router = router;
     this.#fleet = parts.fleet;
-    this.#table = parts.table;
+    this.#tables = parts.tables;
     this.#observer = parts.observer;
   }
 
   /** `clock` in monotonic milliseconds, `random` in [0, 1). */
   answer({ ingress, generation, asks }: RouteQuery, clock: () => number, random: () => number): RouteReply {
-    const reply = this.#reply();
-    // Indices of another config mean other endpoints; the ingress decides itself.
-    if (!this.#isOwn(generation, ingress)) return { ...reply, decisions: [] };
     const now = clock();
+    const table = this.#tables.find(generation, now);
+    const reply = this.#reply(table);
+    // Indices of another config mean other endpoints; the ingress decides itself.
+    if (table === undefined) {
+      this.#observer.generationMismatch(ingress, generation);
+      return { ...reply, decisions: [] };
+    }
     const context: DecideContext = { now, random, reply: { ingress, sequence: reply.sequence } };
-    const decisions = asks.map((ask) => this.#decide(ask, context));
+    const decisions = asks.map((ask) => this.#decide(table, ask, context));
     this.#observer.batch(decisions, clock() - now);
     return { ...reply, decisions };
   }
 
   /** `now` in monotonic milliseconds. */
   lease({ ingress, generation, pools }: LeaseQuery, now: number): LeaseReply {
-    const reply = { ...this.#reply(), validMs: leaseMs };
-    if (!this.#isOwn(generation, ingress)) return { ...reply, leases: [] };
+    const table = this.#tables.find(generation, now);
+    const reply = { ...this.#reply(table), validMs: leaseMs };
+    if (table === undefined) {
+      this.#observer.generationMismatch(ingress, generation);
+      return { ...reply, leases: [] };
+    }
     const context = { now, reply: { ingress, sequence: reply.sequence } };
     const leases = pools.map((pool) => {
       const picks = this.#fleet.lease(pool, context);
@@ -54,22 +62,18 @@ export class Responder {
     return { ...reply, leases };
   }
 
-  #reply() {
+  /** @param table by which is answered; undefined: it is not held, and the newest is named */
+  #reply(table: RouteTable | undefined) {
     this.#sequence += 1;
-    return { router: this.#router, sequence: this.#sequence, generation: this.#table.generation };
-  }
-
-  #isOwn(generation: string, ingress: string): boolean {
-    if (generation === this.#table.generation) return true;
-    this.#observer.generationMismatch(ingress, generation);
-    return false;
+    const { generation } = table ?? this.#tables.newest;
+    return { router: this.#router, sequence: this.#sequence, generation };
   }
 
   /** One bad ask never fails its batch. */
-  #decide(ask: Ask, context: DecideContext): Decision {
+  #decide(table: RouteTable, ask: Ask, context: DecideContext): Decision {
     try {
       if (!isAsk(ask)) throw new GatewayError('invalid_message', 'an ask does not fit its schema');
-      return this.#fleet.decide(this.#table, ask, context);
+      return this.#fleet.decide(table, ask, context);
     } catch (error) {
       this.#observer.askFailed(error, context.now);
       return { route: 'failed' };

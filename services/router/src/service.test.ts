@@ -29,6 +29,7 @@ const usual: Options = {
   separatePdScheduling: false,
   schedulingPolicy: 'round-robin',
   slowStartMs: 0,
+  configRefreshIntervalMs: 1000,
 };
 
 function instance(id: string, roles: Role[] = ['neutral']): Instance {
@@ -57,7 +58,7 @@ class Scene implements AsyncDisposable {
   }
 
   async start(): Promise<this> {
-    const log = { info() {}, warn: (fields: unknown) => void this.warnings.push(fields) };
+    const log = { info() {}, error() {}, warn: (fields: unknown) => void this.warnings.push(fields) };
     this.#running = await start(this.#options, { bus: this.bus, metrics: this.metrics, log });
     return this;
   }

@@ -1,10 +1,17 @@
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { announce, type Bus } from '@llm-gateway/bus';
+import { type Announcer, announce, type Bus, type Subscription } from '@llm-gateway/bus';
 import { fleetMode, startFleet } from '@llm-gateway/fleet';
-import { routeDecide, routeLease, routerBeat } from '@llm-gateway/protocol';
-import { type RouteTable, routeTable } from '@llm-gateway/routing';
-import type { Metrics, Running } from '@llm-gateway/runtime';
+import {
+  configHeld,
+  maxHeldGenerations,
+  type RouteQuery,
+  routeDecide,
+  routeLease,
+  routerBeat,
+} from '@llm-gateway/protocol';
+import { followRoutes } from '@llm-gateway/route-config';
+import { HeldTables } from '@llm-gateway/routing';
+import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { declareFleetGauges, type Log, Observer } from './observer.ts';
 import type { Options } from './options.ts';
 import { Responder } from './responder.ts';
@@ -14,7 +21,13 @@ const now = () => performance.now();
 /** What a router needs to know of its flags; those of the bus are for whoever makes it. */
 type RouterOptions = Pick<
   Options,
-  'routePolicy' | 'routeConfig' | 'pdDisaggProtocol' | 'separatePdScheduling' | 'schedulingPolicy' | 'slowStartMs'
+  | 'routePolicy'
+  | 'routeConfig'
+  | 'pdDisaggProtocol'
+  | 'separatePdScheduling'
+  | 'schedulingPolicy'
+  | 'slowStartMs'
+  | 'configRefreshIntervalMs'
 >;
 
 /** What of a process a router uses; `Parts` of the runtime fit. */
@@ -22,6 +35,7 @@ interface Deps {
   readonly bus: Bus;
   readonly metrics: Metrics;
   readonly log: Log;
+  readonly hide?: Parts['hide'];
 }
 
 /**
@@ -29,16 +43,23 @@ interface Deps {
  * that it would answer "none" where another router, or the ingress itself, knows better. It is ready while it can answer, and in P/D modes while
  * a complete pair exists; it answers regardless of the latter. Whoever made the bus closes it.
  */
-export async function start(values: RouterOptions, { bus, log, metrics }: Deps): Promise<Running> {
+export async function start(values: RouterOptions, { bus, log, metrics, hide }: Deps): Promise<Running> {
   const router = `router-${randomUUID().slice(0, 8)}`;
-  const table = routeTable(
-    values,
-    (path) => readFileSync(path, 'utf8'),
-    (line) => log.warn(line),
-  );
   const mode = fleetMode(values);
   const observer = new Observer(log, metrics);
   const open = new DisposableStack();
+  const followed = open.use(
+    followRoutes(values, {
+      log,
+      metrics,
+      ...(hide && { hide }),
+      onChange(table) {
+        tables.take(table, now());
+        tell();
+      },
+    }),
+  );
+  const tables = new HeldTables(followed.first, { maxHeld: maxHeldGenerations });
   let answering = false;
   const { fleet } = open.use(
     startFleet(bus, values, {
@@ -53,29 +74,70 @@ export async function start(values: RouterOptions, { bus, log, metrics }: Deps):
   );
   declareFleetGauges(metrics, fleet);
 
-  const responder = new Responder(router, { fleet, table, observer });
+  const responder = new Responder(router, { fleet, tables, observer });
+  const answer = (query: RouteQuery) => responder.answer(query, now, Math.random);
+  /** While routers hold different configs, ingresses ask those that hold theirs, by a subject of each generation. */
+  const groups = open.use(new Groups((owner) => bus.respond(routeDecide, answer, { owner })));
+  const tellers: Announcer[] = [];
+  const tell = (): void => {
+    if (!answering) return;
+    // First it can be asked, then it is told that it can.
+    groups.are(tables.generations);
+    for (const teller of tellers) teller.now();
+  };
   const answerFromNowOn = (): void => {
     if (answering) return;
     answering = true;
-    open.use(bus.respond(routeDecide, (query) => responder.answer(query, now, Math.random)));
+    open.use(bus.respond(routeDecide, answer));
+    groups.are(tables.generations);
     open.use(bus.respond(routeLease, (query) => responder.lease(query, now()), { owner: router }));
-    open.use(announce(bus, routerBeat, () => ({ router, generation: table.generation })));
-    log.info({ router, generation: table.generation, instances: fleet.instances().length }, 'answering');
+    tellers.push(
+      open.use(
+        announce(bus, configHeld, () => ({
+          process: router,
+          service: 'router',
+          generations: [...tables.generations],
+          active: tables.newest.generation,
+        })),
+      ),
+      open.use(announce(bus, routerBeat, () => ({ router, generation: tables.newest.generation }))),
+    );
+    log.info({ router, generation: tables.newest.generation, instances: fleet.instances().length }, 'answering');
   };
 
-  if (!needsInstances(table)) answerFromNowOn();
+  if (!tables.needsInstances) answerFromNowOn();
 
   return {
     addresses: {},
     ready: () =>
-      bus.connected && answering && (mode === 'neutral' || !needsInstances(table) || fleet.hasCompletePair()),
+      bus.connected && answering && (mode === 'neutral' || !tables.needsInstances || fleet.hasCompletePair()),
     async [Symbol.asyncDispose]() {
       open.dispose();
     },
   };
 }
 
-/** Whether some request may go to an instance of discovery. */
-function needsInstances(table: RouteTable): boolean {
-  return table.policy === 'off' || table.endpoints.some((endpoint) => endpoint.local);
+/** The subjects of the generations that are held. */
+class Groups implements Disposable {
+  readonly #join: (generation: string) => Subscription;
+  readonly #joined = new Map<string, Subscription>();
+
+  constructor(join: (generation: string) => Subscription) {
+    this.#join = join;
+  }
+
+  are(generations: readonly string[]): void {
+    for (const generation of generations) {
+      if (!this.#joined.has(generation)) this.#joined.set(generation, this.#join(generation));
+    }
+    for (const [generation, subscription] of this.#joined) {
+      if (generations.includes(generation)) continue;
+      subscription.close();
+      this.#joined.delete(generation);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.are([]);
+  }
 }

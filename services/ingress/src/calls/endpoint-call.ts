@@ -12,7 +12,7 @@ export async function callEndpoint(
   gateway: Gateway,
 ): Promise<Outcome | null> {
   const { request } = exchange;
-  const endpoint = gateway.table.endpoints[step.endpoint];
+  const endpoint = exchange.table.endpoints[step.endpoint];
   if (endpoint === undefined) throw new Error(`no endpoint ${step.endpoint} in the route config`);
   const url = splitUrl(joinUrl(endpoint.baseUrl, exchange.request.target));
   const kind = step.fallback ? 'fallback' : 'external';

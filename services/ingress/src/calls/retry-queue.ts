@@ -1,7 +1,7 @@
 import type { Bus } from '@llm-gateway/bus';
 import { HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
 import { encodeJobRequest, GatewayError, retryOffer } from '@llm-gateway/protocol';
-import { headersForEndpoint, type RouteTable } from '@llm-gateway/routing';
+import { headersForEndpoint } from '@llm-gateway/routing';
 import type { Upstream } from '@llm-gateway/upstream';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome, QueueProgress, Step } from '../failover.ts';
@@ -16,7 +16,6 @@ type QueueStep = Extract<Step, { do: 'queue' }>;
 export interface RetryQueueParts {
   readonly bus: Bus;
   readonly workers: KnownWorkers;
-  readonly table: RouteTable;
   readonly upstream: Upstream;
   readonly observer: Observer;
   readonly exposeRouteHeaders: boolean;
@@ -91,7 +90,7 @@ export class RetryQueue implements Disposable {
 
   /** Offers until a worker accepts; null when none does. */
   async #offer(endpoint: number, known: QueueProgress, exchange: Exchange): Promise<Place | null> {
-    const { bus, workers, table, observer, budget } = this.#parts;
+    const { bus, workers, observer, budget } = this.#parts;
     const offeredAtMs = performance.now();
     /** Offers that cost a wait. */
     let timeouts = 0;
@@ -101,7 +100,7 @@ export class RetryQueue implements Disposable {
       if (deadlineMs <= 0) return null;
       const query = {
         requestId: exchange.id,
-        generation: table.endpointGeneration,
+        generation: exchange.table.endpointGeneration,
         endpoint,
         retryAfterMs: known.retryAfterMs === null ? null : Math.max(0, known.retryAfterMs - (now - offeredAtMs)),
         deadlineMs,
@@ -137,7 +136,7 @@ export class RetryQueue implements Disposable {
     exchange: Exchange,
   ): Promise<AttemptEnd> {
     const { origin, path } = splitUrl(place.url);
-    const endpoint = this.#parts.table.endpoints[index];
+    const endpoint = exchange.table.endpoints[index];
     if (endpoint === undefined) throw new Error(`no endpoint ${index} in the route config`);
     const headers = headersForEndpoint(exchange.request.fallbackHeaders(), endpoint);
     const { method, target } = exchange.request;

@@ -8,6 +8,7 @@ import { freePort, until } from '@llm-gateway/testing';
 import { Leaving } from '../http/leaving.ts';
 import { Decider } from './decider.ts';
 import { Load } from './load.ts';
+import { Routers } from './routers.ts';
 
 const timeoutMs = 100;
 const ask: Ask = { model: 'test', stage: 'route', excluded: [] };
@@ -35,7 +36,8 @@ function scene(bus: Bus, { routePolicy = '', routeConfig = '' } = {}) {
     new Decider({
       ingress: 'ingress-1',
       bus,
-      table,
+      table: () => table,
+      routers: stack.use(new Routers(bus)),
       fleet,
       load: stack.use(new Load({ ingress: 'ingress-1', bus, onOutcomes: () => {} })),
       leases: null,
@@ -43,7 +45,15 @@ function scene(bus: Bus, { routePolicy = '', routeConfig = '' } = {}) {
       observer: { batch: (size) => batches.push(size), degraded: (reason) => degraded.push(reason) },
     }),
   );
-  return { decider, fleet, batches, degraded, generation: table.generation, [Symbol.dispose]: () => stack.dispose() };
+  return {
+    decider,
+    table,
+    fleet,
+    batches,
+    degraded,
+    generation: table.generation,
+    [Symbol.dispose]: () => stack.dispose(),
+  };
 }
 
 /** A router that hangs, until it is told to answer. */
@@ -74,7 +84,7 @@ describe('a decider', () => {
   it('is degraded while there is no bus', async () => {
     await using bus = connectNats({ natsServers: `nats://127.0.0.1:${await freePort()}` }, { name: 'test' });
     using parts = scene(bus);
-    assert.deepEqual(await parts.decider.decide(ask, patient), { route: 'none' });
+    assert.deepEqual(await parts.decider.decide(ask, parts.table, patient), { route: 'none' });
     assert.equal(parts.decider.degraded, true);
   });
 
@@ -83,7 +93,9 @@ describe('a decider', () => {
     using parts = scene(bus);
     using router = new Router(bus, parts.generation);
     const startedAtMs = performance.now();
-    const decisions = await Promise.all(Array.from({ length: 5120 }, () => parts.decider.decide(ask, patient)));
+    const decisions = await Promise.all(
+      Array.from({ length: 5120 }, () => parts.decider.decide(ask, parts.table, patient)),
+    );
     assert.ok(decisions.every(({ route }) => route === 'none'));
     assert.equal(router.asked.length, 3);
     assert.ok(performance.now() - startedAtMs < 10 * timeoutMs);
@@ -93,11 +105,11 @@ describe('a decider', () => {
     await using bus = inProcessBus();
     using parts = scene(bus);
     using router = new Router(bus, parts.generation);
-    await Promise.all(Array.from({ length: 2000 }, () => parts.decider.decide(ask, patient)));
+    await Promise.all(Array.from({ length: 2000 }, () => parts.decider.decide(ask, parts.table, patient)));
     assert.equal(parts.decider.degraded, true);
     router.answer();
     await until(() => !parts.decider.degraded);
-    assert.deepEqual(await parts.decider.decide(ask, patient), { route: 'unknown' });
+    assert.deepEqual(await parts.decider.decide(ask, parts.table, patient), { route: 'unknown' });
     assert.deepEqual(parts.batches, [1]);
   });
 
@@ -105,7 +117,7 @@ describe('a decider', () => {
     await using bus = inProcessBus();
     const parts = scene(bus);
     using router = new Router(bus, parts.generation);
-    await Promise.all(Array.from({ length: 2000 }, () => parts.decider.decide(ask, patient)));
+    await Promise.all(Array.from({ length: 2000 }, () => parts.decider.decide(ask, parts.table, patient)));
     await until(() => router.asked.at(-1) === 0);
     parts[Symbol.dispose]();
     const made = router.asked.length;
@@ -113,7 +125,7 @@ describe('a decider', () => {
     using other = scene(watch);
     using otherRouter = new Router(watch, other.generation);
     // Another decider in the same state probes twice meanwhile.
-    await Promise.all(Array.from({ length: 2000 }, () => other.decider.decide(ask, patient)));
+    await Promise.all(Array.from({ length: 2000 }, () => other.decider.decide(ask, other.table, patient)));
     await until(() => otherRouter.asked.filter((size) => size === 0).length === 2);
     assert.equal(router.asked.length, made);
   });
@@ -125,7 +137,7 @@ describe('a decider', () => {
       { base_url: 'local', weight: 0 },
     ];
     using parts = scene(bus, { routePolicy: 'weight', routeConfig: JSON.stringify(endpoints) });
-    const { decider, fleet, generation, degraded } = parts;
+    const { decider, table, fleet, generation, degraded } = parts;
     fleet.reset([followed]);
     let answer: Decision = { route: 'none' };
     bus.respond(routeDecide, ({ asks }) => {
@@ -142,7 +154,7 @@ describe('a decider', () => {
       { route: 'unknown' },
       { route: 'none' },
     ];
-    for (answer of right) assert.deepEqual(await decider.decide(ask, patient), answer);
+    for (answer of right) assert.deepEqual(await decider.decide(ask, table, patient), answer);
     assert.deepEqual(degraded, []);
     const wrong: Decision[] = [
       { route: 'internal', instance: { ...own, id: 'engine-2_dp0' } },
@@ -156,7 +168,7 @@ describe('a decider', () => {
     ];
     const internal: Ask = { ...ask, stage: 'internal' };
     for (answer of wrong)
-      assert.deepEqual(await decider.decide(internal, patient), { route: 'internal', instance: own });
+      assert.deepEqual(await decider.decide(internal, table, patient), { route: 'internal', instance: own });
     assert.deepEqual(
       degraded,
       wrong.map(() => 'not_followed'),
@@ -178,11 +190,11 @@ describe('a decider', () => {
     await using bus = inProcessBus();
     using parts = scene(bus);
     using router = new Router(bus, parts.generation);
-    await parts.decider.decide(ask, patient);
+    await parts.decider.decide(ask, parts.table, patient);
     assert.equal(parts.decider.degraded, true);
     router.answer();
     await until(() => !parts.decider.degraded);
-    assert.deepEqual(await parts.decider.decide(ask, patient), { route: 'unknown' });
+    assert.deepEqual(await parts.decider.decide(ask, parts.table, patient), { route: 'unknown' });
   });
 
   it('gives up when the client leaves', async () => {
@@ -190,7 +202,7 @@ describe('a decider', () => {
     using parts = scene(bus);
     using _router = new Router(bus, parts.generation);
     const client = new Leaving();
-    const decision = parts.decider.decide(ask, client);
+    const decision = parts.decider.decide(ask, parts.table, client);
     setImmediate(() => client.abort());
     await assert.rejects(decision, (error) => error instanceof GatewayError && error.code === 'client_closed');
   });

@@ -6,6 +6,7 @@ import type { Leaving } from '../http/leaving.ts';
 import { isFollowed } from './followed-decision.ts';
 import type { Leases } from './leases.ts';
 import type { Load } from './load.ts';
+import type { Routers } from './routers.ts';
 
 /** Why a decision was made here instead of by a router. */
 export type DegradedReason =
@@ -24,7 +25,9 @@ export interface DeciderObserver {
 interface DeciderParts {
   readonly ingress: string;
   readonly bus: Bus;
-  readonly table: RouteTable;
+  readonly routers: Routers;
+  /** The table in use, by which is probed. Each request brings its own. */
+  readonly table: () => RouteTable;
   /** This process's own view of the instances, for when no router answers. */
   readonly fleet: Fleet;
   readonly load: Load;
@@ -64,7 +67,8 @@ function askBytes({ model, excluded, avoided = [] }: Ask): number {
  */
 export class Decider implements Disposable {
   readonly #parts: DeciderParts;
-  readonly #ask: (ask: Ask, signal: AbortSignal) => Promise<Decision>;
+  /** What is asked by one table goes together; those of tables that nobody uses any more are let go. */
+  readonly #asks = new WeakMap<RouteTable, (ask: Ask, signal: AbortSignal) => Promise<Decision>>();
   #misses = 0;
   /** Routers are left alone until a probe is answered. */
   #broken = false;
@@ -76,11 +80,6 @@ export class Decider implements Disposable {
 
   constructor(parts: DeciderParts) {
     this.#parts = parts;
-    this.#ask = batched((asks) => this.#askBatch(asks), {
-      maxBatch,
-      maxBytes: () => parts.bus.maxBytes - envelopeBytes,
-      bytesOf: askBytes,
-    });
     this.#scheduleProbe(probeIntervalMs);
   }
 
@@ -93,8 +92,8 @@ export class Decider implements Disposable {
    * The decision for a request of this model, when it takes no message: the routing policy is applied here, by the code that routers have, and an instance
    * comes from the picks that a router gave in advance. Otherwise what is left to ask of `decide`.
    */
-  tryDecide(model: string | null): Decision | Ask {
-    const { leases, table, bus } = this.#parts;
+  tryDecide(model: string | null, table: RouteTable): Decision | Ask {
+    const { leases, bus } = this.#parts;
     if (leases === null) return { model, stage: 'route', excluded: [] };
     const route = table.choose(model, Math.random);
     if (route.route !== 'internal') return route;
@@ -103,15 +102,16 @@ export class Decider implements Disposable {
   }
 
   /** Throws `client_closed` when `signal` aborts before there is a decision, and nothing else. */
-  async decide(ask: Ask, signal: Leaving): Promise<Decision> {
-    if (this.#broken || !this.#parts.bus.connected) return this.#decideHere(ask, 'unreachable');
+  async decide(ask: Ask, table: RouteTable, signal: Leaving): Promise<Decision> {
+    const { bus, fleet } = this.#parts;
+    if (this.#broken || !bus.connected) return this.#decideHere(ask, table, 'unreachable');
     try {
-      const decision = await this.#ask(ask, signal.abortSignal);
-      if (decision.route === 'failed') return this.#decideHere(ask, 'failed');
-      return isFollowed(decision, this.#parts) ? decision : this.#decideHere(ask, 'not_followed');
+      const decision = await this.#askOf(table)(ask, signal.abortSignal);
+      if (decision.route === 'failed') return this.#decideHere(ask, table, 'failed');
+      return isFollowed(decision, { fleet, table }) ? decision : this.#decideHere(ask, table, 'not_followed');
     } catch (error) {
       if (signal.aborted) throw error;
-      return this.#decideHere(ask, degradedReason(error));
+      return this.#decideHere(ask, table, degradedReason(error));
     }
   }
 
@@ -120,19 +120,33 @@ export class Decider implements Disposable {
     clearTimeout(this.#probe);
   }
 
-  #askBatch(asks: Ask[]): Promise<Decision[]> {
-    // They waited for a batch that was the last straw: they must not each wait out a timeout of their own.
-    if (this.#broken) throw new GatewayError('bus_unavailable', 'the routers are left alone');
-    return this.#askRouter(asks);
+  #askOf(table: RouteTable): (ask: Ask, signal: AbortSignal) => Promise<Decision> {
+    const known = this.#asks.get(table);
+    if (known !== undefined) return known;
+    const made = batched((asks: Ask[]) => this.#askBatch(asks, table), {
+      maxBatch,
+      maxBytes: () => this.#parts.bus.maxBytes - envelopeBytes,
+      bytesOf: askBytes,
+    });
+    this.#asks.set(table, made);
+    return made;
   }
 
-  async #askRouter(asks: Ask[], timeoutMs = this.#parts.timeoutMs): Promise<Decision[]> {
-    const { ingress, bus, table, load, observer } = this.#parts;
+  #askBatch(asks: Ask[], table: RouteTable): Promise<Decision[]> {
+    // They waited for a batch that was the last straw: they must not each wait out a timeout of their own.
+    if (this.#broken) throw new GatewayError('bus_unavailable', 'the routers are left alone');
+    return this.#askRouter(asks, table);
+  }
+
+  async #askRouter(asks: Ask[], { generation }: RouteTable, timeoutMs = this.#parts.timeoutMs): Promise<Decision[]> {
+    const { ingress, bus, routers, load, observer } = this.#parts;
     const startedAtMs = performance.now();
+    // While routers hold different configs, those that hold this one are asked.
+    const owner = routers.holding(generation, startedAtMs) === 'some' ? generation : undefined;
     try {
-      const reply = await bus.request(routeDecide, { ingress, generation: table.generation, asks }, { timeoutMs });
+      const reply = await bus.request(routeDecide, { ingress, generation, asks }, { timeoutMs, owner });
       load.saw(reply.router, reply.sequence);
-      if (reply.generation !== table.generation || reply.decisions.length !== asks.length) throw new OtherGeneration();
+      if (reply.generation !== generation || reply.decisions.length !== asks.length) throw new OtherGeneration();
       this.#misses = 0;
       this.#broken = false;
       this.#answered = true;
@@ -168,13 +182,13 @@ export class Decider implements Disposable {
       this.#probing = false;
       this.#scheduleProbe(this.#misses === 0 ? restProbeIntervalMs : probeIntervalMs);
     };
-    const { timeoutMs } = this.#parts;
+    const { table, timeoutMs } = this.#parts;
     // An empty batch: answered like any other, and no request waits for it.
-    this.#askRouter([], this.#misses === 0 ? restPatience * timeoutMs : timeoutMs).then(next, next);
+    this.#askRouter([], table(), this.#misses === 0 ? restPatience * timeoutMs : timeoutMs).then(next, next);
   }
 
-  #decideHere(ask: Ask, reason: DegradedReason): Decision {
-    const { table, fleet, observer } = this.#parts;
+  #decideHere(ask: Ask, table: RouteTable, reason: DegradedReason): Decision {
+    const { fleet, observer } = this.#parts;
     observer.degraded(reason);
     return fleet.decide(table, ask, { now: performance.now(), random: Math.random });
   }

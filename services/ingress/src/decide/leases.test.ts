@@ -14,11 +14,12 @@ import {
   routeLease,
   routerBeat,
 } from '@llm-gateway/protocol';
-import { routeTable } from '@llm-gateway/routing';
+import { type RouteTable, routeTable } from '@llm-gateway/routing';
 import { until } from '@llm-gateway/testing';
 import { Decider } from './decider.ts';
 import { Leases } from './leases.ts';
 import { Load } from './load.ts';
+import { Routers } from './routers.ts';
 
 function instance(id: string, model = ''): Instance {
   const address = { host: '10.0.0.1', port: 8000, kvHost: '', kvPort: 0 };
@@ -41,6 +42,7 @@ class Scene implements AsyncDisposable {
   readonly decider: Decider;
   readonly leases: Leases;
   readonly generation: string;
+  readonly table: RouteTable;
   /** Asks that reached the routers by the queue group. */
   asked = 0;
   readonly #stack = new DisposableStack();
@@ -62,11 +64,15 @@ class Scene implements AsyncDisposable {
       batch() {},
       degraded() {},
     };
-    this.leases = this.#stack.use(new Leases({ ingress, bus, generation, fleet, load, timeoutMs, observer }));
+    const routers = this.#stack.use(new Routers(bus));
+    this.leases = this.#stack.use(
+      new Leases({ ingress, bus, generation: () => generation, routers, fleet, load, timeoutMs, observer }),
+    );
     this.decider = this.#stack.use(
-      new Decider({ ingress, bus, table, fleet, load, leases: this.leases, timeoutMs, observer }),
+      new Decider({ ingress, bus, routers, table: () => table, fleet, load, leases: this.leases, timeoutMs, observer }),
     );
     this.fleet = fleet;
+    this.table = table;
     this.generation = generation;
     bus.respond(routeDecide, ({ asks }) => {
       this.asked += asks.length;
@@ -95,7 +101,7 @@ class Scene implements AsyncDisposable {
 
   /** Decides as a request does: null when it is to be asked for. */
   take(model: string | null = null): string | null {
-    const begun = this.decider.tryDecide(model);
+    const begun = this.decider.tryDecide(model, this.table);
     if (!('route' in begun)) return null;
     return begun.route === 'internal' ? begun.instance.id : begun.route;
   }
@@ -188,7 +194,7 @@ describe('decisions in advance', () => {
   it('leave the policy its say, which needs no message', async () => {
     await using scene = new Scene({ routePolicy: 'prefix', routes: external });
     assert.deepEqual([scene.take('out-1'), scene.take('other'), scene.take('in-1')], ['external', 'unknown', null]);
-    const left = scene.decider.tryDecide('in-1');
+    const left = scene.decider.tryDecide('in-1', scene.table);
     assert.deepEqual(left, { model: 'in-1', stage: 'internal', excluded: [] });
     scene.router('router-1');
     assert.equal(await scene.stocked('in-1'), 'i');

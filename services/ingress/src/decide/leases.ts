@@ -3,7 +3,7 @@ import { type Bus, inParts } from '@llm-gateway/bus';
 import type { Candidate, Fleet, LeaseWish } from '@llm-gateway/fleet';
 import { type Decision, GatewayError, type LeaseReply, routeLease } from '@llm-gateway/protocol';
 import type { Load } from './load.ts';
-import { Routers } from './routers.ts';
+import type { Routers } from './routers.ts';
 import { type PickOutcome, Stock } from './stock.ts';
 
 export interface LeaseObserver {
@@ -15,7 +15,9 @@ export interface LeaseObserver {
 interface LeasesParts {
   readonly ingress: string;
   readonly bus: Bus;
-  readonly generation: string;
+  /** That of the route table in use. */
+  readonly generation: () => string;
+  readonly routers: Routers;
   readonly fleet: Fleet;
   readonly load: Load;
   readonly timeoutMs: number;
@@ -54,7 +56,7 @@ export class Leases implements Disposable {
 
   constructor(parts: LeasesParts) {
     this.#parts = parts;
-    this.#routers = new Routers(parts.bus, parts.generation);
+    this.#routers = parts.routers;
     parts.load.countLeased(() => this.unused());
   }
 
@@ -80,7 +82,6 @@ export class Leases implements Disposable {
 
   [Symbol.dispose](): void {
     this.#closed = true;
-    this.#routers[Symbol.dispose]();
   }
 
   #stockOf(pool: string | null, now: number): Stock | undefined {
@@ -105,7 +106,8 @@ export class Leases implements Disposable {
     const wanted = this.#wanted;
     this.#wanted = [];
     const now = performance.now();
-    const owners = Map.groupBy(wanted, ({ wish }) => this.#routers.ownerOf(nameOf(wish.model), now));
+    const generation = this.#parts.generation();
+    const owners = Map.groupBy(wanted, ({ wish }) => this.#routers.ownerOf(nameOf(wish.model), generation, now));
     const maxBytes = this.#parts.bus.maxBytes - envelopeBytes;
     for (const [owner, all] of owners) {
       if (owner === undefined || this.#closed) {
@@ -113,14 +115,15 @@ export class Leases implements Disposable {
         continue;
       }
       for (const part of inParts(all, wantedBytes, maxBytes)) {
-        for (let at = 0; at < part.length; at += maxPools) void this.#ask(owner, part.slice(at, at + maxPools));
+        for (let at = 0; at < part.length; at += maxPools)
+          void this.#ask({ owner, generation }, part.slice(at, at + maxPools));
       }
     }
   }
 
   /** Never rejects. */
-  async #ask(owner: string, wanted: readonly Wanted[]): Promise<void> {
-    const { ingress, bus, generation, load, timeoutMs, observer } = this.#parts;
+  async #ask({ owner, generation }: { owner: string; generation: string }, wanted: readonly Wanted[]): Promise<void> {
+    const { ingress, bus, load, timeoutMs, observer } = this.#parts;
     const askedAtMs = performance.now();
     const pools = wanted.map(({ wish }) => wish);
     try {

@@ -1,36 +1,52 @@
-import type { Bus, Subscription } from '@llm-gateway/bus';
-import { routerBeat } from '@llm-gateway/protocol';
+import type { Bus } from '@llm-gateway/bus';
+import { configHeld, routerBeat } from '@llm-gateway/protocol';
+import { Holders, type Holding } from './holders.ts';
 
-/** Three beats of a router are lost before it counts as gone. */
-const silentMs = 3500;
-/** Who may publish may invent names; beyond so many, new ones are not taken. */
-const maxRouters = 100;
-
-/** The routers of one generation that beat, and which of them owns a pool. */
+/** The routers that are heard, which route configs each of them holds, and which of them owns a pool. */
 export class Routers implements Disposable {
-  /** When the last beat of each came, in monotonic milliseconds. */
-  readonly #beats = new Map<string, number>();
-  readonly #subscription: Subscription;
+  readonly #holders = new Holders();
+  /** Did not answer since they were heard last. */
+  readonly #dropped = new Set<string>();
+  /** Tell what they hold; the beats of others name the one generation that they hold. */
+  readonly #telling = new Set<string>();
+  readonly #subscriptions = new DisposableStack();
 
-  constructor(bus: Bus, generation: string) {
-    this.#subscription = bus.subscribe(routerBeat, (beat) => {
-      if (beat.generation === generation) this.#beat(beat.router, performance.now());
-      else this.#beats.delete(beat.router);
-    });
+  /** @param onHeard is called after each message of a router */
+  constructor(bus: Bus, onHeard: () => void = () => {}) {
+    const hear = (router: string, generations: readonly string[]) => {
+      this.#holders.hear(router, generations, performance.now());
+      this.#dropped.delete(router);
+      onHeard();
+    };
+    this.#subscriptions.use(
+      bus.subscribe(routerBeat, (beat) => {
+        if (!this.#telling.has(beat.router)) hear(beat.router, [beat.generation]);
+      }),
+    );
+    this.#subscriptions.use(
+      bus.subscribe(configHeld, (told) => {
+        if (told.service !== 'router') return;
+        if (this.#telling.size >= maxTelling) this.#telling.clear();
+        this.#telling.add(told.process);
+        hear(told.process, told.generations);
+      }),
+    );
+  }
+
+  /** How many of the routers that live hold a generation; `now` in monotonic milliseconds. */
+  holding(generation: string, now: number): Holding {
+    return this.#holders.holding(generation, now);
   }
 
   /**
-   * The router whose picks of the pool this ingress takes, by rendezvous hashing: all ingresses that receive the same beats name the same one, and a
-   * router that comes or goes moves no pool but those that it gets or had. Undefined while there is none. `now` in monotonic milliseconds.
+   * The router whose picks of the pool this ingress takes, of those that hold the generation, by rendezvous hashing: all ingresses that receive the
+   * same messages name the same one, and a router that comes or goes moves no pool but those that it gets or had. Undefined while there is none.
    */
-  ownerOf(pool: string, now: number): string | undefined {
+  ownerOf(pool: string, generation: string, now: number): string | undefined {
     let owner: string | undefined;
     let best = -1;
-    for (const [router, beatAt] of this.#beats) {
-      if (now - beatAt >= silentMs) {
-        this.#beats.delete(router);
-        continue;
-      }
+    for (const router of this.#holders.having(generation, now)) {
+      if (this.#dropped.has(router)) continue;
       const score = hash(`${router} ${pool}`);
       if (score < best || (score === best && owner !== undefined && router > owner)) continue;
       best = score;
@@ -39,20 +55,18 @@ export class Routers implements Disposable {
     return owner;
   }
 
-  /** It did not answer: others own its pools until it beats again. */
+  /** It did not answer: others own its pools until it is heard again. */
   drop(router: string): void {
-    this.#beats.delete(router);
+    this.#dropped.add(router);
   }
 
   [Symbol.dispose](): void {
-    this.#subscription.close();
-  }
-
-  #beat(router: string, now: number): void {
-    if (this.#beats.size >= maxRouters && !this.#beats.has(router)) return;
-    this.#beats.set(router, now);
+    this.#subscriptions.dispose();
   }
 }
+
+/** Names of routers that came and went. */
+const maxTelling = 1000;
 
 /** FNV-1a, and the last steps of MurmurHash3, without which names that end alike would be close to each other. 32 bits, unsigned. */
 function hash(text: string): number {

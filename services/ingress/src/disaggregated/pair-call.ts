@@ -80,7 +80,7 @@ export async function chooseDecode(
     // An instance of both roles decodes what it prefilled only when there is no other.
     avoided: [prefill.id],
   };
-  const decision = await gateway.decider.decide(ask, exchange.signal);
+  const decision = await gateway.decider.decide(ask, exchange.table, exchange.signal);
   return decision.route === 'internal' ? decision.instance : null;
 }
 

@@ -1,0 +1,66 @@
+import type { Bus, Subscription } from '@llm-gateway/bus';
+import { configHeld } from '@llm-gateway/protocol';
+
+/** Three announcements of a process are lost before it counts as gone. */
+const silentMs = 3500;
+/** Who may publish may invent names; beyond so many, new ones are not taken. */
+const maxHolders = 100;
+
+/** Which of the processes that live hold a generation. `unknown`: none lives, as far as is known. */
+export type Holding = 'all' | 'some' | 'none' | 'unknown';
+
+/** The processes of one service, and which generations of the route config each of them holds. */
+export class Holders {
+  readonly #known = new Map<string, { heardAt: number; readonly generations: readonly string[] }>();
+
+  /** A process told what it holds; `now` in monotonic milliseconds. */
+  hear(process: string, generations: readonly string[], now: number): void {
+    if (this.#known.size >= maxHolders && !this.#known.has(process)) {
+      this.#forget(now);
+      if (this.#known.size >= maxHolders) return;
+    }
+    this.#known.set(process, { heardAt: now, generations });
+  }
+
+  holding(generation: string, now: number): Holding {
+    this.#forget(now);
+    let holding = 0;
+    for (const { generations } of this.#known.values()) if (generations.includes(generation)) holding++;
+    if (this.#known.size === 0) return 'unknown';
+    return holding === this.#known.size ? 'all' : holding === 0 ? 'none' : 'some';
+  }
+
+  /** The names of those that hold a generation. */
+  *having(generation: string, now: number): Iterable<string> {
+    this.#forget(now);
+    for (const [process, { generations }] of this.#known) if (generations.includes(generation)) yield process;
+  }
+
+  #forget(now: number): void {
+    for (const [process, { heardAt }] of this.#known) if (now - heardAt >= silentMs) this.#known.delete(process);
+  }
+}
+
+/** The retry workers that are heard, and which route configs each of them holds. */
+export class HoldingWorkers implements Disposable {
+  readonly #holders = new Holders();
+  readonly #subscription: Subscription;
+
+  /** @param onHeard is called after each message of a worker */
+  constructor(bus: Bus, onHeard: () => void) {
+    this.#subscription = bus.subscribe(configHeld, (told) => {
+      if (told.service !== 'retry-worker') return;
+      this.#holders.hear(told.process, told.generations, performance.now());
+      onHeard();
+    });
+  }
+
+  /** How many of the workers that live take jobs of a generation; `now` in monotonic milliseconds. */
+  holding(generation: string, now: number): Holding {
+    return this.#holders.holding(generation, now);
+  }
+
+  [Symbol.dispose](): void {
+    this.#subscription.close();
+  }
+}
