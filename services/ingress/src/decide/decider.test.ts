@@ -97,7 +97,8 @@ describe('a decider', () => {
       Array.from({ length: 5120 }, () => parts.decider.decide(ask, parts.table, patient)),
     );
     assert.ok(decisions.every(({ route }) => route === 'none'));
-    assert.equal(router.asked.length, 3);
+    // An empty one is a probe, for which no ask waits.
+    assert.equal(router.asked.filter((size) => size > 0).length, 3);
     assert.ok(performance.now() - startedAtMs < 10 * timeoutMs);
   });
 
