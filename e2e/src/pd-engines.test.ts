@@ -119,18 +119,24 @@ for (const deployment of deployments) {
         { what: 'no engine is at work' },
       );
 
-    for (const path of ['/v1/chat/completions', '/v1/completions']) {
+    for (const path of ['/v1/chat/completions', '/v1/completions', '/v1/messages']) {
       for (const stream of [true, false]) {
         it(`serves ${path}, ${stream ? 'streamed' : 'whole'}, by the work of both engines`, async () => {
           const prompt =
             path === '/v1/completions' ? { prompt: 'hello' } : { messages: [{ role: 'user', content: 'hello' }] };
           const earlier = await Promise.all(engines.all.map(stateOf));
-          const response = await post(url, JSON.stringify({ ...prompt, stream, max_tokens: 5, min_tokens: 2 }), {
-            path,
-          });
+          const wanted = {
+            stream,
+            max_tokens: 5,
+            ...(path !== '/v1/messages' && { min_tokens: 2 }),
+            model: 'simulated',
+          };
+          const response = await post(url, JSON.stringify({ ...prompt, ...wanted }), { path });
           const text = await response.text();
           assert.equal(response.status, 200, text);
-          if (stream) assert.ok(text.endsWith('data: [DONE]\n\n'), text);
+          if (path === '/v1/messages')
+            assert.match(text, stream ? /event: message_stop\ndata: .*\n\n/ : /"stop_reason":"max_tokens"/);
+          else if (stream) assert.ok(text.endsWith('data: [DONE]\n\n'), text);
           else assert.equal((JSON.parse(text) as { usage: { completion_tokens: number } }).usage.completion_tokens, 5);
           await atRest();
           const later = await Promise.all(engines.all.map(stateOf));

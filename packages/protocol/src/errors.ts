@@ -68,10 +68,11 @@ export function errorBody(code: ErrorCode, message: string, param: string | null
   return { error: { message, type: errorCodes[code].type, param, code } };
 }
 
-/** The error shape of Anthropic's Messages API: `{"type": "error", "error": {type, message}}`. */
+/** The error shape of Anthropic's Messages API: `{"type": "error", "error": {type, message}, "request_id"}`. */
 export interface AnthropicErrorBody {
   readonly type: 'error';
   readonly error: { readonly type: string; readonly message: string };
+  readonly request_id?: string;
 }
 
 /** Anthropic's error types by status, as its clients map them to exceptions. */
@@ -82,13 +83,20 @@ const anthropicTypes: ReadonlyMap<number, string> = new Map([
   [404, 'not_found_error'],
   [413, 'request_too_large'],
   [429, 'rate_limit_error'],
-  [503, 'overloaded_error'],
   [504, 'timeout_error'],
   [529, 'overloaded_error'],
 ]);
 
-export function anthropicErrorBody(code: ErrorCode, message: string): AnthropicErrorBody {
+/** The status that Anthropic's API has for an error: 529 for what others call 503. */
+export function anthropicStatus(code: ErrorCode): number {
   const { status } = errorCodes[code];
+  return status === 503 ? 529 : status;
+}
+
+/** @param requestId as the answer's `request-id` says it */
+export function anthropicErrorBody(code: ErrorCode, message: string, requestId?: string): AnthropicErrorBody {
+  const status = anthropicStatus(code);
   const type = anthropicTypes.get(status) ?? (status < 500 ? 'invalid_request_error' : 'api_error');
-  return { type: 'error', error: { type, message } };
+  const error = { type: 'error', error: { type, message } } as const;
+  return requestId === undefined ? error : { ...error, request_id: requestId };
 }

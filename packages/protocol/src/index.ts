@@ -2,6 +2,7 @@ export { claimHolderHeader, claimOrigin, claimUrlOf } from './claim.ts';
 export {
   type AnthropicErrorBody,
   anthropicErrorBody,
+  anthropicStatus,
   type ErrorBody,
   type ErrorCode,
   errorBody,

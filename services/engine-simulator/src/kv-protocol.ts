@@ -52,7 +52,7 @@ export function kvPlan(generation: Generation, settings: KvSettings): KvPlan {
   const plan = connector === 'vllm-kvt' ? kvtPlan(generation, params, settings) : mooncakePlan(params);
   if (plan.part === 'prefill') {
     if (role === 'kv_consumer') throw new Refusal(400, 'this engine does not prefill for others');
-    requirePrefillForm(generation.body);
+    requirePrefillForm(generation);
   } else if (role === 'kv_producer') throw new Refusal(400, 'this engine only prefills for others');
   if (isWhole(generation)) throw new Refusal(400, 'several prompts, answers or beams have no common KV cache');
   return plan;
@@ -139,8 +139,13 @@ function isWhole({ prompts, choices, body }: Generation): boolean {
 }
 
 /** A prefill call computes the prompt and one token, whatever the client wanted of the answer. */
-function requirePrefillForm(body: Json): void {
+function requirePrefillForm({ kind, body }: Generation): void {
+  // The Messages API has no field for it.
+  const wantsEos = kind !== 'messages' && body.ignore_eos !== true;
+  const choice = isObject(body.tool_choice) && kind === 'messages' ? body.tool_choice.type : body.tool_choice;
+  const forces = choice === 'required' || choice === 'any' || choice === 'tool' || isObject(choice);
   const problems = [
+    body.stop_sequences !== undefined && 'stop_sequences must be absent',
     body.max_tokens !== 1 && 'max_tokens must be 1',
     body.max_completion_tokens !== undefined && body.max_completion_tokens !== 1 && 'max_completion_tokens must be 1',
     typeof body.min_tokens === 'number' && body.min_tokens > 1 && 'min_tokens must be at most 1',
@@ -149,8 +154,8 @@ function requirePrefillForm(body: Json): void {
     body.stream_options !== undefined && 'stream_options must be absent',
     body.stop !== undefined && 'stop must be absent',
     body.stop_token_ids !== undefined && 'stop_token_ids must be absent',
-    body.ignore_eos !== true && 'ignore_eos must be true',
-    (body.tool_choice === 'required' || isObject(body.tool_choice)) && 'tool_choice must not force a call',
+    wantsEos && 'ignore_eos must be true',
+    forces && 'tool_choice must not force a call',
   ].filter((problem) => problem !== false);
   if (problems.length > 0) throw new Refusal(400, `not a prefill: ${problems.join(', ')}`);
 }

@@ -39,7 +39,7 @@ export class ClientRequest {
     this.givenId = given !== undefined && usableId.test(given);
     this.id = this.givenId && given !== undefined ? given : randomUUID();
     this.place = head === null ? nowhere : placeOf(head);
-    this.errorShape = errorShapeOf(this.place.path);
+    this.errorShape = errorShapeOf(this.place.path, head?.noted('anthropic-version'));
   }
 
   get method(): string {
@@ -61,7 +61,7 @@ export class ClientRequest {
     return this.place.query === '' ? this.place.path : this.place.path + this.place.query;
   }
 
-  /** Whether it asks for a completion: what can be split over prefill and decode, and what is mirrored. */
+  /** Whether it asks for a completion of OpenAI's API: these are mirrored. */
   get isCompletion(): boolean {
     return completionPaths.has(this.place.path);
   }

@@ -8,6 +8,7 @@ import type { Decider } from './decide/decider.ts';
 import type { Load } from './decide/load.ts';
 import type { Routes } from './decide/routes.ts';
 import type { PdProtocol } from './disaggregated/protocol.ts';
+import type { SplitApi } from './disaggregated/split-paths.ts';
 import type { Gate } from './gate.ts';
 import type { HealthAnswers } from './health.ts';
 import type { Mirror } from './mirror/mirror.ts';
@@ -38,6 +39,8 @@ export interface Gateway {
   readonly connectRetryCount: number;
   /** Null unless prefill and decode are done by different engines. */
   readonly pd: PdProtocol | null;
+  /** Whose requests are split over the two, and by which API. */
+  readonly pdPaths: ReadonlyMap<string, SplitApi>;
   /** Null unless 429s of fallback endpoints are queued. */
   readonly queue: RetryQueue | null;
   /** Null: retries are not limited. */

@@ -37,6 +37,9 @@ const maxAnswerBytes = 1024 * 1024;
 /** A model card is flat; vLLM's has a list of objects in it. */
 const maxDepth = 8;
 const maxIdLength = 1024;
+const maxAnthropicCards = 1000;
+/** The year 9999. */
+const maxUnixS = 253_402_300_800;
 const maxListBytes = 4 * 1024 * 1024;
 const freshMs = 5000;
 /** Lists of different credentials that are kept, and that are made at once. */
@@ -61,7 +64,9 @@ export class Models {
     const own = exchange.ownHeaders(this.#sources.exposeRouteHeaders);
     const headers = HeaderLines.of([...own.list, 'content-type', 'application/json']);
     const models = exchange.from?.models ?? null;
-    const list = models === null ? listing.list : listOf(listing.cards.filter(({ id }) => models.allows(id)));
+    const isAnthropic = exchange.request.errorShape === 'anthropic';
+    const cards = models === null ? listing.cards : listing.cards.filter(({ id }) => models.allows(id));
+    const list = isAnthropic ? anthropicList(cards) : models === null ? listing.list : listOf(cards);
     exchange.client.answer(200, headers, list);
   }
 
@@ -75,7 +80,8 @@ export class Models {
     }
     const own = exchange.ownHeaders(this.#sources.exposeRouteHeaders);
     const headers = HeaderLines.of([...own.list, 'content-type', 'application/json']);
-    exchange.client.answer(200, headers, Buffer.from(JSON.stringify(card)));
+    const isAnthropic = exchange.request.errorShape === 'anthropic';
+    exchange.client.answer(200, headers, Buffer.from(JSON.stringify(isAnthropic ? anthropicCard(card) : card)));
   }
 
   #credentialsOf(exchange: Exchange): readonly string[] {
@@ -204,4 +210,17 @@ function listOf(cards: readonly ModelCard[]): Buffer {
     texts.push(text);
   }
   return Buffer.from(`{"object":"list","data":[${texts.join(',')}]}`);
+}
+
+/** A card as Anthropic's API has it. */
+function anthropicCard({ id, created }: ModelCard): object {
+  const createdAt = typeof created === 'number' && created >= 0 && created < maxUnixS ? created : 0;
+  return { type: 'model', id, display_name: id, created_at: new Date(createdAt * 1000).toISOString() };
+}
+
+/** The list in one page, of as many cards as go into it. */
+function anthropicList(cards: readonly ModelCard[]): Buffer {
+  const shown = cards.slice(0, maxAnthropicCards);
+  const ends = { first_id: shown[0]?.id ?? null, last_id: shown.at(-1)?.id ?? null };
+  return Buffer.from(JSON.stringify({ data: shown.map(anthropicCard), has_more: false, ...ends }));
 }

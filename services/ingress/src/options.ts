@@ -5,6 +5,7 @@ import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/run
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 import { clientKeyMistakes } from './clients/clients.ts';
 import { clientKeyOptions } from './clients/options.ts';
+import { allSplitPaths, readSplitPaths } from './disaggregated/split-paths.ts';
 import { clientMistakes, clientOptions } from './http/options.ts';
 import { mirrorOptions } from './mirror/options.ts';
 
@@ -63,6 +64,15 @@ export const ingressOptions = {
     type: 'boolean',
     default: false,
     description: 'Enable retry queue for 429 responses from fallback endpoints',
+  },
+  'pd-paths': {
+    type: 'string',
+    default: allSplitPaths,
+    validate: (value: string) => {
+      const read = readSplitPaths(value);
+      return 'mistake' in read ? read.mistake : undefined;
+    },
+    description: 'Comma-separated paths whose requests a P/D protocol splits; others go to a decode instance alone',
   },
   'gateway-id': {
     type: 'string',

@@ -18,6 +18,7 @@ import { Load } from './decide/load.ts';
 import { Routers } from './decide/routers.ts';
 import { Routes } from './decide/routes.ts';
 import { pdProtocol } from './disaggregated/protocol.ts';
+import { readSplitPaths, type SplitApi } from './disaggregated/split-paths.ts';
 import { Exchange } from './exchange.ts';
 import { Gate } from './gate.ts';
 import type { Gateway } from './gateway.ts';
@@ -150,6 +151,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     observer,
     mirror,
     pd,
+    pdPaths: splitPaths(options.pdPaths),
     maxBodyBytes: options.maxBodyBytes,
     retryMaxCount: options.retryMaxCount,
     connectRetryCount: options.connectRetryCount,
@@ -219,6 +221,13 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
+}
+
+/** Of a flag that was checked before. */
+function splitPaths(list: string): ReadonlyMap<string, SplitApi> {
+  const read = readSplitPaths(list);
+  if ('mistake' in read) throw new GatewayError('invalid_config', `--pd-paths: ${read.mistake}`);
+  return read.paths;
 }
 
 /** Of a flag that was checked before. */

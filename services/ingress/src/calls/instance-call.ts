@@ -11,7 +11,10 @@ export async function callInstances(decision: Decision, context: InternalContext
     case 'internal':
       return await callInstance(decision.instance, context);
     case 'pair': {
-      if (gateway.pd !== null && exchange.request.isCompletion) return await callPair(decision, gateway.pd, context);
+      const api = gateway.pdPaths.get(exchange.request.path);
+      if (gateway.pd !== null && api !== undefined) {
+        return await callPair(decision, { protocol: gateway.pd, api }, context);
+      }
       // The decode engine is the one that generates, and does a prefill of its own when it is told of none.
       const instance = decision.decode ?? (await chooseDecode(decision, context));
       return instance === null ? { kind: 'no-instance' } : await callInstance(instance, context);

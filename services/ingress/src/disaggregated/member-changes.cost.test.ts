@@ -31,7 +31,7 @@ function timed(work: () => void): number {
 }
 
 function changed(body: JsonObject): void {
-  changeMembers(body, { ...prefillForm(body), kv_transfer_params: '{"do_remote_decode":true}' });
+  changeMembers(body, { ...prefillForm(body, 'openai'), kv_transfer_params: '{"do_remote_decode":true}' });
 }
 
 function rewritten(bytes: Buffer): void {

@@ -11,6 +11,7 @@ import { CachedTokens, cachedTokensOf, showsUsage } from './cached-tokens.ts';
 import { type Changes, changeMembers, type JsonObject, lastValue } from './member-changes.ts';
 import { callPrefill } from './prefill-call.ts';
 import type { PdProtocol } from './protocol.ts';
+import type { SplitApi } from './split-paths.ts';
 import { reasonForWhole } from './whole-requests.ts';
 
 type Pair = Extract<Decision, { route: 'pair' }>;
@@ -19,6 +20,7 @@ type Pair = Extract<Decision, { route: 'pair' }>;
 interface PairAttempt {
   readonly pair: Pair;
   readonly protocol: PdProtocol;
+  readonly api: SplitApi;
   readonly body: JsonObject;
   /** For both engines. */
   readonly headers: HeaderLines;
@@ -30,7 +32,11 @@ interface PairAttempt {
  * Whichever leg fails, the attempt has failed, and a further one begins with the prefill again, on instances chosen afresh.
  * What cannot be split goes to the decode instance alone.
  */
-export async function callPair(pair: Pair, protocol: PdProtocol, context: InternalContext): Promise<Outcome | null> {
+export async function callPair(
+  pair: Pair,
+  { protocol, api }: { protocol: PdProtocol; api: SplitApi },
+  context: InternalContext,
+): Promise<Outcome | null> {
   const { exchange, gateway } = context;
   const { content } = exchange;
   const members = content.members ?? scanMembers(content.body);
@@ -44,7 +50,7 @@ export async function callPair(pair: Pair, protocol: PdProtocol, context: Intern
     },
     members,
   };
-  const call: PairAttempt = { pair, protocol, body, headers, context };
+  const call: PairAttempt = { pair, protocol, api, body, headers, context };
   // A decode instance that is chosen already is spoken for: during the prefill, other requests must not be sent to it as if it were idle.
   using reserved = pair.decode && new InstanceLeg(pair.decode, context);
 
@@ -87,7 +93,7 @@ export async function chooseDecode(
 /** The prefill leg. Answers an outcome when no decode is to follow it. */
 async function prefill(
   change: NonNullable<PdProtocol['prefill']>,
-  { pair, protocol, body, headers, context }: PairAttempt,
+  { pair, protocol, api, body, headers, context }: PairAttempt,
 ): Promise<Handover | { readonly outcome: Outcome | null }> {
   const { exchange, gateway } = context;
   using leg = new InstanceLeg(pair.prefill, context);
@@ -96,8 +102,13 @@ async function prefill(
   exchange.prefilledBy(leg.id);
   const startedAtMs = performance.now();
   const { take } = protocol;
-  const usageShown = showsUsage(body, exchange.isStream);
-  const request = requestTo(leg, { exchange, headers: plain(headers), body: changed(body, change(body), exchange) });
+  // Of Anthropic's usage nothing is changed: what it says of the cache is in two events and in what it counts as input.
+  const usageShown = api === 'openai' && showsUsage(body, exchange.isStream);
+  const request = requestTo(leg, {
+    exchange,
+    headers: plain(headers),
+    body: changed(body, change(body, api), exchange),
+  });
   const end = await callPrefill(request, { target: leg.id, wanted: take !== undefined || usageShown }, context);
   exchange.memory.free(request.body?.length ?? 0);
   leg.outcome = end.kind === 'done' ? 'succeeded' : judge(end);

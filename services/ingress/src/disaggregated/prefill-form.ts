@@ -1,7 +1,36 @@
 import { type Changes, type JsonObject, lastValue } from './member-changes.ts';
+import type { SplitApi } from './split-paths.ts';
 
-/** Makes a prefill of a chat or completion request: one token, in one piece, after which the engine holds the KV cache of the prompt. */
-export function prefillForm(body: JsonObject): Changes {
+/** Makes a prefill of a request: one token, in one piece, after which the engine holds the KV cache of the prompt. */
+export function prefillForm(body: JsonObject, api: SplitApi): Changes {
+  return api === 'anthropic' ? messagesForm(body) : completionForm(body);
+}
+
+/** Engines have no other fields of the Messages API that say how long an answer is. */
+function messagesForm(body: JsonObject): Changes {
+  const choice = lastValue(body, 'tool_choice');
+  return {
+    max_tokens: '1',
+    stream: 'false',
+    stop_sequences: null,
+    ...(choice !== undefined && isForcedChoice(choice) && { tool_choice: '{"type":"none"}' }),
+  };
+}
+
+/** Longer ones name a tool. */
+const maxChoiceBytes = 1024;
+
+function isForcedChoice(choice: Buffer): boolean {
+  if (choice.length > maxChoiceBytes) return true;
+  try {
+    const { type }: { type?: unknown } = Object(JSON.parse(choice.toString()));
+    return type === 'any' || type === 'tool';
+  } catch {
+    return false;
+  }
+}
+
+function completionForm(body: JsonObject): Changes {
   return {
     max_tokens: '1',
     // vLLM takes it in place of max_tokens when it is there.

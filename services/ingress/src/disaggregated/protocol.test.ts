@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { changeMembers, readObject } from './member-changes.ts';
 import { type PdProtocol, type Prefilled, pdProtocol } from './protocol.ts';
+import { allSplitPaths, readSplitPaths, type SplitApi } from './split-paths.ts';
 
 const instance = { id: 'p_dp0', host: '10.0.0.1', port: 8000, kvHost: '10.1.0.1', kvPort: 22000 };
 const named = (pdDisaggProtocol: 'vllm-kvt' | 'vllm-mooncake', separatePdScheduling: boolean) => {
@@ -17,10 +18,10 @@ function parsed(text: string) {
   return object;
 }
 
-function prefillText(protocol: PdProtocol, text: string): string {
+function prefillText(protocol: PdProtocol, text: string, api: SplitApi = 'openai'): string {
   const object = parsed(text);
   assert.ok(protocol.prefill);
-  return changeMembers(object, protocol.prefill(object)).toString();
+  return changeMembers(object, protocol.prefill(object, api)).toString();
 }
 
 function decodeText(protocol: PdProtocol, text: string, from: Prefilled): string {
@@ -52,6 +53,23 @@ describe('vllm-kvt, staged', () => {
       prefillText(protocol, client),
       '{"model":"m", "seed": 12345678901234567890,"max_tokens":1,"stream" : false,"n":1,"ignore_eos":true,"kv_transfer_params":{"do_remote_decode":true}}',
     );
+  });
+
+  it("asks for one token of a message in the form of Anthropic's API", () => {
+    const message = (choice: string) =>
+      `{"model":"m","max_tokens":100,"stop_sequences":["x"],"stream":true,"tools":[{"name":"t"}],"tool_choice":${choice}}`;
+    const prefilled = (choice: string) =>
+      `{"model":"m","max_tokens":1,"stream":false,"tools":[{"name":"t"}],"tool_choice":${choice},"kv_transfer_params":{"do_remote_decode":true}}`;
+    for (const choice of ['{"type": "auto"}', 'null', '{"type":"none"}', '"x"', '[]']) {
+      assert.equal(prefillText(protocol, message(choice), 'anthropic'), prefilled(choice));
+    }
+    for (const choice of [
+      '{"type":"any"}',
+      '{"type":"tool","name":"t"}',
+      `{"name":"${'t'.repeat(2000)}","type":"tool"}`,
+    ]) {
+      assert.equal(prefillText(protocol, message(choice), 'anthropic'), prefilled('{"type":"none"}'));
+    }
   });
 
   it("names the prefill to the decode, and takes nothing of the prefill's answer", () => {
@@ -216,5 +234,15 @@ describe('every protocol', () => {
 
   it('needs a flag that names it', () => {
     assert.equal(pdProtocol({ pdDisaggProtocol: '', separatePdScheduling: true }), null);
+  });
+});
+
+describe('the paths that are split', () => {
+  it('are some of those that can be, and no others', () => {
+    const read = readSplitPaths(' /v1/messages, /v1/completions ,');
+    assert.deepEqual('paths' in read && [...read.paths.keys()], ['/v1/messages', '/v1/completions']);
+    assert.deepEqual(readSplitPaths(''), { paths: new Map() });
+    assert.ok('paths' in readSplitPaths(allSplitPaths));
+    assert.ok('mistake' in readSplitPaths('/v1/responses'));
   });
 });

@@ -1,6 +1,7 @@
 import type { InstanceAddress } from '@llm-gateway/protocol';
 import type { Options } from '../options.ts';
 import type { Changes, JsonObject } from './member-changes.ts';
+import type { SplitApi } from './split-paths.ts';
 import { vllmKvt } from './vllm-kvt.ts';
 import { vllmMooncake } from './vllm-mooncake.ts';
 
@@ -10,7 +11,7 @@ import { vllmMooncake } from './vllm-mooncake.ts';
  */
 export interface PdProtocol {
   /** The prefill's body. Null: the prefill instance is chosen, but the decode engine calls it itself. */
-  readonly prefill: ((body: JsonObject) => Changes) | null;
+  readonly prefill: ((body: JsonObject, api: SplitApi) => Changes) | null;
   /**
    * What the decode needs from the whole answer of the prefill, as JSON text; null when the answer lacks it, which is counted and logged.
    * Left out by a protocol that needs nothing; its answers are not kept then.

@@ -15,7 +15,7 @@ const batched: PdProtocol = {
 };
 
 const staged: PdProtocol = {
-  prefill: (body) => ({ ...prefillForm(body), kv_transfer_params: '{"do_remote_decode":true}' }),
+  prefill: (body, api) => ({ ...prefillForm(body, api), kv_transfer_params: '{"do_remote_decode":true}' }),
   decode: (from) => ({ kv_transfer_params: JSON.stringify({ do_remote_prefill: true, ...remote(from) }) }),
 };
 

@@ -17,7 +17,7 @@ const prefillParams = JSON.stringify({
  * The same in both modes.
  */
 export const vllmMooncake: PdProtocol = {
-  prefill: (body) => ({ ...prefillForm(body), kv_transfer_params: prefillParams }),
+  prefill: (body, api) => ({ ...prefillForm(body, api), kv_transfer_params: prefillParams }),
   take: paramsOf,
   // Without them the decode engine computes the prompt itself; the client's own would name a cache that is not there.
   decode: ({ taken }) => ({ kv_transfer_params: taken }),

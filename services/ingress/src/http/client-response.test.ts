@@ -167,9 +167,14 @@ describe('an answer', { timeout: 60_000 }, () => {
     const openai = await receive(refuse);
     assert.equal(JSON.parse(bodyOf(openai.text)).error.code, 'no_instance');
     const anthropic = await receive(refuse, 'POST /v1/messages/count_tokens HTTP/1.1');
+    assert.match(anthropic.text, /^HTTP\/1\.1 529 /);
+    const [, id] = /\r\nrequest-id: (\S+)\r\n/.exec(anthropic.text) ?? [];
     assert.deepEqual(JSON.parse(bodyOf(anthropic.text)), {
       type: 'error',
       error: { type: 'overloaded_error', message: 'nobody' },
+      request_id: id,
     });
+    const elsewhere = await receive(refuse, 'GET /v1/models HTTP/1.1\r\nanthropic-version: 2023-06-01');
+    assert.equal(JSON.parse(bodyOf(elsewhere.text)).type, 'error');
   });
 });

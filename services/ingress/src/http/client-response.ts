@@ -1,6 +1,13 @@
 import { STATUS_CODES } from 'node:http';
 import { chunkOf, HeaderLines, lastChunk, withoutHeaders } from '@llm-gateway/http1';
-import { anthropicErrorBody, type ErrorCode, errorBody, errorCodes, type FinishReason } from '@llm-gateway/protocol';
+import {
+  anthropicErrorBody,
+  anthropicStatus,
+  type ErrorCode,
+  errorBody,
+  errorCodes,
+  type FinishReason,
+} from '@llm-gateway/protocol';
 import { isEventStream } from '@llm-gateway/upstream';
 import type { ClientConnection, ConnectionUser } from './connection.ts';
 import { eventOfAnswer, eventOfError } from './stream-error.ts';
@@ -29,6 +36,7 @@ export interface AnsweredRequest {
   /** The minor version of the client's HTTP/1. */
   readonly minor: number;
   readonly errorShape: ErrorShape;
+  readonly id: string;
 }
 
 /** Is called at most once each. */
@@ -245,14 +253,17 @@ export class ClientResponse implements Flushable, ConnectionUser {
   /** A truthful error in the shape of the path's API, before anything was committed. */
   refuse(code: ErrorCode, message: string, options: { param?: string | null; headers?: readonly string[] } = {}): void {
     const error = this.#errorBody(code, message, options.param ?? null);
+    const isAnthropic = this.#request.errorShape === 'anthropic';
+    const status = isAnthropic ? anthropicStatus(code) : errorCodes[code].status;
     if (this.#opened) {
-      this.#start(errorCodes[code].status);
+      this.#start(status);
       this.#breakWith(eventOfError(error, this.#request.errorShape));
       return;
     }
-    const body = Buffer.from(JSON.stringify(error));
-    const headers = HeaderLines.of(['content-type', 'application/json', ...(options.headers ?? [])]);
-    this.answer(errorCodes[code].status, headers, body);
+    const headers = ['content-type', 'application/json', ...(options.headers ?? [])];
+    // Where Anthropic's clients look for it.
+    if (isAnthropic) headers.push('request-id', this.#request.id);
+    this.answer(status, HeaderLines.of(headers), Buffer.from(JSON.stringify(error)));
   }
 
   /**
@@ -361,7 +372,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
 
   #errorBody(code: ErrorCode, message: string, param: string | null): object {
     return this.#request.errorShape === 'anthropic'
-      ? anthropicErrorBody(code, message)
+      ? anthropicErrorBody(code, message, this.#request.id)
       : errorBody(code, message, param);
   }
 

@@ -47,6 +47,7 @@ const noted = [
   'cookie',
   'content-encoding',
   'content-type',
+  'anthropic-version',
 ];
 /** The next hop gets these from us: the length follows from the body, and bodies are whole, so nothing is expected. */
 const withheld = ['host', 'content-length', 'expect'];

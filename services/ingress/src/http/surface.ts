@@ -136,8 +136,11 @@ export function serviceOf(head: RequestHead, { path, valid }: Place): Service {
   });
 }
 
-/** Also for paths that are not served: who asks for them is told in the API that they belong to. */
-export function errorShapeOf(path: string): ErrorShape {
-  if (path === '/v1/messages' || path.startsWith('/v1/messages/')) return 'anthropic';
+/**
+ * Also for paths that are not served: who asks for them is told in the API that they belong to.
+ * @param version the request's `anthropic-version`, by which an Anthropic client shows on any path that it is one
+ */
+export function errorShapeOf(path: string, version: string | undefined): ErrorShape {
+  if (version !== undefined || path === '/v1/messages' || path.startsWith('/v1/messages/')) return 'anthropic';
   return path === '/v1/responses' || path.startsWith('/v1/responses/') ? 'responses' : 'openai';
 }
