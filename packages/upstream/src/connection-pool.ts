@@ -53,9 +53,10 @@ export class ConnectionPool implements ConnectionHolder {
 
   /** Finds a connection for `user`, at once or as soon as one of its calls ends. Fails it after the connect timeout, in a later turn in any case. */
   take(user: PoolUser): void {
-    const connection = this.#takeIdle() ?? this.#connect();
-    if (connection !== undefined) give(connection, user);
-    else if (this.#waiting.size < maxWaiting) this.#waiting.set(user, performance.now() + this.connectTimeoutMs);
+    const now = performance.now();
+    const connection = this.#takeIdle(now) ?? this.#connect();
+    if (connection !== undefined) give(connection, user, now);
+    else if (this.#waiting.size < maxWaiting) this.#waiting.set(user, now + this.connectTimeoutMs);
     else setImmediate(() => user.onLost(failureOf('local'), false));
   }
 
@@ -103,17 +104,17 @@ export class ConnectionPool implements ConnectionHolder {
   }
 
   #serveWaiting(): void {
+    if (this.#waiting.size === 0) return;
+    const now = performance.now();
     for (const [user] of this.#waiting) {
-      const connection = this.#takeIdle() ?? this.#connect();
+      const connection = this.#takeIdle(now) ?? this.#connect();
       if (connection === undefined) return;
       this.#waiting.delete(user);
-      give(connection, user);
+      give(connection, user, now);
     }
   }
 
-  #takeIdle(): PlainConnection | undefined {
-    if (this.#idle.length === 0) return undefined;
-    const now = performance.now();
+  #takeIdle(now: number): PlainConnection | undefined {
     for (;;) {
       const connection = this.#idle.pop();
       if (connection === undefined || connection.isUsable(now)) return connection;
@@ -131,7 +132,7 @@ export class ConnectionPool implements ConnectionHolder {
   }
 }
 
-function give(connection: PlainConnection, user: PoolUser): void {
+function give(connection: PlainConnection, user: PoolUser, now: number): void {
   user.onCarrier(connection);
-  connection.carry(user);
+  connection.carry(user, now);
 }

@@ -86,9 +86,11 @@ export class PlainConnection {
     return !this.#closed && nowMs < this.#deadlineMs;
   }
 
-  /** Takes a request, and writes it when this turn of the event loop ends. Only for a connection that carries none. */
-  carry(carried: Carried): void {
-    const now = performance.now();
+  /**
+   * Takes a request, and writes it when this turn of the event loop ends. Only for a connection that carries none.
+   * @param now monotonic milliseconds
+   */
+  carry(carried: Carried, now: number): void {
     this.#carried = carried;
     this.#reader.begin(carried.bodiless);
     this.#writtenAtMs = now;

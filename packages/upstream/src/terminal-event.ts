@@ -68,7 +68,8 @@ export class TerminalEvent {
 /** Whether an answer with these headers is an event stream that can be read as it is: not an encoded one. */
 export function isEventStream(headers: HeaderLines): boolean {
   const type = headers.value('content-type');
-  return type !== undefined && /^text\/event-stream/i.test(type) && headers.value('content-encoding') === undefined;
+  if (type === undefined || (type.charCodeAt(0) | 0x20) !== T) return false;
+  return /^text\/event-stream/i.test(type) && headers.value('content-encoding') === undefined;
 }
 
 /** Whether an answer that has its terminal event may end like this. */
@@ -76,6 +77,7 @@ export function isBrokenEnd(cause: FailureCause): boolean {
   return cause === 'truncated' || cause === 'idle_timeout';
 }
 
+const T = 0x74;
 const LF = 0x0a;
 const CR = 0x0d;
 const CLOSING_BRACE = 0x7d;

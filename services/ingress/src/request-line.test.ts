@@ -71,6 +71,20 @@ describe('the line of a request', () => {
     assert.deepEqual([line.path, line.route, line.endpoint], ['/other', 'external', 'one']);
   });
 
+  it('says of an answer to the first call what it says of any', async () => {
+    const tell = (target: string) =>
+      lineOf('/v1/models', (exchange) => {
+        exchange.routed('internal', 'one');
+        exchange.attempted();
+        exchange.attemptEnded({ target, outcome: 'answered', cause: '', ms: 12.005 });
+      }) as Promise<Record<string, unknown>>;
+    const { attempts, ...line } = await tell('one');
+    assert.deepEqual(attempts, [{ target: 'one', outcome: 'answered', ms: 12.01 }]);
+    const { attempts: otherAttempts, ...otherLine } = await tell('other');
+    assert.deepEqual(otherAttempts, [{ target: 'other', outcome: 'answered', ms: 12.01 }]);
+    assert.deepEqual(line, otherLine);
+  });
+
   it('leaves out what there is none of, and cuts a long path', async () => {
     const line = (await lineOf(`/${'x'.repeat(1000)}`)) as Record<string, unknown>;
     assert.equal(String(line.path).length, 200);

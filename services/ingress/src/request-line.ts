@@ -17,16 +17,39 @@ const maxPathLength = 200;
  * comes from outside is escaped, the rest is numbers and words of ours.
  */
 export function requestLine(exchange: Exchange, end: RequestEnd): string {
-  const { client } = exchange;
-  let line = `"requestId":${exchange.givenId ? text(exchange.id) : `"${exchange.id}"`}${kindOf(exchange).text}`;
-  if (exchange.prefill !== undefined) line += `,"prefill":${text(exchange.prefill)}`;
-  line += `,"attempts":[${attemptsText(exchange.records)}],"attemptCount":${exchange.attempts}`;
-  line += `,"status":${end.status},"outcome":"${end.outcome}"`;
+  const { client, records } = exchange;
+  let line = `"requestId":${exchange.givenId ? text(exchange.id) : `"${exchange.id}"`}`;
+  const [only] = records;
+  const kind = kindOf(exchange);
+  if (only !== undefined && isCommon(exchange, end)) {
+    line += `${kind.answeredText}${rounded(only.ms)}}],"attemptCount":1,"status":200,"outcome":"completed"`;
+  } else {
+    line += kind.text;
+    if (exchange.prefill !== undefined) line += `,"prefill":${text(exchange.prefill)}`;
+    line += `,"attempts":[${attemptsText(records)}],"attemptCount":${exchange.attempts}`;
+    line += `,"status":${end.status},"outcome":"${end.outcome}"`;
+  }
   if (exchange.errorCode !== undefined) line += `,"code":"${exchange.errorCode}"`;
   if (exchange.brokenBy !== undefined) line += `,"brokenBy":"${exchange.brokenBy}"`;
   line += `,"requestBytes":${exchange.requestBytes},"responseBytes":${client.bodyBytes}`;
   line += `,"firstByteMs":${end.firstByteMs === null ? 'null' : rounded(end.firstByteMs)}`;
   return `${line},"durationMs":${rounded(end.durationMs)}`;
+}
+
+/** Whether the first call was the only one, and its answer the client's. */
+function isCommon({ records, attempts, endpoint, prefill }: Exchange, { status, outcome }: RequestEnd): boolean {
+  const [only] = records;
+  return (
+    records.length === 1 &&
+    attempts === 1 &&
+    status === 200 &&
+    outcome === 'completed' &&
+    prefill === undefined &&
+    only?.outcome === 'answered' &&
+    only.cause === '' &&
+    only.target === endpoint &&
+    only.requestId === undefined
+  );
 }
 
 /** What many requests have in common, and how their lines say it. */
@@ -38,6 +61,8 @@ interface Kind {
   readonly isStream: boolean;
   readonly route: string;
   readonly text: string;
+  /** Up to the time that the only call took, where that is the way of the request. */
+  readonly answeredText: string;
 }
 
 /** The last kind of request of each endpoint: nearly always the next one is of the same. */
@@ -61,8 +86,17 @@ function kindOf(exchange: Exchange): Kind {
   const asked = path === null ? '' : `,"method":"${request.method}","path":${text(path.slice(0, maxPathLength))}`;
   const named = `,"model":${model === null ? 'null' : text(model)},"stream":${isStream}`;
   const routed = `,"route":"${route}","endpoint":${text(endpoint)}`;
-  // Joined, it is one flat string; added up, each line would gather its pieces again.
-  const kind = { method: request.method, path, model, isStream, route, text: [asked, named, routed].join('') };
+  const answered = `,"attempts":[{"target":${text(endpoint)},"outcome":"answered","ms":`;
+  const kind = {
+    method: request.method,
+    path,
+    model,
+    isStream,
+    route,
+    // Joined, it is one flat string; added up, each line would gather its pieces again.
+    text: [asked, named, routed].join(''),
+    answeredText: [asked, named, routed, answered].join(''),
+  };
   if (kinds.size >= maxKinds) kinds.clear();
   if (path === null || path.length <= maxPathLength) kinds.set(endpoint, kind);
   return kind;

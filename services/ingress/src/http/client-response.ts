@@ -367,7 +367,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
   /** Whether the connection stays, and for how long: a client that knows does not write to one that is being closed. */
   #persistence(): string {
     if (this.#close) return 'connection: close\r\n';
-    return `connection: keep-alive\r\nkeep-alive: timeout=${Math.ceil(this.#connection.keepAliveMs / 1000)}\r\n`;
+    return keepAliveLines(this.#connection.keepAliveMs);
   }
 
   #errorBody(code: ErrorCode, message: string, param: string | null): object {
@@ -418,6 +418,18 @@ const maxToldBytes = 65_536;
 function streamLines(headers: HeaderLines): string {
   const cache = headers.value('cache-control') === undefined ? 'cache-control: no-cache\r\n' : '';
   return headers.value('x-accel-buffering') === undefined ? `${cache}x-accel-buffering: no\r\n` : cache;
+}
+
+let keptForMs = -1;
+let keepAliveText = '';
+
+/** The same for all connections of a listener. */
+function keepAliveLines(keepAliveMs: number): string {
+  if (keepAliveMs !== keptForMs) {
+    keptForMs = keepAliveMs;
+    keepAliveText = `connection: keep-alive\r\nkeep-alive: timeout=${Math.ceil(keepAliveMs / 1000)}\r\n`;
+  }
+  return keepAliveText;
 }
 
 const lengthOnly: ReadonlySet<string> = new Set(['content-length']);

@@ -175,8 +175,6 @@ export class ClientConnection {
     const reader = new BodyReader(head, options);
     if (head.expect !== undefined && !reader.done && this.#ahead === undefined) this.write(continueHead);
     this.#reading = 'body';
-    this.#uploadedAtCheck = 0;
-    this.#sinceMs = performance.now();
     const ahead = this.#ahead;
     this.#ahead = undefined;
     if (ahead !== undefined || reader.done) this.#feed(reader, ahead ?? noOctets);
@@ -186,6 +184,8 @@ export class ClientConnection {
       throw leftEarly();
     }
     this.#resume();
+    this.#uploadedAtCheck = 0;
+    this.#sinceMs = performance.now();
     return new Promise((resolve, reject) => {
       this.#body = { reader, resolve, reject };
     });
