@@ -54,6 +54,63 @@ function shown(decision: Decision): string {
   return decision.route;
 }
 
+describe('instances that report their models', () => {
+  const fleet = () =>
+    new Probe({}, [
+      instance('a', { models: ['A', 'A-lora'] }),
+      instance('b', { model: 'B', models: ['B-alias'] }),
+      instance('c', { model: 'A' }),
+    ]);
+
+  it('serve those, and the one that their record declares', () => {
+    const probe = fleet();
+    assert.equal(probe.decide({ model: 'A-lora' }), 'a');
+    assert.deepEqual(new Set(probe.times(2, { model: 'A' })), new Set(['a', 'c']));
+    assert.equal(probe.decide({ model: 'B' }), 'b');
+    assert.equal(probe.decide({ model: 'B-alias' }), 'b');
+    assert.equal(probe.decide({ model: 'X' }), 'none');
+    assert.equal(probe.fleet.hasServed('A-lora'), true);
+    assert.equal(probe.fleet.hasServed('X'), false);
+  });
+
+  it('are as they were when only their models change', () => {
+    const probe = fleet();
+    probe.outcome('a', { failures: 3 });
+    const [before] = probe.fleet.counts(0);
+    probe.fleet.change([instance('a', { models: ['A', 'A-lora', 'A-new'] })], []);
+    assert.deepEqual(probe.fleet.counts(0)[0], before, 'an ejected one stays ejected');
+    assert.equal(probe.decide({ model: 'A-new' }), 'a');
+    probe.fleet.change([instance('a', { models: ['A'] })], []);
+    assert.equal(probe.decide({ model: 'A-new' }), 'none');
+  });
+
+  it('are leased for a model that they report, and no other', () => {
+    const probe = fleet();
+    const lease = (model: string) => probe.fleet.lease({ role: 'neutral', model, count: 2 }, { now: 0 });
+    assert.deepEqual(
+      lease('A-lora').map(({ id }) => id),
+      ['a', 'a'],
+    );
+    const address = probe.fleet.address('a');
+    assert.ok(address);
+    assert.ok(probe.fleet.candidate(address, { role: 'neutral', model: 'A-lora' }));
+    assert.equal(probe.fleet.candidate(address, { role: 'neutral', model: 'B' }), undefined);
+    assert.equal(probe.fleet.candidate(address, { role: 'neutral', model: '' }), undefined);
+  });
+
+  it('are a pair when they share one', () => {
+    const prefill = instance('p', { roles: ['prefill'], models: ['A', 'B'] });
+    const decodes = [instance('d', { roles: ['decode'], models: ['B'] })];
+    const probe = new Probe({ mode: 'batched' }, [prefill, ...decodes]);
+    assert.equal(probe.decide({ model: 'B' }), 'p+d');
+    assert.equal(probe.decide({ model: 'A' }), 'none');
+    assert.equal(probe.fleet.hasCompletePair(), true);
+    probe.fleet.change([instance('d', { roles: ['decode'], models: ['C'] })], []);
+    assert.equal(probe.fleet.hasCompletePair(), false);
+    assert.equal(probe.decide(), 'none');
+  });
+});
+
 describe('the route of a decision', () => {
   const table = tableOf('prefix', [
     { base_url: 'local', prefix: 'in*' },

@@ -7,11 +7,12 @@ import {
   type LoadReport,
   type OutcomeReport,
   type Role,
+  servedModels,
 } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
 import { Health } from './health.ts';
 import { LoadLedger, type ReplyTo } from './load-ledger.ts';
-import { Pool } from './pool.ts';
+import { Pool, serves } from './pool.ts';
 import { ServedModels } from './served-models.ts';
 
 /** What a request needs: one instance, a prefill/decode pair at once, or a prefill first and a decode when it has ended. */
@@ -168,7 +169,7 @@ export class Fleet {
   /** All instances there are now, whatever was known before. */
   reset(instances: readonly Instance[]): void {
     const kept = new Set(instances.map((instance) => instance.id));
-    for (const id of this.#members.keys()) if (!kept.has(id)) this.#remove(id);
+    for (const id of this.#members.keys()) if (!kept.has(id)) this.#leave(id);
     for (const instance of instances) this.#upsert(instance);
     // Whoever was there before this process is not new.
     if (!this.#listed) this.#joined.clear();
@@ -176,7 +177,7 @@ export class Fleet {
   }
 
   change(upserts: readonly Instance[], removals: readonly string[]): void {
-    for (const id of removals) this.#remove(id);
+    for (const id of removals) this.#leave(id);
     for (const instance of upserts) this.#upsert(instance);
   }
 
@@ -247,9 +248,7 @@ export class Fleet {
   candidate(given: InstanceAddress, { role, model }: Pick<LeaseWish, 'role' | 'model'>): Candidate | undefined {
     const member = this.#members.get(given.id);
     if (member === undefined || !isSameAddress(given, member.address)) return undefined;
-    const { roles, model: declared } = member.instance;
-    if (!roles.includes(role)) return undefined;
-    return model === null || declared === '' || declared === model ? member : undefined;
+    return member.instance.roles.includes(role) && serves(member.instance, model) ? member : undefined;
   }
 
   /** Whether nothing that is known here speaks against it: it is there as it was, and neither ejected, suspect nor busy. */
@@ -273,7 +272,9 @@ export class Fleet {
 
   /** Whether an instance serves the model, or has served it since this process began; true while no instance is known. */
   hasServed(model: string | null): boolean {
-    return this.#served.has(model);
+    if (this.#served.has(model)) return true;
+    for (const { instance } of this.#members.values()) if (servedModels(instance) === null) return true;
+    return false;
   }
 
   /** The instances that this fleet's mode can choose, in no particular order. */
@@ -298,11 +299,9 @@ export class Fleet {
   hasCompletePair(): boolean {
     if (this.#mode === 'neutral') return false;
     const instances = this.instances();
-    const prefillModels = new Set(instances.filter((i) => i.roles.includes('prefill')).map((i) => i.model));
-    if (prefillModels.size === 0) return false;
-    return instances.some(
-      (i) => i.roles.includes('decode') && (i.model === '' || prefillModels.has('') || prefillModels.has(i.model)),
-    );
+    const prefills = instances.filter(({ roles }) => roles.includes('prefill'));
+    const decoded = namesOf(instances.filter(({ roles }) => roles.includes('decode')));
+    return prefills.some((prefill) => isDecoded(prefill, decoded));
   }
 
   /** The two serve the same model, and are different instances where there is a choice: static endpoints have both roles. */
@@ -311,7 +310,7 @@ export class Fleet {
     if (this.#pool('decode', ask.model, context.now).slots.length === 0) return none;
     const prefill = this.#choose('prefill', ask, context);
     if (prefill === undefined) return none;
-    const declared = ask.model ? '' : prefill.instance.model;
+    const declared = ask.model ? '' : (servedModels(prefill.instance)?.[0] ?? '');
     if (this.#mode === 'staged') {
       const pair = { route: 'pair' as const, prefill: prefill.address, decode: null };
       return declared === '' ? pair : { ...pair, model: declared };
@@ -415,7 +414,7 @@ export class Fleet {
     this.#stale = false;
     this.#sorted = [...this.#members.values()].sort((a, b) => (a.instance.id < b.instance.id ? -1 : 1));
     this.#scores = new Float64Array(this.#sorted.length);
-    this.#models = new Set(this.#sorted.map((member) => member.instance.model).filter((model) => model !== ''));
+    this.#models = namesOf(this.#sorted.map(({ instance }) => instance)).names;
     this.#unpaired = this.#findUnpaired();
     for (const [slot, member] of this.#sorted.entries()) {
       member.slot = slot;
@@ -436,11 +435,8 @@ export class Fleet {
 
   #findUnpaired(): readonly Member[] {
     const decodes = this.#sorted.filter(({ instance }) => instance.roles.includes('decode'));
-    const decoded = new Set(decodes.map(({ instance }) => instance.model));
-    if (decoded.has('')) return [];
-    return this.#sorted.filter(
-      ({ instance: { roles, model } }) => roles.includes('prefill') && model !== '' && !decoded.has(model),
-    );
+    const decoded = namesOf(decodes.map(({ instance }) => instance));
+    return this.#sorted.filter(({ instance }) => instance.roles.includes('prefill') && !isDecoded(instance, decoded));
   }
 
   /** After a pool shrank, more than half of it may be ejected: it cannot spare those whose time is over first. */
@@ -511,7 +507,7 @@ export class Fleet {
         ? previous.health
         : new Health(this.#slowStartMs);
     this.#remove(id);
-    this.#served.add(instance.model);
+    for (const model of servedModels(instance) ?? []) this.#served.add(model);
     const member: Member = {
       instance,
       address,
@@ -527,6 +523,13 @@ export class Fleet {
     this.#settle(member, Number.NEGATIVE_INFINITY);
   }
 
+  #leave(id: string): void {
+    const instance = this.#members.get(id)?.instance;
+    // What it served will never be known.
+    if (instance !== undefined && servedModels(instance) === null) this.#served.add('');
+    this.#remove(id);
+  }
+
   #remove(id: string): void {
     const member = this.#members.get(id);
     if (member === undefined) return;
@@ -537,6 +540,30 @@ export class Fleet {
     this.#unsettled.delete(member);
     this.#stale = true;
   }
+}
+
+/** The models that some instances name, and whether one of them may serve any. */
+interface Names {
+  readonly names: Set<string>;
+  readonly any: boolean;
+}
+
+function namesOf(instances: readonly Instance[]): Names {
+  const names = new Set<string>();
+  let any = false;
+  for (const instance of instances) {
+    const served = servedModels(instance);
+    if (served === null) any = true;
+    else for (const name of served) names.add(name);
+  }
+  return { names, any };
+}
+
+/** Whether a model of a prefill instance is among those that are decoded; one that names none is taken to have one. */
+function isDecoded(prefill: Instance, { names, any }: Names): boolean {
+  const served = servedModels(prefill);
+  if (any) return true;
+  return served === null ? names.size > 0 : served.some((name) => names.has(name));
 }
 
 /** Whether two say the same of where an instance is. Ids are not compared. */

@@ -8,7 +8,7 @@ const choicesPerProbe = 16;
 /** The instances that can take one role for one model, sorted by id, as slots of the fleet's score array. */
 export class Pool {
   readonly role: Role;
-  /** A model that some instance declares; empty: one that none declares; null: any will do. */
+  /** A model that some instance names; empty: one that none names; null: any will do. */
   readonly model: string | null;
   #slots = new Int32Array(0);
   #ids: string[] = [];
@@ -27,10 +27,9 @@ export class Pool {
     return this.#slots;
   }
 
-  /** An instance that declares a model serves only that one. */
+  /** An instance that names models serves only those. */
   takes(instance: Instance): boolean {
-    if (!instance.roles.includes(this.role)) return false;
-    return this.model === null || instance.model === '' || instance.model === this.model;
+    return instance.roles.includes(this.role) && serves(instance, this.model);
   }
 
   /** Whether one of the requests to this pool may be a probe now. */
@@ -83,4 +82,11 @@ export class Pool {
     this.#cursor = best + 1 === slots.length ? 0 : best + 1;
     return slots[best] as number;
   }
+}
+
+/** Whether an instance serves what a pool is for; see `Pool.model`. */
+export function serves(instance: Instance, model: string | null): boolean {
+  if (model === null) return true;
+  if (instance.models === undefined) return instance.model === '' || instance.model === model;
+  return instance.models.includes(model) || (model !== '' && instance.model === model);
 }

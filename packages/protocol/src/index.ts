@@ -10,7 +10,7 @@ export {
   GatewayError,
 } from './errors.ts';
 export { FinishReason } from './finish-reason.ts';
-export { Instance, InstanceAddress, isSameInstance, type Role, roles } from './instance.ts';
+export { Instance, InstanceAddress, isSameInstance, type Role, roles, servedModels } from './instance.ts';
 export {
   type Codec,
   defineEvent,

@@ -19,8 +19,10 @@ export const Instance = Type.Object({
   kvPort: Port,
   dpRank: Type.Integer(),
   dpSize: Type.Integer(),
-  /** The only model it serves; empty: any. */
+  /** The model that its record declares; empty: none. */
   model: Type.String(),
+  /** The names of models that it reports itself, adapters and aliases among them; left out when it did not say. */
+  models: Type.Optional(Type.Array(Type.String())),
 });
 export type Instance = Static<typeof Instance>;
 
@@ -35,8 +37,16 @@ export function isSameInstance(a: Instance, b: Instance): boolean {
     a.dpSize === b.dpSize &&
     a.model === b.model &&
     a.roles.length === b.roles.length &&
-    a.roles.every((role, at) => role === b.roles[at])
+    a.roles.every((role, at) => role === b.roles[at]) &&
+    a.models?.length === b.models?.length &&
+    (a.models ?? []).every((name, at) => name === b.models?.[at])
   );
+}
+
+/** The names of models that an instance serves; null: any, as far as anybody knows. */
+export function servedModels({ model, models }: Pick<Instance, 'model' | 'models'>): readonly string[] | null {
+  if (models === undefined) return model === '' ? null : [model];
+  return model === '' || models.includes(model) ? models : [model, ...models];
 }
 
 /** The part of an instance that a caller needs to reach it. */

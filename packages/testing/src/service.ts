@@ -48,7 +48,9 @@ export async function startService(
   const given = new Set(flags.map((flag) => flag.split('=', 1)[0]));
   const defaults = { '--admin-host': '127.0.0.1', '--admin-port': '0' };
   const listener = listeners.has(name) ? { '--host': '127.0.0.1', '--port': '0' } : {};
-  const added = Object.entries({ ...defaults, ...listener }).filter(([flag]) => !given.has(flag));
+  // Engines in tests count what they are asked.
+  const quiet = name === 'discovery' || name === 'standalone' ? { '--instance-models-interval-ms': '0' } : {};
+  const added = Object.entries({ ...defaults, ...listener, ...quiet }).filter(([flag]) => !given.has(flag));
   const main = join(root, 'services', name, 'src/main.ts');
   const { maxDescriptors } = options;
   const limit = maxDescriptors === undefined ? [] : ['sh', '-c', `ulimit -n ${maxDescriptors} && exec "$0" "$@"`];

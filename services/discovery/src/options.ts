@@ -3,10 +3,21 @@ import { discoveryOptions, readStaticEndpoints, storeMistakes } from '@llm-gatew
 import { pdOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
 
+export const instanceModelOptions = {
+  'instance-models-interval-ms': {
+    type: 'integer',
+    default: 60_000,
+    min: 0,
+    max: 86_400_000,
+    description:
+      'How often each instance is asked for the models that it serves, adapters and aliases included; 0: never, and an instance that declares none serves any',
+  },
+} as const;
+
 export const options = defineService({
   name: 'discovery',
   description: 'Knows the live instances, from Redis, etcd or a static list, and announces them',
-  groups: [discoveryOptions, pdOptions, busOptions],
+  groups: [discoveryOptions, instanceModelOptions, pdOptions, busOptions],
   check: (values) => [...staticEndpointMistakes(values), ...storeMistakes(values), ...busMistakes(values)],
 });
 

@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { type Bus, eachSecond, Reasons, type Subscription } from '@llm-gateway/bus';
-import { instancesChanged, instancesList } from '@llm-gateway/protocol';
+import { type Instance, instancesChanged, instancesList } from '@llm-gateway/protocol';
 import type { Parts, Running } from '@llm-gateway/runtime';
+import { Upstream } from '@llm-gateway/upstream';
 import type { Settings } from './options.ts';
 import { OtherInstallations, sourceOf } from './other-installations.ts';
+import { ReportedModels } from './reported-models.ts';
 import { Revisions } from './revisions.ts';
 import { openSource, type SourceStep } from './source.ts';
 
@@ -44,12 +46,17 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
     }
     log.info({ replica, instances: revisions.size }, 'instances are known');
   };
+  const announce = (upserts: readonly Instance[], removals: readonly string[]): void => {
+    const messages = revisions.change(upserts, removals, storeUp);
+    if (speaking) for (const message of messages) bus.publish(instancesChanged, message);
+  };
+  await using parts = new AsyncDisposableStack();
+  const models = askedModels(values, parts, (upserts) => announce(upserts, []));
   const onStep = (step: SourceStep): void => {
     const turned = step.storeUp !== storeUp;
     storeUp = step.storeUp;
-    const messages = revisions.change(step.upserts, step.removals, storeUp);
-    if (speaking) for (const message of messages) bus.publish(instancesChanged, message);
-    else if (storeUp) speak();
+    announce(models?.change(step.upserts, step.removals) ?? step.upserts, step.removals);
+    if (!speaking && storeUp) speak();
     if (turned) beat();
   };
 
@@ -59,6 +66,7 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
   const beats = eachSecond(beat);
   // Followers that were cut off together with us need not wait for the next beat.
   subscriptions.push(bus.onStatus((connected) => connected && beat()));
+  const kept = parts.move();
   return {
     addresses: {},
     ready: () => speaking && bus.connected,
@@ -67,6 +75,27 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
       others[Symbol.dispose]();
       for (const subscription of subscriptions) subscription.close();
       await source[Symbol.asyncDispose]();
+      await kept.disposeAsync();
     },
   };
+}
+
+/** Calls of engines for their models are short, and few at a time. */
+const limits = {
+  upstreamConnectTimeoutMs: 2000,
+  upstreamHeadersTimeoutMs: 3000,
+  upstreamIdleTimeoutMs: 3000,
+  upstreamKeepAliveMs: 1000,
+  upstreamMaxConnections: 1,
+};
+
+/** Null when instances are not asked for their models. */
+function askedModels(
+  values: Settings,
+  parts: AsyncDisposableStack,
+  onChange: (upserts: readonly Instance[]) => void,
+): ReportedModels | null {
+  const intervalMs = values.instanceModelsIntervalMs;
+  if (intervalMs === 0) return null;
+  return parts.use(new ReportedModels({ upstream: parts.use(new Upstream(limits)), intervalMs, onChange }));
 }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { HeaderLines, isCredentialHeader, keptHeaders, originOf } from '@llm-gateway/http1';
-import { GatewayError, type Instance } from '@llm-gateway/protocol';
+import { GatewayError, type Instance, servedModels } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
 import { readWhole, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
 import { withOwnHeaders } from './calls/attempt.ts';
@@ -179,9 +179,9 @@ function representatives(instances: readonly Instance[]): Instance[] {
   return chosen;
 }
 
-/** An instance that does not answer in time still serves the model it declares. */
+/** An instance that does not answer in time still serves what it declares, and what it reported to discovery. */
 function declaredBy(instances: readonly Instance[]): string[] {
-  return instances.map(({ model }) => model).filter((model) => model !== '');
+  return instances.flatMap((instance) => servedModels(instance) ?? []);
 }
 
 function namedByRoutes(table: RouteTable): string[] {

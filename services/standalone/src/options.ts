@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { staticEndpointMistakes } from '@llm-gateway/discovery/options';
+import { instanceModelOptions, staticEndpointMistakes } from '@llm-gateway/discovery/options';
 import { schedulingOptions } from '@llm-gateway/fleet';
 import {
   clientKeyMistakes,
@@ -33,6 +33,7 @@ export const options = defineService({
     clientKeyOptions,
     ingressOptions,
     aloneDiscoveryOptions,
+    instanceModelOptions,
     routeOptions,
     pdOptions,
     schedulingOptions,
