@@ -107,7 +107,9 @@ suite('package.json', () => {
 const soleImporters: readonly { readonly of: RegExp; readonly only: readonly string[] }[] = [
   { of: /^@nats-io\//, only: ['bus'] },
   { of: /^undici$/, only: ['upstream'] },
-  { of: /^(?:ioredis|etcd3|@grpc\/grpc-js|protobufjs)$/, only: ['registry'] },
+  { of: /^(?:ioredis|etcd3|@grpc\/grpc-js)$/, only: ['registry'] },
+  { of: /^protobufjs$/, only: ['registry', 'testing'] },
+  { of: /^@opentelemetry\//, only: ['tracing'] },
   { of: /^(?:pino|prom-client)$/, only: ['runtime'] },
   { of: /^typebox$/, only: ['protocol', 'routing', 'ingress'] },
   { of: /^fastify$/, only: ['runtime'] },

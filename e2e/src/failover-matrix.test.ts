@@ -1,92 +1,18 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import {
   completion,
   cut,
   type Engine,
-  type Answer as EngineAnswer,
   refuse,
-  respond,
-  type Script,
   type Service,
-  stall,
   startBlackHole,
   startEngine,
   startService,
-  stream,
   until,
 } from '@llm-gateway/testing';
 import { type Answer, ask, errorCode } from './answer.ts';
-
-/** One row of the outcome table of `docs/failover.md`. */
-interface Row {
-  readonly fault: string;
-  readonly retried: boolean;
-  readonly fallsBack: boolean;
-  /** `broken`, `as it was`, `<status> without its body`, or status and code. */
-  readonly answer: string;
-}
-
-const rows = outcomeTable();
-
-function outcomeTable(): Row[] {
-  const text = readFileSync(new URL('../../docs/failover.md', import.meta.url), 'utf8');
-  const [, table = ''] = text.split('## The outcome table');
-  const lines = table.split('\n## ', 1)[0]?.match(/^\|.*\|$/gm) ?? [];
-  return lines.slice(2).map((line) => {
-    const [fault = '', retried, fallsBack, answer = ''] = line
-      .split('|')
-      .slice(1, -1)
-      .map((cell) => cell.trim());
-    return { fault, retried: retried === 'yes', fallsBack: fallsBack === 'yes', answer: answer.replaceAll('`', '') };
-  });
-}
-
-const half = 'data: {"n":1}\n\n';
-const role = 'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n';
-const reported = { message: 'faulty event', type: 'InternalServerError', param: null, code: 500 };
-const json = { 'content-type': 'application/json', 'content-length': '100' };
-
-/** A call of such an upstream may be made once more, where its connection was a kept one. */
-const closed = 'closed before headers';
-
-/** What the faulty upstream does, by the name of the fault; the two that are no answers are brought about otherwise. */
-function faultyAnswer(fault: string, streamed: boolean): EngineAnswer {
-  const headers = streamed ? {} : json;
-  switch (fault) {
-    case 'reset before headers':
-      return cut('before-head', { how: 'reset' });
-    case closed:
-      return cut('before-head');
-    case 'silence before headers':
-      return stall('before-head');
-    case 'headers, then silence':
-      return stall('after-head', { headers });
-    case 'cut before commit':
-      return cut('after-head', { headers });
-    case 'failed head, then dripping':
-      return stream(new Array(600).fill(' '), { status: 500, gapMs: 100, headers: { 'retry-after': '7' } });
-    case 'cut before content':
-      return streamed ? cut({ afterBytes: role.length }, { body: role }) : cut('after-head', { headers });
-    case 'error event before content':
-      return streamed
-        ? stream([role, `data: ${JSON.stringify({ error: reported })}\n\n`, 'data: [DONE]\n\n'], {
-            headers: { 'retry-after': '7' },
-          })
-        : respond(500, { error: reported }, { headers: { 'retry-after': '7' } });
-    case 'cut after commit':
-      return cut({ afterBytes: half.length }, { headers, body: half });
-    default:
-      return refuse(Number(fault), { message: `faulty ${fault}`, retryAfter: 7 });
-  }
-}
-
-const faultyScript: Script = (request) => faultyAnswer(String(request.headers['x-fault']), isStream(request.body));
-
-function isStream(body: Buffer): boolean {
-  return JSON.parse(body.toString()).stream === true;
-}
+import { closed, faultyScript, half, type Row, reported, rows } from './outcome-table.ts';
 
 const positions = ['internal', 'external', 'fallback'] as const;
 type Position = (typeof positions)[number];

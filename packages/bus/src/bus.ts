@@ -14,12 +14,16 @@ export interface RequestOptions {
   readonly signal?: AbortSignal | undefined;
   /** Ask this member of the group and no other. */
   readonly owner?: string | undefined;
-  /** W3C `traceparent`. */
-  readonly trace?: string | undefined;
+  /** A W3C `traceparent` for each trace that the question is a step of; the first `maxTraces` are sent. */
+  readonly traces?: readonly string[] | undefined;
 }
 
+/** A batch may be a step of many traces; of more the answer is in none. */
+export const maxTraces = 16;
+
 export interface RespondContext {
-  readonly trace: string | undefined;
+  /** What the asker sent, unchecked. */
+  readonly traces: readonly string[];
   /** Aborts when nobody waits for the answer any more: the deadline passed, the connection is lost, or (in one process) the asker left. */
   readonly signal: AbortSignal;
 }

@@ -147,13 +147,17 @@ for (const [name, open] of Object.entries(networks)) {
       assert.equal(failing.counts.failed, 4);
     });
 
-    test('carries the trace of a request, when it has one', async () => {
+    test('carries the traces of a request, when it has any', async () => {
       await using network = await open();
       const [asker, responder] = await Promise.all([network.join(), network.join()]);
-      responder.bus.respond(question, (_, { trace }) => saying(trace ?? 'none'));
+      responder.bus.respond(question, (_, { traces }) => saying(traces.join() || 'none'));
       await settled(responder.bus);
       const trace = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
-      assert.deepEqual(await asker.bus.request(question, saying('x'), { ...patient, trace }), saying(trace));
+      const other = '00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01';
+      const ask = (traces: string[]) => asker.bus.request(question, saying('x'), { ...patient, traces });
+      assert.deepEqual(await ask([trace]), saying(trace));
+      assert.deepEqual(await ask([trace, other]), saying(`${trace},${other}`));
+      assert.equal((await ask(Array.from({ length: 100 }, () => trace))).id.split(',').length, 16);
       assert.deepEqual(await asker.bus.request(question, saying('x'), patient), saying('none'));
     });
 

@@ -1,5 +1,12 @@
 import { type EventMessage, type JobMessage, ownedSubject, type RequestMessage } from '@llm-gateway/protocol';
-import type { Bus, BusObserver, RequestOptions, RespondContext, Subscription } from './bus.ts';
+import {
+  type Bus,
+  type BusObserver,
+  maxTraces,
+  type RequestOptions,
+  type RespondContext,
+  type Subscription,
+} from './bus.ts';
 import { askerLeft, noResponders, responderFailure, timedOut, unavailable } from './failure.ts';
 import { Group } from './group.ts';
 import { InFlight } from './in-flight.ts';
@@ -171,8 +178,8 @@ class Call implements RespondContext {
     this.#reject = reject;
   }
 
-  get trace(): string | undefined {
-    return this.#options.trace;
+  get traces(): readonly string[] {
+    return this.#options.traces?.slice(0, maxTraces) ?? [];
   }
 
   get signal(): AbortSignal {

@@ -8,7 +8,7 @@ import {
   type Subscription as NatsSubscription,
   PermissionViolationError,
 } from '@nats-io/transport-node';
-import type { BusObserver, DisconnectReason, DropReason, RequestOptions } from './bus.ts';
+import { type BusObserver, type DisconnectReason, type DropReason, maxTraces, type RequestOptions } from './bus.ts';
 import { askerLeft, noResponders, timedOut, unavailable } from './failure.ts';
 import { InFlight } from './in-flight.ts';
 import { StallWatch } from './stall-watch.ts';
@@ -32,8 +32,8 @@ export const defaultMaxPayload = 1024 * 1024;
 const maxErrorLength = 1_000;
 /** More than the headers of any message here: an error of `maxErrorLength` characters, or a trace. */
 const maxHeaderBytes = 8 * 1024;
-/** More than the headers of a message that is no error: its timeout and its trace. */
-export const messageHeaderBytes = 512;
+/** More than the headers of a message that is no error: its timeout and `maxTraces` traces. */
+export const messageHeaderBytes = 2048;
 
 interface Pending {
   readonly subject: string;
@@ -127,12 +127,12 @@ export class Link {
 
   request(subject: string, bytes: Uint8Array, options: RequestOptions): Promise<Msg> {
     return new Promise((resolve, reject) => {
-      const { signal, timeoutMs, trace } = options;
+      const { signal, timeoutMs, traces } = options;
       this.#requests += 1;
       const token = this.#requests.toString(36);
       const dropped = this.publish(subject, bytes, {
         reply: this.#inbox + token,
-        headers: requestHeaders(timeoutMs, trace),
+        headers: requestHeaders(timeoutMs, traces),
       });
       if (dropped !== undefined) {
         reject(dropFailure(subject, dropped, { bytes: bytes.length, maxBytes: this.maxBytes }));
@@ -240,9 +240,11 @@ export class Link {
   }
 }
 
-/** The `traceparent` of a message, if it has one. */
-export function traceOf(message: Msg): string | undefined {
-  return message.headers?.get(traceHeader) || undefined;
+const none: readonly string[] = [];
+
+/** The `traceparent`s of a message. */
+export function tracesOf(message: Msg): readonly string[] {
+  return message.headers?.has(traceHeader) ? message.headers.values(traceHeader).slice(0, maxTraces) : none;
 }
 
 /** How long the asker of a message waits; undefined when it does not say so. */
@@ -251,10 +253,10 @@ export function timeoutOf(message: Msg): number | undefined {
   return timeoutMs >= 0 ? timeoutMs : undefined;
 }
 
-function requestHeaders(timeoutMs: number, trace: string | undefined): MsgHdrs {
+function requestHeaders(timeoutMs: number, traces: readonly string[] = none): MsgHdrs {
   const headers = emptyHeaders();
   headers.append(timeoutHeader, String(timeoutMs));
-  if (trace !== undefined) headers.append(traceHeader, trace);
+  for (const trace of traces.slice(0, maxTraces)) headers.append(traceHeader, trace);
   return headers;
 }
 

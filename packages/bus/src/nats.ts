@@ -11,7 +11,7 @@ import type { Bus, BusObserver, DropReason, RequestOptions, RespondContext, Subs
 import { Dialer } from './dialer.ts';
 import { askerLeft, responderFailure, unavailable } from './failure.ts';
 import { decodeJob, encodeJob } from './job-frame.ts';
-import { defaultMaxPayload, dropFailure, Link, messageHeaderBytes, timeoutOf, traceOf } from './link.ts';
+import { defaultMaxPayload, dropFailure, Link, messageHeaderBytes, timeoutOf, tracesOf } from './link.ts';
 import type { BusSettings } from './options.ts';
 import { Endpoint, ServiceCard } from './service-card.ts';
 import { subscription } from './subscription.ts';
@@ -337,8 +337,8 @@ class Answering implements RespondContext {
     this.#endpoint = endpoint;
   }
 
-  get trace(): string | undefined {
-    return traceOf(this.#message);
+  get traces(): readonly string[] {
+    return tracesOf(this.#message);
   }
 
   get signal(): AbortSignal {

@@ -8,6 +8,14 @@ interface Described {
   readonly description: string;
   /** Shown beside the default where the flag's name does not say it. */
   readonly unit?: string;
+  /** Variables of a standard that also say it, the first that does before the others; the flag and its own variable beat them. */
+  readonly standard?: readonly StandardVariable[];
+}
+
+export interface StandardVariable {
+  readonly name: string;
+  /** What its text means as a value of the flag; undefined when it says nothing about it. Without it, the text itself. */
+  read?(text: string): string | undefined;
 }
 
 interface StringOption extends Described {

@@ -75,7 +75,8 @@ function parse<Values>(
   const mistakes = [...line.mistakes, ...missingOperands(service, line.operands)];
   const values: Record<string, OptionValue | SecretReader> = {};
   const secrets = new Secrets();
-  const writtenOf = (flag: string) => line.written.get(flag) ?? fromEnvironment(flag, env);
+  const writtenOf = (flag: string) =>
+    line.written.get(flag) ?? fromEnvironment(flag, env) ?? fromStandard(table.get(flag), env);
   for (const [flag, spec] of table) {
     const written = writtenOf(flag);
     if (spec.type === 'string' && spec.secret) {
@@ -130,6 +131,16 @@ function fromEnvironment(flag: string, env: Environment): Written | undefined {
   const source = environmentName(flag);
   const text = env[source];
   return text ? { text, source } : undefined;
+}
+
+function fromStandard(spec: OptionSpec | undefined, env: Environment): Written | undefined {
+  for (const { name, read } of spec?.standard ?? []) {
+    const given = env[name];
+    const text = given && read ? read(given) : given;
+    // An empty variable says nothing; an empty value may be what one means.
+    if (given && text !== undefined) return { text, source: name };
+  }
+  return undefined;
 }
 
 interface CommandLine {

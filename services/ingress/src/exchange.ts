@@ -2,6 +2,7 @@ import { HeaderLines, headerValueText, type RequestHead } from '@llm-gateway/htt
 import type { GatewayError } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
 import type { Histogram } from '@llm-gateway/runtime';
+import type { Tracing } from '@llm-gateway/tracing';
 import type { FailureCause, RelayEnd } from '@llm-gateway/upstream';
 import type { RequestContent } from './body.ts';
 import { type BodyBudget, Holding } from './body-budget.ts';
@@ -12,6 +13,7 @@ import { type AnswerWatcher, ClientResponse } from './http/client-response.ts';
 import type { ClientConnection } from './http/connection.ts';
 import type { TrustedProxies } from './http/forwarded.ts';
 import { Leaving } from './http/leaving.ts';
+import { RequestTrace } from './request-trace.ts';
 
 /** Where a request is; a client that leaves is counted under the phase it left in. */
 export type Phase = 'reading' | 'deciding' | 'waiting' | 'queued' | 'prefilling' | 'calling' | 'streaming';
@@ -57,6 +59,8 @@ export interface StreamProgress {
 const maxRecorded = 16;
 
 interface ExchangeParts {
+  /** Null: no traces. */
+  readonly tracing: Tracing | null;
   readonly connection: ClientConnection;
   readonly budget: BodyBudget;
   /** What this gateway is called in hops. */
@@ -77,6 +81,8 @@ export class Exchange implements AnswerWatcher {
   readonly startedAtMs = performance.now();
   /** Why what came is no request; null for one that is. */
   readonly problem: GatewayError | null;
+  /** Null while tracing is off. */
+  readonly trace: RequestTrace | null;
 
   #content: RequestContent | undefined;
   /** Whoever has the body, or a copy of it, as long as it may be needed for another attempt. */
@@ -108,7 +114,7 @@ export class Exchange implements AnswerWatcher {
 
   constructor(
     { head, problem }: { head: RequestHead | null; problem: GatewayError | null },
-    { connection, budget, self, proxies }: ExchangeParts,
+    { connection, budget, self, proxies, tracing }: ExchangeParts,
   ) {
     this.request = new ClientRequest(head, self, proxies && connection.sender(proxies));
     this.problem = problem;
@@ -116,6 +122,7 @@ export class Exchange implements AnswerWatcher {
     if (!this.request.place.valid) connection.closeAfterAnswer();
     this.memory = new Holding(budget);
     this.client = new ClientResponse(connection, this.request, this);
+    this.trace = tracing === null ? null : new RequestTrace(tracing, this.request, this.startedAtMs);
   }
 
   get id(): string {
@@ -214,6 +221,7 @@ export class Exchange implements AnswerWatcher {
   received(content: RequestContent): void {
     this.#content = content;
     this.#requestBytes = content.body.length;
+    this.trace?.bodyRead(this);
   }
 
   /** Takes note of an object that holds the body, or a copy of it, and lives on when nobody needs it any more. */

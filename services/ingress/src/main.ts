@@ -1,5 +1,6 @@
 import { openBus } from '@llm-gateway/bus';
 import { run } from '@llm-gateway/runtime';
+import { openTracing } from '@llm-gateway/tracing';
 import { options } from './options.ts';
 import { start } from './service.ts';
 
@@ -7,9 +8,10 @@ import { start } from './service.ts';
 export const main = (argv?: readonly string[]): Promise<void> =>
   run(
     options,
-    (values, parts) =>
+    async (values, parts) =>
       start(values, {
         ...parts,
+        tracing: await openTracing(values, 'ingress', parts),
         bus: openBus(values, 'ingress', parts),
         mirrorBus: openBus(values, 'ingress', parts, { connection: 'mirror' }),
       }),

@@ -217,7 +217,7 @@ export class Observer {
     exchange.wasAccepted();
     const model = this.#modelLabel(exchange);
     stream.gaps = this.#tokenGap.labels({ model });
-    this.#firstContent.labels({ model }).observe((now - exchange.startedAtMs) / 1000);
+    this.#firstContent.labels({ model }).observe((now - exchange.startedAtMs) / 1000, exchange.trace?.keptId);
   }
 
   /** One call of one upstream has ended. */
@@ -302,13 +302,17 @@ export class Observer {
     const status = outcome === 'cancelled' && !client.committed ? errorCodes.client_closed.status : client.status;
 
     this.#requests.labels({ model: this.#modelLabel(exchange), route, status: String(status) }).inc();
-    this.#duration.labels({ route }).observe(durationMs / 1000);
-    if (firstByteMs !== null) this.#firstByte.labels({ route }).observe(firstByteMs / 1000);
+    // Before the metrics: it is known only now whether the trace is kept, and so whether they may name it.
+    const end = { status, outcome, firstByteMs, durationMs };
+    exchange.trace?.finished(exchange, end);
+    const traceId = exchange.trace?.keptId;
+    this.#duration.labels({ route }).observe(durationMs / 1000, traceId);
+    if (firstByteMs !== null) this.#firstByte.labels({ route }).observe(firstByteMs / 1000, traceId);
     if (outcome === 'cancelled') this.#cancelled.labels({ phase: exchange.phase }).inc();
     if (exchange.brokenBy !== undefined) this.#broken.labels({ cause: exchange.brokenBy }).inc();
 
     if (!this.#infoLines.enabled) return;
-    this.#infoLines.write('request', requestLine(exchange, { status, outcome, firstByteMs, durationMs }));
+    this.#infoLines.write('request', requestLine(exchange, end));
   }
 
   /** A name that nothing ever took is the client's word alone, and must not crowd out those that are served. */

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
 import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
+import { tracingOptions } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 import { clientKeyMistakes } from './clients/clients.ts';
 import { clientKeyOptions } from './clients/options.ts';
@@ -108,6 +109,7 @@ export const options = defineService({
     pdOptions,
     upstreamOptions,
     commitOptions,
+    tracingOptions,
     busOptions,
   ],
   check: (values) => [

@@ -19,6 +19,7 @@ const maxPathLength = 200;
 export function requestLine(exchange: Exchange, end: RequestEnd): string {
   const { client, records } = exchange;
   let line = `"requestId":${exchange.givenId ? text(exchange.id) : `"${exchange.id}"`}`;
+  if (exchange.trace !== null) line += `,"trace_id":"${exchange.trace.id}"`;
   const [only] = records;
   const kind = kindOf(exchange);
   if (only !== undefined && isCommon(exchange, end)) {

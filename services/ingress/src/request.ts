@@ -8,6 +8,7 @@ import { withOwnHeaders } from './calls/attempt.ts';
 import { callEndpoint } from './calls/endpoint-call.ts';
 import { callInstances, startInstanceCall } from './calls/instance-call.ts';
 import { checkModel } from './clients/clients.ts';
+import { decide } from './decide/decide.ts';
 import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
 import type { Gateway } from './gateway.ts';
@@ -62,7 +63,12 @@ function received(
   gateway.budget?.arrived();
   exchange.entered('deciding');
   exchange.table = gateway.routes.current;
-  return gateway.decider.tryDecide(exchange.model, exchange.table);
+  const { trace } = exchange;
+  if (trace === null) return gateway.decider.tryDecide(exchange.model, exchange.table);
+  const startedAtMs = performance.now();
+  const begun = gateway.decider.tryDecide(exchange.model, exchange.table);
+  if ('route' in begun) trace.decided(begun.route === 'internal' ? 'lease' : 'policy', startedAtMs);
+  return begun;
 }
 
 /** From here on the client hears of a stream that is silent. */
@@ -110,7 +116,7 @@ function end(exchange: Exchange, gateway: Gateway, error?: unknown): void {
  */
 async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | Ask, first?: Outcome): Promise<void> {
   const { request, signal } = exchange;
-  const decision = 'route' in begun ? begun : await gateway.decider.decide(begun, exchange.table, signal);
+  const decision = 'route' in begun ? begun : await decide(begun, exchange, gateway);
   const primary = decision.route === 'external' ? decision.endpoint : null;
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,
@@ -151,10 +157,10 @@ async function carryOut(
       await pause(step.waitMs, exchange);
       const decision =
         given ??
-        (await gateway.decider.decide(
+        (await decide(
           { model: exchange.model, stage: 'internal', excluded: [...step.excluded], avoided: [...exchange.avoided] },
-          exchange.table,
-          exchange.signal,
+          exchange,
+          gateway,
         ));
       if (step.anew && names(decision, step.excluded)) return { kind: 'no-other' };
       return await callInstances(decision, { exchange, gateway, excluded: step.excluded });
@@ -193,10 +199,13 @@ function names(decision: Decision, instances: readonly string[]): boolean {
 async function pause(waitMs: number, exchange: Exchange): Promise<void> {
   if (waitMs === 0) return;
   exchange.entered('waiting');
+  const span = exchange.trace?.waiting();
   try {
     await delay(waitMs, undefined, { signal: exchange.signal.abortSignal });
   } catch (cause) {
     throw new GatewayError('client_closed', 'the client left', { cause });
+  } finally {
+    span?.end();
   }
 }
 

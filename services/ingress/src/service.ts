@@ -4,6 +4,7 @@ import { fleetMode, startFleet } from '@llm-gateway/fleet';
 import { configHeld, GatewayError } from '@llm-gateway/protocol';
 import { followRoutes } from '@llm-gateway/route-config';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
+import type { Tracing } from '@llm-gateway/tracing';
 import { holdRules, Upstream } from '@llm-gateway/upstream';
 import { BodyBudget } from './body-budget.ts';
 import { EngineIds } from './calls/engine-request-id.ts';
@@ -38,6 +39,8 @@ interface IngressParts extends Parts {
   readonly bus: Bus;
   /** For mirror copies alone. A server holds back what comes over a connection whose messages somebody takes too slowly; decisions must not be among them. */
   readonly mirrorBus?: Bus;
+  /** Null: no traces. */
+  readonly tracing?: Tracing | null;
 }
 
 /** So long, in milliseconds, an ingress whose routes name other endpoints waits for the instances before it is ready without them. */
@@ -45,7 +48,7 @@ const instancesGraceMs = 2000;
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
 export async function start(options: Settings, deps: IngressParts): Promise<Running> {
-  const { log, infoLines, metrics, shutdown, hide, bus, mirrorBus = bus } = deps;
+  const { log, infoLines, metrics, shutdown, hide, bus, mirrorBus = bus, tracing = null } = deps;
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
   const self = hopToken(options.gatewayId);
   const proxies = trustedProxies(options.trustForwarded);
@@ -182,7 +185,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
       withholdsCredentials: clients !== null,
       onRefused: (limit) => observer.connectionRefused(limit),
       onRequest(connection, head, problem) {
-        const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self, proxies });
+        const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self, proxies, tracing });
         serve(exchange, gateway);
       },
       onDefect: (error) => observer.defect(error, ''),

@@ -1,5 +1,6 @@
 import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { defineService } from '@llm-gateway/runtime';
+import { tracingOptions } from '@llm-gateway/tracing';
 import { upstreamOptions } from '@llm-gateway/upstream';
 import { targetsMistake } from './allowed-targets.ts';
 
@@ -50,6 +51,6 @@ export const mirrorSenderOptions = {
 export const options = defineService({
   name: 'mirror-sender',
   description: 'Sends the copies of mirrored requests to the mirror target',
-  groups: [mirrorSenderOptions, upstreamOptions, busOptions],
+  groups: [mirrorSenderOptions, upstreamOptions, tracingOptions, busOptions],
   check: busMistakes,
 });

@@ -3,11 +3,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type Bus, eachSecond } from '@llm-gateway/bus';
 import { type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
 import type { Logger, Metrics, OptionValues, Running } from '@llm-gateway/runtime';
+import type { Tracing } from '@llm-gateway/tracing';
 import { Upstream, type UpstreamLimits } from '@llm-gateway/upstream';
 import { allowedTargets } from './allowed-targets.ts';
 import { Comparisons } from './comparisons.ts';
 import { type CopyEnd, type CopyJob, sendCopy, unsent } from './copy-call.ts';
 import { CopyQueue } from './copy-queue.ts';
+import { CopyTrace } from './copy-trace.ts';
 import { KnownIngresses } from './known-ingresses.ts';
 import { Observer } from './observer.ts';
 import type { mirrorSenderOptions } from './options.ts';
@@ -25,14 +27,20 @@ export interface SenderDeps {
   /** Aborts when the process has been told to end. */
   readonly shutdown: AbortSignal;
   readonly bus: Bus;
+  /** Null: no traces. */
+  readonly tracing?: Tracing | null;
 }
 
 interface SizedCopyJob extends CopyJob {
   readonly bytes: number;
+  readonly trace: CopyTrace | null;
 }
 
 /** Starts a mirror-sender: a member of the group that the copies of all ingresses are given to. Whoever made the bus closes it. */
-export async function start(options: SenderOptions, { log, metrics, shutdown, bus }: SenderDeps): Promise<Running> {
+export async function start(
+  options: SenderOptions,
+  { log, metrics, shutdown, bus, tracing = null }: SenderDeps,
+): Promise<Running> {
   await using parts = new AsyncDisposableStack();
   const observer = new Observer(log, metrics, { compareLogPercent: options.mirrorCompareLogPercent });
   const reports = parts.use(new Reports(bus, `mirror-sender-${randomUUID().slice(0, 8)}`));
@@ -47,7 +55,8 @@ export async function start(options: SenderOptions, { log, metrics, shutdown, bu
   parts.use(eachSecond(() => comparisons.expire(performance.now())));
 
   const cut = new AbortController();
-  const ended = (copy: MirrorCopy, end: CopyEnd) => {
+  const ended = ({ copy, trace }: Pick<SizedCopyJob, 'copy' | 'trace'>, end: CopyEnd) => {
+    trace?.ended(end);
     observer.ended(copy, end);
     reports.ended(copy, end);
     comparisons.copyEnded(copy, end, performance.now());
@@ -58,7 +67,7 @@ export async function start(options: SenderOptions, { log, metrics, shutdown, bu
       maxWaiting: options.mirrorQueueSize,
       maxHeldBytes: options.mirrorMaxHeldBytes,
     },
-    async (job) => ended(job.copy, await sendCopy(job, { upstream, ingresses, shutdown: cut.signal })),
+    async (job) => ended(job, await sendCopy(job, { upstream, ingresses, shutdown: cut.signal })),
   );
   const isAllowed = allowedTargets(options.mirrorAllowedTargets);
   const take = (copy: MirrorCopy, body: Uint8Array) => {
@@ -66,9 +75,11 @@ export async function start(options: SenderOptions, { log, metrics, shutdown, bu
     reports.took(copy);
     if (copy.compare) comparisons.begin(copy);
     const bytes = copy.claim?.bytes ?? body.length;
-    const job = { copy, body: compact(body), bytes, arrivedAtMs: performance.now() };
-    if (!isAllowed(copy.url)) ended(copy, unsent('target_refused'));
-    else if (!queue.offer(job)) ended(copy, unsent('queue_full'));
+    const trace = CopyTrace.of(tracing, copy);
+    const sent = trace?.traced(copy) ?? copy;
+    const job = { copy: sent, body: compact(body), bytes, arrivedAtMs: performance.now(), trace };
+    if (!isAllowed(copy.url)) ended(job, unsent('target_refused'));
+    else if (!queue.offer(job)) ended(job, unsent('queue_full'));
   };
   const membership = parts.use(bus.consume(mirrorSend, take));
   parts.use(bus.subscribe(mirrorPrimary, (primary) => comparisons.primaryEnded(primary)));

@@ -6,6 +6,7 @@ import { type HoldRule, type RelayEnd, relay, type Upstream, type WholeResponse 
 import { type BackoffRules, backoffMs } from './backoff.ts';
 import { EndpointCall } from './endpoint-call.ts';
 import type { JobAnswer } from './job-answer.ts';
+import type { JobTrace } from './job-trace.ts';
 import type { Observer } from './observer.ts';
 import type { Place } from './places.ts';
 
@@ -68,6 +69,8 @@ export class Job {
   readonly terms: Terms;
   /** Scheme, host and port of the endpoint, its host for logs, and the path there. */
   readonly url: ReturnType<typeof splitUrl>;
+  /** Null when the request is not traced. */
+  readonly trace: JobTrace | null;
   readonly #request: ClientRequest;
   readonly #place: Place;
   readonly #answer: JobAnswer;
@@ -88,8 +91,9 @@ export class Job {
 
   constructor(
     job: { terms: Terms; request: ClientRequest; place: Place },
-    { answer, parts }: { answer: JobAnswer; parts: JobParts },
+    { answer, parts, trace }: { answer: JobAnswer; parts: JobParts; trace: JobTrace | null },
   ) {
+    this.trace = trace;
     this.terms = job.terms;
     this.url = splitUrl(joinUrl(job.terms.endpoint.baseUrl, job.request.target));
     this.#request = job.request;
@@ -173,12 +177,15 @@ export class Job {
     this.#phase = 'waiting';
     this.#retryAtMs = asked === null ? null : beganAtMs + asked;
     this.#tell();
+    const span = this.trace?.waiting();
     try {
       await delay(Math.min(waitMs, maxTimerMs), undefined, { signal });
       if (!(await this.#place.beginCall(Math.min(this.#leftMs(), maxTimerMs), signal))) return false;
     } catch (error) {
       if (signal.aborted) return false;
       throw error;
+    } finally {
+      span?.end();
     }
     if (this.#isGivenUp()) {
       this.handBack();
@@ -197,13 +204,15 @@ export class Job {
     this.#phase = 'calling';
     this.#retryAtMs = null;
     this.#tell();
+    const span = this.trace?.calling(this.#calls - 1, this.url.host);
+    const sent = endpointHeaders(headers, endpoint);
     const end = await relay(
       upstream,
       {
         origin: this.url.origin,
         path: this.url.path,
         method,
-        headers: HeaderLines.of(endpointHeaders(headers, endpoint)),
+        headers: span === undefined || this.trace === null ? HeaderLines.of(sent) : this.trace.headers(sent, span),
         body,
         headersTimeoutMs: Math.max(1, Math.min(headersTimeoutMs, Math.round(this.#leftMs()))),
         once: this.#repeated,
@@ -219,6 +228,7 @@ export class Job {
       }),
     );
     this.#place.endCall();
+    if (span !== undefined) this.trace?.called(span, end);
     observer.called(this.url.host, end);
     return end;
   }

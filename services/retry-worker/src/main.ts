@@ -1,10 +1,20 @@
 import { openBus } from '@llm-gateway/bus';
 import { run } from '@llm-gateway/runtime';
+import { openTracing } from '@llm-gateway/tracing';
 import { options } from './options.ts';
 import { start } from './service.ts';
 
 /** @param argv without node and the script */
 export const main = (argv?: readonly string[]): Promise<void> =>
-  run(options, (values, parts) => start(values, { ...parts, bus: openBus(values, 'retry-worker', parts) }), argv);
+  run(
+    options,
+    async (values, parts) =>
+      start(values, {
+        ...parts,
+        tracing: await openTracing(values, 'retry-worker', parts),
+        bus: openBus(values, 'retry-worker', parts),
+      }),
+    argv,
+  );
 
 if (import.meta.main) await main();

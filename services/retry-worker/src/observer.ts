@@ -17,6 +17,8 @@ export type OfferResult = 'accepted' | 'full' | 'draining' | 'generation' | 'hop
 /** What is told of a job when it ended. */
 export interface JobStory {
   readonly requestId: string;
+  /** Where the request has a trace. */
+  readonly trace_id?: string;
   /** Host of the endpoint. */
   readonly endpoint: string;
   readonly outcome: JobOutcome;

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionValues, type runtimeOptions } from '@llm-gateway/runtime';
+import { tracingOptions } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 
 export const retryWorkerOptions = {
@@ -46,7 +47,15 @@ export const retryWorkerOptions = {
 export const options = defineService({
   name: 'retry-worker',
   description: 'Waits out the 429s of fallback endpoints and calls them again, for any ingress',
-  groups: [retryWorkerOptions, internalOptions, routeOptions, upstreamOptions, commitOptions, busOptions],
+  groups: [
+    retryWorkerOptions,
+    internalOptions,
+    routeOptions,
+    upstreamOptions,
+    commitOptions,
+    tracingOptions,
+    busOptions,
+  ],
   check: (values) => [...busMistakes(values), ...routeMistakes(values, (path) => readFileSync(path, 'utf8'))],
 });
 

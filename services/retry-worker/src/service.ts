@@ -5,6 +5,7 @@ import { configHeld, maxHeldGenerations } from '@llm-gateway/protocol';
 import { followRoutes } from '@llm-gateway/route-config';
 import { HeldTables } from '@llm-gateway/routing';
 import { advertisedHost, type Parts, type Running } from '@llm-gateway/runtime';
+import type { Tracing } from '@llm-gateway/tracing';
 import { holdRules, Upstream } from '@llm-gateway/upstream';
 import { jobSurface } from './job-surface.ts';
 import { declareGauges, type Log, Observer } from './observer.ts';
@@ -20,7 +21,14 @@ export async function start(
     shutdown,
     bus,
     hide,
-  }: Pick<Parts, 'metrics' | 'shutdown'> & Partial<Pick<Parts, 'hide'>> & { readonly log: Log; readonly bus: Bus },
+    tracing = null,
+  }: Pick<Parts, 'metrics' | 'shutdown'> &
+    Partial<Pick<Parts, 'hide'>> & {
+      readonly log: Log;
+      readonly bus: Bus;
+      /** Null: no traces. */
+      readonly tracing?: Tracing | null;
+    },
 ): Promise<Running> {
   await using parts = new AsyncDisposableStack();
   const followed = parts.use(
@@ -54,6 +62,7 @@ export async function start(
       name,
       tables,
       upstream,
+      tracing,
       observer: new Observer(log, metrics),
       limits: {
         queueSize: options.fallbackRetryQueueSize,

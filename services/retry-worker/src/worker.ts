@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Announcer, announce, type Bus, type Subscription } from '@llm-gateway/bus';
-import { endToEndHeaders } from '@llm-gateway/http1';
+import { endToEndHeaders, splitUrl } from '@llm-gateway/http1';
 import {
   decodeJobRequest,
   type RetryOffer,
@@ -11,9 +11,11 @@ import {
   withoutJobHeaders,
 } from '@llm-gateway/protocol';
 import type { HeldTables } from '@llm-gateway/routing';
+import type { Tracing } from '@llm-gateway/tracing';
 import { backoffMs } from './backoff.ts';
 import { beatMs, type Ending, Job, type JobParts, mayCall, type Terms } from './job.ts';
 import { JobAnswer } from './job-answer.ts';
+import { JobTrace } from './job-trace.ts';
 import type { JobOutcome, OfferResult } from './observer.ts';
 import { type Place, type PlaceLimits, Places } from './places.ts';
 import { readBody } from './request-body.ts';
@@ -24,6 +26,8 @@ export interface WorkerParts extends JobParts {
   readonly name: string;
   /** By the generations of their endpoints. */
   readonly tables: HeldTables;
+  /** Null: no traces. */
+  readonly tracing: Tracing | null;
   readonly limits: PlaceLimits;
 }
 
@@ -168,9 +172,15 @@ export class RetryWorker implements Disposable {
     }
     const headers = withoutJobHeaders(endToEndHeaders(request.rawHeaders, rewritten));
     const { terms, place } = held;
+    const { requestId } = terms;
+    const trace = JobTrace.of(this.#parts.tracing, {
+      headers,
+      requestId,
+      endpoint: splitUrl(terms.endpoint.baseUrl).host,
+    });
     const job = new Job(
       { terms, place, request: { method: asked.method, target: asked.target, headers, body } },
-      { answer, parts: this.#parts },
+      { answer, parts: this.#parts, trace },
     );
     this.#running.add(job);
     this.#beat ??= setInterval(() => this.#beatAll(), beatMs).unref();
@@ -215,8 +225,10 @@ export class RetryWorker implements Disposable {
 
   #end(held: Held, { outcome, job }: { outcome: JobOutcome; job?: Job }): void {
     this.#held.delete(held);
+    job?.trace?.ended(outcome, job.calls);
     this.#parts.observer.ended({
       requestId: held.terms.requestId,
+      ...(job?.trace && { trace_id: job.trace.id }),
       endpoint: job?.url.host ?? '',
       outcome,
       calls: job?.calls ?? 0,

@@ -3,11 +3,12 @@ import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { schedulingOptions } from '@llm-gateway/fleet';
 import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
+import { tracingOptions } from '@llm-gateway/tracing';
 
 export const options = defineService({
   name: 'router',
   description: 'Decides where requests go: the routing policy, and which instance takes them',
-  groups: [routeOptions, pdOptions, schedulingOptions, busOptions],
+  groups: [routeOptions, pdOptions, schedulingOptions, tracingOptions, busOptions],
   check: (values) => [...busMistakes(values), ...routeMistakes(values, (path) => readFileSync(path, 'utf8'))],
 });
 

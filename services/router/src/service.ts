@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { type Announcer, announce, type Bus, type Subscription } from '@llm-gateway/bus';
+import { type Announcer, announce, type Bus, type RespondContext, type Subscription } from '@llm-gateway/bus';
 import { fleetMode, startFleet } from '@llm-gateway/fleet';
 import {
   configHeld,
@@ -12,6 +12,7 @@ import {
 import { followRoutes } from '@llm-gateway/route-config';
 import { HeldTables } from '@llm-gateway/routing';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
+import { names, type Tracing } from '@llm-gateway/tracing';
 import { declareFleetGauges, type Log, Observer } from './observer.ts';
 import type { Options } from './options.ts';
 import { Responder } from './responder.ts';
@@ -36,6 +37,8 @@ interface Deps {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly hide?: Parts['hide'];
+  /** Null: no traces. */
+  readonly tracing?: Tracing | null;
 }
 
 /**
@@ -43,7 +46,10 @@ interface Deps {
  * that it would answer "none" where another router, or the ingress itself, knows better. It is ready while it can answer, and in P/D modes while
  * a complete pair exists; it answers regardless of the latter. Whoever made the bus closes it.
  */
-export async function start(values: RouterOptions, { bus, log, metrics, hide }: Deps): Promise<Running> {
+export async function start(
+  values: RouterOptions,
+  { bus, log, metrics, hide, tracing = null }: Deps,
+): Promise<Running> {
   const router = `router-${randomUUID().slice(0, 8)}`;
   const mode = fleetMode(values);
   const observer = new Observer(log, metrics);
@@ -75,7 +81,12 @@ export async function start(values: RouterOptions, { bus, log, metrics, hide }: 
   declareFleetGauges(metrics, fleet);
 
   const responder = new Responder(router, { fleet, tables, observer });
-  const answer = (query: RouteQuery) => responder.answer(query, now, Math.random);
+  const answer = (query: RouteQuery, { traces }: RespondContext) => {
+    const startedAtMs = now();
+    const reply = responder.answer(query, now, Math.random);
+    if (tracing !== null) traceDecisions(tracing, { traces, startedAtMs, router, batch: query.asks.length });
+    return reply;
+  };
   /** While routers hold different configs, ingresses ask those that hold theirs, by a subject of each generation. */
   const groups = open.use(new Groups((owner) => bus.respond(routeDecide, answer, { owner })));
   const tellers: Announcer[] = [];
@@ -115,6 +126,24 @@ export async function start(values: RouterOptions, { bus, log, metrics, hide }: 
       open.dispose();
     },
   };
+}
+
+/** The router's own step of each request that is traced: one message answers for all of them. */
+function traceDecisions(
+  tracing: Tracing,
+  told: {
+    readonly traces: readonly string[];
+    readonly startedAtMs: number;
+    readonly router: string;
+    readonly batch: number;
+  },
+): void {
+  const { traces, startedAtMs, router, batch } = told;
+  const attributes = { [names.router]: router, [names.batch]: batch };
+  for (const parent of traces) {
+    const trace = tracing.follow('route', { kind: 'server', parent, startedAtMs, attributes });
+    if (trace !== null) tracing.end(trace);
+  }
 }
 
 /** The subjects of the generations that are held. */

@@ -13,6 +13,7 @@ import { discoveryOptions, storeMistakes } from '@llm-gateway/registry';
 import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
 import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
+import { tracingOptions } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 
 /** Alone there is no store to expect: a list of endpoints, and without one simulated engines. */
@@ -41,6 +42,7 @@ export const options = defineService({
     mirrorSenderOptions,
     upstreamOptions,
     commitOptions,
+    tracingOptions,
     internalOptions,
   ],
   check: (values) => [

@@ -5,6 +5,7 @@ import { start as startMirrorSender } from '@llm-gateway/mirror-sender';
 import { start as startRetryWorker } from '@llm-gateway/retry-worker';
 import { start as startRouter } from '@llm-gateway/router';
 import type { Parts, Running } from '@llm-gateway/runtime';
+import { openTracing } from '@llm-gateway/tracing';
 import { type Options, usesSimulators } from './options.ts';
 import { startSimulators } from './simulators.ts';
 import { welcome } from './welcome.ts';
@@ -15,7 +16,8 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   const simulators = usesSimulators(values) ? stack.use(await startSimulators(values, parts)) : undefined;
   const settings = simulators === undefined ? values : { ...values, llmBackendEndpoints: simulators.endpoints };
   const bus = stack.use(inProcessBus(busObserver(parts)));
-  const deps = { ...parts, bus };
+  const tracing = await openTracing(values, 'standalone', parts);
+  const deps = { ...parts, bus, tracing };
 
   // The ingress last: when it listens, everything that it asks is there.
   const discovery = stack.use(await startDiscovery(settings, deps));

@@ -1,6 +1,7 @@
 import { fromThirdParty, HeaderLines, withHeader, withoutHeaders } from '@llm-gateway/http1';
 import { withoutJobHeaders } from '@llm-gateway/protocol';
 import { countsAsFailed } from '@llm-gateway/routing';
+import type { Span } from '@llm-gateway/tracing';
 import {
   type CancelSignal,
   type HoldRule,
@@ -73,17 +74,26 @@ export function startAttempt(
     exchange.entered('calling');
     if (context.counted !== true) exchange.attempted();
   }
-  const asked = exchange.repeated ? { ...request, once: true } : request;
+  const { kind, target, counted } = context;
+  const name = counted === true ? 'decode' : 'call';
+  const traced = exchange.trace?.calling(request, { name, kind, target, retry: exchange.attempts - 1 });
+  const sent = traced?.request ?? request;
+  const asked = exchange.repeated ? { ...sent, once: true } : sent;
   if (context.kind !== 'internal') exchange.upstreamRequestId = undefined;
   exchange.lends(request);
+  if (sent !== request && sent !== asked) exchange.lends(sent);
   // undici keeps the body until the answer is whole.
   if (!request.origin.startsWith('http:')) exchange.keepsBody();
   if (asked !== request) exchange.lends(asked);
-  startRelay(gateway.upstream, asked, { target: new Attempt(context), onEnd: ended(context, onEnd) });
+  startRelay(gateway.upstream, asked, { target: new Attempt(context), onEnd: ended(context, traced?.span, onEnd) });
 }
 
 /** Keeps the record of a call. In a function of its own: what it holds on to lives as long as the call, the request must not. */
-function ended(context: AttemptContext, onEnd: (end: AttemptEnd) => void): (end: AttemptEnd) => void {
+function ended(
+  context: AttemptContext,
+  span: Span | undefined,
+  onEnd: (end: AttemptEnd) => void,
+): (end: AttemptEnd) => void {
   const startedAtMs = performance.now();
   return (given) => {
     const ms = performance.now() - startedAtMs;
@@ -97,6 +107,7 @@ function ended(context: AttemptContext, onEnd: (end: AttemptEnd) => void): (end:
       ...(requestId !== undefined && { requestId }),
     };
     context.exchange.attemptEnded(record);
+    if (span !== undefined) context.exchange.trace?.called(span, record);
     context.gateway.observer.attemptEnded(context.kind, record);
     onEnd(end);
   };

@@ -65,6 +65,7 @@ export class RetryQueue implements Disposable {
   /** One step of the failover machine. Null when nothing is left to do. Throws `client_closed` when the client leaves while the job is offered. */
   async call(step: QueueStep, exchange: Exchange): Promise<Outcome | null> {
     exchange.entered('queued');
+    const span = exchange.trace?.queued();
     const known = step.progress ?? {
       calls: 0,
       retryAfterMs: retryAfterMs(step.answer.headers, Date.now()),
@@ -83,6 +84,7 @@ export class RetryQueue implements Disposable {
       this.#parts.observer.job(jobResult(end, outcome));
       return outcome;
     } finally {
+      span?.end();
       this.#jobs.delete(job);
       if (!job.called) this.#parts.budget?.give();
     }

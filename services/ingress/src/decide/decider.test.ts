@@ -84,7 +84,7 @@ describe('a decider', () => {
   it('is degraded while there is no bus', async () => {
     await using bus = connectNats({ natsServers: `nats://127.0.0.1:${await freePort()}` }, { name: 'test' });
     using parts = scene(bus);
-    assert.deepEqual(await parts.decider.decide(ask, parts.table, patient), { route: 'none' });
+    assert.deepEqual(await parts.decider.decide(ask, parts.table, { signal: patient }), { route: 'none' });
     assert.equal(parts.decider.degraded, true);
   });
 
@@ -94,7 +94,7 @@ describe('a decider', () => {
     using router = new Router(bus, parts.generation);
     const startedAtMs = performance.now();
     const decisions = await Promise.all(
-      Array.from({ length: 5120 }, () => parts.decider.decide(ask, parts.table, patient)),
+      Array.from({ length: 5120 }, () => parts.decider.decide(ask, parts.table, { signal: patient })),
     );
     assert.ok(decisions.every(({ route }) => route === 'none'));
     // An empty one is a probe, for which no ask waits.
@@ -106,11 +106,11 @@ describe('a decider', () => {
     await using bus = inProcessBus();
     using parts = scene(bus);
     using router = new Router(bus, parts.generation);
-    await Promise.all(Array.from({ length: 2000 }, () => parts.decider.decide(ask, parts.table, patient)));
+    await Promise.all(Array.from({ length: 2000 }, () => parts.decider.decide(ask, parts.table, { signal: patient })));
     assert.equal(parts.decider.degraded, true);
     router.answer();
     await until(() => !parts.decider.degraded);
-    assert.deepEqual(await parts.decider.decide(ask, parts.table, patient), { route: 'unknown' });
+    assert.deepEqual(await parts.decider.decide(ask, parts.table, { signal: patient }), { route: 'unknown' });
     assert.deepEqual(parts.batches, [1]);
   });
 
@@ -118,7 +118,7 @@ describe('a decider', () => {
     await using bus = inProcessBus();
     const parts = scene(bus);
     using router = new Router(bus, parts.generation);
-    await Promise.all(Array.from({ length: 2000 }, () => parts.decider.decide(ask, parts.table, patient)));
+    await Promise.all(Array.from({ length: 2000 }, () => parts.decider.decide(ask, parts.table, { signal: patient })));
     await until(() => router.asked.at(-1) === 0);
     parts[Symbol.dispose]();
     const made = router.asked.length;
@@ -126,7 +126,7 @@ describe('a decider', () => {
     using other = scene(watch);
     using otherRouter = new Router(watch, other.generation);
     // Another decider in the same state probes twice meanwhile.
-    await Promise.all(Array.from({ length: 2000 }, () => other.decider.decide(ask, other.table, patient)));
+    await Promise.all(Array.from({ length: 2000 }, () => other.decider.decide(ask, other.table, { signal: patient })));
     await until(() => otherRouter.asked.filter((size) => size === 0).length === 2);
     assert.equal(router.asked.length, made);
   });
@@ -155,7 +155,7 @@ describe('a decider', () => {
       { route: 'unknown' },
       { route: 'none' },
     ];
-    for (answer of right) assert.deepEqual(await decider.decide(ask, table, patient), answer);
+    for (answer of right) assert.deepEqual(await decider.decide(ask, table, { signal: patient }), answer);
     assert.deepEqual(degraded, []);
     const wrong: Decision[] = [
       { route: 'internal', instance: { ...own, id: 'engine-2_dp0' } },
@@ -169,7 +169,10 @@ describe('a decider', () => {
     ];
     const internal: Ask = { ...ask, stage: 'internal' };
     for (answer of wrong)
-      assert.deepEqual(await decider.decide(internal, table, patient), { route: 'internal', instance: own });
+      assert.deepEqual(await decider.decide(internal, table, { signal: patient }), {
+        route: 'internal',
+        instance: own,
+      });
     assert.deepEqual(
       degraded,
       wrong.map(() => 'not_followed'),
@@ -191,11 +194,11 @@ describe('a decider', () => {
     await using bus = inProcessBus();
     using parts = scene(bus);
     using router = new Router(bus, parts.generation);
-    await parts.decider.decide(ask, parts.table, patient);
+    await parts.decider.decide(ask, parts.table, { signal: patient });
     assert.equal(parts.decider.degraded, true);
     router.answer();
     await until(() => !parts.decider.degraded);
-    assert.deepEqual(await parts.decider.decide(ask, parts.table, patient), { route: 'unknown' });
+    assert.deepEqual(await parts.decider.decide(ask, parts.table, { signal: patient }), { route: 'unknown' });
   });
 
   it('gives up when the client leaves', async () => {
@@ -203,7 +206,7 @@ describe('a decider', () => {
     using parts = scene(bus);
     using _router = new Router(bus, parts.generation);
     const client = new Leaving();
-    const decision = parts.decider.decide(ask, parts.table, client);
+    const decision = parts.decider.decide(ask, parts.table, { signal: client });
     setImmediate(() => client.abort());
     await assert.rejects(decision, (error) => error instanceof GatewayError && error.code === 'client_closed');
   });

@@ -2,7 +2,9 @@ import { type Bus, batched } from '@llm-gateway/bus';
 import type { Fleet } from '@llm-gateway/fleet';
 import { type Ask, type Decision, GatewayError, routeDecide } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
+import { names } from '@llm-gateway/tracing';
 import type { Leaving } from '../http/leaving.ts';
+import type { TracedStep } from '../request-trace.ts';
 import { isFollowed } from './followed-decision.ts';
 import type { Leases } from './leases.ts';
 import type { Load } from './load.ts';
@@ -61,6 +63,29 @@ function askBytes({ model, excluded, avoided = [] }: Ask): number {
   return askBaseBytes + maxCharacterBytes * characters;
 }
 
+/** An ask that is a step of a trace. */
+interface TracedAsk {
+  readonly ask: Ask;
+  readonly step: TracedStep;
+}
+
+function askOf(given: Ask | TracedAsk): Ask {
+  return 'ask' in given ? given.ask : given;
+}
+
+type AskTogether = (ask: Ask | TracedAsk, signal: AbortSignal) => Promise<Decision>;
+
+/** Undefined when none of them is traced. */
+function stepsOf(asks: readonly (Ask | TracedAsk)[]): TracedStep[] | undefined {
+  let steps: TracedStep[] | undefined;
+  for (const ask of asks) {
+    if (!('ask' in ask)) continue;
+    steps ??= [];
+    steps.push(ask.step);
+  }
+  return steps;
+}
+
 /**
  * Asks the routers, and decides itself with the same code when they do not answer: a request never fails for the want of a router.
  * Questions of one turn of the event loop travel as one message.
@@ -68,7 +93,7 @@ function askBytes({ model, excluded, avoided = [] }: Ask): number {
 export class Decider implements Disposable {
   readonly #parts: DeciderParts;
   /** What is asked by one table goes together; those of tables that nobody uses any more are let go. */
-  readonly #asks = new WeakMap<RouteTable, (ask: Ask, signal: AbortSignal) => Promise<Decision>>();
+  readonly #asks = new WeakMap<RouteTable, AskTogether>();
   #misses = 0;
   /** Routers are left alone until a probe is answered. */
   #broken = false;
@@ -102,16 +127,21 @@ export class Decider implements Disposable {
   }
 
   /** Throws `client_closed` when `signal` aborts before there is a decision, and nothing else. */
-  async decide(ask: Ask, table: RouteTable, signal: Leaving): Promise<Decision> {
+  async decide(
+    ask: Ask,
+    table: RouteTable,
+    { signal, step = null }: { signal: Leaving; step?: TracedStep | null },
+  ): Promise<Decision> {
     const { bus, fleet } = this.#parts;
-    if (this.#broken || !bus.connected) return this.#decideHere(ask, table, 'unreachable');
+    const here = (reason: DegradedReason) => this.#decideHere(ask, table, { reason, step });
+    if (this.#broken || !bus.connected) return here('unreachable');
     try {
-      const decision = await this.#askOf(table)(ask, signal.abortSignal);
-      if (decision.route === 'failed') return this.#decideHere(ask, table, 'failed');
-      return isFollowed(decision, { fleet, table }) ? decision : this.#decideHere(ask, table, 'not_followed');
+      const decision = await this.#togetherBy(table)(step === null ? ask : { ask, step }, signal.abortSignal);
+      if (decision.route === 'failed') return here('failed');
+      return isFollowed(decision, { fleet, table }) ? decision : here('not_followed');
     } catch (error) {
       if (signal.aborted) throw error;
-      return this.#decideHere(ask, table, degradedReason(error));
+      return here(degradedReason(error));
     }
   }
 
@@ -120,36 +150,47 @@ export class Decider implements Disposable {
     clearTimeout(this.#probe);
   }
 
-  #askOf(table: RouteTable): (ask: Ask, signal: AbortSignal) => Promise<Decision> {
+  #togetherBy(table: RouteTable): AskTogether {
     const known = this.#asks.get(table);
     if (known !== undefined) return known;
-    const made = batched((asks: Ask[]) => this.#askBatch(asks, table), {
+    const made = batched((asks: (Ask | TracedAsk)[]) => this.#askBatch(asks, table), {
       maxBatch,
       maxBytes: () => this.#parts.bus.maxBytes - envelopeBytes,
-      bytesOf: askBytes,
+      bytesOf: (ask) => askBytes(askOf(ask)),
     });
     this.#asks.set(table, made);
     return made;
   }
 
-  #askBatch(asks: Ask[], table: RouteTable): Promise<Decision[]> {
+  #askBatch(asks: (Ask | TracedAsk)[], table: RouteTable): Promise<Decision[]> {
     // They waited for a batch that was the last straw: they must not each wait out a timeout of their own.
     if (this.#broken) throw new GatewayError('bus_unavailable', 'the routers are left alone');
     return this.#askRouter(asks, table);
   }
 
-  async #askRouter(asks: Ask[], { generation }: RouteTable, timeoutMs = this.#parts.timeoutMs): Promise<Decision[]> {
+  async #askRouter(
+    given: (Ask | TracedAsk)[],
+    { generation }: RouteTable,
+    timeoutMs = this.#parts.timeoutMs,
+  ): Promise<Decision[]> {
     const { ingress, bus, routers, load, observer } = this.#parts;
+    const steps = stepsOf(given);
+    // Without steps there are asks alone.
+    const asks = steps === undefined ? (given as Ask[]) : given.map(askOf);
+    const traces = steps?.map(({ traceparent }) => traceparent);
     const startedAtMs = performance.now();
     // While routers hold different configs, those that hold this one are asked.
     const owner = routers.holding(generation, startedAtMs) === 'some' ? generation : undefined;
     try {
-      const reply = await bus.request(routeDecide, { ingress, generation, asks }, { timeoutMs, owner });
+      const reply = await bus.request(routeDecide, { ingress, generation, asks }, { timeoutMs, owner, traces });
       load.saw(reply.router, reply.sequence);
       if (reply.generation !== generation || reply.decisions.length !== asks.length) throw new OtherGeneration();
       this.#misses = 0;
       this.#broken = false;
       this.#answered = true;
+      for (const { span } of steps ?? []) {
+        span.set({ [names.decisionBy]: 'router', [names.router]: reply.router, [names.batch]: asks.length });
+      }
       if (asks.length > 0) observer.batch(asks.length, performance.now() - startedAtMs);
       return reply.decisions;
     } catch (error) {
@@ -187,9 +228,14 @@ export class Decider implements Disposable {
     this.#askRouter([], table(), this.#misses === 0 ? restPatience * timeoutMs : timeoutMs).then(next, next);
   }
 
-  #decideHere(ask: Ask, table: RouteTable, reason: DegradedReason): Decision {
+  #decideHere(
+    ask: Ask,
+    table: RouteTable,
+    { reason, step }: { reason: DegradedReason; step: TracedStep | null },
+  ): Decision {
     const { fleet, observer } = this.#parts;
     observer.degraded(reason);
+    step?.span.set({ [names.decisionBy]: 'ingress', [names.degraded]: reason });
     return fleet.decide(table, ask, { now: performance.now(), random: Math.random });
   }
 }

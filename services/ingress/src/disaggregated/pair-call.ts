@@ -4,6 +4,7 @@ import { countsAsFailed } from '@llm-gateway/routing';
 import { isConnectFailure, type UpstreamRequest } from '@llm-gateway/upstream';
 import { attempt, outcomeOf, withOwnHeaders } from '../calls/attempt.ts';
 import { InstanceLeg, type InternalContext, judge, judgeStatus } from '../calls/instance-leg.ts';
+import { decide as decideOn } from '../decide/decide.ts';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
 import { scanMembers } from '../json-members.ts';
@@ -86,7 +87,7 @@ export async function chooseDecode(
     // An instance of both roles decodes what it prefilled only when there is no other.
     avoided: [prefill.id],
   };
-  const decision = await gateway.decider.decide(ask, exchange.table, exchange.signal);
+  const decision = await decideOn(ask, exchange, gateway);
   return decision.route === 'internal' ? decision.instance : null;
 }
 

@@ -36,9 +36,13 @@ export async function callPrefill(
 ): Promise<PrefillEnd> {
   const reading = new PrefillReading(wanted, exchange);
   const startedAtMs = performance.now();
-  const end = await relay(gateway.upstream, { ...request, once: exchange.repeated }, reading);
+  const call = { name: 'prefill', kind: 'internal', target, retry: exchange.attempts - 1 } as const;
+  const traced = exchange.trace?.calling(request, call);
+  const sent = traced?.request ?? request;
+  const end = await relay(gateway.upstream, { ...sent, once: exchange.repeated }, reading);
   const record: AttemptRecord = { target, ...attemptOutcome(end), ms: performance.now() - startedAtMs };
   exchange.attemptEnded(record);
+  if (traced !== undefined) exchange.trace?.called(traced.span, record);
   gateway.observer.attemptEnded('internal', record);
   switch (end.kind) {
     case 'relayed':

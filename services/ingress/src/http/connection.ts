@@ -41,6 +41,7 @@ const noted = [
   'x-request-id',
   'x-gateway-fallback',
   'x-gateway-hops',
+  'traceparent',
   'authorization',
   'x-api-key',
   'api-key',

@@ -29,7 +29,10 @@ export class ClientScene implements AsyncDisposable {
     const budget = new BodyBudget(maxHeldBodyBytes);
     const exchanges: Exchange[] = [];
     const onRequest = (connection: Exchange['connection'], head: RequestHead | null, problem: GatewayError | null) => {
-      const exchange = new Exchange({ head, problem }, { connection, budget, self: 'self', proxies: null });
+      const exchange = new Exchange(
+        { head, problem },
+        { connection, budget, self: 'self', proxies: null, tracing: null },
+      );
       exchanges.push(exchange);
       void serve(exchange);
     };

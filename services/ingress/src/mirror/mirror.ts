@@ -163,7 +163,7 @@ export class Mirror implements AsyncDisposable {
       copy,
       method: request.method,
       url: joinUrl(config.Target, request.target),
-      headers: copyHeaders(request.copyHeaders(), config),
+      headers: copyHeaders(exchange.trace?.copyHeaders(request.copyHeaders()) ?? request.copyHeaders(), config),
       timeoutMs: config.Timeout,
       log: config.EnableLog,
       compare: config.Compare,

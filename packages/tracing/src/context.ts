@@ -1,0 +1,39 @@
+/** Which span of which trace, as W3C Trace Context carries it from process to process. */
+export interface SpanContext {
+  /** 32 lower-case hexadecimal digits, not all of them 0. */
+  readonly traceId: string;
+  /** 16 of them. */
+  readonly spanId: string;
+  /** Whether who sent it keeps the trace. */
+  readonly sampled: boolean;
+}
+
+const sampledFlag = 1;
+const form = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$/;
+/** Longer ones are not read: those of later versions may say more, but within reason. */
+const maxLength = 200;
+
+/** Reads a `traceparent` (https://www.w3.org/TR/trace-context/); null for what is none. */
+export function parseTraceparent(text: string | undefined): SpanContext | null {
+  if (text === undefined || text.length > maxLength) return null;
+  const [, version, traceId = '', spanId = '', flags = '', more] = form.exec(text.trim()) ?? [];
+  if (version === undefined || (version === '00' && more !== undefined)) return null;
+  return { traceId, spanId, sampled: (Number.parseInt(flags, 16) & sampledFlag) !== 0 };
+}
+
+export function formatTraceparent({ traceId, spanId, sampled }: SpanContext): string {
+  return `00-${traceId}-${spanId}-${sampled ? '01' : '00'}`;
+}
+
+/** A new id of 8 random digits a word; never all 0. */
+function randomHex(words: number): string {
+  let text = '';
+  for (let at = 0; at < words; at++)
+    text += Math.floor(Math.random() * 2 ** 32)
+      .toString(16)
+      .padStart(8, '0');
+  return /[1-9a-f]/.test(text) ? text : randomHex(words);
+}
+
+export const newTraceId = (): string => randomHex(4);
+export const newSpanId = (): string => randomHex(2);

@@ -1,0 +1,174 @@
+import { type HeaderLines, HeaderLines as Lines, withHeader, withoutHeaders } from '@llm-gateway/http1';
+import { names, operationOf, type Span, type Trace, type Tracing } from '@llm-gateway/tracing';
+import type { UpstreamRequest } from '@llm-gateway/upstream';
+import type { ClientRequest } from './client-request.ts';
+import type { AttemptRecord, Exchange } from './exchange.ts';
+import type { TargetKind } from './observer.ts';
+import type { RequestEnd } from './request-line.ts';
+
+const contextHeader = 'traceparent';
+/** What a client's tracing says of itself, in the same words: not of a trace that is not its own. */
+const vendorHeader: ReadonlySet<string> = new Set(['tracestate']);
+
+/** What a call is to the request. */
+export type CallName = 'call' | 'prefill' | 'decode';
+
+/** A step that others go on with. */
+export interface TracedStep {
+  readonly span: Span;
+  /** The `traceparent` within it. */
+  readonly traceparent: string;
+}
+
+/** The trace of one request: a span for it, and one for each of its steps. There is none while tracing is off. */
+export class RequestTrace {
+  readonly #tracing: Tracing;
+  readonly #trace: Trace;
+  #bodyIsRead = false;
+  /** Goes on while retry workers have the request. */
+  #queue: Span | undefined;
+
+  constructor(tracing: Tracing, request: ClientRequest, startedAtMs: number) {
+    const { method, path } = request;
+    const operation = operationOf(path);
+    this.#tracing = tracing;
+    this.#trace = tracing.begin(operation === undefined ? method || 'request' : `${method} ${path}`, {
+      kind: 'server',
+      parent: request.head?.noted(contextHeader),
+      relation: tracing.restarts ? 'restarted' : 'child',
+      startedAtMs,
+      attributes: {
+        [names.requestId]: request.id,
+        [names.method]: method || undefined,
+        [names.path]: path || undefined,
+        [names.httpRoute]: operation === undefined ? undefined : path,
+        [names.operation]: operation,
+      },
+    });
+  }
+
+  get id(): string {
+    return this.#trace.id;
+  }
+
+  /** The id, once it is known that the trace is kept. */
+  get keptId(): string | undefined {
+    return this.#trace.kept ? this.#trace.id : undefined;
+  }
+
+  /** The `traceparent` of the request as a whole. */
+  get traceparent(): string {
+    return this.#trace.contextOf(this.#trace.root);
+  }
+
+  bodyRead(exchange: Exchange): void {
+    this.#bodyIsRead = true;
+    const span = this.#openBody(exchange);
+    span.set({ [names.requestBytes]: exchange.requestBytes });
+    span.end();
+    this.#trace.root.set({
+      [names.requestModel]: exchange.model ?? undefined,
+      [names.stream]: exchange.isStream,
+    });
+  }
+
+  #openBody(exchange: Exchange): Span {
+    return this.#trace.open('read body', { startedAtMs: exchange.startedAtMs });
+  }
+
+  /** A decision that took no message. */
+  decided(by: 'lease' | 'policy', startedAtMs: number): void {
+    this.#trace.open('decide', { startedAtMs, attributes: { [names.decisionBy]: by } }).end();
+  }
+
+  /** A decision that a router is asked for, or that is made here. */
+  deciding(stage: string): TracedStep {
+    return this.#step(this.#trace.open('decide', { attributes: { [names.decisionStage]: stage } }));
+  }
+
+  /** Nothing is done until it ends. */
+  waiting(): Span {
+    return this.#trace.open('wait');
+  }
+
+  /** Retry workers are offered the request, and may have it. */
+  queued(): Span {
+    this.#trace.keep();
+    this.#queue = this.#trace.open('queue');
+    return this.#queue;
+  }
+
+  /** A call begins: its span, and the request as it is sent. */
+  calling(
+    request: UpstreamRequest,
+    call: { name: CallName; kind: TargetKind; target: string; retry: number },
+  ): { readonly span: Span; readonly request: UpstreamRequest } {
+    const { name, kind, target, retry } = call;
+    if (retry > 0) this.#trace.keep();
+    const span = this.#trace.open(name, {
+      kind: 'client',
+      parent: kind === 'worker' ? this.#queue : undefined,
+      attributes: {
+        [names.targetKind]: kind,
+        [names.target]: target,
+        [names.instance]: kind === 'internal' ? target : undefined,
+        [names.serverAddress]: URL.parse(request.origin)?.host,
+        [names.retry]: retry,
+      },
+    });
+    return { span, request: { ...request, headers: this.#headers(request.headers, span) } };
+  }
+
+  called(span: Span, { outcome, cause, status }: AttemptRecord): void {
+    if (outcome !== 'answered' && outcome !== 'cancelled') this.#trace.keep();
+    span.set({ [names.outcome]: outcome, [names.status]: status, [names.errorType]: cause || undefined });
+    span.end({ error: cause || undefined });
+  }
+
+  #headers(headers: HeaderLines, span: Span): HeaderLines {
+    const own = withHeader(headers.list, contextHeader, this.#trace.contextOf(span));
+    return Lines.of(this.#trace.parent === null ? withoutHeaders(own, vendorHeader) : own);
+  }
+
+  /** Headers of a mirror copy: whoever sends it begins a trace of its own that comes of this one. */
+  copyHeaders(headers: readonly string[]): readonly string[] {
+    return withoutHeaders(withHeader(headers, contextHeader, this.traceparent), vendorHeader);
+  }
+
+  /** The request is over. Whether its trace is worth keeping is known only now. */
+  finished(exchange: Exchange, { status, outcome, firstByteMs, durationMs }: RequestEnd): void {
+    const { client, stream } = exchange;
+    const error = outcome === 'failed' ? causeOf(exchange, status) : undefined;
+    const isSlow = (firstByteMs ?? durationMs) > this.#tracing.slowMs;
+    if (error !== undefined || isSlow) this.#trace.keep();
+    if (!this.#trace.kept) return;
+    if (!this.#bodyIsRead && exchange.problem === null) this.#openBody(exchange).end({ error: exchange.errorCode });
+    const { root } = this.#trace;
+    const firstContentAtMs = stream?.firstContentAtMs ?? 0;
+    if (client.committed) root.events.push({ name: 'first byte', atMs: client.committedAtMs });
+    if (firstContentAtMs > 0) root.events.push({ name: 'first token', atMs: firstContentAtMs });
+    root.set({
+      [names.status]: status,
+      [names.outcome]: outcome,
+      [names.phase]: outcome === 'cancelled' ? exchange.phase : undefined,
+      [names.route]: exchange.route,
+      [names.target]: exchange.endpoint || undefined,
+      [names.prefill]: exchange.prefill,
+      [names.attempts]: exchange.attempts,
+      [names.responseBytes]: client.bodyBytes,
+      [names.timeToFirstToken]: firstContentAtMs > 0 ? (firstContentAtMs - exchange.startedAtMs) / 1000 : undefined,
+      [names.errorType]: error ?? (status >= 400 ? (exchange.errorCode ?? String(status)) : undefined),
+    });
+    this.#tracing.end(this.#trace, error);
+  }
+
+  #step(span: Span): TracedStep {
+    return { span, traceparent: this.#trace.contextOf(span) };
+  }
+}
+
+/** The one word that the log line and the metrics have as well: why the last call failed, else what the gateway itself says. */
+function causeOf(exchange: Exchange, status: number): string {
+  const last = exchange.records.findLast(({ cause }) => cause !== '');
+  return exchange.brokenBy ?? last?.cause ?? exchange.errorCode ?? `status_${status}`;
+}
