@@ -193,8 +193,8 @@ suite('layers', () => {
     });
   }
 
-  test('http1, protocol and routing are pure: no module of Node but for hashing', () => {
-    const pure = ['http1', 'protocol', 'routing'];
+  test('http1, protocol, quota and routing are pure: no module of Node but for hashing', () => {
+    const pure = ['http1', 'protocol', 'quota', 'routing'];
     for (const { file, from } of pure.flatMap((name) => importsOf(`packages/${name}/src`))) {
       if (!isTest(file)) assert.ok(!from.startsWith('node:') || from === 'node:crypto', `${file} imports ${from}`);
     }

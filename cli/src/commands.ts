@@ -23,6 +23,7 @@ export const services: ReadonlyMap<string, ServiceEntry> = new Map<string, Servi
   ['discovery', { summary: 'knows which instances live', load: () => import('@llm-gateway/discovery/main') }],
   ['retry-worker', { summary: 'waits out 429s of fallbacks', load: () => import('@llm-gateway/retry-worker/main') }],
   ['mirror-sender', { summary: 'sends copies of requests', load: () => import('@llm-gateway/mirror-sender/main') }],
+  ['limiter', { summary: 'keeps the limits of clients', load: () => import('@llm-gateway/limiter/main') }],
   ['registrar', { summary: "keeps one pod's record", load: () => import('@llm-gateway/registrar/main') }],
   [
     'engine-simulator',

@@ -16,6 +16,7 @@ const services = [
   'discovery',
   'retry-worker',
   'mirror-sender',
+  'limiter',
   'registrar',
   'engine-simulator',
   'standalone',

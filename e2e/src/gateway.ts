@@ -11,7 +11,12 @@ import {
 export interface GatewayOptions {
   /** Static endpoints; without them `discovery` says where instances come from. */
   readonly engines?: readonly Engine[];
-  readonly replicas?: { readonly ingress?: number; readonly router?: number; readonly discovery?: number };
+  readonly replicas?: {
+    readonly ingress?: number;
+    readonly router?: number;
+    readonly discovery?: number;
+    readonly limiter?: number;
+  };
   /** Flags for each of a service's processes, beside those for the bus. */
   readonly flags?: Partial<Record<ServiceName, readonly string[]>>;
   readonly nats?: NatsOptions;
@@ -24,7 +29,7 @@ export interface StartOptions extends ServiceOptions {
   readonly flags?: readonly string[];
 }
 
-export type ServiceName = 'ingress' | 'router' | 'discovery' | 'retry-worker' | 'mirror-sender';
+export type ServiceName = 'ingress' | 'router' | 'discovery' | 'retry-worker' | 'mirror-sender' | 'limiter';
 
 /** The gateway as separate processes over a real nats-server. */
 export interface Gateway extends AsyncDisposable {
@@ -34,6 +39,8 @@ export interface Gateway extends AsyncDisposable {
   readonly ingress: readonly Service[];
   readonly router: readonly Service[];
   readonly discovery: readonly Service[];
+  /** None unless `replicas` says so. */
+  readonly limiter: readonly Service[];
   /** Those of `with`, in that order. */
   readonly others: readonly Service[];
   /** Starts one more process of a service; it is stopped with the rest. */
@@ -58,6 +65,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   const names = [
     ...several('discovery', replicas.discovery),
     ...several('router', replicas.router),
+    ...several('limiter', replicas.limiter ?? 0),
     ...several('ingress', replicas.ingress),
     ...(options.with ?? []),
   ];
@@ -75,6 +83,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     ingress: named('ingress'),
     router: named('router'),
     discovery: named('discovery'),
+    limiter: named('limiter'),
     others: services.slice(services.length - (options.with ?? []).length),
     start: async (name, settings) => owned.use(await start(name, settings)),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -36,6 +37,7 @@ const {
   mirrorSend,
 } = subjects;
 const { retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
+const { quotaLease, quotaRecount, limiterBeat, ingressBeat } = subjects;
 
 /** Who says what, and who hears it, by the catalogue of messages. */
 const speakers = {
@@ -50,18 +52,31 @@ const speakers = {
     mirrorSend,
     mirrorAnnounce,
     mirrorPrimary,
+    quotaLease,
+    ingressBeat,
   ],
   router: [routerBeat, configHeld, instancesList],
   discovery: [instancesChanged],
   'retry-worker': [retryAnnounce, configHeld],
   'mirror-sender': [mirrorReport],
+  limiter: [quotaRecount, limiterBeat],
 };
 const listeners = {
-  ingress: [routerBeat, configHeld, instancesChanged, retryAnnounce, mirrorReport],
+  ingress: [
+    routerBeat,
+    configHeld,
+    instancesChanged,
+    retryAnnounce,
+    mirrorReport,
+    `${quotaRecount} ${group}`,
+    limiterBeat,
+    ingressBeat,
+  ],
   router: [`${routeDecide} ${group}`, `${routeLease} ${group}`, instancesChanged, loadReport, outcomeReport],
   discovery: [`${instancesList} ${group}`, instancesChanged],
   'retry-worker': [`${retryOffer} ${group}`],
   'mirror-sender': [`${mirrorSend} ${group}`, mirrorAnnounce, mirrorPrimary],
+  limiter: [`${quotaLease} ${group}`, ingressBeat],
 };
 type User = keyof typeof speakers;
 const services = Object.keys(speakers) as User[];
@@ -91,7 +106,7 @@ function withReplicas(list: readonly string[]): string[] {
   return list.flatMap((entry) => {
     const [subject = '', queue] = entry.split(' ');
     const owned = `${subject}.*${queue === undefined ? '' : ` ${queue}`}`;
-    if (subject === routeLease) return [owned];
+    if ([routeLease, quotaLease, quotaRecount].includes(subject as typeof routeLease)) return [owned];
     return subject === instancesList || subject === routeDecide ? [entry, owned] : [entry];
   });
 }
@@ -129,8 +144,19 @@ describe('the users of NATS', () => {
     const engine = stack.use(await startEngine());
     const mirrorConfig = join(temporaryFolder(), 'mirror.json');
     writeFileSync(mirrorConfig, JSON.stringify({ Enable: true, Target: engine.url, Ratio: 100 }));
+    const keys = join(temporaryFolder(), 'keys.json');
+    const hash = createHash('sha256').update('sk-gw-example').digest('hex');
+    writeFileSync(keys, JSON.stringify({ keys: [{ name: 'example', hash: `sha256:${hash}`, rpm: 100 }] }));
     const own: Partial<Record<User, string[]>> = {
-      ingress: ['--fallback-retry-queue-enabled', '--mirror-config', mirrorConfig],
+      ingress: [
+        '--fallback-retry-queue-enabled',
+        '--mirror-config',
+        mirrorConfig,
+        '--client-keys',
+        `@${keys}`,
+        '--quota-timeout-ms',
+        '2000',
+      ],
       router: ['--scheduling-policy', 'load-balance'],
       discovery: ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.endpoint],
     };
@@ -161,7 +187,11 @@ describe('the users of NATS', () => {
 
   it('are enough: the services subscribe to just these subjects, and nothing of theirs is refused', async () => {
     const ingress = running[services.indexOf('ingress')];
-    assert.equal((await post(ingress?.url ?? '', chat())).status, 200);
+    const degraded = async () => (await ingress?.metrics())?.value('llm_gateway_quota_degraded');
+    await until(async () => (await degraded()) === 0);
+    const headers = { 'x-api-key': 'sk-gw-example' };
+    assert.equal((await post(ingress?.url ?? '', chat(), { headers })).status, 200);
+    assert.equal(await degraded(), 0);
     // An ingress has two connections: the subscriptions of a user are those of all of its connections.
     const subscribed = async () => {
       const response = await fetch(`${nats.monitorUrl}/connz?subs=detail&auth=1`);

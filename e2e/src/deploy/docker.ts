@@ -74,7 +74,7 @@ async function findEngine(): Promise<boolean> {
 }
 
 async function configs(): Promise<void> {
-  for (const file of ['etcd.env', 'pd.env', 'splitting.env']) {
+  for (const file of ['etcd.env', 'pd.env', 'splitting.env', 'keys.env']) {
     await docker('compose', '--env-file', `deploy/compose/${file}`, '--profile', 'observability', 'config', '--quiet');
   }
   await docker('compose', '-f', 'docker-compose.yml', '-f', 'deploy/compose/watch.yml', 'config', '--quiet');
@@ -86,7 +86,7 @@ async function mainVariant(): Promise<void> {
   await serves(compose);
   passed('up and the first requests');
 
-  const scaled = ['router=3', 'ingress=2', 'discovery=2', 'retry-worker=2', 'mirror-sender=2'];
+  const scaled = ['router=3', 'ingress=2', 'discovery=2', 'retry-worker=2', 'mirror-sender=2', 'limiter=2'];
   const load = steadyLoad(compose.url, { perSecond: 20, model });
   await compose.run('up', '--wait', '--no-recreate', ...scaled.flatMap((count) => ['--scale', count]));
   balanced(await load.stop());
@@ -102,7 +102,16 @@ async function mainVariant(): Promise<void> {
 
   const single = scaled.map((count) => count.replace(/\d+$/, count.startsWith('ingress') ? '2' : '1'));
   await compose.run('up', '--wait', '--no-recreate', ...single.flatMap((count) => ['--scale', count]));
-  for (const service of ['router', 'discovery', 'nats', 'redis', 'retry-worker', 'mirror-sender', 'registrar-1']) {
+  for (const service of [
+    'router',
+    'discovery',
+    'nats',
+    'redis',
+    'retry-worker',
+    'mirror-sender',
+    'limiter',
+    'registrar-1',
+  ]) {
     await dies(compose, service);
   }
   // A stream that an engine had begun is lost with it, and says so; anything else is served by the other engine.

@@ -19,14 +19,20 @@ const overlay = `
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources: [../../deploy/traffic-splitting/weight]
-components: [../../deploy/components/nats-tls, ../../deploy/components/internet-endpoints]
+components:
+  - ../../deploy/components/nats-tls
+  - ../../deploy/components/internet-endpoints
+  - ../../deploy/components/client-keys
 images: [{ name: llm-gateway, newName: llm-gateway, newTag: "9.9" }]
 secretGenerator:
   - name: nats-tls
     literals: [tls.crt=certificate, tls.key=key, ca.crt=authority]
   - name: nats-users
     behavior: replace
-    literals: [ingress=a1, router=b1, discovery=c1, retry-worker=d1, mirror-sender=e1, operator=f1]
+    literals: [ingress=a1, router=b1, discovery=c1, retry-worker=d1, mirror-sender=e1, limiter=g1, operator=f1]
+  - name: client-keys
+    literals: ['keys.json={"keys":[]}']
+    options: { disableNameSuffixHash: true }
 `;
 
 /** As deploy/README.md begins one, with engines of all three kinds. */

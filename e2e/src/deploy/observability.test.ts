@@ -35,7 +35,7 @@ describe('the dashboard', () => {
   it('shows metrics that there are', async () => {
     await using redis = await startRedis();
     await using gateway = await startGateway({
-      with: ['retry-worker', 'mirror-sender'],
+      with: ['retry-worker', 'mirror-sender', 'limiter'],
       flags: { discovery: ['--discovery-redis-host', redis.host, '--discovery-redis-port', String(redis.port)] },
     });
     const processes = [...gateway.ingress, ...gateway.router, ...gateway.discovery, ...gateway.others];

@@ -1,4 +1,7 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { environmentName, flagTable, parseOptions } from '@llm-gateway/runtime';
+import { temporaryFolder } from '@llm-gateway/testing';
 import type { IHorizontalPodAutoscaler } from 'kubernetes-models/autoscaling/v2/HorizontalPodAutoscaler';
 import type { INetworkPolicy } from 'kubernetes-models/networking.k8s.io/v1/NetworkPolicy';
 import type { IPodDisruptionBudget } from 'kubernetes-models/policy/v1/PodDisruptionBudget';
@@ -397,7 +400,10 @@ function variables(
   return set.environment(container, { name: `${name}-0`, ip: '10.0.0.1', labels, annotations });
 }
 
-/** `@FILE` is replaced by the text of the mounted file. Throws when there is none. */
+/** Flags that take a file and no text. */
+const followed: ReadonlySet<string> = new Set(['LLM_GATEWAY_CLIENT_KEYS']);
+
+/** `@FILE` is replaced by the text of the mounted file, or by a file here that has it. Throws when there is none. */
 function withFiles(
   set: ManifestSet,
   { pod }: Workload,
@@ -413,7 +419,10 @@ function withFiles(
         : set.data('Secret', volume?.secret?.secretName ?? '');
       const text = data?.[value.slice(mount.mountPath.length + 2)];
       if (text === undefined) throw new Error(`${value} is not in the volume ${mount.name}`);
-      return [name, text];
+      if (!followed.has(name)) return [name, text];
+      const path = join(temporaryFolder(), 'file');
+      writeFileSync(path, text);
+      return [name, `@${path}`];
     }),
   );
 }

@@ -14,6 +14,7 @@ export const errorCodes = {
   request_timeout: { status: 408, type: 'invalid_request_error', elsewhere: false },
   body_too_large: { status: 413, type: 'invalid_request_error', elsewhere: false },
   upgrade_required: { status: 426, type: 'invalid_request_error', elsewhere: false },
+  rate_limit_exceeded: { status: 429, type: 'rate_limit_error', elsewhere: false },
   headers_too_large: { status: 431, type: 'invalid_request_error', elsewhere: false },
   internal: { status: 500, type: 'server_error', elsewhere: false },
   upstream_failed: { status: 502, type: 'server_error', elsewhere: true },

@@ -62,6 +62,22 @@ export {
   stages,
 } from './messages.ts';
 export {
+  IngressBeat,
+  ingressBeat,
+  LimiterBeat,
+  limiterBeat,
+  maxQuotaClients,
+  QuotaAsk,
+  QuotaLease,
+  QuotaQuery,
+  QuotaRecountQuery,
+  QuotaRecountReply,
+  QuotaReply,
+  quotaLease,
+  quotaRecount,
+  quotaResources,
+} from './quota.ts';
+export {
   decodeJobProgress,
   decodeJobRequest,
   decodeJobResult,

@@ -2,6 +2,7 @@ import { type Static, Type } from 'typebox';
 import { Compile, type Validator } from 'typebox/compile';
 import { Instance, InstanceAddress, roles } from './instance.ts';
 import { defineEvent, defineJob, defineRequest } from './message.ts';
+import { ingressBeat, limiterBeat, quotaLease, quotaRecount } from './quota.ts';
 import { subjects } from './subjects.ts';
 
 /**
@@ -344,4 +345,8 @@ export const catalogue = [
   mirrorAnnounce,
   mirrorPrimary,
   mirrorReport,
+  quotaLease,
+  quotaRecount,
+  limiterBeat,
+  ingressBeat,
 ] as const;

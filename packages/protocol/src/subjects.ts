@@ -21,6 +21,12 @@ export const subjects = {
   mirrorAnnounce: `${prefix}.mirror.announce`,
   mirrorPrimary: `${prefix}.mirror.primary`,
   mirrorReport: `${prefix}.mirror.report`,
+  /** Asked of its owners only. */
+  quotaLease: `${prefix}.quota.lease`,
+  /** Asked of its owners only. */
+  quotaRecount: `${prefix}.quota.recount`,
+  limiterBeat: `${prefix}.limiter.beat`,
+  ingressBeat: `${prefix}.ingress.beat`,
 } as const;
 
 /** The subject that only `owner` answers. Owners are ids made by this gateway: letters, digits and `-`. */

@@ -1,5 +1,6 @@
 import { HeaderLines, headerValueText, type RequestHead } from '@llm-gateway/http1';
 import type { GatewayError } from '@llm-gateway/protocol';
+import type { Purse } from '@llm-gateway/quota';
 import type { RouteTable } from '@llm-gateway/routing';
 import type { Histogram } from '@llm-gateway/runtime';
 import type { Tracing } from '@llm-gateway/tracing';
@@ -7,7 +8,9 @@ import type { FailureCause, RelayEnd } from '@llm-gateway/upstream';
 import type { RequestContent } from './body.ts';
 import { type BodyBudget, Holding } from './body-budget.ts';
 import { ClientRequest } from './client-request.ts';
+import type { Permit } from './clients/desk.ts';
 import type { Client } from './clients/key-file.ts';
+import { limitLines } from './clients/limit-headers.ts';
 import type { FirstContent } from './first-content.ts';
 import { type AnswerWatcher, ClientResponse } from './http/client-response.ts';
 import type { ClientConnection } from './http/connection.ts';
@@ -111,6 +114,10 @@ export class Exchange implements AnswerWatcher {
   stream: StreamProgress | null = null;
   /** Who sent it, where clients show keys; null: nobody was asked. */
   from: Client | null = null;
+  /** What is left of its client's limits; null: it has none. */
+  limits: Purse | null = null;
+  /** Set when those have let it in. */
+  permit: Permit | null = null;
 
   constructor(
     { head, problem }: { head: RequestHead | null; problem: GatewayError | null },
@@ -306,8 +313,11 @@ export class Exchange implements AnswerWatcher {
   ownHeaders(exposeRoute: boolean): HeaderLines {
     const { id } = this.request;
     // Ids are of visible characters only, so there is nothing to check.
-    if (!exposeRoute && this.upstreamRequestId === undefined) return HeaderLines.ofLines(`x-request-id: ${id}\r\n`);
-    const headers = ['x-request-id', id];
+    const limits = this.limits === null ? '' : limitLines(this.limits);
+    if (!exposeRoute && this.upstreamRequestId === undefined) {
+      return HeaderLines.ofLines(`x-request-id: ${id}\r\n${limits}`);
+    }
+    const headers = ['x-request-id', id, ...HeaderLines.ofLines(limits).list];
     if (this.upstreamRequestId !== undefined) headers.push('x-upstream-request-id', this.upstreamRequestId);
     if (exposeRoute) {
       headers.push('x-gateway-route', this.#route, 'x-gateway-attempts', String(this.#attempts));

@@ -4,6 +4,7 @@ import type { EngineIds } from './calls/engine-request-id.ts';
 import type { InstanceHeaders } from './calls/instance-headers.ts';
 import type { RetryQueue } from './calls/retry-queue.ts';
 import type { Clients } from './clients/clients.ts';
+import type { Quota } from './clients/quota.ts';
 import type { Decider } from './decide/decider.ts';
 import type { Load } from './decide/load.ts';
 import type { Routes } from './decide/routes.ts';
@@ -21,6 +22,8 @@ export interface Gateway {
   readonly gate: Gate;
   /** Null: everybody is let in. */
   readonly clients: Clients | null;
+  /** The limits of clients; null without `clients`. */
+  readonly quota: Quota | null;
   readonly routes: Routes;
   readonly decider: Decider;
   readonly load: Load;

@@ -44,20 +44,34 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
   if (service === 'model') return gateway.models.answerOne(exchange, modelIdOf(request.place));
   const { maxBodyBytes: maxBytes } = gateway;
   const body = exchange.connection.readBody({ maxBytes, holding: exchange.memory });
-  if (body instanceof Promise)
-    return body.then((whole) => pursue(exchange, gateway, received(whole, service, { exchange, gateway })));
-  return forward(exchange, gateway, received(body, service, { exchange, gateway }));
+  if (body instanceof Promise) return body.then((whole) => admit(whole, service, { exchange, gateway }));
+  const entering = received(body, service, { exchange, gateway });
+  return entering === null
+    ? forward(exchange, gateway, begun(exchange, gateway))
+    : entering.then(() => pursue(exchange, gateway, begun(exchange, gateway)));
 }
 
-/** The request is whole. Returns its decision, or what is left to ask for it. */
-function received(
-  body: Buffer,
-  service: Service,
-  { exchange, gateway }: { exchange: Exchange; gateway: Gateway },
-): Decision | Ask {
+interface Serving {
+  readonly exchange: Exchange;
+  readonly gateway: Gateway;
+}
+
+async function admit(body: Buffer, service: Service, { exchange, gateway }: Serving): Promise<void> {
+  await received(body, service, { exchange, gateway });
+  await pursue(exchange, gateway, begun(exchange, gateway));
+}
+
+/** The request is whole. Null when it may go on at once; else its client's limits are asked for. */
+function received(body: Buffer, service: Service, { exchange, gateway }: Serving): Promise<void> | null {
   const contentType = service === 'media' ? exchange.request.head?.noted('content-type') : undefined;
   exchange.received(service === 'media' ? readMediaContent(body, contentType) : readContent(body));
-  if (exchange.from !== null) checkModel(exchange.from, exchange.model);
+  if (exchange.from === null) return null;
+  checkModel(exchange.from, exchange.model);
+  return gateway.quota?.admit(exchange) ?? null;
+}
+
+/** The request is let in. Returns its decision, or what is left to ask for it. */
+function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
   if (gateway.heartbeatMs > 0 && exchange.isStream) beat(exchange, gateway.heartbeatMs);
   if (gateway.mirror.on) gateway.mirror.sample(exchange);
   gateway.budget?.arrived();
@@ -104,6 +118,7 @@ function endAfter(work: Promise<void>, exchange: Exchange, gateway: Gateway): vo
 function end(exchange: Exchange, gateway: Gateway, error?: unknown): void {
   if (error !== undefined) refuse(exchange, error, gateway);
   exchange.releaseBody();
+  if (exchange.permit !== null) gateway.quota?.ended(exchange.permit, null);
   // Nothing may be left waiting for an answer that nobody gives.
   if (!exchange.client.committed) exchange.client.destroy();
   exchange.client.whenOver(() => gateway.observer.finished(exchange));
@@ -245,6 +260,8 @@ function errorHeaders(code: ErrorCode, error: GatewayError | undefined): readonl
       return ['retry-after', '1'];
     case 'invalid_api_key':
       return ['www-authenticate', 'Bearer'];
+    case 'rate_limit_exceeded':
+      return ['retry-after', String(Math.max(1, Math.ceil(Number(error?.details.retryAfterMs ?? 0) / 1000)))];
     case 'method_not_allowed':
       return ['allow', String(error?.details.allow ?? '')];
     case 'upgrade_required':

@@ -12,6 +12,8 @@ import { InstanceHeaders } from './calls/instance-headers.ts';
 import { KnownWorkers } from './calls/known-workers.ts';
 import { RetryQueue } from './calls/retry-queue.ts';
 import { Clients } from './clients/clients.ts';
+import { limitHeaderNames } from './clients/limit-headers.ts';
+import { Quota } from './clients/quota.ts';
 import { Decider } from './decide/decider.ts';
 import { HoldingWorkers } from './decide/holders.ts';
 import { Leases } from './decide/leases.ts';
@@ -63,7 +65,9 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
       onOutcomes: (outcomes) => fleet.outcomes(outcomes, { now: performance.now(), random: Math.random }),
     }),
   );
-  const upstream = parts.use(new Upstream(options, [...ownResponseHeaders]));
+  const upstream = parts.use(
+    new Upstream(options, [...ownResponseHeaders, ...(options.clientKeys === '' ? [] : limitHeaderNames)]),
+  );
   const timeoutMs = options.decisionTimeoutMs;
   const followed = parts.use(followRoutes(options, { log, metrics, hide, onChange: (table) => routes.take(table) }));
   const routers = parts.use(new Routers(bus, () => routes.look()));
@@ -111,6 +115,8 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   else if (!isLoopback(options.host)) {
     log.warn({ host: options.host }, 'everybody who reaches the listener is let in: there is no --client-keys');
   }
+  const quota =
+    clients === null ? null : parts.use(new Quota({ ingress, bus, metrics, timeoutMs: options.quotaTimeoutMs }));
   const instanceHeaders = new InstanceHeaders({
     instanceApiKey: options.instanceApiKey,
     withheld: clients !== null,
@@ -141,6 +147,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   const gateway: Gateway = {
     gate,
     clients,
+    quota,
     routes,
     decider,
     load,

@@ -8,6 +8,7 @@ import {
   clientOptions,
   ingressOptions,
 } from '@llm-gateway/ingress/options';
+import { limiterOptions } from '@llm-gateway/limiter/options';
 import { mirrorSenderOptions } from '@llm-gateway/mirror-sender/options';
 import { discoveryOptions, storeMistakes } from '@llm-gateway/registry';
 import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
@@ -40,6 +41,7 @@ export const options = defineService({
     schedulingOptions,
     retryWorkerOptions,
     mirrorSenderOptions,
+    limiterOptions,
     upstreamOptions,
     commitOptions,
     tracingOptions,

@@ -1,6 +1,7 @@
 import { busObserver, inProcessBus } from '@llm-gateway/bus';
 import { start as startDiscovery } from '@llm-gateway/discovery';
 import { start as startIngress } from '@llm-gateway/ingress';
+import { start as startLimiter } from '@llm-gateway/limiter';
 import { start as startMirrorSender } from '@llm-gateway/mirror-sender';
 import { start as startRetryWorker } from '@llm-gateway/retry-worker';
 import { start as startRouter } from '@llm-gateway/router';
@@ -24,6 +25,7 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   const router = stack.use(await startRouter(settings, deps));
   // There is no other sender or worker that could take over when the process is to end: they go on until their drain.
   const untilDrained = { ...deps, shutdown: new AbortController().signal };
+  const limiter = settings.clientKeys === '' ? undefined : stack.use(await startLimiter(settings, untilDrained));
   const mirrorSender = stack.use(await startMirrorSender(settings, untilDrained));
   // It listens for jobs of this process alone.
   const own = { internalHost: '127.0.0.1', internalPort: 0, advertiseHost: '' };
@@ -34,7 +36,7 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   const owned = stack.move();
   return {
     addresses: { ...ingress.addresses, ...simulators?.addresses },
-    ready: () => ingress.ready() && router.ready() && discovery.ready(),
+    ready: () => ingress.ready() && router.ready() && discovery.ready() && (limiter?.ready() ?? true),
     async drain(signal) {
       // The ingress's requests may still need the others, so they come after it.
       await ingress.drain?.(signal);

@@ -16,6 +16,14 @@ export const clientKeyOptions = {
     max: 86_400_000,
     description: 'Time between two looks at the file of --client-keys',
   },
+  'quota-timeout-ms': {
+    type: 'integer',
+    default: 20,
+    min: 1,
+    max: 10_000,
+    description:
+      'Longest that a request waits for a limiter; then this ingress serves its share of the limits of clients',
+  },
   'instance-api-key': {
     type: 'string',
     default: '',

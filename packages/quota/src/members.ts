@@ -1,0 +1,51 @@
+import { hash } from 'node:crypto';
+
+/** Three beats are lost before a process counts as gone. */
+const silentMs = 3500;
+/** Who may publish may invent names; beyond so many, new ones are not taken. */
+const maxMembers = 1000;
+
+/** The processes of one kind that say each second that they are there. Times are monotonic milliseconds. */
+export class Members {
+  readonly #heard = new Map<string, number>();
+
+  hear(name: string, now: number): void {
+    if (this.#heard.size >= maxMembers && !this.#heard.has(name)) this.names(now);
+    if (this.#heard.size < maxMembers || this.#heard.has(name)) this.#heard.set(name, now);
+  }
+
+  drop(name: string): void {
+    this.#heard.delete(name);
+  }
+
+  /** Nobody can be heard for a while: all stay for so much longer. */
+  excuse(now: number): void {
+    for (const name of this.#heard.keys()) this.#heard.set(name, now);
+  }
+
+  has(name: string, now: number): boolean {
+    return this.names(now).includes(name);
+  }
+
+  /** Those that are there, in the same order for everybody. */
+  names(now: number): readonly string[] {
+    for (const [name, heardAt] of this.#heard) if (now - heardAt >= silentMs) this.#heard.delete(name);
+    return [...this.#heard.keys()].sort();
+  }
+
+  /**
+   * Which of them owns a thing, by rendezvous hashing: all who hear the same ones name the same owner, and one that comes or
+   * goes moves no thing but those that it gets or had. Undefined when there is none.
+   */
+  ownerOf(thing: string, now: number): string | undefined {
+    let owner: string | undefined;
+    let best = '';
+    for (const name of this.names(now)) {
+      const score = hash('sha1', `${name} ${thing}`);
+      if (owner !== undefined && score <= best) continue;
+      best = score;
+      owner = name;
+    }
+    return owner;
+  }
+}

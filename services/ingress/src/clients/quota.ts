@@ -1,0 +1,406 @@
+import { setImmediate } from 'node:timers';
+import { announce, type Bus, eachSecond, inParts } from '@llm-gateway/bus';
+import {
+  GatewayError,
+  ingressBeat,
+  limiterBeat,
+  maxQuotaClients,
+  type QuotaAsk,
+  type QuotaRecountQuery,
+  type QuotaRecountReply,
+  quotaLease,
+  quotaRecount,
+  quotaResources,
+} from '@llm-gateway/protocol';
+import { leaseMs, Members } from '@llm-gateway/quota';
+import type { Counter, Metrics } from '@llm-gateway/runtime';
+import type { Exchange } from '../exchange.ts';
+import { Desk, limitsOf, Permit, type Waiter } from './desk.ts';
+import type { Client } from './key-file.ts';
+
+interface QuotaParts {
+  readonly ingress: string;
+  readonly bus: Bus;
+  readonly metrics: Metrics;
+  /** Longest that a request waits for a limiter. */
+  readonly timeoutMs: number;
+}
+
+/** How often what is in hand is looked at, while there is any. */
+const lookMs = 250;
+const idleLookMs = 1000;
+/** After a refusal others are refused so long without a further ask, unless some of the limit is free again before. */
+const refusedMs = 20;
+/** A limiter that counted stays the owner so long, whoever others take for it. */
+const pinnedMs = 3000;
+/** At most so much an ask takes in a message. */
+const askBytes = 1536;
+const envelopeBytes = 1024;
+/** Slots become free when other requests end: nobody knows when. */
+const slotRetryMs = 1000;
+
+/**
+ * Keeps the limits of clients: lets requests in by what limiters granted to this ingress, and asks them for more. What is
+ * asked for in one turn of the event loop goes in one message. Without a limiter each ingress serves its share of a limit.
+ */
+export class Quota implements Disposable {
+  readonly #parts: QuotaParts;
+  readonly #limiters = new Members();
+  readonly #ingresses = new Members();
+  readonly #desks = new Map<string, Desk>();
+  /** Those that are to be asked for. */
+  #wanted = new Set<Desk>();
+  /** Those with something in hand, or to report. */
+  readonly #open = new Set<Desk>();
+  /** Limiters that have not answered yet. */
+  readonly #asking = new Set<string>();
+  readonly #owned = new DisposableStack();
+  readonly #refused: readonly Counter[];
+  readonly #asks;
+  #sequence = 0;
+  #due = false;
+  #look: NodeJS.Timeout | undefined;
+  #failed = false;
+
+  constructor(parts: QuotaParts) {
+    this.#parts = parts;
+    const { bus, metrics, ingress } = parts;
+    const refused = metrics.counter({
+      name: 'quota_refused_requests_total',
+      help: 'Requests over a limit of their client, by what is limited',
+      labels: ['limit'],
+    });
+    this.#refused = quotaResources.map((limit) => refused.labels({ limit }));
+    this.#asks = metrics.counter({
+      name: 'quota_asks_total',
+      help: 'Messages to limiters, by whether they were answered in time',
+      labels: ['result'],
+    });
+    metrics.gauge({
+      name: 'quota_degraded',
+      help: '1 while no limiter answers and this ingress serves its share of each limit',
+      collect: () => Number(this.degraded),
+    });
+    this.#owned.use(bus.subscribe(ingressBeat, (beat) => this.#ingresses.hear(beat.ingress, performance.now())));
+    const announcer = this.#owned.use(announce(bus, ingressBeat, () => ({ ingress })));
+    this.#owned.use(
+      bus.subscribe(limiterBeat, ({ limiter, answering }) => {
+        if (answering) this.#limiters.hear(limiter, performance.now());
+        else {
+          this.#limiters.drop(limiter);
+          // One that begins wants to know who is there.
+          announcer.now();
+        }
+      }),
+    );
+    this.#owned.use(bus.respond(quotaRecount, (query) => this.#recount(query), { owner: ingress }));
+    this.#owned.use(eachSecond(() => this.#sweep()));
+    this.#owned.defer(() => clearTimeout(this.#look));
+  }
+
+  get degraded(): boolean {
+    return this.#failed || this.#limiters.names(performance.now()).length === 0;
+  }
+
+  /**
+   * Lets a request in, whose body is there: at once when it returns null. Throws, or rejects with, `GatewayError`
+   * `rate_limit_exceeded`, with `details.retryAfterMs`.
+   */
+  admit(exchange: Exchange): Promise<void> | null {
+    const { from } = exchange;
+    if (from === null || !isLimited(from)) return null;
+    const now = performance.now();
+    const desk = this.#deskOf(from);
+    const { purse } = desk;
+    exchange.limits = purse;
+    const reserved =
+      from.tokensPerMinute === null ? 0 : purse.needed(desk.estimate.of(exchange.content, exchange.requestBytes));
+    const letIn = () => {
+      exchange.permit = new Permit(desk, reserved);
+    };
+    if (desk.waiters.length === 0) {
+      if (purse.take(reserved, now)) {
+        letIn();
+        if (purse.runsLow(now)) this.#want(desk);
+        return null;
+      }
+      if (now < desk.refusedUntil) throw this.#refuse(desk, reserved, now);
+    }
+    if (this.#ownerOf(desk, now) === undefined) {
+      if (!purse.takeShare(reserved, this.#share(now), now)) throw this.#refuse(desk, reserved, now);
+      letIn();
+      return null;
+    }
+    return new Promise((resolve, reject) => {
+      desk.waiters.push({
+        reserved,
+        sinceMs: now,
+        asked: false,
+        letIn() {
+          letIn();
+          resolve();
+        },
+        refuse: reject,
+      });
+      this.#want(desk);
+    });
+  }
+
+  /** @param used the tokens that the request took; null: nobody knows, and what was reserved counts */
+  ended({ desk, reserved }: Permit, used: number | null): void {
+    const now = performance.now();
+    desk.purse.ended(reserved, used ?? reserved, now);
+    if (desk.waiters.length > 0) this.#serve(desk, now);
+    desk.purse.giveBack(now);
+    if (desk.purse.isTight && desk.purse.isUnreported) this.#want(desk);
+    else this.#watch(desk);
+  }
+
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
+    for (const desk of this.#desks.values()) this.#degrade(desk);
+  }
+
+  #deskOf(client: Client): Desk {
+    const known = this.#desks.get(client.name);
+    if (known !== undefined) {
+      // The file may have changed.
+      known.purse.limits = limitsOf(client);
+      return known;
+    }
+    const made = new Desk(client);
+    this.#desks.set(client.name, made);
+    return made;
+  }
+
+  #ownerOf(desk: Desk, now: number): string | undefined {
+    if (!this.#parts.bus.connected) return undefined;
+    const { pinned } = desk;
+    if (pinned !== null && now < pinned.until && this.#limiters.has(pinned.limiter, now)) return pinned.limiter;
+    return this.#limiters.ownerOf(desk.purse.client, now);
+  }
+
+  #share(now: number) {
+    const { ingress } = this.#parts;
+    const names = new Set([...this.#ingresses.names(now), ingress]);
+    return { ingresses: names.size, rank: [...names].sort().indexOf(ingress) };
+  }
+
+  #want(desk: Desk): void {
+    this.#wanted.add(desk);
+    if (this.#due) return;
+    this.#due = true;
+    setImmediate(() => {
+      this.#due = false;
+      this.#askAll();
+    });
+  }
+
+  #askAll(): void {
+    const now = performance.now();
+    const wanted = this.#wanted;
+    this.#wanted = new Set();
+    const byOwner = new Map<string, Desk[]>();
+    for (const desk of wanted) {
+      const owner = this.#ownerOf(desk, now);
+      if (owner === undefined) this.#degrade(desk);
+      // Together with what comes meanwhile, when the answer is there.
+      else if (this.#asking.has(owner)) this.#wanted.add(desk);
+      else {
+        const desks = byOwner.get(owner);
+        if (desks === undefined) byOwner.set(owner, [desk]);
+        else desks.push(desk);
+      }
+    }
+    const maxBytes = this.#parts.bus.maxBytes - envelopeBytes;
+    for (const [owner, desks] of byOwner) {
+      const fitting = inParts(desks, () => askBytes, maxBytes)[0]?.slice(0, maxQuotaClients) ?? [];
+      for (const desk of desks.slice(fitting.length)) this.#wanted.add(desk);
+      void this.#ask(owner, fitting);
+    }
+  }
+
+  /** Never rejects. */
+  async #ask(owner: string, desks: readonly Desk[]): Promise<void> {
+    const { bus, ingress, timeoutMs } = this.#parts;
+    const askedAt = performance.now();
+    const asks = desks.map((desk) => {
+      for (const waiter of desk.waiters) waiter.asked = true;
+      return desk.purse.ask(desk.purse.wants(desk.waiters.length, desk.reserved), askedAt);
+    });
+    this.#asking.add(owner);
+    const late = setTimeout(() => setImmediate(() => this.#late(owner, desks)), timeoutMs);
+    try {
+      this.#sequence++;
+      const query = { ingress, sequence: this.#sequence, asks };
+      const reply = await bus.request(quotaLease, query, { timeoutMs: leaseMs, owner });
+      this.#asking.delete(owner);
+      this.#failed = false;
+      this.#asks.labels({ result: 'answered' }).inc();
+      const now = performance.now();
+      for (const [at, desk] of desks.entries()) {
+        const lease = reply.leases[at];
+        const ask = asks[at] as QuotaAsk;
+        const isFresh = lease !== undefined && now - askedAt <= reply.validMs;
+        desk.purse.reported(ask);
+        if (isFresh && desk.purse.receive(lease, { askedAt, validMs: reply.validMs, now })) this.#answered(desk, now);
+        else this.#again(desk);
+      }
+    } catch (error) {
+      if (isAway(error)) this.#limiters.drop(owner);
+      this.#asking.delete(owner);
+      this.#asks.labels({ result: 'failed' }).inc();
+      // The next owner is asked, until one answers, none is left, or the time is over.
+      for (const desk of desks) {
+        if (isAway(error)) this.#again(desk);
+        else this.#degrade(desk);
+        this.#watch(desk);
+      }
+    } finally {
+      clearTimeout(late);
+      if (this.#wanted.size > 0) this.#wantAgain();
+    }
+  }
+
+  #wantAgain(): void {
+    const [first] = this.#wanted;
+    if (first !== undefined) this.#want(first);
+  }
+
+  /** The limiter has not answered in time; what it says later still counts. */
+  #late(owner: string, desks: readonly Desk[]): void {
+    if (!this.#asking.has(owner)) return;
+    this.#limiters.drop(owner);
+    this.#asking.delete(owner);
+    for (const desk of desks) this.#degrade(desk);
+    if (this.#wanted.size > 0) this.#wantAgain();
+  }
+
+  #again(desk: Desk): void {
+    for (const waiter of desk.waiters) waiter.asked = false;
+    const now = performance.now();
+    const oldest = desk.waiters[0];
+    if (oldest !== undefined && now - oldest.sinceMs >= this.#parts.timeoutMs) this.#degrade(desk);
+    else if (oldest !== undefined) this.#want(desk);
+  }
+
+  /** The limiter has said what there is. */
+  #answered(desk: Desk, now: number): void {
+    this.#serve(desk, now);
+    const { waiters } = desk;
+    let refused = false;
+    for (let at = 0; at < waiters.length; ) {
+      const waiter = waiters[at] as Waiter;
+      if (!waiter.asked) {
+        at++;
+        continue;
+      }
+      waiters.splice(at, 1);
+      waiter.refuse(this.#refuse(desk, waiter.reserved, now));
+      refused = true;
+    }
+    if (refused) desk.refusedUntil = now + Math.min(refusedMs, this.#retryMs(desk, null, now));
+    if (waiters.length > 0) this.#want(desk);
+    this.#watch(desk);
+  }
+
+  /** Lets in those that wait, as far as what is in hand goes. */
+  #serve(desk: Desk, now: number): void {
+    const { waiters, purse } = desk;
+    let served = 0;
+    for (const waiter of waiters) {
+      if (!purse.take(waiter.reserved, now)) break;
+      waiter.letIn();
+      served++;
+    }
+    waiters.splice(0, served);
+  }
+
+  /** Without a limiter: lets in whom the share of this ingress has room for. */
+  #degrade(desk: Desk): void {
+    if (desk.waiters.length === 0) return;
+    this.#failed = true;
+    const now = performance.now();
+    const share = this.#share(now);
+    for (const waiter of desk.waiters.splice(0)) {
+      const { reserved } = waiter;
+      if (desk.purse.take(reserved, now) || desk.purse.takeShare(reserved, share, now)) waiter.letIn();
+      else waiter.refuse(this.#refuse(desk, reserved, now));
+    }
+  }
+
+  #recount({ limiter, clients }: QuotaRecountQuery): QuotaRecountReply {
+    const now = performance.now();
+    this.#limiters.hear(limiter, now);
+    return {
+      ingress: this.#parts.ingress,
+      clients: clients.map(({ client, account }) => {
+        const desk = this.#desks.get(client);
+        if (desk === undefined) return { requests: [], tokens: [], held: [0, 0, 0] };
+        desk.pinned = { limiter, until: now + pinnedMs };
+        return desk.purse.recount(account, now);
+      }),
+    };
+  }
+
+  #watch(desk: Desk): void {
+    this.#open.add(desk);
+    this.#look ??= setTimeout(() => this.#lookAtAll(), lookMs).unref();
+  }
+
+  /** Gives back what was not needed in its time, and reports what was spent. */
+  #lookAtAll(): void {
+    this.#look = undefined;
+    const now = performance.now();
+    for (const desk of this.#open) {
+      const { purse } = desk;
+      if (!purse.isOver(now)) continue;
+      purse.giveBack(now);
+      if (!purse.isUnreported) this.#open.delete(desk);
+      else if (this.#ownerOf(desk, now) !== undefined) this.#want(desk);
+    }
+    // Without a limiter there is nobody to report to.
+    const waitMs = this.#limiters.names(now).length > 0 ? lookMs : idleLookMs;
+    if (this.#open.size > 0) this.#look = setTimeout(() => this.#lookAtAll(), waitMs).unref();
+  }
+
+  /** Forgets clients that spent nothing for a minute. */
+  #sweep(): void {
+    const now = performance.now();
+    if (!this.#parts.bus.connected) {
+      this.#ingresses.excuse(now);
+      return;
+    }
+    for (const [name, desk] of this.#desks) {
+      const isBusy = desk.waiters.length > 0 || this.#wanted.has(desk) || this.#asking.size > 0;
+      if (!isBusy && desk.purse.isEmpty(now)) this.#desks.delete(name);
+    }
+  }
+
+  #refuse(desk: Desk, reserved: number, now: number): GatewayError {
+    const lacking = desk.purse.lacking(reserved) ?? 0;
+    this.#refused[lacking]?.inc();
+    const retryAfterMs = this.#retryMs(desk, lacking, now);
+    const limit = desk.purse.limits[lacking];
+    const what = ['requests per minute', 'tokens per minute', 'concurrent requests'][lacking];
+    return new GatewayError('rate_limit_exceeded', `the limit of ${limit} ${what} is reached`, {
+      details: { retryAfterMs },
+    });
+  }
+
+  #retryMs(desk: Desk, lacking: 0 | 1 | 2 | null, now: number): number {
+    if (lacking === 2) return slotRetryMs;
+    return lacking === null
+      ? desk.purse.resetMs(0, now) || desk.purse.resetMs(1, now)
+      : desk.purse.resetMs(lacking, now);
+  }
+}
+
+function isLimited({ requestsPerMinute, tokensPerMinute, concurrentRequests }: Client): boolean {
+  return requestsPerMinute !== null || tokensPerMinute !== null || concurrentRequests !== null;
+}
+
+/** Whether the limiter that was asked is at fault, and not the bus or the message. */
+function isAway(error: unknown): boolean {
+  return error instanceof GatewayError && (error.code === 'bus_no_responders' || error.code === 'bus_timeout');
+}

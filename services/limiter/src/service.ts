@@ -1,0 +1,65 @@
+import { randomUUID } from 'node:crypto';
+import { announce, type Bus, eachSecond } from '@llm-gateway/bus';
+import { ingressBeat, limiterBeat, quotaLease } from '@llm-gateway/protocol';
+import { Members } from '@llm-gateway/quota';
+import type { Parts, Running } from '@llm-gateway/runtime';
+import { Ledgers } from './ledgers.ts';
+import type { Options } from './options.ts';
+
+/** So long, in milliseconds, a limiter that begins hears which ingresses there are before it is asked anything. */
+const listenMs = 250;
+
+/** A limiter: answers what ingresses ask it on its own subject. Whoever made the bus closes it. */
+export async function start(
+  values: Pick<Options, 'quotaRecountTimeoutMs'>,
+  { bus, log, metrics, shutdown }: Pick<Parts, 'log' | 'metrics' | 'shutdown'> & { readonly bus: Bus },
+): Promise<Running> {
+  const limiter = `limiter-${randomUUID().slice(0, 8)}`;
+  const ingresses = new Members();
+  const ledgers = new Ledgers({ limiter, bus, ingresses, metrics, timeoutMs: values.quotaRecountTimeoutMs });
+  const open = new DisposableStack();
+  let answering = false;
+
+  open.use(bus.respond(quotaLease, (query) => ledgers.answer(query), { owner: limiter }));
+  const announcer = open.use(announce(bus, limiterBeat, () => ({ limiter, answering })));
+  open.use(
+    bus.subscribe(ingressBeat, ({ ingress }) => {
+      const now = performance.now();
+      const isNew = !ingresses.has(ingress, now);
+      ingresses.hear(ingress, now);
+      // One that begins need not wait for the next beat.
+      if (isNew && answering) announcer.now();
+    }),
+  );
+  open.use(
+    eachSecond(() => {
+      const now = performance.now();
+      // Without a bus nobody can be heard.
+      if (!bus.connected) ingresses.excuse(now);
+      ledgers.sweep(now);
+    }),
+  );
+  const begin = setTimeout(() => {
+    if (shutdown.aborted) return;
+    answering = true;
+    announcer.now();
+    log.info({ limiter, ingresses: ingresses.names(performance.now()).length }, 'answering');
+  }, listenMs);
+  open.defer(() => clearTimeout(begin));
+  // The others own its clients from now on; what is under way is still answered.
+  const leave = () => {
+    answering = false;
+    announcer.now();
+  };
+  shutdown.addEventListener('abort', leave, { once: true });
+  open.defer(() => shutdown.removeEventListener('abort', leave));
+
+  return {
+    addresses: {},
+    ready: () => bus.connected && answering,
+    async [Symbol.asyncDispose]() {
+      leave();
+      open.dispose();
+    },
+  };
+}
