@@ -6,6 +6,7 @@ import {
   routeChanges,
   routeConfigFile,
   routeTable,
+  secretsOf,
 } from '@llm-gateway/routing';
 import { FollowedFile, type Metrics } from '@llm-gateway/runtime';
 
@@ -56,7 +57,9 @@ export function followRoutes(
   };
   const first = routeTable(settings, readFile, (line) => log.warn(line));
   const hideKeys = ({ endpoints }: RouteTable) => {
-    for (const { index, apiKey } of endpoints) if (apiKey !== '') hide(`route-config[${index}]`, apiKey);
+    for (const endpoint of endpoints) {
+      for (const [field, value] of secretsOf(endpoint)) hide(`route-config[${endpoint.index}]${field}`, value);
+    }
   };
   hideKeys(first);
   if (path === undefined) return { first, [Symbol.dispose]() {} };

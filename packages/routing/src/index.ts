@@ -1,4 +1,11 @@
-export { countsAsFailed, endpointHeaders, headersForEndpoint } from './endpoint-call.ts';
+export {
+  countsAsFailed,
+  endpointHeaders,
+  hasOwnCredential,
+  headersForEndpoint,
+  isRedirect,
+  secretsOf,
+} from './endpoint-call.ts';
 export { HeldTables } from './held-tables.ts';
 export { pdOptions, routeOptions } from './options.ts';
 export type { Route, RoutePolicy } from './policy.ts';

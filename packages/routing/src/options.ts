@@ -12,7 +12,7 @@ export const routeOptions = {
     default: '',
     secret: true,
     description:
-      'Endpoints as a JSON array of {base_url, api_key, api_key_file, model, fallback, weight, prefix, forward_auth}, or @FILE that holds it, which is followed while the service runs',
+      'Endpoints as a JSON array of {base_url, api_key, api_key_file, auth_header, headers, add_v1, timeout_ms, model, fallback, weight, prefix, forward_auth}, or @FILE that holds it, which is followed while the service runs',
   },
 } as const;
 

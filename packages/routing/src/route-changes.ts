@@ -1,4 +1,5 @@
 import type { Endpoint, RouteTable } from './route-table.ts';
+import { shownUrl } from './url.ts';
 
 /** So many changes are named; of the rest the number. */
 const maxNamed = 20;
@@ -12,9 +13,9 @@ export function routeChanges(before: RouteTable, after: RouteTable): readonly st
   if (before.policy !== after.policy) changes.push(`policy: ${before.policy} -> ${after.policy}`);
   const left = [...before.endpoints];
   const pairs = after.endpoints.map((row): [Endpoint | undefined, Endpoint] => [takeLike(row, left), row]);
-  for (const row of left) changes.push(`row ${row.index} ${row.baseUrl}: removed`);
+  for (const row of left) changes.push(`row ${row.index} ${shownUrl(row.baseUrl)}: removed`);
   for (const [old, row] of pairs) {
-    const at = `row ${row.index} ${row.baseUrl}`;
+    const at = `row ${row.index} ${shownUrl(row.baseUrl)}`;
     if (old === undefined) changes.push(`${at}: added${shape(row)}`);
     else changes.push(...fieldChanges(old, row).map((change) => `${at}: ${change}`));
   }
@@ -38,17 +39,18 @@ function shape({ prefix, weight, fallback }: Endpoint): string {
 
 function fieldChanges(before: Endpoint, after: Endpoint): string[] {
   const changes: string[] = [];
-  const fields = ['prefix', 'weight', 'fallback', 'model', 'forwardAuth'] as const;
+  const fields = ['prefix', 'weight', 'fallback', 'model', 'forwardAuth', 'authHeader', 'addV1', 'timeoutMs'] as const;
   for (const field of fields) {
     if (before[field] !== after[field]) changes.push(`${field} ${shown(before[field])} -> ${shown(after[field])}`);
   }
   if (before.apiKey !== after.apiKey) {
     changes.push(after.apiKey === '' ? 'key removed' : before.apiKey === '' ? 'key added' : 'key changed');
   }
+  if (before.headers.join('\n') !== after.headers.join('\n')) changes.push('headers changed');
   if (before.index !== after.index) changes.push(`was row ${before.index}`);
   return changes;
 }
 
-function shown(value: string | number | boolean): string {
+function shown(value: string | number | boolean | null): string {
   return typeof value === 'string' ? JSON.stringify(value.slice(0, 100)) : String(value);
 }

@@ -1,20 +1,24 @@
 import { createHash } from 'node:crypto';
+import { hopByHopNames } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { type ChooseRoute, compilePolicy, type RoutePolicy } from './policy.ts';
 import { comparableUrl, isBaseUrl, joinUrl } from './url.ts';
 
+/** A token of HTTP. */
+const headerName = "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$";
+
 const RouteConfigEntry = Type.Object({
   base_url: Type.String({
     minLength: 1,
     description:
-      '"local" for the instances of discovery, else an absolute http or https URL without query or credentials',
+      '"local" for the instances of discovery, else an absolute http or https URL without credentials; its query goes with each call',
   }),
   api_key: Type.Optional(
     Type.String({
       pattern: '^[\\x21-\\x7e]*$',
-      description: "Sent as Authorization: Bearer in place of the client's; printable ASCII without blanks",
+      description: "Sent in place of the client's credentials, see auth_header; printable ASCII without blanks",
     }),
   ),
   api_key_file: Type.Optional(
@@ -45,6 +49,33 @@ const RouteConfigEntry = Type.Object({
         "Send the client's own credentials (Authorization, x-api-key, cookies …) to this endpoint when it has no api_key",
     }),
   ),
+  auth_header: Type.Optional(
+    Type.String({
+      pattern: headerName,
+      description:
+        'Header that holds the api_key: authorization, the default, as Bearer; any other, such as x-api-key, as it is',
+    }),
+  ),
+  headers: Type.Optional(
+    Type.Record(Type.String({ pattern: headerName }), Type.String({ pattern: '^[\\x20-\\x7e]*$', maxLength: 8192 }), {
+      maxProperties: 32,
+      additionalProperties: false,
+      description: "Headers of each call, in place of the client's of the same names",
+    }),
+  ),
+  add_v1: Type.Optional(
+    Type.Boolean({
+      description:
+        'Whether /v1 of the path follows a base_url that ends in no version; left out: unless the base_url is known for taking none',
+    }),
+  ),
+  timeout_ms: Type.Optional(
+    Type.Integer({
+      minimum: 1,
+      maximum: 86_400_000,
+      description: 'Longest wait for the head of its answer, in place of --upstream-headers-timeout-ms',
+    }),
+  ),
 });
 
 /** The value of `--route-config`, as published under `docs/schemas`. Fields it does not name are ignored, with a warning. */
@@ -53,7 +84,7 @@ export const RouteConfig = Type.Array(RouteConfigEntry);
 type EntryField = keyof Static<typeof RouteConfigEntry>;
 
 const allowed: Readonly<Record<EntryField, string>> = {
-  base_url: '"local" or an absolute http or https URL in printable ASCII without query, fragment or credentials',
+  base_url: '"local" or an absolute http or https URL in printable ASCII without fragment or credentials',
   api_key: 'a string of printable ASCII without blanks',
   api_key_file: 'the path of a readable file that holds printable ASCII without blanks, and no api_key beside it',
   model: 'a string',
@@ -61,7 +92,20 @@ const allowed: Readonly<Record<EntryField, string>> = {
   weight: 'an integer from 0 to 1000000000',
   prefix: 'a string',
   forward_auth: 'true or false',
+  auth_header: 'the name of a header, and none that belongs to HTTP itself or to the gateway',
+  headers:
+    'an object of at most 32 headers and their values, printable ASCII, and none that belongs to HTTP itself or to the gateway',
+  add_v1: 'true or false',
+  timeout_ms: 'an integer from 1 to 86400000',
 };
+
+/** Of whatever calls the endpoint, and of nobody else. */
+function isReservedHeader(name: string): boolean {
+  const lower = name.toLowerCase();
+  return hopByHopNames.has(lower) || reservedNames.has(lower) || lower.startsWith('x-gateway-');
+}
+
+const reservedNames: ReadonlySet<string> = new Set(['host', 'content-length', 'expect', 'x-request-id']);
 
 /** One row of the route config. */
 export interface Endpoint {
@@ -76,6 +120,14 @@ export interface Endpoint {
   readonly weight: number;
   readonly prefix: string;
   readonly forwardAuth: boolean;
+  /** In lower case. */
+  readonly authHeader: string;
+  /** Name, value, name, value, …, the names in lower case. May hold secrets. */
+  readonly headers: readonly string[];
+  /** See `joinUrl`. */
+  readonly addV1: boolean | null;
+  /** 0: that of the flag. */
+  readonly timeoutMs: number;
   /** Served by the instances of discovery. */
   readonly local: boolean;
 }
@@ -208,12 +260,18 @@ function fingerprint(meaning: unknown): string {
 export function fallbacksAfter(table: RouteTable, primary: number | null, target: string): readonly number[] {
   const failed = primary === null ? '' : (table.comparableUrls[primary] ?? '');
   if (failed === '' || table.fallbacks.length === 0) return table.fallbacks;
-  const failedUrl = joinUrl(failed, target);
-  return table.fallbacks.filter((index) => joinUrl(table.comparableUrls[index] ?? '', target) !== failedUrl);
+  const urlAt = (index: number) =>
+    joinUrl(table.comparableUrls[index] ?? '', target, table.endpoints[index]?.addV1 ?? null);
+  const failedUrl = urlAt(primary ?? -1);
+  return table.fallbacks.filter((index) => urlAt(index) !== failedUrl);
 }
 
 function makeTable(policy: RoutePolicy, endpoints: readonly Endpoint[]): RouteTable {
-  const meaning = endpoints.map((e) => [e.baseUrl, e.model, e.fallback, e.weight, e.prefix, e.forwardAuth]);
+  const meaning = endpoints.map((e) => [
+    ...[e.baseUrl, e.model, e.fallback, e.weight, e.prefix, e.forwardAuth],
+    // Only where it is given: older processes know nothing of it.
+    ...(e.addV1 === null ? [] : [e.addV1]),
+  ]);
   const endpointGeneration = fingerprint([policy, meaning]);
   return {
     policy,
@@ -266,6 +324,10 @@ function toEndpoint(
     weight: entry.weight ?? 0,
     prefix: entry.prefix ?? '',
     forwardAuth: entry.forward_auth ?? false,
+    authHeader: entry.auth_header?.toLowerCase() ?? 'authorization',
+    headers: Object.entries(entry.headers ?? {}).flatMap(([name, value]) => [name.toLowerCase(), value]),
+    addV1: entry.add_v1 ?? null,
+    timeoutMs: entry.timeout_ms ?? 0,
     local: entry.base_url === 'local',
   };
 }
@@ -311,9 +373,11 @@ function checkEntries(entries: readonly unknown[], mistakes: string[], warnings:
       continue;
     }
     const fields: Readonly<Record<string, unknown>> = { ...entry };
-    const wrong = new Set(check.Errors(entry).map((error) => error.instancePath.slice(1) || 'base_url'));
+    const wrong = new Set(check.Errors(entry).map((error) => error.instancePath.split('/')[1] || 'base_url'));
     const base = String(fields.base_url);
-    if (base !== 'local' && !isBaseUrl(base)) wrong.add('base_url');
+    if (base !== 'local' && !isBaseUrl(base, { withQuery: true })) wrong.add('base_url');
+    if (isReservedHeader(String(fields.auth_header))) wrong.add('auth_header');
+    if (Object.keys(Object(fields.headers)).some(isReservedHeader)) wrong.add('headers');
     for (const [field, what] of Object.entries(allowed)) {
       if (wrong.has(field)) mistakes.push(`${at}.${field}: read ${showField(field, fields[field])}, allowed: ${what}`);
     }

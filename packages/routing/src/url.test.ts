@@ -30,10 +30,28 @@ describe('joinUrl', () => {
     ['http://v1/', chat, 'http://v1/v1/chat/completions'],
     ['http://v1:8000/v2', chat, 'http://v1:8000/v2/chat/completions'],
     ['http://[::1]:8000/v1', chat, 'http://[::1]:8000/v1/chat/completions'],
+    ['https://a/v1beta/openai', chat, 'https://a/v1beta/openai/chat/completions'],
+    ['https://a/v1/openai/', chat, 'https://a/v1/openai/chat/completions'],
+    ['https://a/openai', chat, 'https://a/openai/v1/chat/completions'],
+    [
+      'https://a/openai/deployments/d?api-version=1',
+      chat,
+      'https://a/openai/deployments/d/chat/completions?api-version=1',
+    ],
+    ['https://a/v1?k=1&m=', `${chat}?x=2&k=3&m&y`, 'https://a/v1/chat/completions?k=1&m=&x=2&y'],
+    ['https://a/v1/?k=/v1/', `${chat}?`, 'https://a/v1/chat/completions?k=/v1/'],
+    ['https://a?k=1', chat, 'https://a/v1/chat/completions?k=1'],
   ];
   for (const [base, path, url] of rows) {
     it(`joins ${base} and ${path} to ${url}`, () => assert.equal(joinUrl(base, path), url));
   }
+
+  it('keeps or drops the version where the route says so', () => {
+    assert.equal(joinUrl('https://a/inference', chat, false), 'https://a/inference/chat/completions');
+    assert.equal(joinUrl('https://a/v1beta/openai', chat, true), 'https://a/v1beta/openai/v1/chat/completions');
+    assert.equal(joinUrl('https://a/v3', chat, true), 'https://a/v3/chat/completions');
+    assert.equal(joinUrl('https://a', '/tokenize', false), 'https://a/tokenize');
+  });
 
   const segment = fc.oneof(
     fc.constantFrom('v1', 'v3', 'v12', 'v1beta', 'v', 'xv1', 'api', 'compatible-mode'),

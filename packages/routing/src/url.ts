@@ -3,26 +3,59 @@ const leadingVersion = /^\/v\d+(?=[/?#]|$)/;
 /** A version that ends the path of a base; the host in front keeps `http://v1` from looking like one. */
 const trailingVersion = /^[^:/?#]+:\/\/[^/]+(?:\/.*)?\/v\d+$/;
 
+/** Where other APIs have a door for OpenAI's clients that takes no version: Gemini, DeepInfra, Azure. */
+const unversionedDoor = /\/v\d+(?:alpha|beta)?\/openai$|\/openai\/deployments\/[^/]+$/;
+
 /**
  * The URL of a client's path (with its query) at an endpoint. One trailing `/` of the base is dropped; when the base ends
- * in a version segment, a version segment that begins the path is dropped, so that neither is doubled.
- * `base` is the base URL of an endpoint (absolute, no query); `pathAndQuery` begins with `/`.
+ * in a version segment, a version segment that begins the path is dropped, so that neither is doubled. The query of the
+ * base comes first, and the client cannot repeat a parameter of it.
+ * @param base the base URL of an endpoint: absolute, with a query or without
+ * @param pathAndQuery begins with `/`
+ * @param addV1 whether the path keeps its version behind a base that ends in none; null: unless the base is known for
+ * taking none
  */
-export function joinUrl(base: string, pathAndQuery: string): string {
-  const root = base.endsWith('/') ? base.slice(0, -1) : base;
-  return root + (trailingVersion.test(root) ? pathAndQuery.replace(leadingVersion, '') : pathAndQuery);
+export function joinUrl(base: string, pathAndQuery: string, addV1: boolean | null = null): string {
+  const [front, baseQuery] = cutQuery(base);
+  const root = front.endsWith('/') ? front.slice(0, -1) : front;
+  const takesVersion = !trailingVersion.test(root) && (addV1 ?? !unversionedDoor.test(root));
+  const [path, query] = cutQuery(takesVersion ? pathAndQuery : pathAndQuery.replace(leadingVersion, ''));
+  if (baseQuery === '') return root + path + query;
+  const own = new Set(baseQuery.slice(1).split('&').map(nameOf));
+  const more = query
+    .slice(1)
+    .split('&')
+    .filter((parameter) => parameter !== '' && !own.has(nameOf(parameter)));
+  return `${root}${path}${[baseQuery, ...more].join('&')}`;
+}
+
+/** The query from its question mark on; empty without one. */
+function cutQuery(url: string): [front: string, query: string] {
+  const start = url.indexOf('?');
+  return start < 0 ? [url, ''] : [url.slice(0, start), url.slice(start)];
+}
+
+function nameOf(parameter: string): string {
+  return parameter.split('=', 1)[0] as string;
+}
+
+/** A base URL as logs show it: its query may hold a key. */
+export function shownUrl(base: string): string {
+  const [front, query] = cutQuery(base);
+  return query === '' ? front : `${front}?…`;
 }
 
 /**
- * Whether this is a base URL: absolute, http or https, without credentials, query and fragment. Stricter than the URL parser, which repairs blanks,
+ * Whether this is a base URL: absolute, http or https, without credentials and fragment, and without a query unless `withQuery`. Stricter than the URL parser, which repairs blanks,
  * backslashes and missing slashes that `joinUrl` would keep; and in printable ASCII, because nothing else can be sent as a path or in a header.
  */
-export function isBaseUrl(text: string): boolean {
-  return /^[\x21-\x7e]+$/.test(text) && /^https?:\/\/[^/?#@\\]+(?:\/[^?#\\]*)?$/i.test(text) && URL.canParse(text);
+export function isBaseUrl(text: string, { withQuery = false } = {}): boolean {
+  const [front, query] = cutQuery(text);
+  if (query !== '' && (!withQuery || /[#\\]/.test(query))) return false;
+  return /^[\x21-\x7e]+$/.test(text) && /^https?:\/\/[^/?#@\\]+(?:\/[^?#\\]*)?$/i.test(front) && URL.canParse(text);
 }
 
 /** A base URL with its scheme, host and port in the one way that the URL parser writes them. The path stays as it is, as for a call. */
 export function comparableUrl(base: string): string {
-  const pathStart = base.indexOf('/', base.indexOf('//') + 2);
-  return new URL(base).origin + (pathStart < 0 ? '' : base.slice(pathStart));
+  return new URL(base).origin + base.replace(/^[^/]*\/\/[^/?]*/, '');
 }

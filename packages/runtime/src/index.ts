@@ -41,6 +41,7 @@ export {
   type ServiceOptions,
 } from './option-table.ts';
 export { type Environment, type Parsed, parseOptions } from './parse-options.ts';
+export type { ProxyEnvironment } from './proxy-environment.ts';
 export { Reasons } from './reasons.ts';
 export { type Parts, type Running, run, type Start } from './run.ts';
 export type { SecretReader } from './secrets.ts';

@@ -171,6 +171,8 @@ export interface ServiceFlags {
 
 export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends ServiceFlags {
   readonly groups: Groups;
+  /** Whether it calls third parties, for which the environment may name proxies. */
+  readonly usesProxies?: boolean;
   /** What is wrong between flags that are right one by one: a line each that names them and repeats no secret. */
   check?(values: ServiceValues<Groups>): string[];
 }

@@ -18,6 +18,7 @@ import {
   shownValue,
 } from './option-table.ts';
 import { parseOptions } from './parse-options.ts';
+import { type ProxyEnvironment, readProxies } from './proxy-environment.ts';
 import { Reasons } from './reasons.ts';
 import type { SecretReader, Secrets } from './secrets.ts';
 
@@ -43,6 +44,8 @@ export interface Parts {
   /** Aborts when the process has been told to end: give up starting, poll no more. Work in flight is for `drain`. */
   readonly shutdown: AbortSignal;
   readonly version: string;
+  /** Null when the environment names none, or the service uses none. */
+  readonly proxies: ProxyEnvironment | null;
   /** What `/readyz` of this process answers, for a listener that tells it as well. */
   readiness(): Readiness;
   /** Keeps what the service only uses, such as its bus: disposed after the service, last kept first. */
@@ -74,11 +77,14 @@ export async function run<const Groups extends readonly OptionGroup[]>(
   argv: readonly string[] = process.argv.slice(2),
 ): Promise<void> {
   // biome-ignore lint/style/noProcessEnv: the place where the environment is read
-  const parsed = parseOptions(service, argv, process.env);
+  const environment = process.env;
+  const parsed = parseOptions(service, argv, environment);
+  const read = readProxies(service.usesProxies === true ? environment : {});
   if ('help' in parsed) process.stdout.write(parsed.help);
   else if ('version' in parsed) process.stdout.write(`${service.name} ${manifest.version}\n`);
-  else if ('mistakes' in parsed) {
-    for (const mistake of parsed.mistakes) process.stderr.write(`${service.name}: ${mistake}\n`);
+  else if ('mistakes' in parsed || 'mistakes' in read) {
+    const mistakes = [parsed, read].flatMap((one) => ('mistakes' in one ? one.mistakes : []));
+    for (const mistake of mistakes) process.stderr.write(`${service.name}: ${mistake}\n`);
     process.exitCode = exitUsage;
   } else {
     const { values, secrets } = parsed;
@@ -103,6 +109,7 @@ export async function run<const Groups extends readonly OptionGroup[]>(
         log,
         metrics,
         runtime,
+        proxies: read.proxies,
         hide: (name, value) => secrets.add(name, value),
       }),
     );
@@ -118,7 +125,16 @@ function revision(): string {
 async function live(
   service: ServiceFlags,
   start: (parts: Parts) => Promise<Running>,
-  { log, metrics, runtime, hide }: { log: Log; metrics: Metrics; runtime: RuntimeValues; hide: Parts['hide'] },
+  {
+    log,
+    metrics,
+    runtime,
+    hide,
+    proxies,
+  }: Pick<Parts, 'metrics' | 'hide' | 'proxies'> & {
+    readonly log: Log;
+    readonly runtime: RuntimeValues;
+  },
 ): Promise<number> {
   const { logger } = log;
   let running: Running | undefined;
@@ -153,6 +169,7 @@ async function live(
       infoLines: log.infoLines,
       hide,
       metrics,
+      proxies,
       shutdown,
       version: manifest.version,
       readiness,

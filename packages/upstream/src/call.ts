@@ -19,6 +19,16 @@ export interface UpstreamRequest {
    * same, so whoever makes several calls for one request allows this for one of them.
    */
   readonly once?: boolean;
+  /** Whether it is a call of an endpoint outside, which may go through a proxy; never so for an instance. */
+  readonly outside?: boolean;
+}
+
+/** The proxies for calls outside, as the usual variables of the environment name them; empty: none. */
+export interface ProxySettings {
+  readonly httpProxy: string;
+  readonly httpsProxy: string;
+  /** Comma-separated hosts that are called directly. */
+  readonly noProxy: string;
 }
 
 export interface ResponseHead {

@@ -1,4 +1,4 @@
-export type { ResponseHead, UpstreamLimits, UpstreamRequest } from './call.ts';
+export type { ProxySettings, ResponseHead, UpstreamLimits, UpstreamRequest } from './call.ts';
 export {
   classifyFailure,
   type FailureCause,

@@ -1,8 +1,9 @@
 import { subscribe } from 'node:diagnostics_channel';
 import type { Socket } from 'node:net';
 import { endToEndHeaders, type FlatHeaders, HeaderLines, headerValue } from '@llm-gateway/http1';
-import { Agent, type Dispatcher, errors } from 'undici';
+import { Agent, type Dispatcher, EnvHttpProxyAgent, errors } from 'undici';
 import {
+  type ProxySettings,
   type ResponseSink,
   requestIdNames,
   type UpstreamCall,
@@ -13,19 +14,22 @@ import {
 import { classifyFailure, failureOf, type UpstreamFailure } from './failure.ts';
 import { isBrokenEnd, TerminalEvent } from './terminal-event.ts';
 
-/** A client for what the plain one does not speak: TLS. */
+/** A client for what the plain one does not speak: TLS, and proxies. */
 export class UndiciClient implements UpstreamClient {
-  readonly #agent: Agent;
+  readonly #agent: Dispatcher;
   readonly #withheld: ReadonlySet<string>;
   readonly #headersTimeoutMs: number;
   readonly idleTimeoutMs: number;
 
-  /** @param withheld see `Upstream` */
-  constructor(limits: UpstreamLimits, withheld: readonly string[] = []) {
+  /**
+   * @param withheld see `Upstream`
+   * @param proxies null: every call is made directly
+   */
+  constructor(limits: UpstreamLimits, withheld: readonly string[] = [], proxies: ProxySettings | null = null) {
     this.#withheld = new Set(withheld);
     this.#headersTimeoutMs = limits.upstreamHeadersTimeoutMs;
     this.idleTimeoutMs = limits.upstreamIdleTimeoutMs;
-    this.#agent = new Agent({
+    const options = {
       connect: { timeout: limits.upstreamConnectTimeoutMs, keepAlive: true },
       headersTimeout: limits.upstreamHeadersTimeoutMs,
       bodyTimeout: limits.upstreamIdleTimeoutMs,
@@ -34,7 +38,8 @@ export class UndiciClient implements UpstreamClient {
       maxHeaderSize: 65_536,
       pipelining: 1,
       allowH2: false,
-    });
+    };
+    this.#agent = proxies === null ? new Agent(options) : new EnvHttpProxyAgent({ ...options, ...proxies });
   }
 
   call(request: UpstreamRequest, sink: ResponseSink): UpstreamCall {
@@ -60,7 +65,7 @@ interface TimedRequest extends UpstreamRequest {
 const staleConnectionMs = 100;
 
 class Call implements UpstreamCall, Dispatcher.DispatchHandler {
-  readonly #agent: Agent;
+  readonly #agent: Dispatcher;
   readonly #request: TimedRequest;
   readonly #sink: ResponseSink;
   #controller: Dispatcher.DispatchController | undefined;
@@ -86,7 +91,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
     });
   }
 
-  constructor(agent: Agent, request: TimedRequest, sink: ResponseSink) {
+  constructor(agent: Dispatcher, request: TimedRequest, sink: ResponseSink) {
     this.#agent = agent;
     this.#request = request;
     this.#sink = sink;

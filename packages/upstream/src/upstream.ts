@@ -1,4 +1,11 @@
-import type { ResponseSink, UpstreamCall, UpstreamClient, UpstreamLimits, UpstreamRequest } from './call.ts';
+import type {
+  ProxySettings,
+  ResponseSink,
+  UpstreamCall,
+  UpstreamClient,
+  UpstreamLimits,
+  UpstreamRequest,
+} from './call.ts';
 import { PlainClient } from './plain-client.ts';
 import { UndiciClient } from './undici-client.ts';
 
@@ -6,23 +13,40 @@ import { UndiciClient } from './undici-client.ts';
 export class Upstream implements UpstreamClient {
   readonly #plain: PlainClient;
   readonly #undici: UndiciClient;
+  readonly #proxied: UndiciClient | null;
   readonly idleTimeoutMs: number;
 
-  /** @param withheld lower-case names of headers that no upstream's answer has for whoever gets it */
-  constructor(limits: UpstreamLimits, withheld: readonly string[] = []) {
+  /**
+   * @param options.withheld lower-case names of headers that no upstream's answer has for whoever gets it
+   * @param options.proxies for requests that are `outside`; null: all are called directly
+   */
+  constructor(
+    limits: UpstreamLimits,
+    { withheld = [], proxies = null }: { withheld?: readonly string[]; proxies?: ProxySettings | null } = {},
+  ) {
+    this.#proxied = proxies === null ? null : new UndiciClient(limits, withheld, proxies);
     this.#plain = new PlainClient(limits, withheld);
     this.#undici = new UndiciClient(limits, withheld);
     this.idleTimeoutMs = limits.upstreamIdleTimeoutMs;
   }
 
-  /** `http://` goes over our own client, all else over undici. */
+  /** `http://` goes over our own client, all else, and what may go through a proxy, over undici. */
   call(request: UpstreamRequest, sink: ResponseSink): UpstreamCall {
-    const client = request.origin.startsWith('http://') ? this.#plain : this.#undici;
-    return client.call(request, sink);
+    return this.#clientFor(request).call(request, sink);
+  }
+
+  /** Whether the body of such a request is read again until its answer is over. */
+  keepsBody(request: UpstreamRequest): boolean {
+    return this.#clientFor(request) !== this.#plain;
+  }
+
+  #clientFor({ origin, outside }: UpstreamRequest): UpstreamClient {
+    if (outside === true && this.#proxied !== null) return this.#proxied;
+    return origin.startsWith('http://') ? this.#plain : this.#undici;
   }
 
   /** Closes every connection; calls under way fail. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#plain[Symbol.asyncDispose](), this.#undici[Symbol.asyncDispose]()]);
+    await Promise.all([this.#plain, this.#undici, this.#proxied].map((client) => client?.[Symbol.asyncDispose]()));
   }
 }

@@ -100,6 +100,7 @@ export const ingressOptions = {
 export const options = defineService({
   name: 'ingress',
   description: "Holds the clients' connections, asks for decisions and forwards bytes",
+  usesProxies: true,
   groups: [
     clientOptions,
     clientKeyOptions,

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { HeaderLines } from '@llm-gateway/http1';
 import { type Ask, type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
-import { fallbacksAfter } from '@llm-gateway/routing';
+import { fallbacksAfter, isRedirect } from '@llm-gateway/routing';
 import { hasKnownEvents } from '@llm-gateway/upstream';
 import { readContent, readMediaContent } from './body.ts';
 import { withOwnHeaders } from './calls/attempt.ts';
@@ -189,6 +189,9 @@ async function carryOut(
     case 'queue':
       return gateway.queue === null ? { kind: 'queue-refused' } : await gateway.queue.call(step, exchange);
     case 'answer':
+      // Where it leads may be an address of ours, and a client would send its credentials there.
+      if (isRedirect(step.answer.status))
+        throw new GatewayError('upstream_failed', 'the upstream answered with a redirect');
       giveAnswer(step.answer, exchange, gateway);
       return null;
     case 'error': {

@@ -66,7 +66,10 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     }),
   );
   const upstream = parts.use(
-    new Upstream(options, [...ownResponseHeaders, ...(options.clientKeys === '' ? [] : limitHeaderNames)]),
+    new Upstream(options, {
+      withheld: [...ownResponseHeaders, ...(options.clientKeys === '' ? [] : limitHeaderNames)],
+      proxies: deps.proxies,
+    }),
   );
   const timeoutMs = options.decisionTimeoutMs;
   const followed = parts.use(followRoutes(options, { log, metrics, hide, onChange: (table) => routes.take(table) }));

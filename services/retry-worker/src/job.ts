@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type FlatHeaders, HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
 import type { JobEnd, JobProgress, JobRequest } from '@llm-gateway/protocol';
-import { type Endpoint, endpointHeaders, joinUrl } from '@llm-gateway/routing';
+import { type Endpoint, endpointHeaders, hasOwnCredential, joinUrl } from '@llm-gateway/routing';
 import { type HoldRule, type RelayEnd, relay, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
 import { type BackoffRules, backoffMs } from './backoff.ts';
 import { EndpointCall } from './endpoint-call.ts';
@@ -95,7 +95,8 @@ export class Job {
   ) {
     this.trace = trace;
     this.terms = job.terms;
-    this.url = splitUrl(joinUrl(job.terms.endpoint.baseUrl, job.request.target));
+    const { baseUrl, addV1 } = job.terms.endpoint;
+    this.url = splitUrl(joinUrl(baseUrl, job.request.target, addV1));
     this.#request = job.request;
     this.#place = job.place;
     this.#answer = answer;
@@ -214,11 +215,12 @@ export class Job {
         method,
         headers: span === undefined || this.trace === null ? HeaderLines.of(sent) : this.trace.headers(sent, span),
         body,
-        headersTimeoutMs: Math.max(1, Math.min(headersTimeoutMs, Math.round(this.#leftMs()))),
+        headersTimeoutMs: Math.max(1, Math.min(endpoint.timeoutMs || headersTimeoutMs, Math.round(this.#leftMs()))),
+        outside: true,
         once: this.#repeated,
       },
       new EndpointCall(this.#answer, {
-        ourKey: endpoint.apiKey !== '',
+        ourKey: hasOwnCredential(endpoint),
         calls: this.#calls,
         signal: this.#left.signal,
         holdRule: holdRules.get(this.#request.target.split('?', 1)[0] ?? '') ?? null,

@@ -47,6 +47,7 @@ export const retryWorkerOptions = {
 export const options = defineService({
   name: 'retry-worker',
   description: 'Waits out the 429s of fallback endpoints and calls them again, for any ingress',
+  usesProxies: true,
   groups: [
     retryWorkerOptions,
     internalOptions,

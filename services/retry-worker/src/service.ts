@@ -21,9 +21,10 @@ export async function start(
     shutdown,
     bus,
     hide,
+    proxies = null,
     tracing = null,
   }: Pick<Parts, 'metrics' | 'shutdown'> &
-    Partial<Pick<Parts, 'hide'>> & {
+    Partial<Pick<Parts, 'hide' | 'proxies'>> & {
       readonly log: Log;
       readonly bus: Bus;
       /** Null: no traces. */
@@ -55,7 +56,7 @@ export async function start(
       active: tables.newest.endpointGeneration,
     })),
   );
-  const upstream = parts.use(new Upstream(options));
+  const upstream = parts.use(new Upstream(options, { proxies }));
   const worker = parts.use(
     new RetryWorker({
       bus,

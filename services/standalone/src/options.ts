@@ -30,6 +30,7 @@ const aloneDiscoveryOptions = {
 export const options = defineService({
   name: 'standalone',
   description: 'The whole gateway in one process, without NATS: for development and small installations',
+  usesProxies: true,
   groups: [
     clientOptions,
     clientKeyOptions,

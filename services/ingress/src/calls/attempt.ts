@@ -83,7 +83,7 @@ export function startAttempt(
   exchange.lends(request);
   if (sent !== request && sent !== asked) exchange.lends(sent);
   // undici keeps the body until the answer is whole.
-  if (!request.origin.startsWith('http:')) exchange.keepsBody();
+  if (gateway.upstream.keepsBody(request)) exchange.keepsBody();
   if (asked !== request) exchange.lends(asked);
   startRelay(gateway.upstream, asked, { target: new Attempt(context), onEnd: ended(context, traced?.span, onEnd) });
 }

@@ -1,5 +1,5 @@
 import { HeaderLines, splitUrl } from '@llm-gateway/http1';
-import { endpointHeaders, joinUrl } from '@llm-gateway/routing';
+import { endpointHeaders, hasOwnCredential, joinUrl } from '@llm-gateway/routing';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
 import type { Gateway } from '../gateway.ts';
@@ -14,7 +14,7 @@ export async function callEndpoint(
   const { request } = exchange;
   const endpoint = exchange.table.endpoints[step.endpoint];
   if (endpoint === undefined) throw new Error(`no endpoint ${step.endpoint} in the route config`);
-  const url = splitUrl(joinUrl(endpoint.baseUrl, exchange.request.target));
+  const url = splitUrl(joinUrl(endpoint.baseUrl, exchange.request.target, endpoint.addV1));
   const kind = step.fallback ? 'fallback' : 'external';
   exchange.routed(kind, url.host);
   const end = await attempt(
@@ -26,8 +26,10 @@ export async function callEndpoint(
         endpointHeaders(step.fallback ? request.fallbackHeaders() : request.forwardHeaders().list, endpoint),
       ),
       body: exchange.content.body,
+      outside: true,
+      ...(endpoint.timeoutMs > 0 && { headersTimeoutMs: endpoint.timeoutMs }),
     },
-    { exchange, gateway, kind, target: url.host, ourKey: endpoint.apiKey !== '' },
+    { exchange, gateway, kind, target: url.host, ourKey: hasOwnCredential(endpoint) },
   );
   return outcomeOf(end, []);
 }

@@ -1,6 +1,7 @@
 import type { Call, Outcome as InstanceOutcome } from '@llm-gateway/fleet';
 import { originOf } from '@llm-gateway/http1';
 import { errorCodes, type InstanceAddress } from '@llm-gateway/protocol';
+import { isRedirect } from '@llm-gateway/routing';
 import type { Load } from '../decide/load.ts';
 import type { Exchange } from '../exchange.ts';
 import type { Gateway } from '../gateway.ts';
@@ -66,6 +67,7 @@ export function judgeStatus(status: number): InstanceOutcome {
   if (status === 429 || status === 503) return 'busy';
   // Another is to be preferred, but no client may eject an instance by a request that pretends to come round.
   if (status === errorCodes.loop_detected.status) return 'busy';
-  if (status === 401 || status === 403 || status === 404) return 'refused';
+  // One that sends requests elsewhere does not serve them.
+  if (status === 401 || status === 403 || status === 404 || isRedirect(status)) return 'refused';
   return status >= 500 ? 'failed' : 'succeeded';
 }
