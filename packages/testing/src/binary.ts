@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 
-/** Debian's package for each program the tests run. */
+/** Debian's package for each program that tests run. */
 const packages = {
   'nats-server': 'nats-server',
   'redis-server': 'redis-server',
@@ -12,6 +12,8 @@ const packages = {
   etcd: 'etcd-server',
   etcdctl: 'etcd-client',
   openssl: 'openssl',
+  python3: 'python3',
+  pip3: 'python3-pip',
 } as const;
 
 export type Binary = keyof typeof packages;
@@ -34,7 +36,7 @@ export function findExecutable(name: string): string | undefined {
   return undefined;
 }
 
-/** Finds a server program, or as root installs its Debian package. Rejects with what to install when it can do neither. */
+/** Finds a program, or as root installs its Debian package. Rejects with what to install when it can do neither. */
 export async function findBinary(name: Binary): Promise<string> {
   const found = findExecutable(name);
   if (found) return found;
