@@ -4,7 +4,7 @@
  *
  *     node bench/src/engine.ts --port 8000
  *
- * A body that asks for a stream near its start gets one, anything else a fixed completion. `/bench/script` sets how streams
+ * A body that asks for a stream near its start gets one, anything else but `/v1/models` a fixed completion. `/bench/script` sets how streams
  * run, `/bench/counts` tells what was served.
  */
 import { createServer, type Socket } from 'node:net';
@@ -51,6 +51,7 @@ const completion = answer(
     usage: { prompt_tokens: 64, total_tokens: 114, completion_tokens: 50 },
   }),
 );
+const models = answer(JSON.stringify({ object: 'list', data: [{ id: 'bench', object: 'model', owned_by: 'bench' }] }));
 const streamHead = Buffer.from(
   `${commonHead}content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n`,
 );
@@ -134,6 +135,10 @@ class Connection {
   #answer(): void {
     if (this.#target.startsWith('/bench/')) {
       this.#socket.write(answer(JSON.stringify(control(new URL(this.#target, 'http://engine')))));
+      return;
+    }
+    if (this.#target === '/v1/models') {
+      this.#socket.write(models);
       return;
     }
     counts.requests++;

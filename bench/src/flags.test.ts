@@ -3,7 +3,12 @@ import { test } from 'node:test';
 import { readFlags } from './flags.ts';
 
 test('without flags everything is measured', () => {
-  assert.deepEqual(readFlags([]), { quick: false, only: ['unary', 'stream', 'memory', 'growth'], profile: false });
+  assert.deepEqual(readFlags([]), {
+    quick: false,
+    only: ['unary', 'stream', 'rest', 'memory', 'growth'],
+    profile: false,
+    others: {},
+  });
 });
 
 test('parts are chosen by name', () => {
@@ -11,7 +16,13 @@ test('parts are chosen by name', () => {
     quick: true,
     only: ['unary', 'growth'],
     profile: false,
+    others: {},
   });
+});
+
+test('further gateways are named by their paths', () => {
+  const read = readFlags(['--smg', '/opt/smg']);
+  assert.deepEqual('others' in read && read.others, { smg: '/opt/smg' });
 });
 
 test('what is not known is refused with what is allowed', () => {

@@ -1,10 +1,13 @@
 import { parseArgs } from 'node:util';
 import { type Part, parts } from './results.ts';
+import { type OtherPrograms, otherNames } from './targets/others.ts';
 
 export interface Flags {
   readonly quick: boolean;
   readonly only: readonly Part[];
   readonly profile: boolean;
+  /** Where further gateways are, as far as the user says so. */
+  readonly others: OtherPrograms;
 }
 
 const help = `Measures the gateway beside other proxies.
@@ -12,6 +15,8 @@ const help = `Measures the gateway beside other proxies.
   --quick        a few minutes, fewer rounds: for a look, not for a verdict
   --only <list>  some parts, separated by commas: ${parts.join(', ')}
   --profile      CPU profiles of ingress and router instead
+${otherNames.map((name) => `  --${name} <path>`).join('\n')}
+                 measures these gateways as well; those on PATH are found
   --help
 `;
 
@@ -24,6 +29,9 @@ export function readFlags(argv: readonly string[]): Flags | { readonly say: stri
         quick: { type: 'boolean', default: false },
         only: { type: 'string', default: parts.join(',') },
         profile: { type: 'boolean', default: false },
+        'vllm-router': { type: 'string' },
+        smg: { type: 'string' },
+        litellm: { type: 'string' },
         help: { type: 'boolean', default: false },
       },
     });
@@ -31,7 +39,10 @@ export function readFlags(argv: readonly string[]): Flags | { readonly say: stri
     const named = values.only.split(',').map((name) => name.trim());
     const unknown = named.filter((name) => !parts.some((part) => part === name));
     if (unknown.length > 0) return refusal(`--only: no part is named ${unknown.join(', ')}`);
-    return { quick: values.quick, only: parts.filter((part) => named.includes(part)), profile: values.profile };
+    const given = otherNames.map((name) => [name, values[name]] as const).filter(([, path]) => path !== undefined);
+    const others: OtherPrograms = Object.fromEntries(given);
+    const { quick, profile } = values;
+    return { quick, only: parts.filter((part) => named.includes(part)), profile, others };
   } catch (error) {
     return refusal(error instanceof Error ? error.message : String(error));
   }

@@ -7,6 +7,7 @@ export interface Plan {
   readonly warmUpSeconds: number;
   readonly unary: { readonly rounds: number; readonly seconds: number; readonly clients: readonly number[] };
   readonly stream: StreamPlan;
+  readonly rest: { readonly rounds: number; readonly settleMs: number; readonly seconds: number };
   readonly memory: {
     readonly rounds: number;
     readonly targets: readonly TargetName[];
@@ -42,9 +43,11 @@ export const fullPlan: Plan = {
   warmUpSeconds: 3,
   unary: { rounds: 5, seconds: 2, clients: [1, 8, 32, 128] },
   stream: { rounds: 5, seconds: 3, phases: ['spread', 'step'], ...streams },
+  // Longer than anything looks at the load that was.
+  rest: { rounds: 3, settleMs: 12_000, seconds: 10 },
   memory: {
     rounds: 3,
-    targets: targetNames.filter((name) => name !== 'direct'),
+    targets: targetNames.filter((name) => !['direct', 'standalone, warn', 'litellm'].includes(name)),
     streams: [1000, 5000],
     settleMs: 2000,
   },
@@ -66,6 +69,7 @@ export const quickPlan: Plan = {
   warmUpSeconds: 1,
   unary: { rounds: 2, seconds: 1, clients: [1, 32, 128] },
   stream: { rounds: 1, seconds: 2, phases: ['spread'], ...streams },
+  rest: { rounds: 1, settleMs: 12_000, seconds: 5 },
   memory: { rounds: 1, targets: ['nginx', 'services'], streams: [5000], settleMs: 1000 },
   growth: {
     rounds: 1,

@@ -1,6 +1,6 @@
 import type { Series } from './series.ts';
 
-export const parts = ['unary', 'stream', 'memory', 'growth'] as const;
+export const parts = ['unary', 'stream', 'rest', 'memory', 'growth'] as const;
 export type Part = (typeof parts)[number];
 
 /**

@@ -5,6 +5,7 @@ import type { Flags } from './flags.ts';
 import { commit, versions, watchMachine } from './machine.ts';
 import { growths } from './parts/growth.ts';
 import { measureMemory } from './parts/memory.ts';
+import { measureRest } from './parts/rest.ts';
 import { measureStreams } from './parts/stream.ts';
 import { measureUnary } from './parts/unary.ts';
 import { fullPlan, quickPlan } from './plan.ts';
@@ -12,11 +13,13 @@ import { picture } from './report/picture.ts';
 import { report } from './report/report.ts';
 import { type Part, parts, type Results, type Row } from './results.ts';
 import { Session } from './session.ts';
+import { findOthers, otherVersions } from './targets/others.ts';
 import { Workplace } from './workplace.ts';
 
 const measures: Readonly<Record<Part, readonly ((session: Session) => Promise<Row[]>)[]>> = {
   unary: [measureUnary],
   stream: [measureStreams],
+  rest: [measureRest],
   memory: [measureMemory],
   growth: Object.values(growths),
 };
@@ -39,7 +42,8 @@ export async function run(flags: Flags): Promise<void> {
   const place = new Workplace();
   await using engine = await startEngine(place);
   const say = (text: string) => console.error(`${String(Math.round(seconds())).padStart(5)} s  ${text}`);
-  await using session = new Session({ place, engine }, plan, say);
+  const others = findOthers(flags.others);
+  await using session = new Session({ place, engine, others }, plan, say);
   const rows: Row[] = [];
   for (const part of flags.only) {
     for (const measure of measures[part]) rows.push(...(await measure(session)));
@@ -50,7 +54,7 @@ export async function run(flags: Flags): Promise<void> {
     plan: plan.name,
     seconds: seconds(),
     machine: machine(),
-    versions: await versions(),
+    versions: { ...(await versions()), ...otherVersions(others) },
     rows,
     failures: session.failures,
   };

@@ -37,6 +37,8 @@ export class Session implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await (await this.#targets)?.[Symbol.asyncDispose]();
+    // Those that did not start have said so to who asked for them.
+    const targets = await this.#targets?.catch(() => undefined);
+    await targets?.[Symbol.asyncDispose]();
   }
 }

@@ -18,7 +18,8 @@ export interface Logged extends Process {
   printed(pattern: RegExp): Promise<RegExpExecArray>;
 }
 
-const startTimeoutMs = 60_000;
+/** LiteLLM imports for a quarter of a minute, on a machine that has nothing else to do. */
+const startTimeoutMs = 120_000;
 
 /**
  * A temporary folder for configurations, request bodies and logs. What runs under load prints to files, as it would in

@@ -4,17 +4,17 @@ import { silent } from '../engine-process.ts';
 import { drive } from '../load.ts';
 import { OpenStreams } from '../open-streams.ts';
 import type { Plan } from '../plan.ts';
-import { rssBytes, watchCpu } from '../processes.ts';
+import { rssBytes } from '../processes.ts';
 import type { Row } from '../results.ts';
 import { type Case, interleave } from '../rounds.ts';
 import type { Session } from '../session.ts';
-import { catalogue, type TargetName } from '../targets/catalogue.ts';
+import { catalogue, startable, type TargetName } from '../targets/catalogue.ts';
 import type { Setting } from '../targets/target.ts';
 
 /** A fresh process each time: what it holds at rest, and what each open stream that is silent adds to it. */
 export async function measureMemory(session: Session): Promise<Row[]> {
   const { setting, plan } = session;
-  const cases = plan.memory.targets.map(
+  const cases = startable(plan.memory.targets, setting).map(
     (name): Case => ({ subject: name, variant: 'streams', measure: () => measureTarget(setting, name, plan) }),
   );
   return await interleave('memory', cases, session.rounds(plan.memory.rounds));
@@ -31,15 +31,11 @@ async function measureTarget(setting: Setting, name: TargetName, plan: Plan): Pr
   const body = place.file('warm-up.json', chatBody());
   await drive({ url: target.url, headers: target.headers, body, clients: 1, seconds: 1 });
   await sleep(settleMs);
-  const cpu = watchCpu(target.pids);
-  await sleep(settleMs);
-  const { totalMicros, seconds } = cpu();
   const atRest = rss();
   const restBytes = doorBytes();
   const values: Record<string, number> = {
     restMb: atRest.reduce((sum, [, bytes]) => sum + bytes, 0) / 1e6,
     ...Object.fromEntries(atRest.map(([process, bytes]) => [`restMb.${process}`, bytes / 1e6])),
-    restCpuMsPerSecond: totalMicros / 1000 / seconds,
   };
 
   await engine.play(silent);

@@ -8,16 +8,19 @@ import { type Pids, perUnit, watchCpu } from '../processes.ts';
 import type { Row } from '../results.ts';
 import { type Case, interleave } from '../rounds.ts';
 import type { Session } from '../session.ts';
-import { targetNames } from '../targets/catalogue.ts';
+import { type TargetName, targetNames } from '../targets/catalogue.ts';
 import type { Setting, Target } from '../targets/target.ts';
 
 /** Long enough for all clients to be connected and past their first chunks. */
 const beginMs = 1000;
 
+/** What makes no difference here, and what cannot keep up with so many chunks. */
+const unpaced: readonly TargetName[] = ['direct', 'standalone, warn', 'litellm'];
+
 /** Paced streams that all targets can keep up with: CPU per chunk. */
 export async function measureStreams(session: Session): Promise<Row[]> {
   const { setting, plan } = session;
-  const targets = await session.targets(targetNames.filter((name) => name !== 'direct'));
+  const targets = await session.targets(targetNames.filter((name) => !unpaced.includes(name)));
   const body = setting.place.file('stream.json', chatBody({ stream: true }));
   await setting.engine.play({ chunks: 20, gapMs: 5, phase: 'spread' });
   for (const { url, headers } of targets.map(([, target]) => target)) {

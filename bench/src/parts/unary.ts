@@ -4,6 +4,7 @@ import { type Pids, perUnit, watchCpu } from '../processes.ts';
 import type { Row } from '../results.ts';
 import { type Case, interleave } from '../rounds.ts';
 import type { Session } from '../session.ts';
+import type { TargetName } from '../targets/catalogue.ts';
 import type { Setting, Target } from '../targets/target.ts';
 
 /** One answer after the other to 1, 8, 32, 128 clients: CPU per request, latency, messages on the bus. */
@@ -16,15 +17,24 @@ export async function measureUnary(session: Session): Promise<Row[]> {
     await driveTarget(setting, target, { body, clients: 32, seconds: plan.warmUpSeconds });
   }
   const cases = clients.flatMap((clients) =>
-    targets.map(
-      ([subject, target]): Case => ({
-        subject,
-        variant: clients,
-        measure: () => driveTarget(setting, target, { body, clients, seconds }),
-      }),
-    ),
+    targets
+      .filter(([name]) => canServe(name, clients))
+      .map(
+        ([subject, target]): Case => ({
+          subject,
+          variant: clients,
+          measure: () => driveTarget(setting, target, { body, clients, seconds }),
+        }),
+      ),
   );
   return await interleave('unary', cases, session.rounds(rounds));
+}
+
+/** LiteLLM computes for tens of milliseconds a request: of more clients than this none has an answer after two seconds. */
+const mostForLitellm = 32;
+
+function canServe(name: TargetName, clients: number): boolean {
+  return name !== 'litellm' || clients <= mostForLitellm;
 }
 
 /** The CPU of `pids` (the target's own when left out) counts. */

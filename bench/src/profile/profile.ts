@@ -56,7 +56,7 @@ export async function profileHotPaths(): Promise<void> {
   const place = new Workplace();
   await using engine = await startEngine(place);
   const sections: string[] = [];
-  for (const path of [unary, stream]) sections.push(await profileOne({ place, engine }, path));
+  for (const path of [unary, stream]) sections.push(await profileOne({ place, engine, others: {} }, path));
   const text = `Commit ${commit()}.\n\n${sections.join('\n\n')}\n`;
   writeFileSync(join(folder, 'summary.md'), text);
   console.log(text);

@@ -15,6 +15,7 @@ export function report(results: Results, picture: string): string {
     ...(measured('unary') || measured('stream') ? [`![CPU per request and per streamed chunk](${picture})`] : []),
     ...(measured('unary') ? [unary(rows)] : []),
     ...(measured('stream') ? [stream(rows)] : []),
+    ...(measured('rest') ? [rest(rows)] : []),
     ...(measured('memory') ? [memory(rows)] : []),
     ...(measured('growth') ? [growth(rows)] : []),
     errors(results),
@@ -129,6 +130,18 @@ function stream(rows: readonly Row[]): string {
   return ['## Streams', '', table(head, lines), '', notes.join(' ')].join('\n');
 }
 
+function rest(rows: readonly Row[]): string {
+  const measured = rows.filter((row) => row.part === 'rest');
+  const lines = measured.map(({ subject, values }) => [subject, cell(values.cpuMsPerSecond)]);
+  const own = measured.find(({ subject }) => subject === 'services')?.values ?? {};
+  const processes = ['ingress', 'router', 'nats'].map((process) => [
+    `services, ${process}`,
+    cell(own[`cpuMsPerSecond.${process}`]),
+  ]);
+  const note = 'Nothing is asked of them, and has not been for twelve seconds.';
+  return ['## At rest', '', table(['target', 'CPU, ms/s'], [...lines, ...processes]), '', note].join('\n');
+}
+
 function memory(rows: readonly Row[]): string {
   const measured = rows.filter((row) => row.part === 'memory');
   const counts = [...new Set(measured.flatMap(({ values }) => Object.keys(values)))]
@@ -137,19 +150,13 @@ function memory(rows: readonly Row[]): string {
   const lines = measured.map(({ subject, values }) => [
     subject,
     cell(values.restMb),
-    cell(values.restCpuMsPerSecond),
     ...counts.map((count) => cell(values[`kbPerStream.${count}`])),
   ]);
   const services = measured.find(({ subject }) => subject === 'services')?.values ?? {};
   const share = ['ingress', 'router', 'nats']
     .map((process) => `${process} ${number(services[`restMb.${process}`]?.median ?? Number.NaN)}`)
     .join(', ');
-  const head = [
-    'target',
-    'RSS at rest, MB',
-    'CPU at rest, ms/s',
-    ...counts.map((count) => `KB a stream, ${count} open`),
-  ];
+  const head = ['target', 'RSS at rest, MB', ...counts.map((count) => `KB a stream, ${count} open`)];
   const note = `Services at rest: ${share} MB. A stream is held by the first process; 1 KB a stream is 1 MB per 1,000.`;
   return ['## Memory', '', table(head, lines), '', note].join('\n');
 }

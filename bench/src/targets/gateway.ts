@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { nodePath, startNats } from '@llm-gateway/testing';
+import { freePort, nodePath, startNats } from '@llm-gateway/testing';
 import { endpoints } from '../engine-process.ts';
 import type { Logged, Workplace } from '../workplace.ts';
 import { clientHeaders, type Setting, type Target } from './target.ts';
@@ -79,14 +79,33 @@ export const mirrorRefreshMs = 50;
 /** The embedded default: the whole gateway in one process. */
 export async function standalone(setting: Setting): Promise<Target> {
   const service = 'standalone';
-  const flags = [...clientFacing(setting), '--llm-backend-endpoints', endpoints(setting.engine, 1)];
-  const started = await startService(setting.place, { service, name: service, flags, nodeFlags: [] });
+  const started = await startService(setting.place, { service, name: service, flags: alone(setting), nodeFlags: [] });
   return {
     url: await started.address('http'),
     headers: clientHeaders,
     pids: { standalone: started.pid },
     [Symbol.asyncDispose]: () => started[Symbol.asyncDispose](),
   };
+}
+
+/** The same at a log level that leaves out the line of each request, and those that tell the addresses. */
+export async function quietStandalone(setting: Setting): Promise<Target> {
+  const [port, adminPort] = [await freePort(), await freePort()];
+  const main = join(root, 'services/standalone/src/main.ts');
+  const ports = ['--port', String(port), '--admin-host', '127.0.0.1', '--admin-port', String(adminPort)];
+  const command = [nodePath, main, ...alone(setting), ...ports, '--log-level', 'warn'] as const;
+  const started = await setting.place.start('standalone-warn', command, { cwd: root });
+  await started.becomes(async () => (await fetch(`http://127.0.0.1:${adminPort}/readyz`)).ok, 'is ready');
+  return {
+    url: `http://127.0.0.1:${port}`,
+    headers: clientHeaders,
+    pids: { standalone: started.pid },
+    [Symbol.asyncDispose]: () => started[Symbol.asyncDispose](),
+  };
+}
+
+function alone(setting: Setting): string[] {
+  return [...clientFacing(setting), '--llm-backend-endpoints', endpoints(setting.engine, 1)];
 }
 
 function clientFacing({ place }: Setting, mirrorConfig = join(place.folder, 'no-mirror.json')): string[] {

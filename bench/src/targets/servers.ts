@@ -94,15 +94,16 @@ export function reference(file: 'http-proxy' | 'socket-pipe'): (setting: Setting
 }
 
 /** A server of one process, of which is known that it listens when a request is answered. */
-async function startServer(
+export async function startServer(
   name: string,
   { place }: Setting,
   command: (port: number) => readonly [string, ...string[]],
+  { env = {}, probe = '/' }: { env?: Readonly<Record<string, string>>; probe?: string } = {},
 ): Promise<Target> {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
-  const process = await place.start(name, command(port), { env: { NODE_ENV: 'production' } });
-  await process.becomes(async () => (await fetch(url)).arrayBuffer(), 'answers');
+  const process = await place.start(name, command(port), { env: { NODE_ENV: 'production', ...env } });
+  await process.becomes(async () => await (await fetch(url + probe)).arrayBuffer(), 'answers');
   return {
     url,
     headers: clientHeaders,

@@ -1,6 +1,7 @@
 import type { Engine } from '../engine-process.ts';
 import type { Pids } from '../processes.ts';
 import type { Workplace } from '../workplace.ts';
+import type { OtherPrograms } from './others.ts';
 
 /** Something that stands between client and engine. Disposing ends its processes. */
 export interface Target extends AsyncDisposable {
@@ -16,6 +17,8 @@ export interface Target extends AsyncDisposable {
 export interface Setting {
   readonly place: Workplace;
   readonly engine: Engine;
+  /** Further gateways that are on this machine. */
+  readonly others: OtherPrograms;
 }
 
 export type StartTarget = (setting: Setting) => Promise<Target>;
