@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { type IncomingMessage, request } from 'node:http';
+import { connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { type Engine, openSockets, stall, startEngine, stream, until } from '@llm-gateway/testing';
 import { chat, type Gateway, post, startGateway } from './gateway.ts';
@@ -43,6 +45,23 @@ describe('a client that leaves', () => {
     });
   }
 
+  it('is noticed among a thousand that leave silent streams: 100 ms later the engine has none', async () => {
+    const first = 'data: {}\n\n';
+    engine.script = () => stall({ afterBytes: first.length }, { body: first });
+    const pids = [process.pid, gateway.ingress[0]?.pid ?? 0];
+    const seen = engine.requests.length;
+    const sockets = await openStreams(gateway.url, 1000);
+    assert.equal(engine.live, 1000);
+    const waited = waitedMs(pids);
+    const leftAt = performance.now();
+    for (const socket of sockets) socket.destroy();
+    await until(() => engine.live === 0, { timeoutMs: 10_000 });
+    const busyMs = waitedMs(pids) - waited;
+    const closedAt = engine.requests.slice(seen).map((request) => request.closedAt ?? Number.POSITIVE_INFINITY);
+    const tookMs = Math.max(...closedAt) - leftAt;
+    assert.ok(tookMs - busyMs < 100, `${tookMs} ms, of which ${busyMs} ms waiting for a processor`);
+  });
+
   it('leaves nothing behind: 2,000 aborted streams, and sockets and memory are where they were', async () => {
     const event = `data: ${'x'.repeat(100)}\n\n`;
     engine.script = () =>
@@ -72,6 +91,28 @@ describe('a client that leaves', () => {
     await until(async () => (await heap()) - start < 30_000_000, { timeoutMs: 20_000 });
   });
 });
+
+/** How long the processes have waited for a processor so far: on a busy machine that is most of any time. */
+function waitedMs(pids: readonly number[]): number {
+  const waitedNs = pids.map((pid) => Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[1]));
+  return waitedNs.reduce((sum, ns) => sum + ns, 0) / 1e6;
+}
+
+/** So many streams on connections of their own, each of which has begun. */
+async function openStreams(base: string, count: number): Promise<Socket[]> {
+  const { hostname, port } = new URL(base);
+  const body = chat({ stream: true });
+  const head = `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${Buffer.byteLength(body)}`;
+  const sockets: Socket[] = [];
+  // A listener's backlog is not what is tested.
+  for (let open = 0; open < count; open += 50) {
+    const opened = Array.from({ length: 50 }, () => connect(Number(port), hostname));
+    for (const socket of opened) socket.write(`${head}\r\n\r\n${body}`);
+    await Promise.all(opened.map((socket) => once(socket, 'data')));
+    sockets.push(...opened);
+  }
+  return sockets;
+}
 
 /** Opens a stream on a connection of its own, and destroys that after so many chunks. */
 async function leaveAfter(base: string, chunks: number): Promise<void> {

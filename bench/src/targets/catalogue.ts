@@ -39,7 +39,7 @@ export const descriptions: Readonly<Record<TargetName, string>> = {
 
 export const targetNames = Object.keys(catalogue) as TargetName[];
 /** Those that are there on any machine on which the benchmark runs. */
-export const ownNames = targetNames.filter((name) => !otherNames.some((other) => other === name));
+const ownNames = targetNames.filter((name) => !otherNames.some((other) => other === name));
 
 /** Those of the names that can be started here. */
 export function startable(names: readonly TargetName[], { others }: Setting): TargetName[] {
