@@ -83,6 +83,22 @@ describe('flags', { concurrency: 4 }, () => {
     }
   });
 
+  it('names the mistakes of the routes, and files that are missing, beside all others', async () => {
+    const output = await refused('ingress', [
+      ...['--port', '99999', '--route-config', '[{"base_url":"ftp://x"}]'],
+      ...['--nats-creds-file', '/nowhere/nats.creds', '--tls-cert-file', '/nowhere/tls.crt'],
+    ]);
+    for (const flag of [
+      '--port',
+      '--route-config[0].base_url',
+      '--route-policy',
+      '--nats-creds-file',
+      '--tls-cert-file',
+    ]) {
+      assert.ok(output.includes(`ingress: ${flag}`), `${flag} in\n${output}`);
+    }
+  });
+
   for (const config of ['[{', '{"base_url":"local"}']) {
     it(`router refuses --route-config ${config}`, async () => {
       assert.match(await refused('router', ['--route-policy', 'weight', '--route-config', config]), /--route-config/);

@@ -15,14 +15,30 @@ export const busOptions = {
     reread: true,
   },
   'nats-token': { type: 'string', default: '', description: 'NATS token', secret: true, reread: true },
-  'nats-creds-file': { type: 'string', default: '', description: 'NATS credentials file (user JWT and NKey seed)' },
+  'nats-creds-file': {
+    type: 'string',
+    default: '',
+    file: true,
+    description: 'NATS credentials file (user JWT and NKey seed)',
+  },
   'nats-tls-ca-file': {
     type: 'string',
     default: '',
+    file: true,
     description: 'CA certificates to check the NATS servers with; asks for TLS',
   },
-  'nats-tls-cert-file': { type: 'string', default: '', description: 'Client certificate for NATS; asks for TLS' },
-  'nats-tls-key-file': { type: 'string', default: '', description: 'Key of the client certificate for NATS' },
+  'nats-tls-cert-file': {
+    type: 'string',
+    default: '',
+    file: true,
+    description: 'Client certificate for NATS; asks for TLS',
+  },
+  'nats-tls-key-file': {
+    type: 'string',
+    default: '',
+    file: true,
+    description: 'Key of the client certificate for NATS',
+  },
 } as const;
 
 /** The values of `busOptions`, and of `--namespace`. */

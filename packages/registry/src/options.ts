@@ -65,16 +65,19 @@ export const storeOptions = {
   'discovery-redis-tls-ca-file': {
     type: 'string',
     default: '',
+    file: true,
     description: 'CA certificates (PEM) to check Redis with, read again at each connection; empty = public ones',
   },
   'discovery-redis-tls-cert-file': {
     type: 'string',
     default: '',
+    file: true,
     description: 'Client certificate (PEM) for Redis, read again at each connection',
   },
   'discovery-redis-tls-key-file': {
     type: 'string',
     default: '',
+    file: true,
     description: 'Key of the client certificate for Redis',
   },
   'discovery-redis-tls-server-name': {
@@ -131,17 +134,20 @@ export const storeOptions = {
   'discovery-etcd-tls-ca-file': {
     type: 'string',
     default: '',
+    file: true,
     description:
       'CA certificates (PEM) to check etcd with at https endpoints, read again at each connection; empty = public ones',
   },
   'discovery-etcd-tls-cert-file': {
     type: 'string',
     default: '',
+    file: true,
     description: 'Client certificate (PEM) for etcd at https endpoints, read again at each connection',
   },
   'discovery-etcd-tls-key-file': {
     type: 'string',
     default: '',
+    file: true,
     description: 'Key of the client certificate for etcd',
   },
   'discovery-etcd-tls-server-name': {

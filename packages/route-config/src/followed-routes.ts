@@ -4,11 +4,12 @@ import {
   type RouteTable,
   readRoutes,
   routeChanges,
+  routeChecks,
   routeConfigFile,
   routeTable,
   secretsOf,
 } from '@llm-gateway/routing';
-import { FollowedFile, type Metrics } from '@llm-gateway/runtime';
+import { FollowedFile, type LiveOptions, type Metrics } from '@llm-gateway/runtime';
 
 /** The flags that say what the routes are. */
 export interface RouteSettings {
@@ -28,7 +29,9 @@ interface Deps {
   readonly metrics: Metrics;
   /** Hides a value in the log from now on; `name` says whose it is. */
   readonly hide?: (name: string, value: string) => void;
-  /** Is called with each table that a changed file holds. */
+  /** Where flags may change while the process runs. */
+  readonly options?: Pick<LiveOptions, 'onChange'> | null;
+  /** Is called with each table that is to be used from now on. */
   readonly onChange: (table: RouteTable) => void;
 }
 
@@ -37,61 +40,118 @@ export interface FollowedRoutes extends Disposable {
   readonly first: RouteTable;
 }
 
+/** What is wrong with the flags of the routes, for the `check` of a service. */
+export const checkRoutes = routeChecks((path) => readFileSync(path, 'utf8'));
+
 /** Each row may name a file for its key. */
 const maxConfigBytes = 4 * 1024 * 1024;
 
 /**
- * Reads the route config, and follows its file, if it is in one, with the files of its keys. A file that cannot be used leaves
- * the last good table in effect. Throws `invalid_config` when it cannot be read now.
+ * Reads the route config, and follows its file, if it is in one, with the files of its keys, and the flags of the routes where
+ * they may change. What cannot be used leaves the last good table in effect. Throws `invalid_config` when it cannot be read now.
  */
-export function followRoutes(
-  settings: RouteSettings,
-  { log, metrics, hide = () => {}, onChange }: Deps,
-): FollowedRoutes {
-  const path = routeConfigFile(settings.routeConfig);
-  const texts = new Map<string, string>();
-  const readFile = (name: string) => {
-    const text = readFileSync(name, 'utf8');
-    texts.set(name, text);
-    return text;
+export function followRoutes(settings: RouteSettings, deps: Deps): FollowedRoutes {
+  const { log, onChange, options } = deps;
+  const change = (table: RouteTable) => {
+    current = table;
+    onChange(table);
   };
-  const first = routeTable(settings, readFile, (line) => log.warn(line));
-  const hideKeys = ({ endpoints }: RouteTable) => {
-    for (const endpoint of endpoints) {
-      for (const [field, value] of secretsOf(endpoint)) hide(`route-config[${endpoint.index}]${field}`, value);
-    }
-  };
-  hideKeys(first);
-  if (path === undefined) return { first, [Symbol.dispose]() {} };
-
-  const text = texts.get(path) ?? '';
-  texts.delete(path);
+  let source = new RouteSource(settings, deps, change);
+  const { first } = source;
   let current = first;
-  let warnings: readonly string[] = [];
-  const file = new FollowedFile<RouteTable>({
-    path,
-    intervalMs: settings.configRefreshIntervalMs,
-    maxBytes: maxConfigBytes,
-    what: 'route config',
-    metric: 'route_config',
-    initial: first,
-    initialFinding: { text, others: texts },
-    others: filesOfRows,
-    read(found, other) {
-      const reading = readRoutes(settings, (name) => (name === path ? found : other(name)));
-      if ('mistakes' in reading) return { mistake: reading.mistakes.join('; ') };
-      warnings = reading.warnings;
-      return { value: reading.table };
-    },
-    shown: (table) => ({ routes: table.generation, changes: routeChanges(current, table) }),
-    onChange(table) {
-      current = table;
-      hideKeys(table);
-      for (const warning of warnings) log.warn(warning);
-      onChange(table);
-    },
-    log,
-    metrics,
+  const listening = options?.onChange((values) => {
+    const { routePolicy, routeConfig } = { ...settings, ...strings(values) };
+    if (routePolicy === source.settings.routePolicy && routeConfig === source.settings.routeConfig) return;
+    try {
+      const next = new RouteSource({ ...settings, routePolicy, routeConfig }, deps, change);
+      source[Symbol.dispose]();
+      source = next;
+    } catch (error) {
+      // It was checked a moment ago, so that its file changed since.
+      const mistake = error instanceof Error ? error.message : String(error);
+      log.error({ mistake }, 'the route config cannot be used');
+      return;
+    }
+    const changes = routeChanges(current, source.first);
+    log.info({ routes: source.first.generation, changes }, 'route config in effect');
+    change(source.first);
   });
-  return { first, [Symbol.dispose]: () => file[Symbol.dispose]() };
+  return {
+    first,
+    [Symbol.dispose]() {
+      listening?.[Symbol.dispose]();
+      source[Symbol.dispose]();
+    },
+  };
+}
+
+function strings(
+  values: Readonly<Record<string, unknown>>,
+): Partial<Pick<RouteSettings, 'routePolicy' | 'routeConfig'>> {
+  const { routePolicy, routeConfig } = values;
+  return {
+    ...(typeof routePolicy === 'string' && { routePolicy }),
+    ...(typeof routeConfig === 'string' && { routeConfig }),
+  };
+}
+
+/** One pair of flags, and the files that they name. */
+class RouteSource implements Disposable {
+  readonly settings: RouteSettings;
+  /** As the files were when it was made. */
+  readonly first: RouteTable;
+  readonly #file: FollowedFile<RouteTable> | undefined;
+
+  constructor(settings: RouteSettings, { log, metrics, hide = () => {} }: Deps, onChange: (table: RouteTable) => void) {
+    this.settings = settings;
+    const texts = new Map<string, string>();
+    const readFile = (name: string) => {
+      const text = readFileSync(name, 'utf8');
+      texts.set(name, text);
+      return text;
+    };
+    this.first = routeTable(settings, readFile, (line) => log.warn(line));
+    const hideKeys = ({ endpoints }: RouteTable) => {
+      for (const endpoint of endpoints) {
+        for (const [field, value] of secretsOf(endpoint)) hide(`route-config[${endpoint.index}]${field}`, value);
+      }
+    };
+    hideKeys(this.first);
+    const path = routeConfigFile(settings.routeConfig);
+    if (path === undefined) return;
+
+    const text = texts.get(path) ?? '';
+    texts.delete(path);
+    let current = this.first;
+    let warnings: readonly string[] = [];
+    this.#file = new FollowedFile<RouteTable>({
+      path,
+      intervalMs: settings.configRefreshIntervalMs,
+      maxBytes: maxConfigBytes,
+      what: 'route config',
+      metric: 'route_config',
+      initial: current,
+      initialFinding: { text, others: texts },
+      others: filesOfRows,
+      read(found, other) {
+        const reading = readRoutes(settings, (name) => (name === path ? found : other(name)));
+        if ('mistakes' in reading) return { mistake: reading.mistakes.join('; ') };
+        warnings = reading.warnings;
+        return { value: reading.table };
+      },
+      shown: (table) => ({ routes: table.generation, changes: routeChanges(current, table) }),
+      onChange(table) {
+        current = table;
+        hideKeys(table);
+        for (const warning of warnings) log.warn(warning);
+        onChange(table);
+      },
+      log,
+      metrics,
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#file?.[Symbol.dispose]();
+  }
 }

@@ -1,1 +1,1 @@
-export { type FollowedRoutes, followRoutes, type RouteSettings } from './followed-routes.ts';
+export { checkRoutes, type FollowedRoutes, followRoutes, type RouteSettings } from './followed-routes.ts';

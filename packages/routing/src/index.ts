@@ -19,8 +19,8 @@ export {
   type RouteTableReading,
   readRoutes,
   readRouteTable,
+  routeChecks,
   routeConfigFile,
-  routeMistakes,
   routeTable,
 } from './route-table.ts';
 export { isBaseUrl, joinUrl } from './url.ts';

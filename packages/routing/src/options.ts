@@ -4,6 +4,7 @@ export const routeOptions = {
     type: 'string',
     default: '',
     choices: ['', 'weight', 'prefix'],
+    live: true,
     description:
       'How requests are split over the endpoints of the route config: weight, prefix, or empty for no splitting',
   },
@@ -11,6 +12,7 @@ export const routeOptions = {
     type: 'string',
     default: '',
     secret: true,
+    live: true,
     description:
       'Endpoints as a JSON array of {base_url, api_key, api_key_file, auth_header, headers, add_v1, timeout_ms, model, fallback, weight, prefix, forward_auth}, or @FILE that holds it, which is followed while the service runs',
   },

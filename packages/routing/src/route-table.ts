@@ -159,16 +159,9 @@ export type RouteTableReading =
  * about what was ignored, or every mistake found, one line each. No line holds an api_key.
  */
 export function readRouteTable(policy: string, config: string, readFile: (path: string) => string): RouteTableReading {
-  const mistakes: string[] = [];
-  const warnings: string[] = [];
-  const entries = parseConfig(config, readFile, mistakes);
-  if (policy !== '' && policy !== 'weight' && policy !== 'prefix') {
-    mistakes.push(`--route-policy: read ${show(policy)}, allowed: weight, prefix, or empty for none`);
-  } else if (policy === '' && entries.length > 0) {
-    mistakes.push('--route-policy: read nothing beside a --route-config, allowed: weight or prefix');
-  }
-  if (entries.length > 0) checkEntries(entries, mistakes, warnings);
-  const keys = readKeys(entries, readFile, mistakes);
+  const rows = readRows(config, readFile);
+  const { entries, keys, warnings } = rows;
+  const mistakes = [...policyMistakes(policy, entries), ...rows.mistakes];
   if (mistakes.length > 0) return { mistakes };
 
   const endpoints = (entries as Static<typeof RouteConfig>).map((entry, index) =>
@@ -194,10 +187,42 @@ interface PdFlags {
   readonly separatePdScheduling: boolean;
 }
 
-/** The mistakes alone: for the check of a service's flags before it starts. */
-export function routeMistakes(values: RouteFlags, readFile: (path: string) => string): readonly string[] {
-  const reading = readRouteTable(values.routePolicy, values.routeConfig, readFile);
-  return 'mistakes' in reading ? reading.mistakes : [];
+/**
+ * The mistakes alone, for the check of a service's flags before it starts: those of the rows, and those between them and the
+ * policy. The second needs both flags, the first one of them.
+ */
+export function routeChecks(
+  readFile: (path: string) => string,
+): readonly [(values: Pick<RouteFlags, 'routeConfig'>) => string[], (values: RouteFlags) => string[]] {
+  return [
+    ({ routeConfig }) => [...readRows(routeConfig, readFile).mistakes],
+    ({ routePolicy, routeConfig }) => policyMistakes(routePolicy, readRows(routeConfig, readFile).entries),
+  ];
+}
+
+interface Rows {
+  /** Still unchecked where there are mistakes. */
+  readonly entries: readonly unknown[];
+  /** Those that are in files, by row. */
+  readonly keys: ReadonlyMap<number, string>;
+  readonly mistakes: readonly string[];
+  readonly warnings: string[];
+}
+
+function readRows(config: string, readFile: (path: string) => string): Rows {
+  const mistakes: string[] = [];
+  const warnings: string[] = [];
+  const entries = parseConfig(config, readFile, mistakes);
+  if (entries.length > 0) checkEntries(entries, mistakes, warnings);
+  return { entries, keys: readKeys(entries, readFile, mistakes), mistakes, warnings };
+}
+
+function policyMistakes(policy: string, entries: readonly unknown[]): string[] {
+  if (policy !== '' && policy !== 'weight' && policy !== 'prefix') {
+    return [`--route-policy: read ${show(policy)}, allowed: weight, prefix, or empty for none`];
+  }
+  if (policy !== '' || entries.length === 0) return [];
+  return ['--route-policy: read nothing beside a --route-config, allowed: weight or prefix'];
 }
 
 /** As `readRouteTable`, with the generation of the P/D flags. */

@@ -1,5 +1,5 @@
 import { type CommandFlags, checkTable, type OptionGroup, type OptionValues } from './option-table.ts';
-import { parseCommand } from './parse-options.ts';
+import { readOptions } from './parse-options.ts';
 
 /** What a command ends with: it did what it was asked to, it could not, or it was asked wrongly (EX_USAGE). */
 export const exitCodes = { done: 0, failed: 1, usage: 64 } as const;
@@ -48,7 +48,7 @@ export async function runCommand<const Groups extends readonly OptionGroup[]>(
   argv: readonly string[],
 ): Promise<void> {
   // biome-ignore lint/style/noProcessEnv: with `run` the place where the environment is read
-  const parsed = parseCommand(command, argv, process.env);
+  const parsed = await readOptions<OptionValues<Groups>>(command, argv, process.env);
   // A reader that has seen enough, such as `head`, closes the pipe.
   process.stdout.on('error', () => process.exit());
   if ('help' in parsed) process.stdout.write(parsed.help);

@@ -13,6 +13,7 @@ export { type Finding, FollowedFile, type FollowedFileParts, type ReadText } fro
 export { internalOptions } from './internal-options.ts';
 export { InternalServer, type InternalServerOptions } from './internal-server.ts';
 export { listen } from './listen.ts';
+export type { AllValues, LiveOptions } from './live-options.ts';
 export type { InfoLines } from './logger.ts';
 export {
   boundedLabel,
@@ -26,6 +27,7 @@ export {
   Metrics,
   RecentLabel,
 } from './metrics.ts';
+export { nearest } from './nearest.ts';
 export {
   allowedValues,
   defineService,
@@ -40,7 +42,7 @@ export {
   type ServiceFlags,
   type ServiceOptions,
 } from './option-table.ts';
-export { type Environment, type Parsed, parseOptions } from './parse-options.ts';
+export { type Checked, type Environment, type Parsed, parseOptions, readOptions } from './parse-options.ts';
 export type { ProxyEnvironment } from './proxy-environment.ts';
 export { Reasons } from './reasons.ts';
 export { type Parts, type Running, run, type Start } from './run.ts';

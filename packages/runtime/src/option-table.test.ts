@@ -35,11 +35,13 @@ test('a service has its own flags first, then the common ones', () => {
     [...flagTable({ name: 'example', description: '', groups }).keys()],
     [
       'port',
+      'config',
       'namespace',
       'admin-host',
       'admin-port',
       'advertise-host',
       'log-level',
+      'config-refresh-interval-ms',
       'drain-delay-ms',
       'drain-timeout-ms',
     ],

@@ -28,6 +28,10 @@ interface StringOption extends Described {
   readonly secret?: boolean;
   /** Of a secret: its value is a function that reads it, so that a file can be rotated. Otherwise it is read once. */
   readonly reread?: boolean;
+  /** Names a file that must be there and readable when the process starts. */
+  readonly file?: true;
+  /** May change in the file of `--config` while the process runs. */
+  readonly live?: true;
   /** The secret flag whose value is in the file at this path. Only the table sets it. */
   readonly fileOf?: string;
   /** The values allowed besides the default; all when absent. */
@@ -88,6 +92,12 @@ const maxNamespaceLength = 64;
 
 /** The flags that every process has. `defineService` adds them. */
 export const runtimeOptions = {
+  config: {
+    type: 'string',
+    default: '',
+    description:
+      'YAML file with values of flags by their names; a flag and the environment beat it. Followed for the flags that may change',
+  },
   namespace: {
     type: 'string',
     default: '',
@@ -116,6 +126,7 @@ export const runtimeOptions = {
     type: 'string',
     default: 'info',
     choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
+    live: true,
     description: 'Least severe level that is logged',
   },
   'config-refresh-interval-ms': {
@@ -162,6 +173,8 @@ export interface ServiceFlags {
   readonly name: string;
   readonly description: string;
   readonly groups: readonly OptionGroup[];
+  /** Whether it calls third parties, for which the environment may name proxies. */
+  readonly usesProxies?: boolean;
   /** A command ends by itself: it has none of the flags of `runtimeOptions`, and may take operands. */
   readonly command?: {
     /** As help shows them, in order: `['OLD', 'NEW']`. One in brackets, `[FILE]`, may be left out. */
@@ -171,18 +184,22 @@ export interface ServiceFlags {
 
 export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends ServiceFlags {
   readonly groups: Groups;
-  /** Whether it calls third parties, for which the environment may name proxies. */
-  readonly usesProxies?: boolean;
-  /** What is wrong between flags that are right one by one: a line each that names them and repeats no secret. */
-  check?(values: ServiceValues<Groups>): string[];
+  /**
+   * What is wrong between flags: a line each that names them and repeats no secret. Of several checks those are left out that
+   * read a flag which is wrong by itself.
+   */
+  readonly check?: Check<ServiceValues<Groups>> | readonly Check<ServiceValues<Groups>>[];
 }
+
+// A method, so that a service is one whatever its flags.
+export type Check<Values> = { check(values: Values): string[] }['check'];
 
 /** The flags and operands of a command. */
 export interface CommandFlags<Groups extends readonly OptionGroup[]> extends ServiceFlags {
   readonly groups: Groups;
   readonly command: NonNullable<ServiceFlags['command']>;
   /** As that of `ServiceOptions`. */
-  check?(values: OptionValues<Groups>): string[];
+  readonly check?: Check<OptionValues<Groups>> | readonly Check<OptionValues<Groups>>[];
 }
 
 /** The values' type of what `defineService` returned. */

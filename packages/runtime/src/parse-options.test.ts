@@ -68,11 +68,13 @@ test('without flags every value is its default, under its camel-case name', () =
     token: '',
     tokenFile: '',
     keyFile: '',
+    config: '',
     namespace: '',
     adminHost: '::',
     adminPort: 9090,
     advertiseHost: '',
     logLevel: 'info',
+    configRefreshIntervalMs: 1000,
     drainDelayMs: 2000,
     drainTimeoutMs: 300_000,
   });

@@ -1,14 +1,15 @@
+import type { ConfigLayer, Written } from './config-file.ts';
 import { helpText } from './help.ts';
+import { nearest } from './nearest.ts';
 import {
   allowedValues,
-  type CommandFlags,
+  type Check,
   camelCase,
   environmentName,
   flagTable,
   type OptionGroup,
   type OptionSpec,
   type OptionValue,
-  type OptionValues,
   type ServiceFlags,
   type ServiceOptions,
   type ServiceValues,
@@ -16,6 +17,7 @@ import {
   withoutUserinfo,
   wrongValue,
 } from './option-table.ts';
+import { readProxies } from './proxy-environment.ts';
 import { readSecretFile, type SecretReader, Secrets } from './secrets.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -24,18 +26,16 @@ export type Parsed<Values> =
   | {
       readonly values: Values;
       readonly secrets: Secrets;
+      /** What was given, and where: `--port`, `LLM_GATEWAY_PORT`, or a file and its key. */
+      readonly given: ReadonlyMap<string, Written>;
+      /** The text of the file of `--config`, where there is one. */
+      readonly configText?: string | undefined;
       /** The words beside the flags; of a service there are none. */
       readonly operands: readonly string[];
     }
   | { readonly mistakes: readonly string[] }
   | { readonly help: string }
   | { readonly version: true };
-
-/** A value as it was written, and where: `--port` or `LLM_GATEWAY_PORT`. */
-interface Written {
-  readonly text: string;
-  readonly source: string;
-}
 
 /**
  * Reads the flags in `argv` (without node and the script) and the environment into typed values, or says everything that
@@ -53,48 +53,100 @@ export function parseOptions<Groups extends readonly OptionGroup[]>(
   return parse(service, argv, env);
 }
 
-/** The same for a command, whose words beside the flags are its operands. */
-export function parseCommand<Groups extends readonly OptionGroup[]>(
-  command: CommandFlags<Groups>,
+/**
+ * The same with the file that `--config` names, which flags and the environment beat. The file is read anew at each call.
+ * @param secrets takes the secrets that are found
+ */
+export async function readOptions<Values>(
+  service: Checked<Values>,
   argv: readonly string[],
   env: Environment,
-): Parsed<OptionValues<Groups>> {
-  return parse(command, argv, env);
+  secrets = new Secrets(),
+): Promise<Parsed<Values>> {
+  const table = flagTable(service);
+  const { written, asked } = readArguments(table, argv, service.command?.operands.length ?? 0);
+  const path = table.has('config') ? (written.get('config') ?? fromEnvironment('config', env))?.text : undefined;
+  if (!path || asked !== undefined) return parse(service, argv, env, { secrets });
+  // What reads YAML is loaded by those alone that have a file.
+  const { readConfigFile } = await import('./config-file.ts');
+  return parse(service, argv, env, { secrets, layer: readConfigFile(path, service) });
 }
 
-function parse<Values>(
-  service: ServiceFlags & { check?(values: Values): string[] },
+export type Checked<Values> = ServiceFlags & { readonly check?: Check<Values> | readonly Check<Values>[] };
+
+export function parse<Values>(
+  service: Checked<Values>,
   argv: readonly string[],
   env: Environment,
+  { secrets = new Secrets(), layer }: { secrets?: Secrets; layer?: ConfigLayer } = {},
 ): Parsed<Values> {
   const table = flagTable(service);
   const line = readArguments(table, argv, service.command?.operands.length ?? 0);
   if (line.asked === 'help') return { help: helpText(service) };
   if (line.asked === 'version') return { version: true };
 
-  const mistakes = [...line.mistakes, ...missingOperands(service, line.operands)];
+  const mistakes = [...(layer?.mistakes ?? []), ...line.mistakes, ...missingOperands(service, line.operands)];
   const values: Record<string, OptionValue | SecretReader> = {};
-  const secrets = new Secrets();
-  const writtenOf = (flag: string) =>
+  const given = new Map<string, Written>();
+  const nearer = (flag: string) =>
     line.written.get(flag) ?? fromEnvironment(flag, env) ?? fromStandard(table.get(flag), env);
   for (const [flag, spec] of table) {
-    const written = writtenOf(flag);
+    let written = nearer(flag);
     if (spec.type === 'string' && spec.secret) {
-      const read = readSecret(flag, spec, { written, file: writtenOf(`${flag}-file`), secrets });
+      let file = nearer(`${flag}-file`);
+      // Of a secret and its file whichever is given nearer counts.
+      if (!written?.text && !file?.text) {
+        written = layer?.written.get(flag);
+        file = layer?.written.get(`${flag}-file`);
+      }
+      if (written) given.set(flag, written);
+      const read = readSecret(flag, spec, { written, file, secrets });
       if ('value' in read) values[camelCase(flag)] = read.value;
-      else mistakes.push(read.mistake);
+      else {
+        mistakes.push(read.mistake);
+        hideFromChecks(values, flag);
+      }
       continue;
     }
+    written ??= layer?.written.get(flag);
+    if (written) given.set(flag, written);
     const read = written ? readValue(flag, spec, written.text) : { value: spec.default };
     if ('value' in read) values[camelCase(flag)] = read.value;
-    else if (written) mistakes.push(mistake(spec, written, read.wrong));
+    else {
+      if (written) mistakes.push(mistake(spec, written, read.wrong));
+      hideFromChecks(values, flag);
+    }
   }
-  if (mistakes.length > 0) return { mistakes: mistakes.map(oneLine) };
-
   // Each value was read by the specification that its type is inferred from.
   const typed = values as Values;
-  const crossed = service.check?.(typed) ?? [];
-  return crossed.length > 0 ? { mistakes: crossed.map(oneLine) } : { values: typed, secrets, operands: line.operands };
+  const { check = [] } = service;
+  for (const one of Array.isArray(check) ? check : [check]) mistakes.push(...checked(one, typed));
+  const found = readProxies(service.usesProxies === true ? env : {});
+  if ('mistakes' in found) mistakes.push(...found.mistakes);
+  // A file of keys that cannot be read shows in several flags.
+  if (mistakes.length > 0) return { mistakes: [...new Set(mistakes.map(oneLine))] };
+  return { values: typed, secrets, given, configText: layer?.text, operands: line.operands };
+}
+
+/** What a check reads of a flag that is wrong by itself. */
+const wrongFlag = Symbol('wrong flag');
+
+function hideFromChecks(values: object, flag: string): void {
+  Object.defineProperty(values, camelCase(flag), {
+    enumerable: true,
+    get() {
+      throw wrongFlag;
+    },
+  });
+}
+
+function checked<Values>(check: Check<Values>, values: Values): string[] {
+  try {
+    return check(values);
+  } catch (error) {
+    if (error === wrongFlag) return [];
+    throw error;
+  }
 }
 
 function missingOperands({ command }: ServiceFlags, given: readonly string[]): string[] {
@@ -226,8 +278,18 @@ function takesNext(spec: OptionSpec, next: string | undefined): boolean {
 function readValue(flag: string, spec: OptionSpec, text: string): { value: OptionValue } | { wrong: string } {
   const value = convert(spec, text);
   if (value === undefined) return { wrong: `allowed: ${allowedValues(flag, spec)}` };
-  const wrong = wrongValue(flag, spec, value);
+  const wrong = wrongValue(flag, spec, value) ?? (spec.type === 'string' && spec.file ? unreadable(text) : undefined);
   return wrong === undefined ? { value } : { wrong };
+}
+
+function unreadable(path: string): string | undefined {
+  if (path === '') return undefined;
+  try {
+    readSecretFile(path);
+    return undefined;
+  } catch (error) {
+    return `which cannot be read: ${error instanceof Error ? error.message : error}`;
+  }
 }
 
 function convert(spec: OptionSpec, text: string): OptionValue | undefined {
@@ -255,34 +317,6 @@ function plainName(name: string): string {
     .toLowerCase()
     .replaceAll('_', '-')
     .replace(/^-+(no-)?/, '');
-}
-
-/** The candidate that is the fewest edits away, if near enough to be meant. */
-function nearest(name: string, candidates: Iterable<string>): string | undefined {
-  let best: string | undefined;
-  let least = Math.max(2, Math.floor(name.length / 3)) + 1;
-  for (const candidate of candidates) {
-    const edits = editDistance(name, candidate);
-    if (edits < least) {
-      least = edits;
-      best = candidate;
-    }
-  }
-  return best;
-}
-
-/** Levenshtein, one row at a time. */
-function editDistance(from: string, to: string): number {
-  let row = Array.from({ length: to.length + 1 }, (_, column) => column);
-  for (let i = 1; i <= from.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= to.length; j++) {
-      const replaced = (row[j - 1] ?? 0) + (from[i - 1] === to[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[to.length] ?? 0;
 }
 
 const shownLength = 80;

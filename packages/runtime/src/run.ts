@@ -3,6 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import manifest from '../package.json' with { type: 'json' };
 import { type Readiness, startAdmin } from './admin.ts';
+import type { Written } from './config-file.ts';
+import { LiveOptions } from './live-options.ts';
 import { createLog, type InfoLines, type Log } from './logger.ts';
 import { Metrics } from './metrics.ts';
 import { declareNodeMetrics } from './node-metrics.ts';
@@ -17,7 +19,7 @@ import {
   type ServiceValues,
   shownValue,
 } from './option-table.ts';
-import { parseOptions } from './parse-options.ts';
+import { type Environment, readOptions } from './parse-options.ts';
 import { type ProxyEnvironment, readProxies } from './proxy-environment.ts';
 import { Reasons } from './reasons.ts';
 import type { SecretReader, Secrets } from './secrets.ts';
@@ -40,6 +42,8 @@ export interface Parts {
   readonly infoLines: InfoLines;
   /** Hides a secret value in the log from now on. `name` says whose it is: a few earlier values of it stay hidden. */
   readonly hide: (name: string, value: string) => void;
+  /** Null: there is no file of `--config`, and no flag changes while the process runs. */
+  readonly options: LiveOptions | null;
   readonly metrics: Metrics;
   /** Aborts when the process has been told to end: give up starting, poll no more. Work in flight is for `drain`. */
   readonly shutdown: AbortSignal;
@@ -77,17 +81,15 @@ export async function run<const Groups extends readonly OptionGroup[]>(
   argv: readonly string[] = process.argv.slice(2),
 ): Promise<void> {
   // biome-ignore lint/style/noProcessEnv: the place where the environment is read
-  const environment = process.env;
-  const parsed = parseOptions(service, argv, environment);
-  const read = readProxies(service.usesProxies === true ? environment : {});
+  const env = process.env;
+  const parsed = await readOptions(service, argv, env);
   if ('help' in parsed) process.stdout.write(parsed.help);
   else if ('version' in parsed) process.stdout.write(`${service.name} ${manifest.version}\n`);
-  else if ('mistakes' in parsed || 'mistakes' in read) {
-    const mistakes = [parsed, read].flatMap((one) => ('mistakes' in one ? one.mistakes : []));
-    for (const mistake of mistakes) process.stderr.write(`${service.name}: ${mistake}\n`);
+  else if ('mistakes' in parsed) {
+    for (const mistake of parsed.mistakes) process.stderr.write(`${service.name}: ${mistake}\n`);
     process.exitCode = exitUsage;
   } else {
-    const { values, secrets } = parsed;
+    const { values, secrets, given } = parsed;
     // Every service has the flags of `runtimeOptions`; the compiler cannot see it while the groups are unknown.
     const runtime = values as RuntimeValues;
     const metrics = new Metrics();
@@ -103,14 +105,20 @@ export async function run<const Groups extends readonly OptionGroup[]>(
     reportUnreadable(secrets, log.logger);
     exitOnCrash(log);
     logWarnings(log);
-    log.logger.info({ version: manifest.version, options: shownOptions(service, values) }, 'starting');
+    log.logger.info(
+      { version: manifest.version, options: shownOptions(service, values), from: shownSources(service, given) },
+      'starting',
+    );
+    const options =
+      runtime.config === '' ? null : new LiveOptions(service, { argv, env, secrets, parsed, log, metrics });
     log.exit(
       await live(service, (parts) => start(values, parts), {
         log,
         metrics,
         runtime,
-        proxies: read.proxies,
+        proxies: proxies(service, env),
         hide: (name, value) => secrets.add(name, value),
+        options,
       }),
     );
   }
@@ -131,7 +139,8 @@ async function live(
     runtime,
     hide,
     proxies,
-  }: Pick<Parts, 'metrics' | 'hide' | 'proxies'> & {
+    options,
+  }: Pick<Parts, 'metrics' | 'hide' | 'proxies' | 'options'> & {
     readonly log: Log;
     readonly runtime: RuntimeValues;
   },
@@ -168,6 +177,7 @@ async function live(
       log: logger,
       infoLines: log.infoLines,
       hide,
+      options,
       metrics,
       proxies,
       shutdown,
@@ -254,4 +264,19 @@ function shownOptions(service: ServiceFlags, values: object): Record<string, Opt
     return [flag, shownValue(spec, typeof value === 'function' ? value() : value)];
   });
   return Object.fromEntries(shown);
+}
+
+/** Where each value came from that is not the default: `--port`, `LLM_GATEWAY_PORT`, or the file and its key. */
+function shownSources(service: ServiceFlags, given: ReadonlyMap<string, Written>): Record<string, string> {
+  const differing = [...flagTable(service)].filter(([flag, spec]) => {
+    const text = given.get(flag)?.text;
+    return text !== undefined && text !== String(spec.default);
+  });
+  return Object.fromEntries(differing.map(([flag]) => [flag, given.get(flag)?.source ?? '']));
+}
+
+/** They were checked with the flags. */
+function proxies(service: ServiceFlags, env: Environment): ProxyEnvironment | null {
+  const read = readProxies(service.usesProxies === true ? env : {});
+  return 'proxies' in read ? read.proxies : null;
 }

@@ -18,7 +18,7 @@ export const options = defineService({
   name: 'discovery',
   description: 'Knows the live instances, from Redis, etcd or a static list, and announces them',
   groups: [discoveryOptions, instanceModelOptions, pdOptions, busOptions],
-  check: (values) => [...staticEndpointMistakes(values), ...storeMistakes(values), ...busMistakes(values)],
+  check: [staticEndpointMistakes, storeMistakes, busMistakes],
 });
 
 export type Options = OptionsOf<typeof options>;

@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
-import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
+import { checkRoutes } from '@llm-gateway/route-config';
+import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { tracingOptions } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
@@ -113,12 +113,7 @@ export const options = defineService({
     tracingOptions,
     busOptions,
   ],
-  check: (values) => [
-    ...clientMistakes(values),
-    ...clientKeyMistakes(values),
-    ...busMistakes(values),
-    ...routeMistakes(values, (path) => readFileSync(path, 'utf8')),
-  ],
+  check: [clientMistakes, clientKeyMistakes, busMistakes, ...checkRoutes],
 });
 
 export type Options = OptionsOf<typeof options>;

@@ -15,7 +15,7 @@ import { Clients } from './clients/clients.ts';
 import { limitHeaderNames } from './clients/limit-headers.ts';
 import { Quota } from './clients/quota.ts';
 import { Decider } from './decide/decider.ts';
-import { HoldingWorkers } from './decide/holders.ts';
+import { Holders } from './decide/holders.ts';
 import { Leases } from './decide/leases.ts';
 import { Load } from './decide/load.ts';
 import { Routers } from './decide/routers.ts';
@@ -72,14 +72,25 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     }),
   );
   const timeoutMs = options.decisionTimeoutMs;
-  const followed = parts.use(followRoutes(options, { log, metrics, hide, onChange: (table) => routes.take(table) }));
-  const routers = parts.use(new Routers(bus, () => routes.look()));
-  const workers = options.fallbackRetryQueueEnabled ? parts.use(new HoldingWorkers(bus, () => routes.look())) : null;
+  const followed = parts.use(
+    followRoutes(options, { log, metrics, hide, options: deps.options, onChange: (table) => routes.take(table) }),
+  );
+  const workers = new Holders();
+  const routers = parts.use(
+    new Routers(bus, {
+      onHeard: () => routes.look(),
+      onOther({ service, process, generations }) {
+        if (service !== 'retry-worker' || !options.fallbackRetryQueueEnabled) return;
+        workers.hear(process, generations, performance.now());
+        routes.look();
+      },
+    }),
+  );
   const routes: Routes = parts.use(
     new Routes(followed.first, {
       holding: [
         ({ generation }) => routers.holding(generation, performance.now()),
-        ({ endpointGeneration }) => workers?.holding(endpointGeneration, performance.now()) ?? 'unknown',
+        ({ endpointGeneration }) => workers.holding(endpointGeneration, performance.now()),
       ],
       onUse: ({ generation }) => {
         log.info({ generation }, 'requests are decided by the new route config');

@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { busMistakes, busOptions } from '@llm-gateway/bus';
-import { routeMistakes, routeOptions } from '@llm-gateway/routing';
+import { checkRoutes } from '@llm-gateway/route-config';
+import { routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionValues, type runtimeOptions } from '@llm-gateway/runtime';
 import { tracingOptions } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
@@ -57,7 +57,7 @@ export const options = defineService({
     tracingOptions,
     busOptions,
   ],
-  check: (values) => [...busMistakes(values), ...routeMistakes(values, (path) => readFileSync(path, 'utf8'))],
+  check: [busMistakes, ...checkRoutes],
 });
 
 /** What a worker is started with; the rest of its flags is for its process. */

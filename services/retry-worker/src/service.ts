@@ -21,10 +21,11 @@ export async function start(
     shutdown,
     bus,
     hide,
+    options: live,
     proxies = null,
     tracing = null,
   }: Pick<Parts, 'metrics' | 'shutdown'> &
-    Partial<Pick<Parts, 'hide' | 'proxies'>> & {
+    Partial<Pick<Parts, 'hide' | 'options' | 'proxies'>> & {
       readonly log: Log;
       readonly bus: Bus;
       /** Null: no traces. */
@@ -37,6 +38,7 @@ export async function start(
       log,
       metrics,
       ...(hide && { hide }),
+      ...(live && { options: live }),
       onChange(table) {
         tables.take(table, performance.now());
         held.now();

@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { schedulingOptions } from '@llm-gateway/fleet';
-import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
+import { checkRoutes } from '@llm-gateway/route-config';
+import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
 import { tracingOptions } from '@llm-gateway/tracing';
 
@@ -9,7 +9,7 @@ export const options = defineService({
   name: 'router',
   description: 'Decides where requests go: the routing policy, and which instance takes them',
   groups: [routeOptions, pdOptions, schedulingOptions, tracingOptions, busOptions],
-  check: (values) => [...busMistakes(values), ...routeMistakes(values, (path) => readFileSync(path, 'utf8'))],
+  check: [busMistakes, ...checkRoutes],
 });
 
 export type Options = OptionsOf<typeof options>;

@@ -39,6 +39,7 @@ interface Deps {
   readonly hide?: Parts['hide'];
   /** Null: no traces. */
   readonly tracing?: Tracing | null;
+  readonly options?: Parts['options'];
 }
 
 /**
@@ -48,7 +49,7 @@ interface Deps {
  */
 export async function start(
   values: RouterOptions,
-  { bus, log, metrics, hide, tracing = null }: Deps,
+  { bus, log, metrics, hide, options, tracing = null }: Deps,
 ): Promise<Running> {
   const router = `router-${randomUUID().slice(0, 8)}`;
   const mode = fleetMode(values);
@@ -59,6 +60,7 @@ export async function start(
       log,
       metrics,
       ...(hide && { hide }),
+      ...(options && { options }),
       onChange(table) {
         tables.take(table, now());
         tell();

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { instanceModelOptions, staticEndpointMistakes } from '@llm-gateway/discovery/options';
 import { schedulingOptions } from '@llm-gateway/fleet';
 import {
@@ -12,7 +11,8 @@ import { limiterOptions } from '@llm-gateway/limiter/options';
 import { mirrorSenderOptions } from '@llm-gateway/mirror-sender/options';
 import { discoveryOptions, storeMistakes } from '@llm-gateway/registry';
 import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
-import { pdOptions, routeMistakes, routeOptions } from '@llm-gateway/routing';
+import { checkRoutes } from '@llm-gateway/route-config';
+import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { tracingOptions } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
@@ -48,12 +48,12 @@ export const options = defineService({
     tracingOptions,
     internalOptions,
   ],
-  check: (values) => [
-    ...clientMistakes(values),
-    ...clientKeyMistakes(values),
-    ...routeMistakes(values, (path) => readFileSync(path, 'utf8')),
-    ...(usesSimulators(values) ? [] : staticEndpointMistakes(values)),
-    ...storeMistakes(values),
+  check: [
+    clientMistakes,
+    clientKeyMistakes,
+    ...checkRoutes,
+    (values) => (usesSimulators(values) ? [] : staticEndpointMistakes(values)),
+    storeMistakes,
   ],
 });
 

@@ -1,6 +1,3 @@
-import type { Bus, Subscription } from '@llm-gateway/bus';
-import { configHeld } from '@llm-gateway/protocol';
-
 /** Three announcements of a process are lost before it counts as gone. */
 const silentMs = 3500;
 /** Who may publish may invent names; beyond so many, new ones are not taken. */
@@ -38,29 +35,5 @@ export class Holders {
 
   #forget(now: number): void {
     for (const [process, { heardAt }] of this.#known) if (now - heardAt >= silentMs) this.#known.delete(process);
-  }
-}
-
-/** The retry workers that are heard, and which route configs each of them holds. */
-export class HoldingWorkers implements Disposable {
-  readonly #holders = new Holders();
-  readonly #subscription: Subscription;
-
-  /** @param onHeard is called after each message of a worker */
-  constructor(bus: Bus, onHeard: () => void) {
-    this.#subscription = bus.subscribe(configHeld, (told) => {
-      if (told.service !== 'retry-worker') return;
-      this.#holders.hear(told.process, told.generations, performance.now());
-      onHeard();
-    });
-  }
-
-  /** How many of the workers that live take jobs of a generation; `now` in monotonic milliseconds. */
-  holding(generation: string, now: number): Holding {
-    return this.#holders.holding(generation, now);
-  }
-
-  [Symbol.dispose](): void {
-    this.#subscription.close();
   }
 }

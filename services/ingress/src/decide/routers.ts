@@ -1,5 +1,5 @@
 import type { Bus } from '@llm-gateway/bus';
-import { configHeld, routerBeat } from '@llm-gateway/protocol';
+import { type ConfigHeld, configHeld, routerBeat } from '@llm-gateway/protocol';
 import { Holders, type Holding } from './holders.ts';
 
 /** The routers that are heard, which route configs each of them holds, and which of them owns a pool. */
@@ -11,8 +11,14 @@ export class Routers implements Disposable {
   readonly #telling = new Set<string>();
   readonly #subscriptions = new DisposableStack();
 
-  /** @param onHeard is called after each message of a router */
-  constructor(bus: Bus, onHeard: () => void = () => {}) {
+  /**
+   * @param options.onHeard is called after each message of a router
+   * @param options.onOther is called with what processes of other services tell
+   */
+  constructor(
+    bus: Bus,
+    { onHeard = () => {}, onOther }: { onHeard?: () => void; onOther?: (told: ConfigHeld) => void } = {},
+  ) {
     const hear = (router: string, generations: readonly string[]) => {
       this.#holders.hear(router, generations, performance.now());
       this.#dropped.delete(router);
@@ -25,7 +31,10 @@ export class Routers implements Disposable {
     );
     this.#subscriptions.use(
       bus.subscribe(configHeld, (told) => {
-        if (told.service !== 'router') return;
+        if (told.service !== 'router') {
+          onOther?.(told);
+          return;
+        }
         if (this.#telling.size >= maxTelling) this.#telling.clear();
         this.#telling.add(told.process);
         hear(told.process, told.generations);

@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { type Engine, startEngine, startService, temporaryFolder, until } from '@llm-gateway/testing';
+import { chat, post } from './gateway.ts';
+
+const routes = (engine: Engine, key: string) =>
+  `route-policy: weight\nroute-config:\n  - base_url: ${engine.url}\n    weight: 1\n    api_key: ${key}\n`;
+
+describe('the file of --config', () => {
+  it('starts a service, is followed for what may change, and says where values came from', async () => {
+    const path = join(temporaryFolder(), 'llm-gateway.yaml');
+    const put = (text: string) => {
+      writeFileSync(`${path}.new`, text);
+      renameSync(`${path}.new`, path);
+    };
+    await using one = await startEngine();
+    await using other = await startEngine();
+    put(`${routes(one, 'sk-canary-1')}log-level: info\nstandalone:\n  max-body-bytes: 5000\n`);
+    await using gateway = await startService('standalone', ['--config', path, '--config-refresh-interval-ms', '50']);
+    const starting = gateway.logs().find(({ msg }) => msg === 'starting');
+    assert.deepEqual(
+      Object.entries(starting?.from ?? {}).filter(
+        ([flag]) => !['host', 'port', 'admin-host', 'admin-port'].includes(flag),
+      ),
+      [
+        ['max-body-bytes', `${path}: standalone.max-body-bytes`],
+        ['route-policy', `${path}: route-policy`],
+        ['route-config', `${path}: route-config`],
+        ['config', '--config'],
+        ['config-refresh-interval-ms', '--config-refresh-interval-ms'],
+      ],
+    );
+    assert.equal((await post(gateway.url, chat())).status, 200);
+    assert.equal(one.requests.length, 1);
+
+    put(`${routes(other, 'sk-canary-2')}log-level: debug\nstandalone:\n  max-body-bytes: 5000\n`);
+    await until(async () => {
+      assert.equal((await post(gateway.url, chat())).status, 200);
+      return other.requests.length > 0;
+    });
+    assert.equal(other.requests[0]?.headers.authorization, 'Bearer sk-canary-2');
+
+    const valid = async () => (await gateway.metrics()).value('llm_gateway_config_valid', { file: 'config_file' });
+    for (const bad of ['', 'log-level: loud', `${routes(one, 'k')}standalone:\n  max-body-bytes: 6000\n`]) {
+      put(bad);
+      await until(async () => (await valid()) === 0);
+      put(`${routes(other, 'sk-canary-2')}log-level: debug\nstandalone:\n  max-body-bytes: 5000\n`);
+      await until(async () => (await valid()) === 1);
+    }
+    const mistakes = gateway.logs().flatMap(({ mistake }) => (mistake === undefined ? [] : [String(mistake)]));
+    assert.ok(mistakes.some((mistake) => /--max-body-bytes: cannot change while the process runs/.test(mistake)));
+    assert.ok(!gateway.output().includes('sk-canary'), 'no key is logged');
+  });
+});

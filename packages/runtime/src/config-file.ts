@@ -1,0 +1,128 @@
+import { readFileSync, statSync } from 'node:fs';
+import { LineCounter, parseDocument } from 'yaml';
+import names from './flag-names.json' with { type: 'json' };
+import { nearest } from './nearest.ts';
+import { flagTable, type OptionSpec, type ServiceFlags } from './option-table.ts';
+
+/** A value as it was written, and where. */
+export interface Written {
+  readonly text: string;
+  readonly source: string;
+}
+
+/** What a file says of the flags of one service. */
+export interface ConfigLayer {
+  readonly written: ReadonlyMap<string, Written>;
+  readonly mistakes: readonly string[];
+  /** Of the file; absent when it could not be read. */
+  readonly text?: string;
+}
+
+export const maxConfigBytes = 4 * 1024 * 1024;
+/** Anchors may be used; a file of nothing but references to each other is an attempt to fill the memory. */
+const maxAliases = 100;
+
+/** Reads the file of `--config`. What cannot be read is a mistake. */
+export function readConfigFile(path: string, service: ServiceFlags): ConfigLayer {
+  let text: string;
+  try {
+    const stat = statSync(path);
+    if (!stat.isFile()) throw new Error('it is not a file');
+    if (stat.size > maxConfigBytes) throw new Error(`it is larger than ${maxConfigBytes} bytes`);
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    return { written: new Map(), mistakes: [`--config: ${path} cannot be read: ${reason(error)}`] };
+  }
+  return readConfigText(text, path, service);
+}
+
+/**
+ * The flags that a text in YAML gives to a service: those at the top for every service that has them, those below the name of
+ * a service for that one, which beat the others. A key that no service has is a mistake. No mistake repeats a value.
+ */
+export function readConfigText(text: string, path: string, service: ServiceFlags): ConfigLayer {
+  const written = new Map<string, Written>();
+  const mistakes: string[] = [];
+  const root = parsed(text, path, mistakes);
+  const table = flagTable(service);
+  const take = (section: Readonly<Record<string, unknown>>, at: string, own: boolean) => {
+    for (const [key, value] of Object.entries(section)) {
+      const spec = table.get(key);
+      const source = `${path}: ${at}${key}`;
+      if (key === 'config') mistakes.push(`${source}: a file names no other file`);
+      else if (spec === undefined && !(names.flags.includes(key) && !own))
+        mistakes.push(unknown(source, key, table, own));
+      else if (spec !== undefined && value !== null) {
+        const read = textOf(value, spec);
+        if ('text' in read) written.set(key, { text: read.text, source });
+        else mistakes.push(`${source}: ${read.mistake}`);
+      }
+    }
+  };
+  const sections = Object.entries(root).filter(([key]) => names.services.includes(key));
+  take(Object.fromEntries(Object.entries(root).filter(([key]) => !names.services.includes(key))), '', false);
+  for (const [name, section] of sections) {
+    if (section === null) continue;
+    if (!isMapping(section)) mistakes.push(`${path}: ${name}: read ${kindOf(section)}, allowed: flags of the service`);
+    else if (name === service.name) take(section, `${name}.`, true);
+  }
+  return { written, mistakes, text };
+}
+
+function parsed(text: string, path: string, mistakes: string[]): Readonly<Record<string, unknown>> {
+  if (text.trim() === '') {
+    mistakes.push(`${path}: is empty; {} says nothing`);
+    return {};
+  }
+  const lines = new LineCounter();
+  try {
+    const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+    // Their messages quote the text around, which may be a secret.
+    for (const { code, pos } of document.errors) {
+      const { line, col } = lines.linePos(pos[0]);
+      mistakes.push(`${path}: line ${line}, column ${col} is no YAML (${code.toLowerCase().replaceAll('_', ' ')})`);
+    }
+    if (mistakes.length > 0) return {};
+    const value: unknown = document.toJS({ maxAliasCount: maxAliases });
+    if (isMapping(value)) return value;
+    mistakes.push(`${path}: read ${kindOf(value)}, allowed: a mapping of flags to values`);
+  } catch (error) {
+    mistakes.push(
+      `${path}: is no YAML (${error instanceof ReferenceError ? 'too many aliases' : 'it cannot be read'})`,
+    );
+  }
+  return {};
+}
+
+function unknown(source: string, key: string, table: ReadonlyMap<string, OptionSpec>, own: boolean): string {
+  const near = nearest(key, own ? table.keys() : [...names.flags, ...names.services]);
+  const who = own ? 'no flag of this service' : 'no flag of any service';
+  return `${source}: ${who}, ${near === undefined ? 'see --help' : `did you mean ${near}?`}`;
+}
+
+/** The value as it would stand behind the flag. Lists of words are joined by commas; other lists and mappings are JSON. */
+function textOf(value: unknown, spec: OptionSpec): { readonly text: string } | { readonly mistake: string } {
+  if (spec.type !== 'string') {
+    if (typeof value === 'number' || typeof value === 'boolean') return { text: String(value) };
+    return typeof value === 'string' ? { text: value } : { mistake: `read ${kindOf(value)}, allowed: a ${spec.type}` };
+  }
+  if (typeof value === 'string') return { text: value };
+  if (Array.isArray(value) && value.every((one) => typeof one === 'string')) return { text: value.join(',') };
+  if (typeof value === 'object' && value !== null) return { text: JSON.stringify(value) };
+  // 0123, 1e3 or yes would not come back as they were written.
+  return { mistake: `read ${kindOf(value)}, allowed: a string; write it in quotes` };
+}
+
+function isMapping(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function kindOf(value: unknown): string {
+  if (value === null || value === undefined) return 'nothing';
+  if (Array.isArray(value)) return 'a list';
+  return typeof value === 'object' ? 'a mapping' : `a ${typeof value}`;
+}
+
+function reason(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
