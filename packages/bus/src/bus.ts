@@ -57,6 +57,8 @@ export interface Bus extends AsyncDisposable {
   /** Gives a job to one member of the consumers' group, if there is any. False: dropped, and counted. `body` must not change afterwards. */
   send<P>(message: JobMessage<P>, payload: P, body?: Uint8Array): boolean;
   consume<P>(message: JobMessage<P>, handler: (payload: P, body: Uint8Array) => void): Subscription;
+  /** Milliseconds to the server and back, measured now; null without a connection. Never rejects. */
+  roundTripMs(): Promise<number | null>;
   /** Hears of each change; `connected` tells the state now. */
   onStatus(listener: (connected: boolean) => void): Subscription;
 }

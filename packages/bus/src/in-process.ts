@@ -49,6 +49,10 @@ class InProcessBus implements Bus {
     return 1024 * 1024;
   }
 
+  async roundTripMs(): Promise<number | null> {
+    return this.#open ? 0 : null;
+  }
+
   request<Q, R>(message: RequestMessage<Q, R>, query: Q, options: RequestOptions): Promise<R> {
     const subject = subjectOf(message, options.owner);
     if (!this.#open) return Promise.reject(unavailable(subject));

@@ -222,6 +222,15 @@ export class Link {
     }
   }
 
+  /** Undefined when the connection ended before the answer. */
+  async roundTripMs(): Promise<number | undefined> {
+    const startedMs = performance.now();
+    return await this.#connection.flush().then(
+      () => performance.now() - startedMs,
+      () => undefined,
+    );
+  }
+
   flush(): Promise<void> {
     return this.#connection.flush();
   }

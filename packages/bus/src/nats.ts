@@ -111,6 +111,10 @@ class NatsBus implements Bus {
     return this.#maxPayloadBytes - messageHeaderBytes;
   }
 
+  async roundTripMs(): Promise<number | null> {
+    return (await this.#link?.roundTripMs()) ?? null;
+  }
+
   async request<Q, R>(message: RequestMessage<Q, R>, query: Q, options: RequestOptions): Promise<R> {
     const subject = this.#subjectOf(message, options.owner);
     if (options.signal?.aborted) throw askerLeft(subject, options.signal.reason);

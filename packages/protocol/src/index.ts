@@ -10,7 +10,18 @@ export {
   GatewayError,
 } from './errors.ts';
 export { FinishReason } from './finish-reason.ts';
-export { Instance, InstanceAddress, isSameInstance, type Role, roles, servedModels } from './instance.ts';
+export { Instance, InstanceAddress, isSameInstance, isTakenOut, type Role, roles, servedModels } from './instance.ts';
+export {
+  type HeldOrder,
+  InstanceOrder,
+  InstanceOrders,
+  instanceOrder,
+  instanceOrders,
+  maxOrderMs,
+  type OrderKind,
+  OrderReply,
+  orderKinds,
+} from './instance-order.ts';
 export {
   type Codec,
   defineEvent,
@@ -78,6 +89,14 @@ export {
   quotaResources,
 } from './quota.ts';
 export {
+  latencyBucket,
+  latencyOfBucket,
+  RequestReport,
+  type RequestSummary,
+  type RequestTotals,
+  requestReport,
+} from './request-report.ts';
+export {
   decodeJobProgress,
   decodeJobRequest,
   decodeJobResult,
@@ -91,4 +110,5 @@ export {
   jobHeaderNames,
   withoutJobHeaders,
 } from './retry-job.ts';
+export { ProcessState, StatusQuery, StatusReport, statusQuery, statusReport } from './status.ts';
 export { ownedSubject, subjects } from './subjects.ts';

@@ -4,6 +4,12 @@ import { type Static, Type } from 'typebox';
 export const roles = ['neutral', 'prefill', 'decode'] as const;
 export type Role = (typeof roles)[number];
 
+/**
+ * Orders that an instance can be under. `drain` and `eject`: it gets no new request; under `drain` somebody waits for those
+ * in flight. `readmit`: its failures before the order are forgotten.
+ */
+const standingOrders = ['drain', 'eject', 'readmit'] as const;
+
 const Port = Type.Integer({ minimum: 0, maximum: 65535 });
 
 /** One engine process (one data-parallel rank) as discovery knows it. */
@@ -23,6 +29,14 @@ export const Instance = Type.Object({
   model: Type.String(),
   /** The names of models that it reports itself, adapters and aliases among them; left out when it did not say. */
   models: Type.Optional(Type.Array(Type.String())),
+  /** What a person ordered for it. Discovery takes it away when its time is over. */
+  order: Type.Optional(
+    Type.Object({
+      kind: Type.Enum(standingOrders),
+      /** When discovery ends it, in milliseconds since 1970 by its clock. */
+      untilMs: Type.Integer({ minimum: 0 }),
+    }),
+  ),
 });
 export type Instance = Static<typeof Instance>;
 
@@ -36,6 +50,8 @@ export function isSameInstance(a: Instance, b: Instance): boolean {
     a.dpRank === b.dpRank &&
     a.dpSize === b.dpSize &&
     a.model === b.model &&
+    a.order?.kind === b.order?.kind &&
+    a.order?.untilMs === b.order?.untilMs &&
     a.roles.length === b.roles.length &&
     a.roles.every((role, at) => role === b.roles[at]) &&
     a.models?.length === b.models?.length &&
@@ -58,3 +74,8 @@ export const InstanceAddress = Type.Object({
   kvPort: Port,
 });
 export type InstanceAddress = Static<typeof InstanceAddress>;
+
+/** Whether a person has taken it out: it gets no new request. */
+export function isTakenOut({ order }: Pick<Instance, 'order'>): boolean {
+  return order?.kind === 'drain' || order?.kind === 'eject';
+}

@@ -1,8 +1,11 @@
 import { type Static, Type } from 'typebox';
 import { Compile, type Validator } from 'typebox/compile';
 import { Instance, InstanceAddress, roles } from './instance.ts';
+import { instanceOrder, instanceOrders } from './instance-order.ts';
 import { defineEvent, defineJob, defineRequest } from './message.ts';
 import { ingressBeat, limiterBeat, quotaLease, quotaRecount } from './quota.ts';
+import { requestReport } from './request-report.ts';
+import { statusQuery, statusReport } from './status.ts';
 import { subjects } from './subjects.ts';
 
 /**
@@ -349,4 +352,9 @@ export const catalogue = [
   quotaRecount,
   limiterBeat,
   ingressBeat,
+  statusQuery,
+  statusReport,
+  requestReport,
+  instanceOrder,
+  instanceOrders,
 ] as const;

@@ -27,6 +27,11 @@ export const subjects = {
   quotaRecount: `${prefix}.quota.recount`,
   limiterBeat: `${prefix}.limiter.beat`,
   ingressBeat: `${prefix}.ingress.beat`,
+  statusQuery: `${prefix}.status.query`,
+  statusReport: `${prefix}.status.report`,
+  requestReport: `${prefix}.request.report`,
+  instanceOrder: `${prefix}.instance.order`,
+  instanceOrders: `${prefix}.instance.orders`,
 } as const;
 
 /** The subject that only `owner` answers. Owners are ids made by this gateway: letters, digits and `-`. */

@@ -47,3 +47,4 @@ export type { ProxyEnvironment } from './proxy-environment.ts';
 export { Reasons } from './reasons.ts';
 export { type Parts, type Running, run, type Start } from './run.ts';
 export type { SecretReader } from './secrets.ts';
+export { type Describe, describeSelf, type SelfDescription } from './self-description.ts';

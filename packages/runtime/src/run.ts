@@ -23,6 +23,7 @@ import { type Environment, readOptions } from './parse-options.ts';
 import { type ProxyEnvironment, readProxies } from './proxy-environment.ts';
 import { Reasons } from './reasons.ts';
 import type { SecretReader, Secrets } from './secrets.ts';
+import { type Describe, describeSelf } from './self-description.ts';
 
 /** A service that has started. Disposing it cuts whatever is still in flight and frees all it holds. */
 export interface Running extends AsyncDisposable {
@@ -52,6 +53,8 @@ export interface Parts {
   readonly proxies: ProxyEnvironment | null;
   /** What `/readyz` of this process answers, for a listener that tells it as well. */
   readiness(): Readiness;
+  /** What the process says of itself to people who look. */
+  readonly describe: Describe;
   /** Keeps what the service only uses, such as its bus: disposed after the service, last kept first. */
   own<Resource extends AsyncDisposable>(resource: Resource): Resource;
 }
@@ -119,6 +122,7 @@ export async function run<const Groups extends readonly OptionGroup[]>(
         proxies: proxies(service, env),
         hide: (name, value) => secrets.add(name, value),
         options,
+        shown: changedOptions(service, values),
       }),
     );
   }
@@ -140,9 +144,11 @@ async function live(
     hide,
     proxies,
     options,
+    shown,
   }: Pick<Parts, 'metrics' | 'hide' | 'proxies' | 'options'> & {
     readonly log: Log;
     readonly runtime: RuntimeValues;
+    readonly shown: readonly (readonly [string, OptionValue])[];
   },
 ): Promise<number> {
   const { logger } = log;
@@ -173,6 +179,7 @@ async function live(
 
     await using owned = new AsyncDisposableStack();
     const own = <Resource extends AsyncDisposable>(resource: Resource) => owned.use(resource);
+    const describe = describeSelf({ service: service.name, version: manifest.version, shown, readiness });
     await using started = await start({
       log: logger,
       infoLines: log.infoLines,
@@ -183,6 +190,7 @@ async function live(
       shutdown,
       version: manifest.version,
       readiness,
+      describe,
       own,
     });
     running = started;
@@ -255,6 +263,12 @@ function reportUnreadable(secrets: Secrets, logger: Logger): void {
   const reasons = new Reasons((fields, message) => logger.warn(fields, message));
   secrets.onUnreadable = (flag, error) =>
     reasons.report(error, `the file of --${flag} cannot be read; its last value is used`, { flag });
+}
+
+/** Those that somebody set to something else than the default. */
+function changedOptions(service: ServiceFlags, values: object): [string, OptionValue][] {
+  const table = flagTable(service);
+  return Object.entries(shownOptions(service, values)).filter(([flag, value]) => table.get(flag)?.default !== value);
 }
 
 function shownOptions(service: ServiceFlags, values: object): Record<string, OptionValue> {

@@ -1,0 +1,109 @@
+import { type Static, Type } from 'typebox';
+import { defineEvent } from './message.ts';
+import { subjects } from './subjects.ts';
+
+/**
+ * What an ingress tells of its requests while somebody watches (see `statusQuery`): exact counts of a period, and a sample of
+ * requests. No prompt, answer, key or header is in it.
+ */
+
+const Count = Type.Integer({ minimum: 0 });
+const Milliseconds = Type.Number({ minimum: 0 });
+const Word = Type.String({ maxLength: 64 });
+const Name = Type.String({ maxLength: 512 });
+
+/** What one model and way had in the period. Exact, whatever is sampled. */
+const RequestTotals = Type.Object({
+  /** `_unknown` of models that nothing took, `_other` of those beyond the first hundred. */
+  model: Type.String({ maxLength: 256 }),
+  route: Word,
+  /** The instance or endpoint that answered last; empty where the way is not to a fallback or endpoint. */
+  endpoint: Name,
+  completed: Count,
+  /** Answered with a status from 400 to 499. */
+  rejected: Count,
+  failed: Count,
+  cancelled: Count,
+  /** Calls beyond the first of a request. */
+  retries: Count,
+  /** Chunks of streams. */
+  chunks: Count,
+  responseBytes: Count,
+  /** Tokens of prompts and of answers, as far as upstreams told them. */
+  promptTokens: Type.Optional(Count),
+  cachedTokens: Type.Optional(Count),
+  completionTokens: Type.Optional(Count),
+  /** Times to first byte: pairs of a bucket (`latencyBucket`) and its count. */
+  firstByte: Type.Array(Type.Tuple([Count, Count]), { maxItems: 200 }),
+});
+export type RequestTotals = Static<typeof RequestTotals>;
+
+const Attempt = Type.Object({
+  target: Name,
+  outcome: Word,
+  cause: Word,
+  /** When it began, in milliseconds after the request. */
+  atMs: Milliseconds,
+  ms: Milliseconds,
+});
+
+const RequestSummary = Type.Object({
+  id: Type.String({ maxLength: 256 }),
+  /** When it ended, in milliseconds since 1970. */
+  at: Type.Integer({ minimum: 0 }),
+  method: Word,
+  path: Type.String({ maxLength: 200 }),
+  model: Type.Union([Type.String({ maxLength: 256 }), Type.Null()]),
+  stream: Type.Boolean(),
+  route: Word,
+  endpoint: Name,
+  prefill: Type.Optional(Name),
+  attempts: Type.Array(Attempt, { maxItems: 16 }),
+  attemptCount: Count,
+  status: Count,
+  outcome: Word,
+  code: Type.Optional(Word),
+  brokenBy: Type.Optional(Word),
+  requestBytes: Count,
+  responseBytes: Count,
+  chunks: Count,
+  /** Until the request was read whole; null where that was not noted. */
+  readMs: Type.Union([Milliseconds, Type.Null()]),
+  /** Null when nothing was sent. */
+  firstByteMs: Type.Union([Milliseconds, Type.Null()]),
+  durationMs: Milliseconds,
+  /** The longest time between two chunks. */
+  maxGapMs: Milliseconds,
+});
+export type RequestSummary = Static<typeof RequestSummary>;
+
+export const RequestReport = Type.Object({
+  ingress: Word,
+  /** Counts the reports of this ingress: a gap shows lost ones. */
+  sequence: Count,
+  /** How long the period of `totals` was. */
+  periodMs: Milliseconds,
+  generation: Word,
+  inFlight: Count,
+  totals: Type.Array(RequestTotals, { maxItems: 200 }),
+  /** `requests` has one of so many. */
+  every: Type.Integer({ minimum: 1 }),
+  requests: Type.Array(RequestSummary, { maxItems: 200 }),
+});
+export type RequestReport = Static<typeof RequestReport>;
+export const requestReport = defineEvent(subjects.requestReport, RequestReport);
+
+const bucketsPerOctave = 8;
+const leastMs = 0.125;
+const maxBucket = 167;
+
+/** The bucket of a time: eight for each doubling, from an eighth of a millisecond to four minutes. */
+export function latencyBucket(ms: number): number {
+  if (!(ms > leastMs)) return 0;
+  return Math.min(Math.round(bucketsPerOctave * Math.log2(ms / leastMs)), maxBucket);
+}
+
+/** The middle of a bucket, in milliseconds; at most 4.5 % from any time in it. */
+export function latencyOfBucket(bucket: number): number {
+  return leastMs * 2 ** (bucket / bucketsPerOctave);
+}

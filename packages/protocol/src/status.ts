@@ -1,0 +1,123 @@
+import { type Static, Type } from 'typebox';
+import { defineEvent } from './message.ts';
+import { subjects } from './subjects.ts';
+
+/**
+ * What processes tell of themselves while somebody looks: each answers `statusQuery` with `statusReport`. Nobody looks, and
+ * nothing is made, sent or counted.
+ */
+
+const Count = Type.Integer({ minimum: 0 });
+const Milliseconds = Type.Number({ minimum: 0 });
+const Word = Type.String({ maxLength: 64 });
+const Name = Type.String({ maxLength: 512 });
+
+export const StatusQuery = Type.Object({
+  /** Who asks. */
+  asker: Word,
+  /** Everything; otherwise only that the process lives. */
+  full: Type.Boolean(),
+  /** Ingresses are to publish `requestReport` for the next seconds. */
+  requests: Type.Boolean(),
+});
+export type StatusQuery = Static<typeof StatusQuery>;
+export const statusQuery = defineEvent(subjects.statusQuery, StatusQuery);
+
+export const ProcessState = Type.Enum(['starting', 'ready', 'not_ready', 'draining', 'stopped']);
+
+const Ingress = Type.Object({
+  requests: Count,
+  connections: Count,
+  heldBytes: Count,
+  degraded: Type.Boolean(),
+  /** Instances that it follows. */
+  instances: Count,
+  /** In flight at instances: those under an order first, then the busiest, at most 500. */
+  inFlight: Type.Record(Type.String({ maxLength: 512 }), Count),
+  mirror: Type.Object({ on: Type.Boolean(), percent: Type.Number(), target: Name }),
+  routes: Type.Array(
+    Type.Object({
+      model: Type.String({ maxLength: 256 }),
+      /** Host of the endpoint; `local`: the instances. */
+      target: Name,
+      weight: Type.Number(),
+      fallback: Type.Boolean(),
+    }),
+    { maxItems: 200 },
+  ),
+  policy: Word,
+});
+
+const Router = Type.Object({
+  instances: Count,
+  mismatches: Count,
+  policy: Word,
+  /** Instances that it prefers others to, at most 500. */
+  unwell: Type.Array(
+    Type.Object({
+      id: Name,
+      state: Type.Enum(['ejected', 'suspect', 'probing', 'busy']),
+      /** When that changes by itself. */
+      forMs: Milliseconds,
+    }),
+    { maxItems: 500 },
+  ),
+});
+
+const Discovery = Type.Object({ source: Word, storeUp: Type.Boolean(), instances: Count, orders: Count });
+
+const RetryWorker = Type.Object({
+  waiting: Count,
+  calling: Count,
+  oldestMs: Milliseconds,
+  heldBytes: Count,
+  places: Count,
+});
+
+const Quantiles = Type.Object({
+  firstByteP50Ms: Milliseconds,
+  firstByteP95Ms: Milliseconds,
+  durationP50Ms: Milliseconds,
+  bytesP50: Milliseconds,
+});
+
+const MirrorSender = Type.Object({
+  waiting: Count,
+  inFlight: Count,
+  outcomes: Type.Array(Type.Object({ outcome: Word, reason: Word, count: Count }), { maxItems: 100 }),
+  /** Compared copies by status class: the client's answer and the copy's. */
+  statuses: Type.Array(Type.Object({ primary: Word, shadow: Word, count: Count }), { maxItems: 100 }),
+  /** Of the last compared ones. */
+  primary: Quantiles,
+  shadow: Quantiles,
+});
+
+export const StatusReport = Type.Object({
+  process: Type.String({ minLength: 1, maxLength: 64 }),
+  service: Word,
+  host: Type.String({ maxLength: 255 }),
+  pid: Count,
+  version: Word,
+  upMs: Milliseconds,
+  state: ProcessState,
+  /** The rest is left out of a report that says only that the process lives. */
+  flags: Type.Optional(
+    Type.Array(Type.Tuple([Type.String({ maxLength: 100 }), Type.String({ maxLength: 300 })]), { maxItems: 400 }),
+  ),
+  /** How long one turn of the event loop took. */
+  lagMs: Type.Optional(Milliseconds),
+  /** Share of one core since the last full report. */
+  cpu: Type.Optional(Type.Number({ minimum: 0 })),
+  rssBytes: Type.Optional(Count),
+  /** To the NATS server and back; null while it is not known. */
+  roundTripMs: Type.Optional(Type.Union([Milliseconds, Type.Null()])),
+  /** Fingerprint of the route config. */
+  generation: Type.Optional(Word),
+  ingress: Type.Optional(Ingress),
+  router: Type.Optional(Router),
+  discovery: Type.Optional(Discovery),
+  retryWorker: Type.Optional(RetryWorker),
+  mirrorSender: Type.Optional(MirrorSender),
+});
+export type StatusReport = Static<typeof StatusReport>;
+export const statusReport = defineEvent(subjects.statusReport, StatusReport);
