@@ -4,6 +4,7 @@ import {
   type Instance,
   type InstanceAddress,
   isSameInstance,
+  isTakenOut,
   type LoadReport,
   type OutcomeReport,
   type Role,
@@ -73,6 +74,13 @@ export interface Candidate {
   readonly address: InstanceAddress;
   /** The answer that names it alone; the same object each time. */
   readonly decision: Decision;
+}
+
+/** An instance that others are preferred to, and when that changes by itself. */
+export interface Unwell {
+  readonly id: string;
+  readonly state: 'ejected' | 'suspect' | 'probing' | 'busy';
+  readonly forMs: number;
 }
 
 /** Instances of one role that this fleet's mode needs; `suspect` and `ejected` include those that are being probed. */
@@ -248,7 +256,8 @@ export class Fleet {
   candidate(given: InstanceAddress, { role, model }: Pick<LeaseWish, 'role' | 'model'>): Candidate | undefined {
     const member = this.#members.get(given.id);
     if (member === undefined || !isSameAddress(given, member.address)) return undefined;
-    return member.instance.roles.includes(role) && serves(member.instance, model) ? member : undefined;
+    const isAvailable = member.instance.roles.includes(role) && !isTakenOut(member.instance);
+    return isAvailable && serves(member.instance, model) ? member : undefined;
   }
 
   /** Whether nothing that is known here speaks against it: it is there as it was, and neither ejected, suspect nor busy. */
@@ -293,6 +302,27 @@ export class Fleet {
       const suspect = members.filter(({ health }) => health.suspect).length;
       return { role, live, suspect, ejected: members.length - live - suspect };
     });
+  }
+
+  /** Instances that are not live or are busy, at most `max`. */
+  unwell(now: number, max: number): readonly Unwell[] {
+    this.#refresh(now);
+    const found: Unwell[] = [];
+    for (const { instance, health } of this.#members.values()) {
+      if (found.length >= max) break;
+      const { state, until, busyUntil } = health;
+      if (state === 'live' && busyUntil <= now) continue;
+      const shown =
+        state === 'live' ? 'busy' : health.suspect ? 'suspect' : state === 'ejected' ? 'ejected' : 'probing';
+      found.push({ id: instance.id, state: shown, forMs: Math.max(0, (state === 'live' ? busyUntil : until) - now) });
+    }
+    return found;
+  }
+
+  /** Whether somebody ordered the instance out, so that it gets no new request. */
+  isTakenOut(id: string): boolean {
+    const member = this.#members.get(id);
+    return member !== undefined && isTakenOut(member.instance);
   }
 
   /** Whether there is a prefill and a decode instance that serve the same model. Always false in neutral mode. */
@@ -471,7 +501,7 @@ export class Fleet {
     const { health } = member;
     if (health.state === 'live' || health.suspect) this.#ejected.delete(member);
     else this.#ejected.add(member);
-    if (health.state === 'due') this.#due.add(member);
+    if (health.state === 'due' && !isTakenOut(member.instance)) this.#due.add(member);
     else this.#due.delete(member);
     member.changeAt = health.nextChange(now);
     this.#changeDue = Math.min(this.#changeDue, member.changeAt);
@@ -483,6 +513,10 @@ export class Fleet {
   #score(member: Member): void {
     if (this.#stale) return;
     const { health } = member;
+    if (isTakenOut(member.instance)) {
+      this.#scores[member.slot] = impossibleScore;
+      return;
+    }
     let score = 0;
     if (this.#balanced) {
       const load = this.#ledger.inFlight(member.instance.id) * health.ramp;
@@ -502,10 +536,9 @@ export class Fleet {
     const { id, host, port, kvHost, kvPort } = instance;
     const address: InstanceAddress = { id, host, port, kvHost, kvPort };
     // Another address is another process, whatever it is called: it inherits no record of failures.
-    const health =
-      previous !== undefined && previous.instance.host === host && previous.instance.port === port
-        ? previous.health
-        : new Health(this.#slowStartMs);
+    const isOther = previous?.instance.host !== host || previous.instance.port !== port;
+    const forgets = instance.order?.kind === 'readmit' && previous?.instance.order?.kind !== 'readmit';
+    const health = previous === undefined || isOther || forgets ? new Health(this.#slowStartMs) : previous.health;
     this.#remove(id);
     for (const model of servedModels(instance) ?? []) this.#served.add(model);
     const member: Member = {

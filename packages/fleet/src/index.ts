@@ -10,6 +10,7 @@ export {
   needsKvAddress,
   type RoleCount,
   type SchedulingPolicy,
+  type Unwell,
 } from './fleet.ts';
 export { type FollowedState, type Follower, type FollowObserver, followInstances } from './follow.ts';
 export type { ListCause } from './follower.ts';

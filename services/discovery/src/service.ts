@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { type Bus, eachSecond, Reasons, type Subscription } from '@llm-gateway/bus';
-import { type Instance, instancesChanged, instancesList } from '@llm-gateway/protocol';
+import { type Bus, eachSecond, Reasons, tellStatus } from '@llm-gateway/bus';
+import { type Instance, instanceOrder, instanceOrders, instancesChanged, instancesList } from '@llm-gateway/protocol';
 import type { Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import type { Settings } from './options.ts';
+import { Orders } from './orders.ts';
 import { OtherInstallations, sourceOf } from './other-installations.ts';
 import { ReportedModels } from './reported-models.ts';
 import { Revisions } from './revisions.ts';
@@ -31,12 +32,32 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
         log.warn({ instance: id.slice(0, maxLoggedId), ...line }, 'instance too large for a message; not announced');
     },
   });
-  const subscriptions: Subscription[] = [];
+  const subscriptions: Disposable[] = [];
+  /** As the source has them, without orders. */
+  const live = new Map<string, Instance>();
+  const orders = new Orders();
+  const wall = () => ({ nowMs: Date.now() });
   // Nothing is said before the store was read once: an empty list would be believed.
   let speaking = false;
   let storeUp = false;
 
+  const announceChange = (upserts: readonly Instance[], removals: readonly string[]): void => {
+    const now = wall();
+    const given = upserts.map((instance) => orders.applied(instance, now));
+    const messages = revisions.change(given, removals, storeUp);
+    if (speaking) for (const message of messages) bus.publish(instancesChanged, message);
+  };
+  /** Announces instances whose orders changed or ended. */
+  const announceOrders = (ids: readonly string[]): void => {
+    const upserts = ids.flatMap((id) => live.get(id) ?? []);
+    if (upserts.length > 0) announceChange(upserts, []);
+  };
+  const tellOrders = (): void => {
+    if (orders.size > 0 && bus.connected) bus.publish(instanceOrders, { replica, orders: orders.all() });
+  };
   const beat = (): void => {
+    announceOrders(orders.expire(wall()));
+    tellOrders();
     if (speaking && bus.connected) bus.publish(instancesChanged, revisions.heartbeat(storeUp));
   };
   const speak = (): void => {
@@ -44,28 +65,70 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
     for (const owner of [replica, undefined]) {
       subscriptions.push(bus.respond(instancesList, ({ after }) => revisions.page(after, storeUp), { owner }));
     }
+    subscriptions.push(
+      bus.respond(instanceOrder, (order) => {
+        const result = orders.give(order, live, wall());
+        if (result === 'done') {
+          // The followers of the other replicas first: theirs have the longer way.
+          tellOrders();
+          announceOrders([order.instance]);
+          const { instance, kind, forMs, by, reason } = order;
+          log.info({ instance: instance.slice(0, maxLoggedId), kind, forMs, by, reason }, 'instance ordered');
+        }
+        return { replica, result };
+      }),
+    );
     log.info({ replica, instances: revisions.size }, 'instances are known');
   };
-  const announce = (upserts: readonly Instance[], removals: readonly string[]): void => {
-    const messages = revisions.change(upserts, removals, storeUp);
-    if (speaking) for (const message of messages) bus.publish(instancesChanged, message);
+  /** Announces what the source has now, or what instances report of themselves. */
+  const announceNew = (upserts: readonly Instance[], removals: readonly string[]): void => {
+    for (const id of removals) live.delete(id);
+    for (const instance of upserts) live.set(instance.id, instance);
+    announceChange(upserts, removals);
   };
   await using parts = new AsyncDisposableStack();
-  const models = askedModels(values, parts, (upserts) => announce(upserts, []));
+  const models = askedModels(values, parts, (upserts) => announceNew(upserts, []));
   const onStep = (step: SourceStep): void => {
     const turned = step.storeUp !== storeUp;
     storeUp = step.storeUp;
-    announce(models?.change(step.upserts, step.removals) ?? step.upserts, step.removals);
+    announceNew(models?.change(step.upserts, step.removals) ?? step.upserts, step.removals);
     if (!speaking && storeUp) speak();
     if (turned) beat();
   };
 
+  // Also before it answers: the orders are there when the instances are.
+  subscriptions.push(
+    bus.subscribe(instanceOrders, (held) => {
+      if (held.replica === replica) return;
+      announceOrders(orders.merge(held, wall()));
+      // It has just started, and asks.
+      if (held.orders.length === 0) tellOrders();
+    }),
+  );
   const source = openSource(values, deps, onStep);
   const others = new OtherInstallations(ownSource, deps);
   // Followers that miss three take the replica for dead.
   const beats = eachSecond(beat);
   // Followers that were cut off together with us need not wait for the next beat.
-  subscriptions.push(bus.onStatus((connected) => connected && beat()));
+  const greet = () => bus.publish(instanceOrders, { replica, orders: orders.all() });
+  if (bus.connected) greet();
+  subscriptions.push(
+    bus.onStatus((connected) => {
+      if (!connected) return;
+      greet();
+      beat();
+    }),
+  );
+  subscriptions.push(
+    tellStatus(bus, {
+      process: replica,
+      service: 'discovery',
+      describe: deps.describe,
+      section: () => ({
+        discovery: { source: values.llmBackendDiscovery, storeUp, instances: revisions.size, orders: orders.size },
+      }),
+    }),
+  );
   const kept = parts.move();
   return {
     addresses: {},
@@ -73,7 +136,7 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
     async [Symbol.asyncDispose]() {
       beats[Symbol.dispose]();
       others[Symbol.dispose]();
-      for (const subscription of subscriptions) subscription.close();
+      for (const subscription of subscriptions) subscription[Symbol.dispose]();
       await source[Symbol.asyncDispose]();
       await kept.disposeAsync();
     },

@@ -38,6 +38,8 @@ export interface AttemptRecord {
   readonly requestId?: string;
   /** Of the answer, where one came. */
   readonly status?: number;
+  /** When it began, in monotonic milliseconds. */
+  readonly atMs: number;
 }
 
 /** The mirror copy whose answer is to be compared with the client's. */
@@ -54,6 +56,9 @@ export interface StreamProgress {
   /** Monotonic milliseconds; 0 before there was one. */
   firstContentAtMs: number;
   lastChunkAtMs: number;
+  chunks: number;
+  /** The longest time between two chunks. */
+  maxGapMs: number;
   /** Where the times between its chunks are counted. */
   gaps: Histogram | null;
 }
@@ -118,6 +123,8 @@ export class Exchange implements AnswerWatcher {
   limits: Purse | null = null;
   /** Set when those have let it in. */
   permit: Permit | null = null;
+  /** When the request was whole, in monotonic milliseconds; 0: not noted, because nobody watches. */
+  receivedAtMs = 0;
 
   constructor(
     { head, problem }: { head: RequestHead | null; problem: GatewayError | null },

@@ -7,7 +7,8 @@ function scene() {
   const warnings: object[] = [];
   let now = 0;
   const log = new FailureLog({ warn: (fields: object) => void warnings.push(fields) }, () => now);
-  const end = (target: string, outcome: AttemptOutcome, cause = '') => log.ended({ target, outcome, cause, ms: 1 });
+  const end = (target: string, outcome: AttemptOutcome, cause = '') =>
+    log.ended({ target, outcome, cause, ms: 1, atMs: 0 });
   return { warnings, end, later: (ms: number) => (now += ms) };
 }
 

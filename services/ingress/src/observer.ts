@@ -40,6 +40,8 @@ export type QueueJobResult =
 
 /** Everything the ingress tells about its requests: metrics, and one log line per finished request. Never a prompt, an answer or a key. */
 export class Observer {
+  /** Takes each request that ended, while somebody watches. */
+  watcher: ((exchange: Exchange, end: RequestEnd, model: string) => void) | null = null;
   readonly #log: Logger;
   readonly #infoLines: InfoLines;
   readonly #models: RecentLabel;
@@ -200,10 +202,18 @@ export class Observer {
   chunk(exchange: Exchange, bytes: Uint8Array): void {
     if (!exchange.isStream) return;
     const now = performance.now();
-    exchange.stream ??= { looking: new FirstContent(), firstContentAtMs: 0, lastChunkAtMs: 0, gaps: null };
+    exchange.stream ??= {
+      looking: new FirstContent(),
+      firstContentAtMs: 0,
+      lastChunkAtMs: 0,
+      chunks: 0,
+      maxGapMs: 0,
+      gaps: null,
+    };
     const { stream } = exchange;
     if (stream.gaps !== null) stream.gaps.observe((now - stream.lastChunkAtMs) / 1000);
     else if (stream.looking?.isIn(bytes)) this.#contentBegan(exchange, now);
+    if (stream.chunks++ > 0) stream.maxGapMs = Math.max(stream.maxGapMs, now - stream.lastChunkAtMs);
     stream.lastChunkAtMs = now;
   }
 
@@ -311,6 +321,10 @@ export class Observer {
     if (outcome === 'cancelled') this.#cancelled.labels({ phase: exchange.phase }).inc();
     if (exchange.brokenBy !== undefined) this.#broken.labels({ cause: exchange.brokenBy }).inc();
 
+    if (this.watcher !== null) {
+      const model = exchange.accepted ? (exchange.model ?? '') : exchange.model === null ? '' : unknownModel;
+      this.watcher(exchange, { status, outcome, firstByteMs, durationMs }, model);
+    }
     if (!this.#infoLines.enabled) return;
     this.#infoLines.write('request', requestLine(exchange, end));
   }

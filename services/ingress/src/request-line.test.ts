@@ -28,7 +28,7 @@ describe('the line of a request', () => {
       exchange.routed('internal', odd);
       exchange.prefilledBy(odd);
       exchange.attempted();
-      exchange.attemptEnded({ target: odd, outcome: 'failed', cause: 'refused', ms: 0.5 });
+      exchange.attemptEnded({ target: odd, outcome: 'failed', cause: 'refused', ms: 0.5, atMs: 0 });
       exchange.refusedWith('no_instance');
       exchange.broke('truncated');
     });
@@ -76,7 +76,7 @@ describe('the line of a request', () => {
       lineOf('/v1/models', (exchange) => {
         exchange.routed('internal', 'one');
         exchange.attempted();
-        exchange.attemptEnded({ target, outcome: 'answered', cause: '', ms: 12.005 });
+        exchange.attemptEnded({ target, outcome: 'answered', cause: '', ms: 12.005, atMs: 0 });
       }) as Promise<Record<string, unknown>>;
     const { attempts, ...line } = await tell('one');
     assert.deepEqual(attempts, [{ target: 'one', outcome: 'answered', ms: 12.01 }]);

@@ -65,6 +65,7 @@ async function admit(body: Buffer, service: Service, { exchange, gateway }: Serv
 function received(body: Buffer, service: Service, { exchange, gateway }: Serving): Promise<void> | null {
   const contentType = service === 'media' ? exchange.request.head?.noted('content-type') : undefined;
   exchange.received(service === 'media' ? readMediaContent(body, contentType) : readContent(body));
+  if (gateway.observer.watcher !== null) exchange.receivedAtMs = performance.now();
   if (exchange.from === null) return null;
   checkModel(exchange.from, exchange.model);
   return gateway.quota?.admit(exchange) ?? null;

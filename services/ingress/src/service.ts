@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { announce, type Bus } from '@llm-gateway/bus';
+import { announce, type Bus, tellStatus } from '@llm-gateway/bus';
 import { fleetMode, startFleet } from '@llm-gateway/fleet';
 import { configHeld, GatewayError } from '@llm-gateway/protocol';
 import { followRoutes } from '@llm-gateway/route-config';
@@ -35,7 +35,9 @@ import { Models } from './models.ts';
 import { Observer } from './observer.ts';
 import type { Settings } from './options.ts';
 import { serve } from './request.ts';
+import { RequestReports } from './request-reports.ts';
 import { RetryBudget } from './retry-budget.ts';
+import { ingressStatus } from './status.ts';
 
 interface IngressParts extends Parts {
   readonly bus: Bus;
@@ -50,7 +52,7 @@ const instancesGraceMs = 2000;
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
 export async function start(options: Settings, deps: IngressParts): Promise<Running> {
-  const { log, infoLines, metrics, shutdown, hide, bus, mirrorBus = bus, tracing = null } = deps;
+  const { log, infoLines, metrics, shutdown, hide, describe, bus, mirrorBus = bus, tracing = null } = deps;
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
   const self = hopToken(options.gatewayId);
   const proxies = trustedProxies(options.trustForwarded);
@@ -219,6 +221,19 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     help: '1 while a newer route config waits for a router that has it, and the one before decides',
     collect: () => Number(routes.waiting),
   });
+  const generation = () => table().generation;
+  const reports = parts.use(new RequestReports({ bus, observer, ingress, generation, inFlight: () => gate.inside }));
+  const status = { table, fleet, load, gate, bodies, decider, mirror, connections: () => server.size };
+  parts.use(
+    tellStatus(bus, {
+      process: ingress,
+      service: 'ingress',
+      describe,
+      section: () => ({ generation: generation(), ingress: ingressStatus(status) }),
+      onQuery: ({ requests }) => requests && reports.watch(),
+    }),
+  );
+
   declareGauges(metrics, { gate, decider, bodies, server });
   if (leases !== null) {
     metrics.gauge({

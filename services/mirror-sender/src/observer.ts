@@ -2,6 +2,7 @@ import type { MirrorCopy, MirrorPrimary } from '@llm-gateway/protocol';
 import type { Logger, Metrics } from '@llm-gateway/runtime';
 import type { UnpairedReason } from './comparisons.ts';
 import type { CopyEnd } from './copy-call.ts';
+import { Looks } from './looks.ts';
 
 const bytesBuckets = [256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216];
 /** OpenAI's, and those that vLLM and SGLang add. */
@@ -17,6 +18,8 @@ const finishReasons: ReadonlySet<string> = new Set([
 
 /** Everything a sender tells about copies: metrics, and log lines where the config asks for them. Never a body, a header or a query. */
 export class Observer {
+  /** The same for people who look. */
+  readonly looks = new Looks();
   readonly #log: Pick<Logger, 'info'>;
   readonly #compareLogPercent: number;
   readonly #received;
@@ -87,6 +90,7 @@ export class Observer {
   ended(copy: MirrorCopy, end: CopyEnd): void {
     const { outcome, reason } = end;
     this.#copies.labels({ outcome, reason }).inc();
+    this.looks.ended(outcome, reason);
     if (outcome !== 'dropped') this.#duration.labels({ outcome }).observe(end.durationMs / 1000);
     if (!copy.log) return;
     this.#log.info(
@@ -105,7 +109,9 @@ export class Observer {
   }
 
   compared(primary: MirrorPrimary, shadow: CopyEnd): void {
-    this.#statuses.labels({ primary: statusClass(primary.status), shadow: statusClass(shadow.status) }).inc();
+    const classes = { primary: statusClass(primary.status), shadow: statusClass(shadow.status) };
+    this.#statuses.labels(classes).inc();
+    this.looks.compared(classes, shadow.answered ? { primary, shadow } : null);
     this.#finishes.labels({ primary: finishLabel(primary), shadow: finishLabel(shadow) }).inc();
     // A copy that could not connect would count as a fast answer. Neither side counts then, so that both tell of the same requests.
     if (shadow.answered) {

@@ -9,7 +9,7 @@ import {
   mirrorReport,
   mirrorSend,
 } from '@llm-gateway/protocol';
-import { Metrics, type Running } from '@llm-gateway/runtime';
+import { describeSelf, Metrics, type Running } from '@llm-gateway/runtime';
 import {
   completion,
   cut,
@@ -26,6 +26,8 @@ import {
   until,
 } from '@llm-gateway/testing';
 import { type SenderOptions, start } from './service.ts';
+
+const describeIt = describeSelf({ service: 'mirror-sender', version: '0.0.0', shown: [], readiness: () => 'ready' });
 
 const usual: SenderOptions = {
   mirrorMaxConcurrency: 4,
@@ -71,7 +73,13 @@ class Scene implements AsyncDisposable {
       info: (fields: object) => void scene.logs.push({ ...fields }),
       warn: (fields: object) => void scene.warnings.push({ ...fields }),
     };
-    const deps = { bus: scene.bus, metrics: scene.#metrics, log, shutdown: scene.#shutdown.signal };
+    const deps = {
+      bus: scene.bus,
+      metrics: scene.#metrics,
+      log,
+      shutdown: scene.#shutdown.signal,
+      describe: describeIt,
+    };
     scene.#running = await start({ ...usual, ...change }, deps);
     return scene;
   }

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Bus, eachSecond } from '@llm-gateway/bus';
+import { type Bus, eachSecond, tellStatus } from '@llm-gateway/bus';
 import { type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
-import type { Logger, Metrics, OptionValues, Running } from '@llm-gateway/runtime';
+import type { Describe, Logger, Metrics, OptionValues, Running } from '@llm-gateway/runtime';
 import type { Tracing } from '@llm-gateway/tracing';
 import { Upstream, type UpstreamLimits } from '@llm-gateway/upstream';
 import { allowedTargets } from './allowed-targets.ts';
@@ -29,6 +29,7 @@ export interface SenderDeps {
   readonly bus: Bus;
   /** Null: no traces. */
   readonly tracing?: Tracing | null;
+  readonly describe: Describe;
 }
 
 interface SizedCopyJob extends CopyJob {
@@ -39,11 +40,12 @@ interface SizedCopyJob extends CopyJob {
 /** Starts a mirror-sender: a member of the group that the copies of all ingresses are given to. Whoever made the bus closes it. */
 export async function start(
   options: SenderOptions,
-  { log, metrics, shutdown, bus, tracing = null }: SenderDeps,
+  { log, metrics, shutdown, describe, bus, tracing = null }: SenderDeps,
 ): Promise<Running> {
   await using parts = new AsyncDisposableStack();
   const observer = new Observer(log, metrics, { compareLogPercent: options.mirrorCompareLogPercent });
-  const reports = parts.use(new Reports(bus, `mirror-sender-${randomUUID().slice(0, 8)}`));
+  const sender = `mirror-sender-${randomUUID().slice(0, 8)}`;
+  const reports = parts.use(new Reports(bus, sender));
   const upstream = parts.use(new Upstream(options));
   const ingresses = parts.use(new KnownIngresses(bus, log));
   const comparisons = new Comparisons({
@@ -90,6 +92,16 @@ export async function start(
   parts.defer(() => settle(queue, cut));
 
   declareGauges(metrics, queue, comparisons);
+  parts.use(
+    tellStatus(bus, {
+      process: sender,
+      service: 'mirror-sender',
+      describe,
+      section: () => ({
+        mirrorSender: { waiting: queue.waiting, inFlight: queue.inFlight, ...observer.looks.report() },
+      }),
+    }),
+  );
   const owned = parts.move();
   return {
     addresses: {},

@@ -17,7 +17,7 @@ import {
   retryOffer,
 } from '@llm-gateway/protocol';
 import { readRouteTable } from '@llm-gateway/routing';
-import { Metrics, type Running } from '@llm-gateway/runtime';
+import { describeSelf, Metrics, type Running } from '@llm-gateway/runtime';
 import {
   cut,
   type Engine,
@@ -34,6 +34,8 @@ import {
 } from '@llm-gateway/testing';
 import type { Options } from './options.ts';
 import { start } from './service.ts';
+
+const describeIt = describeSelf({ service: 'retry-worker', version: '0.0.0', shown: [], readiness: () => 'ready' });
 
 const usual: Omit<Options, 'routeConfig'> = {
   fallbackRetryQueueSize: 100,
@@ -87,7 +89,7 @@ class Scene implements AsyncDisposable {
     };
     scene.#running = await start(
       { ...usual, routeConfig, ...changed },
-      { bus: scene.bus, metrics: scene.#metrics, log, shutdown: scene.#shutdown.signal },
+      { bus: scene.bus, metrics: scene.#metrics, log, shutdown: scene.#shutdown.signal, describe: describeIt },
     );
     return scene;
   }

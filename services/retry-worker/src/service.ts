@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { announce, type Bus } from '@llm-gateway/bus';
+import { announce, type Bus, tellStatus } from '@llm-gateway/bus';
 import { originOf } from '@llm-gateway/http1';
 import { configHeld, maxHeldGenerations } from '@llm-gateway/protocol';
 import { followRoutes } from '@llm-gateway/route-config';
@@ -19,12 +19,13 @@ export async function start(
     log,
     metrics,
     shutdown,
+    describe,
     bus,
     hide,
     options: live,
     proxies = null,
     tracing = null,
-  }: Pick<Parts, 'metrics' | 'shutdown'> &
+  }: Pick<Parts, 'metrics' | 'shutdown' | 'describe'> &
     Partial<Pick<Parts, 'hide' | 'options' | 'proxies'>> & {
       readonly log: Log;
       readonly bus: Bus;
@@ -95,6 +96,24 @@ export async function start(
   parts.defer(() => worker.close());
   // A job that waits is better off elsewhere from the moment on that this process is to end.
   shutdown.addEventListener('abort', () => worker.close(), { once: true });
+  const { places } = worker;
+  parts.use(
+    tellStatus(bus, {
+      process: name,
+      service: 'retry-worker',
+      describe,
+      section: () => ({
+        generation: tables.newest.generation,
+        retryWorker: {
+          waiting: places.waiting,
+          calling: places.calling,
+          oldestMs: worker.oldestMs,
+          heldBytes: places.heldBytes,
+          places: options.fallbackRetryQueueSize + options.fallbackRetryWorkerSize,
+        },
+      }),
+    }),
+  );
   const kept = parts.move();
   return {
     addresses: { internal: url },

@@ -32,6 +32,8 @@ export class Observer {
   readonly #leasedPicks: Counter;
   readonly #mismatches: Counter;
   readonly #ejections: Counter;
+  /** Messages of ingresses with another generation. */
+  mismatches = 0;
   readonly #toldGenerations = new Set<string>();
   #nextFailureToldMs = 0;
 
@@ -100,6 +102,7 @@ export class Observer {
 
   generationMismatch(ingress: string, generation: string): void {
     this.#mismatches.inc();
+    this.mismatches++;
     if (this.#toldGenerations.has(generation) || this.#toldGenerations.size >= maxToldGenerations) return;
     this.#toldGenerations.add(generation);
     this.#log.warn(

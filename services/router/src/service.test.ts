@@ -16,9 +16,11 @@ import {
   routerBeat,
 } from '@llm-gateway/protocol';
 import { routeTable } from '@llm-gateway/routing';
-import { Metrics, type Running } from '@llm-gateway/runtime';
+import { describeSelf, Metrics, type Running } from '@llm-gateway/runtime';
 import { parseMetrics, until } from '@llm-gateway/testing';
 import { start } from './service.ts';
+
+const describeIt = describeSelf({ service: 'router', version: '0.0.0', shown: [], readiness: () => 'ready' });
 
 type Options = Parameters<typeof start>[0];
 
@@ -59,7 +61,7 @@ class Scene implements AsyncDisposable {
 
   async start(): Promise<this> {
     const log = { info() {}, error() {}, warn: (fields: unknown) => void this.warnings.push(fields) };
-    this.#running = await start(this.#options, { bus: this.bus, metrics: this.metrics, log });
+    this.#running = await start(this.#options, { bus: this.bus, metrics: this.metrics, log, describe: describeIt });
     return this;
   }
 

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { type Announcer, announce, type Bus, type RespondContext, type Subscription } from '@llm-gateway/bus';
+import { type Announcer, announce, type Bus, type RespondContext, type Subscription, tellStatus } from '@llm-gateway/bus';
 import { fleetMode, startFleet } from '@llm-gateway/fleet';
 import {
   configHeld,
@@ -11,13 +11,15 @@ import {
 } from '@llm-gateway/protocol';
 import { followRoutes } from '@llm-gateway/route-config';
 import { HeldTables } from '@llm-gateway/routing';
-import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
+import type { Describe, Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { names, type Tracing } from '@llm-gateway/tracing';
 import { declareFleetGauges, type Log, Observer } from './observer.ts';
 import type { Options } from './options.ts';
 import { Responder } from './responder.ts';
 
 const now = () => performance.now();
+/** Of more instances that are not well people are told no more. */
+const maxUnwell = 500;
 
 /** What a router needs to know of its flags; those of the bus are for whoever makes it. */
 type RouterOptions = Pick<
@@ -40,6 +42,7 @@ interface Deps {
   /** Null: no traces. */
   readonly tracing?: Tracing | null;
   readonly options?: Parts['options'];
+  readonly describe: Describe;
 }
 
 /**
@@ -49,7 +52,7 @@ interface Deps {
  */
 export async function start(
   values: RouterOptions,
-  { bus, log, metrics, hide, options, tracing = null }: Deps,
+  { bus, log, metrics, hide, describe, options, tracing = null }: Deps,
 ): Promise<Running> {
   const router = `router-${randomUUID().slice(0, 8)}`;
   const mode = fleetMode(values);
@@ -119,6 +122,22 @@ export async function start(
   };
 
   if (!tables.needsInstances) answerFromNowOn();
+  open.use(
+    tellStatus(bus, {
+      process: router,
+      service: 'router',
+      describe,
+      section: () => ({
+        generation: tables.newest.generation,
+        router: {
+          instances: fleet.instances().length,
+          mismatches: observer.mismatches,
+          policy: values.schedulingPolicy,
+          unwell: [...fleet.unwell(now(), maxUnwell)],
+        },
+      }),
+    }),
+  );
 
   return {
     addresses: {},

@@ -104,6 +104,7 @@ function ended(
       target: context.target,
       ...attemptOutcome(end),
       ms,
+      atMs: startedAtMs,
       ...(requestId !== undefined && { requestId }),
     };
     context.exchange.attemptEnded(record);

@@ -35,6 +35,11 @@ export class Load implements Disposable {
     return total;
   }
 
+  /** Requests in flight by instance. */
+  get inFlight(): ReadonlyMap<string, number> {
+    return this.#inFlight;
+  }
+
   acquire(instance: string): void {
     this.#inFlight.set(instance, (this.#inFlight.get(instance) ?? 0) + 1);
     this.#changed();

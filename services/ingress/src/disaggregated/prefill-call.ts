@@ -40,7 +40,12 @@ export async function callPrefill(
   const traced = exchange.trace?.calling(request, call);
   const sent = traced?.request ?? request;
   const end = await relay(gateway.upstream, { ...sent, once: exchange.repeated }, reading);
-  const record: AttemptRecord = { target, ...attemptOutcome(end), ms: performance.now() - startedAtMs };
+  const record: AttemptRecord = {
+    target,
+    ...attemptOutcome(end),
+    ms: performance.now() - startedAtMs,
+    atMs: startedAtMs,
+  };
   exchange.attemptEnded(record);
   if (traced !== undefined) exchange.trace?.called(traced.span, record);
   gateway.observer.attemptEnded('internal', record);

@@ -124,6 +124,12 @@ export class Mirror implements AsyncDisposable {
     await file.refresh();
   }
 
+  /** What it does at present, for people who look. */
+  get state(): { readonly on: boolean; readonly percent: number; readonly target: string } {
+    const { Ratio, Target } = this.#config;
+    return { on: this.on, percent: Math.min(Math.max(Ratio, 0), 100), target: URL.parse(Target)?.host ?? '' };
+  }
+
   /** Publishes a copy of a request with a valid body if it is drawn, while `on`; a copy is not copied again. Never throws. */
   sample(exchange: Exchange): void {
     const config = this.#config;

@@ -1,0 +1,204 @@
+import type { Bus } from '@llm-gateway/bus';
+import { latencyBucket, type RequestSummary, type RequestTotals, requestReport } from '@llm-gateway/protocol';
+import type { Exchange } from './exchange.ts';
+import type { Observer } from './observer.ts';
+import type { RequestEnd } from './request-line.ts';
+
+/** How often what happened is published. */
+const periodMs = 250;
+/** So long after the last look nobody watches any more. */
+const watchedMs = 5000;
+/** Of more requests than 200 a second one in N is told. */
+const maxPerPeriod = 50;
+const maxModels = 100;
+const maxTotals = 200;
+const maxAttempts = 16;
+const maxIdLength = 256;
+const maxNameLength = 512;
+const maxPathLength = 200;
+
+interface Watched {
+  readonly exchange: Exchange;
+  readonly end: RequestEnd;
+  /** A name that nothing took is the client's word alone. */
+  readonly model: string;
+}
+
+interface Tally extends Omit<RequestTotals, 'firstByte'> {
+  readonly firstByte: Map<number, number>;
+}
+
+/**
+ * Publishes what became of requests while somebody watches: counts that are exact, and a sample of requests without prompt,
+ * answer, key or header. While nobody watches the observer has no watcher, and a request costs one comparison.
+ */
+export class RequestReports implements Disposable {
+  readonly #bus: Bus;
+  readonly #observer: Observer;
+  readonly #ingress: string;
+  readonly #generation: () => string;
+  readonly #inFlight: () => number;
+  #watchedUntilMs = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #sequence = 0;
+  #sinceMs = 0;
+  #tallies = new Map<string, Tally>();
+  #models = new Set<string>();
+  #sample: RequestSummary[] = [];
+  /** One in so many is taken; grows within a period, and begins at what the last one needed. */
+  #every = 1;
+  #seen = 0;
+
+  constructor(options: {
+    readonly bus: Bus;
+    readonly observer: Observer;
+    readonly ingress: string;
+    /** Of the route config in use. */
+    generation(): string;
+    inFlight(): number;
+  }) {
+    this.#bus = options.bus;
+    this.#observer = options.observer;
+    this.#ingress = options.ingress;
+    this.#generation = options.generation;
+    this.#inFlight = options.inFlight;
+  }
+
+  /** Somebody watches, for the next seconds. */
+  watch(): void {
+    const now = performance.now();
+    this.#watchedUntilMs = now + watchedMs;
+    if (this.#timer !== undefined) return;
+    this.#sinceMs = now;
+    this.#timer = setInterval(() => this.#publish(), periodMs).unref();
+    this.#observer.watcher = (exchange, end, model) => this.#finished({ exchange, end, model });
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+    this.#observer.watcher = null;
+  }
+
+  #finished(request: Watched): void {
+    this.#count(request);
+    this.#seen++;
+    if (this.#seen % this.#every !== 0) return;
+    this.#sample.push(summaryOf(request));
+    if (this.#sample.length < maxPerPeriod) return;
+    // Too many: from now on half of them, and of those taken every other one goes.
+    this.#every *= 2;
+    this.#sample = this.#sample.filter((_, at) => at % 2 === 1);
+  }
+
+  #count({ exchange, end, model }: Watched): void {
+    const tally = this.#tallyOf(this.#bounded(model), exchange);
+    const { client } = exchange;
+    if (end.outcome === 'cancelled') tally.cancelled++;
+    else if (end.outcome === 'failed') tally.failed++;
+    else if (end.status >= 400) tally.rejected++;
+    else tally.completed++;
+    tally.retries += Math.max(0, exchange.attempts - 1);
+    tally.chunks += exchange.stream?.chunks ?? 0;
+    tally.responseBytes += client.bodyBytes;
+    if (end.firstByteMs === null || end.status >= 400) return;
+    const bucket = latencyBucket(end.firstByteMs);
+    tally.firstByte.set(bucket, (tally.firstByte.get(bucket) ?? 0) + 1);
+  }
+
+  #bounded(model: string): string {
+    if (this.#models.has(model)) return model;
+    if (this.#models.size >= maxModels) return '_other';
+    this.#models.add(model);
+    return model;
+  }
+
+  /** Instances are many and change: what they had is in the sample. */
+  #tallyOf(model: string, { route, endpoint }: Exchange): Tally {
+    const target = route === 'internal' ? '' : endpoint.slice(0, maxNameLength);
+    const key = `${route} ${target} ${model}`;
+    const known = this.#tallies.get(key);
+    if (known !== undefined) return known;
+    const isFull = this.#tallies.size >= maxTotals - 1;
+    const held = isFull ? this.#tallies.get('') : undefined;
+    if (held !== undefined) return held;
+    const tally: Tally = {
+      model: isFull ? '_other' : model.slice(0, maxIdLength),
+      route,
+      endpoint: isFull ? '' : target,
+      completed: 0,
+      rejected: 0,
+      failed: 0,
+      cancelled: 0,
+      retries: 0,
+      chunks: 0,
+      responseBytes: 0,
+      firstByte: new Map(),
+    };
+    this.#tallies.set(isFull ? '' : key, tally);
+    return tally;
+  }
+
+  #publish(): void {
+    const now = performance.now();
+    if (now > this.#watchedUntilMs) {
+      clearInterval(this.#timer);
+      this.#timer = undefined;
+      this.#observer.watcher = null;
+    }
+    this.#bus.publish(requestReport, {
+      ingress: this.#ingress,
+      sequence: ++this.#sequence,
+      periodMs: now - this.#sinceMs,
+      generation: this.#generation(),
+      inFlight: this.#inFlight(),
+      totals: [...this.#tallies.values()].map((tally) => ({ ...tally, firstByte: [...tally.firstByte] })),
+      every: this.#every,
+      requests: this.#sample,
+    });
+    this.#sinceMs = now;
+    // Half of what was needed: the sample must not stay thin after a burst.
+    this.#every = Math.max(1, this.#every >> (this.#sample.length < maxPerPeriod / 2 ? 1 : 0));
+    this.#seen = 0;
+    this.#sample = [];
+    this.#tallies = new Map();
+    if (this.#models.size >= maxModels) this.#models = new Set();
+  }
+}
+
+function summaryOf({ exchange, end, model }: Watched): RequestSummary {
+  const { request, client, records, startedAtMs, receivedAtMs } = exchange;
+  return {
+    id: exchange.id.slice(0, maxIdLength),
+    at: Date.now(),
+    method: request.head === null ? '' : request.method,
+    path: request.head === null ? '' : request.path.slice(0, maxPathLength),
+    model: exchange.model === null ? null : model.slice(0, maxIdLength),
+    stream: exchange.isStream,
+    route: exchange.route,
+    endpoint: exchange.endpoint.slice(0, maxNameLength),
+    ...(exchange.prefill !== undefined && { prefill: exchange.prefill.slice(0, maxNameLength) }),
+    attempts: records.slice(0, maxAttempts).map(({ target, outcome, cause, ms, atMs }) => ({
+      target: target.slice(0, maxNameLength),
+      outcome,
+      cause,
+      atMs: rounded(Math.max(0, atMs - startedAtMs)),
+      ms: rounded(ms),
+    })),
+    attemptCount: exchange.attempts,
+    status: end.status,
+    outcome: end.outcome,
+    ...(exchange.errorCode !== undefined && { code: exchange.errorCode }),
+    ...(exchange.brokenBy !== undefined && { brokenBy: exchange.brokenBy }),
+    requestBytes: exchange.requestBytes,
+    responseBytes: client.bodyBytes,
+    chunks: exchange.stream?.chunks ?? 0,
+    readMs: receivedAtMs === 0 ? null : rounded(receivedAtMs - startedAtMs),
+    firstByteMs: end.firstByteMs === null ? null : rounded(end.firstByteMs),
+    durationMs: rounded(end.durationMs),
+    maxGapMs: rounded(exchange.stream?.maxGapMs ?? 0),
+  };
+}
+
+function rounded(ms: number): number {
+  return Math.round(ms * 100) / 100;
+}

@@ -1,0 +1,55 @@
+import type { Fleet } from '@llm-gateway/fleet';
+import type { StatusReport } from '@llm-gateway/protocol';
+import type { RouteTable } from '@llm-gateway/routing';
+import type { BodyBudget } from './body-budget.ts';
+import type { Decider } from './decide/decider.ts';
+import type { Load } from './decide/load.ts';
+import type { Gate } from './gate.ts';
+import type { Mirror } from './mirror/mirror.ts';
+
+/** The busiest instances are told, so that a report stays small. */
+const maxInFlight = 500;
+const maxRoutes = 200;
+const maxModelLength = 256;
+
+interface Looked {
+  table(): RouteTable;
+  readonly fleet: Fleet;
+  readonly load: Load;
+  readonly gate: Gate;
+  readonly bodies: BodyBudget;
+  readonly decider: Decider;
+  readonly mirror: Mirror;
+  connections(): number;
+}
+
+/** What an ingress tells people who look at it. No URL, key or header. */
+export function ingressStatus(looked: Looked): NonNullable<StatusReport['ingress']> {
+  const { fleet, load, gate, bodies, decider, mirror } = looked;
+  const table = looked.table();
+  return {
+    requests: gate.inside,
+    connections: looked.connections(),
+    heldBytes: bodies.heldBytes,
+    degraded: decider.degraded,
+    instances: fleet.instances().length,
+    inFlight: inFlight(fleet, load),
+    mirror: mirror.state,
+    routes: table.endpoints.slice(0, maxRoutes).map(({ prefix, local, baseUrl, weight, fallback }) => ({
+      model: prefix.slice(0, maxModelLength),
+      target: local ? 'local' : (URL.parse(baseUrl)?.host ?? ''),
+      weight,
+      fallback,
+    })),
+    policy: table.policy,
+  };
+}
+
+function inFlight(fleet: Fleet, load: Load): Record<string, number> {
+  const counts = [...load.inFlight];
+  if (counts.length > maxInFlight) {
+    const weight = ([id, count]: readonly [string, number]) => count + (fleet.isTakenOut(id) ? 1e9 : 0);
+    counts.sort((a, b) => weight(b) - weight(a)).length = maxInFlight;
+  }
+  return Object.fromEntries(counts);
+}
