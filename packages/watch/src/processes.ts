@@ -1,0 +1,121 @@
+import type { StatusReport } from '@llm-gateway/protocol';
+import type { Events } from './events.ts';
+
+/** A process that was silent for so long is gone: it is asked twice a second. */
+export const silentMs = 1500;
+/** What is gone stays on the page for so long. */
+const shownGoneMs = 15 * 60_000;
+const maxProcesses = 2000;
+
+export type ProcessPresence = StatusReport['state'] | 'gone';
+
+/** One process as it is shown: the last of each thing that it said. */
+export interface ProcessRow extends Omit<StatusReport, 'state'> {
+  readonly state: ProcessPresence;
+  /** Since when it is in this state, and when it was last heard, in milliseconds since 1970. */
+  readonly sinceMs: number;
+  readonly heardMs: number;
+  readonly firstHeardMs: number;
+}
+
+/** The processes of the gateway by what they say, and by their silence. */
+export class Processes {
+  readonly #rows = new Map<string, ProcessRow>();
+  readonly #events: Events;
+  /** Until then what appears was there before. */
+  readonly #startedMs: number;
+
+  constructor(events: Events, startedMs: number) {
+    this.#events = events;
+    this.#startedMs = startedMs;
+  }
+
+  hear(report: StatusReport, nowMs: number): void {
+    const before = this.#rows.get(report.process);
+    if (before === undefined && this.#rows.size >= maxProcesses) return;
+    const { state } = report;
+    const row: ProcessRow = {
+      ...before,
+      ...report,
+      sinceMs: before?.state === state ? before.sinceMs : nowMs,
+      heardMs: nowMs,
+      firstHeardMs: before?.firstHeardMs ?? nowMs,
+    };
+    this.#rows.set(report.process, row);
+    this.#tell(before, row, nowMs);
+  }
+
+  /** Finds those that are silent. Not while nobody is heard at all because the bus is away. */
+  tick(nowMs: number): void {
+    for (const row of this.#rows.values()) {
+      const silent = nowMs - row.heardMs;
+      if (isThere(row) && silent > silentMs) {
+        const gone: ProcessRow = { ...row, state: 'gone', sinceMs: nowMs };
+        this.#rows.set(row.process, gone);
+        this.#tell(row, gone, nowMs);
+      } else if (!isThere(row) && silent > shownGoneMs) this.#rows.delete(row.process);
+    }
+  }
+
+  /** The bus was away: nobody could be heard. */
+  forgive(nowMs: number): void {
+    for (const row of this.#rows.values()) {
+      if (isThere(row)) this.#rows.set(row.process, { ...row, heardMs: nowMs });
+    }
+  }
+
+  all(): ProcessRow[] {
+    return [...this.#rows.values()];
+  }
+
+  /** Those of a service that are there. */
+  of(service: string): ProcessRow[] {
+    return this.all().filter((row) => row.service === service && isThere(row));
+  }
+
+  /** Since when nobody of the service is there; null while somebody is, undefined when there never was one. */
+  awaySince(service: string): number | null | undefined {
+    const own = this.all().filter((row) => row.service === service);
+    if (own.length === 0) return undefined;
+    if (own.some(isThere)) return null;
+    return Math.max(...own.map(({ sinceMs }) => sinceMs));
+  }
+
+  #tell(before: ProcessRow | undefined, row: ProcessRow, nowMs: number): void {
+    const add = (level: 'notice' | 'warning' | 'critical' | 'good', text: string) =>
+      this.#events.add({ at: nowMs, kind: 'process', level, subject: row.process, text });
+    if (before === undefined) {
+      if (nowMs - this.#startedMs > 2 * silentMs) add('notice', `${row.process} appeared on ${row.host}`);
+      return;
+    }
+    if (before.generation !== undefined && row.generation !== undefined && before.generation !== row.generation) {
+      const text = `${row.process} has another route config: ${row.generation.slice(0, 8)}`;
+      this.#events.add({ at: nowMs, kind: 'config', level: 'notice', subject: row.process, text });
+    }
+    this.#tellStore(before, row, nowMs);
+    if (before.state === row.state) return;
+    if (row.state === 'gone') add('critical', `${row.process} is gone without a word`);
+    else if (row.state === 'stopped') add('notice', `${row.process} has stopped`);
+    else if (row.state === 'draining') add('notice', `${row.process} is draining`);
+    else if (before.state === 'gone') add('good', `${row.process} is back`);
+    else if (row.state === 'not_ready') add('warning', `${row.process} is not ready`);
+    else if (row.state === 'ready') add('good', `${row.process} is ready`);
+  }
+
+  #tellStore(before: ProcessRow, row: ProcessRow, nowMs: number): void {
+    if (before.discovery === undefined || row.discovery === undefined) return;
+    if (before.discovery.storeUp === row.discovery.storeUp) return;
+    const { storeUp, source } = row.discovery;
+    this.#events.add({
+      at: nowMs,
+      kind: 'store',
+      level: storeUp ? 'good' : 'critical',
+      subject: row.process,
+      text: storeUp ? `${row.process} has ${source} again` : `${row.process} has lost ${source}; the last list is kept`,
+    });
+  }
+}
+
+export function isThere({ state }: Pick<ProcessRow, 'state'>): boolean {
+  return state !== 'gone' && state !== 'stopped';
+}

@@ -1,0 +1,163 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { inProcessBus, tellStatus } from '@llm-gateway/bus';
+import {
+  type Instance,
+  instancesList,
+  latencyBucket,
+  latencyOfBucket,
+  type RequestReport,
+  requestReport,
+  statusReport,
+} from '@llm-gateway/protocol';
+import { until } from '@llm-gateway/testing';
+import { Watch } from './watch.ts';
+
+const engine: Instance = {
+  id: 'engine-1_dp0',
+  roles: ['neutral'],
+  host: '10.0.0.1',
+  port: 8000,
+  kvHost: '',
+  kvPort: 0,
+  dpRank: 0,
+  dpSize: 1,
+  model: 'm',
+};
+
+function report(change: Partial<RequestReport> = {}): RequestReport {
+  return {
+    ingress: 'ingress-1',
+    sequence: 1,
+    periodMs: 250,
+    generation: 'g',
+    inFlight: 3,
+    every: 1,
+    totals: [],
+    requests: [],
+    ...change,
+  };
+}
+
+const summary: RequestReport['requests'][number] = {
+  id: 'r1',
+  at: 1,
+  method: 'POST',
+  path: '/v1/chat/completions',
+  model: 'm',
+  stream: false,
+  route: 'internal',
+  endpoint: 'engine-1_dp0',
+  attempts: [{ target: 'engine-1_dp0', outcome: 'failed', cause: 'refused', atMs: 1, ms: 1 }],
+  attemptCount: 1,
+  status: 502,
+  outcome: 'failed',
+  requestBytes: 1,
+  responseBytes: 1,
+  chunks: 0,
+  readMs: 0.5,
+  firstByteMs: null,
+  durationMs: 2,
+  maxGapMs: 0,
+};
+
+const describeSelf = () => ({
+  host: 'h',
+  pid: 1,
+  version: '0.1.0',
+  upMs: 1000,
+  state: 'ready' as const,
+  flags: [['log-level', 'warn']] as const,
+  rssBytes: 1,
+});
+
+describe('a watch', () => {
+  it('hears processes that answer, and notices one that stops and one that falls silent', async () => {
+    await using bus = inProcessBus();
+    using watch = new Watch(bus, { requests: true });
+    const router = tellStatus(bus, { process: 'router-1', service: 'router', describe: describeSelf });
+    await until(() => watch.processes.of('router').length === 1);
+    const [row] = watch.processes.of('router');
+    assert.deepEqual(row?.flags ?? [['log-level', 'warn']], [['log-level', 'warn']]);
+    router[Symbol.dispose]();
+    await until(() => watch.snapshot().processes[0]?.state === 'stopped');
+    bus.publish(statusReport, {
+      process: 'router-2',
+      service: 'router',
+      host: 'h',
+      pid: 2,
+      version: '0',
+      upMs: 1,
+      state: 'ready',
+    });
+    await until(() => watch.processes.of('router').length === 1);
+    await until(() => watch.processes.of('router').length === 0, { what: 'the silent one is gone', timeoutMs: 5000 });
+    const { verdict, dependencies } = watch.snapshot();
+    assert.match([verdict.text, ...verdict.others].join(' '), /No router is there since/);
+    assert.equal(dependencies.find(({ name }) => name === 'routers')?.state, 'down');
+    assert.ok(watch.events.latest(10).some(({ text }) => text === 'router-2 is gone without a word'));
+  });
+
+  it('counts requests, keeps their rows, and says which engine fails', async () => {
+    await using bus = inProcessBus();
+    using _list = bus.respond(instancesList, () => ({
+      replica: 'd',
+      revision: 1,
+      storeUp: true,
+      instances: [engine],
+      more: false,
+    }));
+    using watch = new Watch(bus, { requests: true });
+    await until(() => watch.instances.has('engine-1_dp0'));
+    const totals = {
+      model: 'm',
+      route: 'internal',
+      endpoint: '',
+      completed: 5,
+      rejected: 0,
+      failed: 5,
+      cancelled: 0,
+      retries: 1,
+      chunks: 0,
+      responseBytes: 10,
+      firstByte: [[latencyBucket(100), 10]] as [number, number][],
+    };
+    const requests = Array.from({ length: 6 }, (_, at) => ({ ...summary, id: `r${at}` }));
+    bus.publish(requestReport, report({ totals: [totals], requests }));
+    await until(() => watch.requests.total === 6);
+    assert.equal(watch.requests.latest(10, { text: 'refused r3' }).length, 1);
+    assert.equal(watch.requests.get('r4')?.ingress, 'ingress-1');
+    await until(() => watch.snapshot().minute.counts.failed === 5);
+    const { instances, models, minute } = watch.snapshot();
+    assert.equal(models[0]?.failedShare, 0.5);
+    assert.ok(Math.abs((minute.firstByteMs.p50 ?? 0) - 100) < 5);
+    await until(() => watch.snapshot().instances[0]?.state === 'failing');
+    assert.equal(instances[0]?.lastFailure?.cause, 'refused');
+    assert.match(watch.snapshot().verdict.text, /engine-1_dp0.* fails since|Clients see 50 % errors/);
+  });
+
+  it('holds no more than it may', async () => {
+    await using bus = inProcessBus();
+    using watch = new Watch(bus, { requests: true });
+    for (let batch = 0; batch < 60; batch++) {
+      const requests = Array.from({ length: 200 }, (_, at) => ({ ...summary, id: `r${batch}-${at}` }));
+      bus.publish(requestReport, report({ requests }));
+    }
+    await until(() => watch.requests.total === 12_000);
+    assert.equal(watch.requests.latest(20_000).length, 10_000);
+    assert.equal(watch.requests.get('r0-0'), undefined);
+    for (let at = 0; at < 6000; at++) {
+      watch.events.add({ at, kind: 'process', level: 'notice', subject: 's', text: String(at) });
+    }
+    assert.equal(watch.events.latest(10_000).length, 5000);
+  });
+});
+
+describe('a bucket of times', () => {
+  it('is at most 4.5 % from each time in it', () => {
+    for (let ms = 0.2; ms < 200_000; ms *= 1.07) {
+      const ratio = latencyOfBucket(latencyBucket(ms)) / ms;
+      assert.ok(ratio > 0.955 && ratio < 1.045, `${ms}: ${ratio}`);
+    }
+  });
+});
