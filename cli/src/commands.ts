@@ -24,6 +24,7 @@ export const services: ReadonlyMap<string, ServiceEntry> = new Map<string, Servi
   ['retry-worker', { summary: 'waits out 429s of fallbacks', load: () => import('@llm-gateway/retry-worker/main') }],
   ['mirror-sender', { summary: 'sends copies of requests', load: () => import('@llm-gateway/mirror-sender/main') }],
   ['limiter', { summary: 'keeps the limits of clients', load: () => import('@llm-gateway/limiter/main') }],
+  ['console', { summary: 'a live page of the whole gateway', load: () => import('@llm-gateway/console/main') }],
   ['registrar', { summary: "keeps one pod's record", load: () => import('@llm-gateway/registrar/main') }],
   [
     'engine-simulator',
@@ -37,5 +38,35 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
   [
     'keys check',
     { group: 'Clients', summary: 'checks a file of --client-keys', load: () => import('./keys/check.ts') },
+  ],
+  [
+    'status',
+    { group: 'Operation', summary: 'says what is wrong, in one sentence', load: () => import('./operation/status.ts') },
+  ],
+  [
+    'instances',
+    {
+      group: 'Operation',
+      summary: 'lists the engines, the worst first',
+      load: () => import('./operation/instances.ts'),
+    },
+  ],
+  [
+    'top',
+    { group: 'Operation', summary: 'shows the state again each second', load: () => import('./operation/top.ts') },
+  ],
+  [
+    'requests',
+    { group: 'Operation', summary: 'shows requests as they end', load: () => import('./operation/requests.ts') },
+  ],
+  [
+    'drain',
+    { group: 'Operation', summary: 'takes an engine out in peace', load: () => import('./operation/drain.ts') },
+  ],
+  ['undrain', { group: 'Operation', summary: 'ends a drain', load: () => import('./operation/undrain.ts') }],
+  ['eject', { group: 'Operation', summary: 'takes an engine out', load: () => import('./operation/eject.ts') }],
+  [
+    'readmit',
+    { group: 'Operation', summary: 'lets an engine have requests again', load: () => import('./operation/readmit.ts') },
   ],
 ]);

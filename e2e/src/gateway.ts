@@ -29,7 +29,7 @@ export interface StartOptions extends ServiceOptions {
   readonly flags?: readonly string[];
 }
 
-export type ServiceName = 'ingress' | 'router' | 'discovery' | 'retry-worker' | 'mirror-sender' | 'limiter';
+export type ServiceName = 'ingress' | 'router' | 'discovery' | 'retry-worker' | 'mirror-sender' | 'limiter' | 'console';
 
 /** The gateway as separate processes over a real nats-server. */
 export interface Gateway extends AsyncDisposable {

@@ -38,6 +38,7 @@ const {
 } = subjects;
 const { retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
 const { quotaLease, quotaRecount, limiterBeat, ingressBeat } = subjects;
+const { statusQuery, statusReport, requestReport, instanceOrder, instanceOrders } = subjects;
 
 /** Who says what, and who hears it, by the catalogue of messages. */
 const speakers = {
@@ -54,29 +55,31 @@ const speakers = {
     mirrorPrimary,
     quotaLease,
     ingressBeat,
+    statusReport,
+    requestReport,
   ],
-  router: [routerBeat, configHeld, instancesList],
-  discovery: [instancesChanged],
-  'retry-worker': [retryAnnounce, configHeld],
-  'mirror-sender': [mirrorReport],
-  limiter: [quotaRecount, limiterBeat],
+  router: [routerBeat, configHeld, instancesList, statusReport],
+  discovery: [instancesChanged, instanceOrders, statusReport],
+  'retry-worker': [retryAnnounce, configHeld, statusReport],
+  'mirror-sender': [mirrorReport, statusReport],
+  limiter: [quotaRecount, limiterBeat, statusReport],
+  console: [statusQuery, statusReport, instanceOrder, instancesList],
 };
 const listeners = {
-  ingress: [
-    routerBeat,
-    configHeld,
+  ingress: [routerBeat, configHeld, instancesChanged, retryAnnounce, mirrorReport, `${quotaRecount} ${group}`, limiterBeat, ingressBeat, statusQuery],
+  router: [
+    `${routeDecide} ${group}`,
+    `${routeLease} ${group}`,
     instancesChanged,
-    retryAnnounce,
-    mirrorReport,
-    `${quotaRecount} ${group}`,
-    limiterBeat,
-    ingressBeat,
+    loadReport,
+    outcomeReport,
+    statusQuery,
   ],
-  router: [`${routeDecide} ${group}`, `${routeLease} ${group}`, instancesChanged, loadReport, outcomeReport],
-  discovery: [`${instancesList} ${group}`, instancesChanged],
-  'retry-worker': [`${retryOffer} ${group}`],
-  'mirror-sender': [`${mirrorSend} ${group}`, mirrorAnnounce, mirrorPrimary],
-  limiter: [`${quotaLease} ${group}`, ingressBeat],
+  discovery: [`${instancesList} ${group}`, instancesChanged, `${instanceOrder} ${group}`, instanceOrders, statusQuery],
+  'retry-worker': [`${retryOffer} ${group}`, statusQuery],
+  'mirror-sender': [`${mirrorSend} ${group}`, mirrorAnnounce, mirrorPrimary, statusQuery],
+  limiter: [`${quotaLease} ${group}`, ingressBeat, statusQuery],
+  console: [statusQuery, statusReport, requestReport, instancesChanged],
 };
 type User = keyof typeof speakers;
 const services = Object.keys(speakers) as User[];

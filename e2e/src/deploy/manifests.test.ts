@@ -29,7 +29,7 @@ secretGenerator:
     literals: [tls.crt=certificate, tls.key=key, ca.crt=authority]
   - name: nats-users
     behavior: replace
-    literals: [ingress=a1, router=b1, discovery=c1, retry-worker=d1, mirror-sender=e1, limiter=g1, operator=f1]
+    literals: [ingress=a1, router=b1, discovery=c1, retry-worker=d1, mirror-sender=e1, limiter=g1, console=h1, operator=f1]
   - name: client-keys
     literals: ['keys.json={"keys":[]}']
     options: { disableNameSuffixHash: true }

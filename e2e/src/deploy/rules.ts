@@ -109,7 +109,9 @@ function policies(set: ManifestSet): string[] {
   }
   for (const { name, labels, replicas } of workloads) {
     const scaled = autoscalers.some(({ spec }) => spec?.scaleTargetRef.name === name);
-    if (labels[componentLabel] === 'gateway' && !scaled) problems.push(`${name} has no autoscaler`);
+    // The console is on the way of no request: one is enough, and none is no loss.
+    if (labels[componentLabel] === 'gateway' && name !== 'console' && !scaled)
+      problems.push(`${name} has no autoscaler`);
     if (!scaled && replicas === undefined) problems.push(`nothing says how many ${name} there are`);
   }
   for (const { metadata, spec } of set.ofKind<INetworkPolicy>('NetworkPolicy')) {
@@ -213,6 +215,7 @@ function calls(set: ManifestSet): string[] {
     { from: named('ingress')[0], to: component('engine'), port: 8000 },
     { from: named('ingress')[0], to: named('retry-worker'), port: 8100 },
     { from: named('mirror-sender')[0], to: named('ingress'), port: 8100 },
+    { from: named('console')[0], to: named('ingress'), port: 8089 },
     { from: named('mirror-sender')[0], to: named('mirror-target'), port: 8000 },
     ...['ingress', 'retry-worker'].map((name) => ({ from: named(name)[0], to: named('vllm-external'), port: 8000 })),
     ...stored.map((from) => ({ from, to: named('redis'), port: 6379 })),

@@ -14,6 +14,7 @@ const packages = {
   openssl: 'openssl',
   python3: 'python3',
   pip3: 'python3-pip',
+  chromium: 'chromium',
 } as const;
 
 export type Binary = keyof typeof packages;

@@ -47,7 +47,10 @@ export async function startService(
   const { until: state = 'ready', timeoutMs = 60_000 } = options;
   const given = new Set(flags.map((flag) => flag.split('=', 1)[0]));
   const defaults = { '--admin-host': '127.0.0.1', '--admin-port': '0' };
-  const listener = listeners.has(name) ? { '--host': '127.0.0.1', '--port': '0' } : {};
+  const listener = {
+    ...(listeners.has(name) && { '--host': '127.0.0.1', '--port': '0' }),
+    ...(['standalone', 'console'].includes(name) && { '--console-port': '0' }),
+  };
   // Engines in tests count what they are asked.
   const quiet = name === 'discovery' || name === 'standalone' ? { '--instance-models-interval-ms': '0' } : {};
   const added = Object.entries({ ...defaults, ...listener, ...quiet }).filter(([flag]) => !given.has(flag));

@@ -1,3 +1,4 @@
+import { consoleMistakes, consoleOptions } from '@llm-gateway/console/options';
 import { instanceModelOptions, staticEndpointMistakes } from '@llm-gateway/discovery/options';
 import { schedulingOptions } from '@llm-gateway/fleet';
 import {
@@ -27,6 +28,13 @@ const aloneDiscoveryOptions = {
   },
 } as const;
 
+/** Here the console sends its test requests to the ingress of the same process. */
+const { 'console-ingress': _, ...ownConsoleOptions } = consoleOptions;
+const aloneConsoleOptions = {
+  console: { type: 'boolean', default: true, description: 'Serve the console page' },
+  ...ownConsoleOptions,
+} as const;
+
 export const options = defineService({
   name: 'standalone',
   description: 'The whole gateway in one process, without NATS: for development and small installations',
@@ -43,6 +51,7 @@ export const options = defineService({
     retryWorkerOptions,
     mirrorSenderOptions,
     limiterOptions,
+    aloneConsoleOptions,
     upstreamOptions,
     commitOptions,
     tracingOptions,
@@ -54,6 +63,7 @@ export const options = defineService({
     ...checkRoutes,
     (values) => (usesSimulators(values) ? [] : staticEndpointMistakes(values)),
     storeMistakes,
+    (values) => (values.console ? consoleMistakes({ ...values, consoleIngress: '' }) : []),
   ],
 });
 

@@ -1,4 +1,5 @@
 import { busObserver, inProcessBus } from '@llm-gateway/bus';
+import { start as startConsole } from '@llm-gateway/console';
 import { start as startDiscovery } from '@llm-gateway/discovery';
 import { start as startIngress } from '@llm-gateway/ingress';
 import { start as startLimiter } from '@llm-gateway/limiter';
@@ -32,10 +33,15 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   const retryWorker = stack.use(await startRetryWorker({ ...settings, ...own }, untilDrained));
   const ingress = stack.use(await startIngress(settings, deps));
 
-  welcome(ingress.addresses.http ?? '', simulators?.model);
+  const http = ingress.addresses.http ?? '';
+  // It would not trust a certificate that is for the name of the outside.
+  const consoleIngress = http.startsWith('http:') ? reachable(http) : '';
+  const page = values.console ? stack.use(await startConsole({ ...values, consoleIngress }, deps)) : undefined;
+
+  welcome({ url: reachable(http), page: reachable(page?.addresses.console ?? ''), simulatedModel: simulators?.model });
   const owned = stack.move();
   return {
-    addresses: { ...ingress.addresses, ...simulators?.addresses },
+    addresses: { ...ingress.addresses, ...page?.addresses, ...simulators?.addresses },
     ready: () => ingress.ready() && router.ready() && discovery.ready() && (limiter?.ready() ?? true),
     async drain(signal) {
       // The ingress's requests may still need the others, so they come after it.
@@ -44,4 +50,9 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/** The address by which this machine reaches it. */
+function reachable(address: string): string {
+  return address.replace(/\/\/(0\.0\.0\.0|\[::\])/, '//localhost');
 }

@@ -1,6 +1,14 @@
 /** Tells whoever started it by hand what to try; on stderr, beside the log. */
-export function welcome(address: string, simulatedModel: string | undefined): void {
-  const url = address.replace(/\/\/(0\.0\.0\.0|\[::\])/, '//localhost');
+export function welcome({
+  url,
+  page,
+  simulatedModel,
+}: {
+  readonly url: string;
+  /** Of the console; empty: there is none. */
+  readonly page: string;
+  readonly simulatedModel: string | undefined;
+}): void {
   const model = simulatedModel ?? 'MODEL';
   const lines = [
     '',
@@ -12,6 +20,7 @@ export function welcome(address: string, simulatedModel: string | undefined): vo
     `  curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\`,
     `    -d '{"model": "${model}", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'`,
     '',
+    ...(page === '' ? [] : [`Watch it live: ${page}`, '']),
   ];
   process.stderr.write(`${lines.join('\n')}\n`);
 }

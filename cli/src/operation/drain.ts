@@ -1,0 +1,12 @@
+import { defineCommand } from '@llm-gateway/runtime';
+import { giveOrder, orderGroups, orderMistakes, spanOptions, waitOptions } from './order.ts';
+
+export const command = defineCommand({
+  name: 'drain',
+  description:
+    'Takes an engine out in peace: no new request, those in flight finish. Refuses the last one of a model without --force',
+  command: { operands: ['INSTANCE'] },
+  groups: [spanOptions, waitOptions, ...orderGroups],
+  check: orderMistakes,
+  run: (values, parts) => giveOrder(values, { ...values, kind: 'drain' }, parts),
+});

@@ -1,0 +1,85 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import {
+  completion,
+  nodePath,
+  type Service,
+  startEngine,
+  startProcess,
+  startService,
+  until,
+} from '@llm-gateway/testing';
+
+const bin = join(import.meta.dirname, '../../bin/llm-gateway.js');
+
+describe('the commands of operators, at the console of a standalone', () => {
+  let stack: AsyncDisposableStack;
+  let gateway: Service;
+  let engines: string[];
+  before(async () => {
+    stack = new AsyncDisposableStack();
+    const started = await Promise.all([1, 2].map(async () => stack.use(await startEngine(() => completion()))));
+    engines = started.map(({ endpoint }) => endpoint);
+    const flags = ['--llm-backend-endpoints', engines.join(), '--console-actions', '--drain-delay-ms', '0'];
+    gateway = stack.use(await startService('standalone', flags));
+  });
+  after(() => stack.disposeAsync());
+
+  async function run(...words: string[]) {
+    const flags = words.includes('--console') ? [] : ['--console', gateway.addresses.console ?? ''];
+    await using child = await startProcess(nodePath, [bin, ...words, ...flags]);
+    const { code } = await child.exited;
+    return { code, text: child.output(), lines: child.lines() };
+  }
+
+  it('say what is wrong, and list engines and processes, in words and in JSON', async () => {
+    const status = await run('status');
+    assert.equal(status.code, 0, status.text);
+    assert.match(status.text, /All is well: 2 engines[\s\S]*routers +up[\s\S]*ingress-\w+ +ready/);
+    const [line = ''] = (await run('instances', '--json')).lines;
+    assert.deepEqual(
+      JSON.parse(line)
+        .map(({ address }: { address: string }) => address)
+        .sort(),
+      [...engines].sort(),
+    );
+  });
+
+  it('drain an engine and wait until it is safe to delete, refuse the last, and take it back', async () => {
+    const [first = '', second = ''] = engines;
+    const drained = await run('drain', first, '--for', '10m', '--wait');
+    assert.equal(drained.code, 0, drained.text);
+    assert.match(drained.text, /safe to delete/);
+    const refused = await run('drain', `${second}_dp0`, '--json');
+    assert.equal(refused.code, 1);
+    assert.match(refused.text, /nothing else serves|Nothing else serves/);
+    assert.match(refused.text, /"result":"last"/);
+    assert.equal((await run('drain', 'nowhere')).code, 1);
+    assert.equal((await run('undrain', `${first}_dp0`)).code, 0);
+    await until(async () => /All is well/.test((await run('status')).text));
+  });
+
+  it('show requests as they end', async () => {
+    const listening = run('requests', '--filter', 'completions', '--json');
+    await until(
+      async () => {
+        const body = JSON.stringify({ model: 'm', messages: [] });
+        await (await fetch(`${gateway.url}/v1/chat/completions`, { method: 'POST', body })).arrayBuffer();
+        return (await Promise.race([listening, Promise.resolve(null)])) !== null;
+      },
+      { intervalMs: 200, timeoutMs: 30_000 },
+    );
+    const [line = '{}'] = (await listening).lines;
+    assert.equal(JSON.parse(line).path, '/v1/chat/completions');
+  });
+
+  it('name the flag when nobody answers, and refuse a time that is none', async () => {
+    const away = await run('status', '--console', 'http://127.0.0.1:1');
+    assert.equal(away.code, 1);
+    assert.match(away.text, /no console answers at http:\/\/127\.0\.0\.1:1 \(--console\)/);
+    const wrong = await run('drain', 'x', '--for', 'soon');
+    assert.equal(wrong.code, 64);
+    assert.match(wrong.text, /--for.*allowed: 1s to 7d/);
+  });
+});

@@ -1,0 +1,28 @@
+import { defineCommand, exitCodes, outputOptions } from '@llm-gateway/runtime';
+import { dependenciesText, numbersText, processesText, verdictText } from './shown.ts';
+import { openView, viewGroups, viewMistakes } from './view.ts';
+
+/** What is wrong in one sentence, what the gateway leans on, and every process. */
+export const command = defineCommand({
+  name: 'status',
+  description:
+    'Says in one sentence what is wrong, then what the gateway leans on and every process; ends with 1 when it is critical',
+  command: { operands: [] },
+  groups: [...viewGroups, outputOptions],
+  check: viewMistakes,
+  async run(values, { answer, signal }) {
+    await using view = await openView(values, signal);
+    const { instances, ...state } = await view.snapshot();
+    const whole = { ...state, instances };
+    const text = [
+      verdictText(whole),
+      numbersText(whole),
+      '',
+      dependenciesText(whole),
+      '',
+      processesText(state.processes),
+    ];
+    answer({ ...state, instances: instances.length }, text.join('\n'));
+    return state.verdict.level === 'critical' ? exitCodes.failed : exitCodes.done;
+  },
+});

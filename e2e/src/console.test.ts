@@ -1,0 +1,183 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { until } from '@llm-gateway/testing';
+import type { Page } from 'playwright-core';
+import { axeSource } from './browser.ts';
+import { type ConsoleScene, model, startConsoleScene, verdictOf, waitForText } from './console.ts';
+
+/** So soon the page shows what happened. */
+const shownMs = 2000;
+
+describe('the console, in a browser over real processes', () => {
+  let scene: ConsoleScene;
+  before(async () => {
+    scene = await startConsoleScene({ engines: 3, with: ['retry-worker', 'mirror-sender'] });
+  });
+  after(() => scene[Symbol.asyncDispose]());
+
+  const views: readonly (readonly [path: string, what: RegExp])[] = [
+    ['/', /Requests a second[\s\S]*First token, p95[\s\S]*routers[\s\S]*Qwen3-32B/],
+    ['/engines', /live[\s\S]*engine-1_dp0[\s\S]*Qwen3-32B/],
+    ['/requests', /200[\s\S]*engine-[123]_dp0[\s\S]*\/v1\/chat\/completions/],
+    ['/routes', /engines[\s\S]*100 %[\s\S]*ingress-\w+/],
+    ['/mirror', /Mirroring is off[\s\S]*mirror-sender-\w+/],
+    ['/processes', /ready[\s\S]*discovery-\w+[\s\S]*redis answers, 3 engines[\s\S]*router-\w+/],
+    ['/events', /Kind/],
+    ['/try', /Send a chat request[\s\S]*OPENAI_BASE_URL/],
+  ];
+  for (const [path, what] of views) {
+    it(`shows ${path} as it should be, at both widths, and without a serious fault for anybody`, async () => {
+      const page = await scene.open(path);
+      await waitForText(page, what);
+      assert.deepEqual(await seriousFaults(page), []);
+      await page.setViewportSize({ width: 390, height: 800 });
+      const beyond = await page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth');
+      assert.equal(beyond, 0);
+      await page.context().close();
+    });
+  }
+
+  it('asks no other origin for anything, and breaks nowhere', () => {
+    const own = new URL(scene.url).origin;
+    assert.ok(scene.asked.length > views.length);
+    assert.deepEqual(
+      scene.asked.filter((url) => !url.startsWith(own) && !url.startsWith('data:')),
+      [],
+    );
+    assert.deepEqual(scene.troubles, []);
+  });
+
+  it('is smaller than 120 KB on its way', async () => {
+    const page = await scene.open('/');
+    const bytes = await page.evaluate(() =>
+      performance
+        .getEntriesByType('resource')
+        .filter(({ name }) => !name.includes('/api/'))
+        .reduce((sum, entry) => sum + (entry as PerformanceResourceTiming).transferSize, 0),
+    );
+    assert.ok(bytes > 10_000 && bytes < 120_000, `${bytes} bytes`);
+    await page.context().close();
+  });
+
+  it('is used by keyboard: views, filter, pause and help', async () => {
+    const page = await scene.open('/');
+    await page.keyboard.press('3');
+    await page.waitForURL(/\/requests$/);
+    await page.keyboard.press('/');
+    await page.keyboard.type('nothing has this');
+    await page.waitForSelector('text=No request has all these words.');
+    assert.match(page.url(), /q=nothing/);
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('p');
+    await page.waitForSelector('.live.paused');
+    await page.keyboard.press('?');
+    await page.waitForSelector('dialog[open]');
+    await page.context().close();
+  });
+
+  it('opens a request into its time, under an address of its own', async () => {
+    const page = await scene.open('/requests');
+    await page.keyboard.press('p');
+    await page.locator('tbody tr.clickable').first().click();
+    await page.waitForSelector('.receipt');
+    assert.match(
+      await page.locator('.receipt').innerText(),
+      /read[\s\S]*decide[\s\S]*engine-[123]_dp0[\s\S]*route config/,
+    );
+    const { searchParams } = new URL(page.url());
+    const again = await scene.open(`/requests?id=${searchParams.get('id')}`);
+    await again.waitForSelector('.receipt');
+    await page.context().close();
+    await again.context().close();
+  });
+
+  it('sends a request, and shows its answer and its receipt', async () => {
+    const page = await scene.open('/try');
+    await page.getByLabel('Model').fill(model);
+    await page.getByRole('button', { name: 'Send' }).click();
+    await page.waitForSelector('text=Its time and receipt');
+    assert.match(await page.locator('.answer').innerText(), /\w/);
+    assert.match(await page.locator('main').innerText(), /Status 200 after .* first part after .* done after/s);
+    await page.context().close();
+  });
+
+  it('drains an engine: it gets no new request, is told to be safe to delete, and comes back', async () => {
+    const page = await scene.open('/engines');
+    const row = page.locator('tr', { hasText: 'engine-2_dp0' });
+    await row.getByRole('button', { name: 'drain' }).click();
+    await page.getByLabel('Why').fill('new driver');
+    await page.getByRole('dialog').getByRole('button', { name: 'Drain' }).click();
+    await page.waitForSelector('text=Ordered.');
+    const drainedAt = performance.now();
+    assert.match(
+      await page.getByRole('dialog').innerText(),
+      /llm-gateway drain engine-2_dp0 --for 7200s --reason 'new driver'/,
+    );
+    await page.keyboard.press('Escape');
+    await row.getByText('safe to delete').waitFor();
+    const engine = scene.engines[1];
+    await until(() => (scene.engines[0]?.requests.length ?? 0) > 0 && performance.now() - drainedAt > 500);
+    const late = engine?.requests.filter(({ method, receivedAt }) => method === 'POST' && receivedAt > drainedAt + 50);
+    assert.deepEqual(late, []);
+    assert.match(await verdictOf(page), /1 of 3 engines of Qwen3-32B is taken out by hand \(engine-2_dp0\)/);
+    await row.getByRole('button', { name: 'undrain' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'End' }).click();
+    await page.waitForSelector('text=Ordered.');
+    await page.keyboard.press('Escape');
+    await row.getByText('live', { exact: true }).waitFor();
+    const before = engine?.requests.length ?? 0;
+    await until(() => (engine?.requests.length ?? 0) > before, { what: 'it serves again' });
+    await page.goto(`${scene.url}/events`);
+    await page.waitForSelector('text=console ordered drain for engine-2_dp0: new driver');
+    await page.context().close();
+  });
+
+  it('shows an engine that was killed, a store and a router that are gone, within two seconds', async () => {
+    const page = await scene.open('/engines');
+    const shows = async (what: RegExp, act: () => Promise<unknown>): Promise<void> => {
+      await act();
+      const sinceMs = performance.now();
+      await waitForText(page, what, 10_000);
+      const tookMs = performance.now() - sinceMs;
+      assert.ok(tookMs < shownMs + slackMs, `${what} was shown after ${Math.round(tookMs)} ms`);
+    };
+    await shows(/engine-3_dp0[^\n]*(is ejected|fails)|ejected/, async () => scene.engines[2]?.[Symbol.asyncDispose]());
+    await shows(/Redis does not answer discovery/, () => scene.redis.kill());
+    await shows(/No router is there since/, async () => scene.gateway.router[0]?.kill());
+    assert.match(await verdictOf(page), /ejected|fails/);
+    await page.context().close();
+  });
+});
+
+/** A machine that does a lot beside this may be late by so much. */
+const slackMs = 1500;
+
+describe('a console that only shows', () => {
+  it('has no buttons for orders, and refuses them', async () => {
+    await using scene = await startConsoleScene({ flags: ['--no-console-actions'], rate: 5 });
+    const page = await scene.open('/engines');
+    await page.waitForSelector('text=read-only');
+    assert.equal(await page.getByRole('button', { name: /drain|eject/ }).count(), 0);
+    const status = await page.evaluate(async () => {
+      const headers = { 'x-console-action': '1', 'content-type': 'application/json' };
+      const body = JSON.stringify({ kind: 'drain', instance: 'engine-1_dp0', forMs: 60_000 });
+      return (await fetch('/api/actions', { method: 'POST', headers, body })).status;
+    });
+    assert.equal(status, 403);
+  });
+});
+
+interface Axe {
+  run(): Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }>;
+}
+
+async function seriousFaults(page: Page): Promise<string[]> {
+  await page.evaluate(axeSource);
+  return await page.evaluate(async () => {
+    const { axe } = globalThis as unknown as { axe: Axe };
+    const { violations } = await axe.run();
+    return violations
+      .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+      .map(({ id, nodes }) => `${id}: ${nodes[0]?.html}`);
+  });
+}

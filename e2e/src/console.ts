@@ -1,0 +1,144 @@
+import {
+  completion,
+  discoveryRecord,
+  type Engine,
+  type RedisServer,
+  type Service,
+  setRedis,
+  startEngine,
+  startRedis,
+  until,
+} from '@llm-gateway/testing';
+import type { Page } from 'playwright-core';
+import { startBrowser } from './browser.ts';
+import { chat, type Gateway, post, startGateway } from './gateway.ts';
+
+export const model = 'Qwen3-32B';
+
+/** A gateway of processes with a store, a console, a browser, and clients that go on asking. */
+export interface ConsoleScene extends AsyncDisposable {
+  readonly gateway: Gateway;
+  readonly redis: RedisServer;
+  readonly engines: readonly Engine[];
+  readonly console: Service;
+  readonly url: string;
+  /** Requests that the page made, and what it wrote to its console as an error. */
+  readonly asked: string[];
+  readonly troubles: string[];
+  /** A page at the view, drawn. */
+  open(view: string, size?: { readonly width: number; readonly height: number }, dark?: boolean): Promise<Page>;
+}
+
+export interface SceneOptions {
+  readonly engines?: number;
+  /** Of the console. */
+  readonly flags?: readonly string[];
+  readonly ingressFlags?: readonly string[];
+  readonly with?: readonly ('retry-worker' | 'mirror-sender')[];
+  /** Requests a second. */
+  readonly rate?: number;
+}
+
+export async function startConsoleScene(options: SceneOptions = {}): Promise<ConsoleScene> {
+  const { engines: count = 2, flags = [], ingressFlags = [], rate = 20 } = options;
+  await using stack = new AsyncDisposableStack();
+  const redis = stack.use(await startRedis());
+  const engines = await Promise.all(
+    Array.from({ length: count }, async (_, at) => {
+      const answer = completion({ delayMs: 20 + 5 * at, gapMs: 5 });
+      return stack.use(await startEngine(() => answer));
+    }),
+  );
+  await setRedis(
+    redis,
+    Object.fromEntries(
+      engines.map(({ port }, at) => [
+        `llumnix:discovery:engine-${at + 1}`,
+        discoveryRecord({
+          podName: `engine-${at + 1}`,
+          timestampMs: Date.now(),
+          instances: [{ type: 'neutral', ip: '127.0.0.1', port, model }],
+        }),
+      ]),
+    ),
+  );
+  const store = ['--llm-backend-discovery', 'redis', '--discovery-redis-host', '127.0.0.1'];
+  const gateway = stack.use(
+    await startGateway({
+      flags: {
+        discovery: [
+          ...store,
+          '--discovery-redis-port',
+          String(redis.port),
+          '--discovery-redis-status-ttl-ms',
+          '600000',
+        ],
+        ingress: ['--retry-max-count', '2', ...ingressFlags],
+        console: ['--console-actions', ...flags],
+      },
+      with: options.with ?? [],
+    }),
+  );
+  const page = await gateway.start('console', { flags: ['--console-ingress', gateway.url] });
+  const url = page.addresses.console ?? '';
+  const browser = stack.adopt(await startBrowser(), (one) => one.close());
+  const stop = new AbortController();
+  const clients = ask(gateway.url, rate, stop.signal);
+  stack.defer(async () => {
+    stop.abort();
+    await clients;
+  });
+  const asked: string[] = [];
+  const troubles: string[] = [];
+  await until(async () => ((await (await fetch(`${url}/api/requests`)).json()) as { total: number }).total > 0);
+  const owned = stack.move();
+  return {
+    gateway,
+    redis,
+    engines,
+    console: page,
+    url,
+    asked,
+    troubles,
+    async open(view, size = { width: 1280, height: 860 }, dark = false) {
+      const context = await browser.newContext({
+        viewport: size,
+        colorScheme: dark ? 'dark' : 'light',
+        bypassCSP: false,
+      });
+      const opened = await context.newPage();
+      opened.on('request', (request) => asked.push(request.url()));
+      opened.on('pageerror', (error) => troubles.push(error.message));
+      opened.on('console', (message) => message.type() === 'error' && troubles.push(message.text()));
+      await opened.goto(url + view);
+      await opened.waitForSelector('.verdict p:not(:text("Listening…"))');
+      return opened;
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** Asks at a steady rate until told to stop; some streams, some not, some for a model that nobody has. */
+async function ask(url: string, rate: number, signal: AbortSignal): Promise<void> {
+  const open = new Set<Promise<unknown>>();
+  for (let n = 0; !signal.aborted; n++) {
+    const body = chat({ model, stream: n % 3 !== 0 });
+    const request = post(url, body)
+      .then((response) => response.arrayBuffer())
+      .catch(() => undefined)
+      .finally(() => open.delete(request));
+    open.add(request);
+    await new Promise((resolve) => setTimeout(resolve, 1000 / rate));
+  }
+  await Promise.all(open);
+}
+
+/** Resolves when the text of the page has this. */
+export async function waitForText(page: Page, what: RegExp, timeoutMs = 15_000): Promise<void> {
+  await page.locator('body', { hasText: what }).waitFor({ timeout: timeoutMs });
+}
+
+/** What the one sentence says, with what is said beside it. */
+export async function verdictOf(page: Page): Promise<string> {
+  return await page.locator('.verdict').innerText();
+}
