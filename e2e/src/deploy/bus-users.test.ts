@@ -66,7 +66,17 @@ const speakers = {
   console: [statusQuery, statusReport, instanceOrder, instancesList],
 };
 const listeners = {
-  ingress: [routerBeat, configHeld, instancesChanged, retryAnnounce, mirrorReport, `${quotaRecount} ${group}`, limiterBeat, ingressBeat, statusQuery],
+  ingress: [
+    routerBeat,
+    configHeld,
+    instancesChanged,
+    retryAnnounce,
+    mirrorReport,
+    `${quotaRecount} ${group}`,
+    limiterBeat,
+    ingressBeat,
+    statusQuery,
+  ],
   router: [
     `${routeDecide} ${group}`,
     `${routeLease} ${group}`,

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { announce, type Bus, eachSecond } from '@llm-gateway/bus';
+import { announce, type Bus, eachSecond, tellStatus } from '@llm-gateway/bus';
 import { ingressBeat, limiterBeat, quotaLease } from '@llm-gateway/protocol';
 import { Members } from '@llm-gateway/quota';
 import type { Parts, Running } from '@llm-gateway/runtime';
@@ -12,7 +12,13 @@ const listenMs = 250;
 /** A limiter: answers what ingresses ask it on its own subject. Whoever made the bus closes it. */
 export async function start(
   values: Pick<Options, 'quotaRecountTimeoutMs'>,
-  { bus, log, metrics, shutdown }: Pick<Parts, 'log' | 'metrics' | 'shutdown'> & { readonly bus: Bus },
+  {
+    bus,
+    log,
+    metrics,
+    shutdown,
+    describe,
+  }: Pick<Parts, 'log' | 'metrics' | 'shutdown' | 'describe'> & { readonly bus: Bus },
 ): Promise<Running> {
   const limiter = `limiter-${randomUUID().slice(0, 8)}`;
   const ingresses = new Members();
@@ -54,6 +60,7 @@ export async function start(
   shutdown.addEventListener('abort', leave, { once: true });
   open.defer(() => shutdown.removeEventListener('abort', leave));
 
+  open.use(tellStatus(bus, { process: limiter, service: 'limiter', describe }));
   return {
     addresses: {},
     ready: () => bus.connected && answering,

@@ -1,5 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { type Announcer, announce, type Bus, type RespondContext, type Subscription, tellStatus } from '@llm-gateway/bus';
+import {
+  type Announcer,
+  announce,
+  type Bus,
+  type RespondContext,
+  type Subscription,
+  tellStatus,
+} from '@llm-gateway/bus';
 import { fleetMode, startFleet } from '@llm-gateway/fleet';
 import {
   configHeld,
