@@ -2,7 +2,7 @@ import { globSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { busOptions } from '../packages/bus/src/index.ts';
-import { schedulingOptions } from '../packages/fleet/src/index.ts';
+import { policyOptions, schedulingOptions } from '../packages/fleet/src/index.ts';
 import { catalogue } from '../packages/protocol/src/index.ts';
 import { discoveryOptions } from '../packages/registry/src/index.ts';
 import { pdOptions, RouteConfig, routeOptions } from '../packages/routing/src/index.ts';
@@ -34,7 +34,7 @@ const exampleFile = 'deploy/llm-gateway.yaml';
 /** Groups that several services share. All other flags stand under the first service that declares them. */
 const sharedGroups: readonly { readonly title: string; readonly group: OptionGroup }[] = [
   { title: 'Routing', group: routeOptions },
-  { title: 'Choice of instances', group: schedulingOptions },
+  { title: 'Choice of instances', group: { ...policyOptions, ...schedulingOptions } },
   { title: 'Prefill and decode', group: pdOptions },
   { title: 'Discovery', group: discoveryOptions },
   { title: 'Calls to engines and endpoints', group: upstreamOptions },

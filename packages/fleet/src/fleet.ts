@@ -1,6 +1,8 @@
 import {
   type Ask,
+  type AskedPrompt,
   type Decision,
+  type Expectation,
   type Instance,
   type InstanceAddress,
   isSameInstance,
@@ -11,14 +13,18 @@ import {
   servedModels,
 } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
+import type { Caches } from './caches.ts';
 import { Health } from './health.ts';
 import { LoadLedger, type ReplyTo } from './load-ledger.ts';
 import { Pool, serves } from './pool.ts';
+import { hashOf } from './rendezvous.ts';
 import { ServedModels } from './served-models.ts';
 
 /** What a request needs: one instance, a prefill/decode pair at once, or a prefill first and a decode when it has ended. */
 export type FleetMode = 'neutral' | 'batched' | 'staged';
-export type SchedulingPolicy = 'round-robin' | 'load-balance';
+export type SchedulingPolicy = 'round-robin' | 'load-balance' | 'cache-aware';
+/** What a process can choose by that knows only itself: `affinity` keeps sessions together, and takes all others in turn. */
+export type FleetPolicy = SchedulingPolicy | 'affinity';
 
 /** The mode that the flags of `pdOptions` ask for. */
 export function fleetMode(options: { pdDisaggProtocol: string; separatePdScheduling: boolean }): FleetMode {
@@ -33,14 +39,16 @@ export function needsKvAddress({ pdDisaggProtocol }: { pdDisaggProtocol: string 
 
 export interface FleetOptions {
   readonly mode: FleetMode;
-  readonly policy: SchedulingPolicy;
+  readonly policy: FleetPolicy;
+  /** What the instances have cached; for `cache-aware`, and whoever made it tells it of other routers. */
+  readonly caches?: Caches;
   /** An instance without a KV address is none for prefills. */
   readonly kvAddressNeeded?: boolean;
   /** Hears of each instance that is left out of the prefills for it, once as long as it lives unchanged. */
   readonly onKvAddressMissing?: (instance: string) => void;
   /** The router id in its replies; empty in an ingress that decides for itself. */
   readonly self?: string;
-  /** How long a new or readmitted instance is ramped up under `load-balance`; 0, the default: not at all. */
+  /** How long a new or readmitted instance is ramped up unless in turn; 0, the default: not at all. */
   readonly slowStartMs?: number;
   /** Called for each instance that failed too often, with how long it is left alone. See `Health.spared`. */
   readonly onEject?: (ejection: Ejection) => void;
@@ -94,6 +102,9 @@ export interface RoleCount {
 interface Member extends Candidate {
   readonly instance: Instance;
   readonly health: Health;
+  /** Its name in `Caches`, and for sessions. */
+  readonly number: number;
+  readonly hash: number;
   /** Its place in `#sorted` and `#scores`. */
   slot: number;
   /** When time changes its health next. */
@@ -101,7 +112,19 @@ interface Member extends Candidate {
 }
 
 /**
- * A score is the load (0 under round-robin) plus these, so that one scan for the lowest score prefers in this order:
+ * What a request in flight weighs beside bytes of prompts to be computed before a first token. Its decode takes time from a prefill, but little: the
+ * unit of load is a request, and this many bytes are as much as one.
+ */
+const requestBytes = 256;
+/** A fully cached prompt is not for nothing. */
+const minWaitingBytes = 64;
+/** An instance takes a session of its own as long as it has at most so much more in flight than the mean. */
+const affinityLoadFactor = 1.25;
+/** What an ask says is bounded, so that no prompt makes a live instance look busy. */
+const maxPromptBytes = 2 ** 30;
+
+/**
+ * A score is the load (0 in turn) plus these, so that one scan for the lowest score prefers in this order:
  * live, busy, what the request avoids, suspect, ejected, and what it has already failed on.
  */
 const busyScore = 2 ** 31;
@@ -115,7 +138,13 @@ const maxLoadScore = busyScore - 1;
 const impossibleScore = Number.POSITIVE_INFINITY;
 
 /** What of an ask the choice of one instance depends on. */
-type Wish = Pick<Ask, 'model' | 'excluded' | 'avoided'>;
+type Wish = Pick<Ask, 'model' | 'excluded' | 'avoided' | 'prompt'>;
+
+interface Choice {
+  readonly member: Member;
+  /** Null for policies that do not ask what is cached. */
+  readonly expected: Expectation | null;
+}
 
 const none: Decision = { route: 'none' };
 
@@ -128,7 +157,11 @@ const rolesOf: Readonly<Record<FleetMode, readonly Role[]>> = {
 /** The live set of instances, their load and their health; decides which of them takes a request. */
 export class Fleet {
   readonly #mode: FleetMode;
+  /** Whether the load is a part of the score. */
   readonly #balanced: boolean;
+  readonly #counted: boolean;
+  readonly #sticky: boolean;
+  readonly #caches: Caches | null;
   readonly #kvAddressNeeded: boolean;
   readonly #onKvAddressMissing: (instance: string) => void;
   readonly #onEject: (ejection: Ejection) => void;
@@ -139,6 +172,11 @@ export class Fleet {
   /** Rebuilt on the first use after a change, with `#scores`, `#models`, `#unpaired` and what `#pools` hold. */
   #sorted: Member[] = [];
   #scores = new Float64Array(0);
+  #inFlight = new Float64Array(0);
+  #hashes = new Uint32Array(0);
+  /** Members whose load counts for more than it is, and members by their number in `Caches`. */
+  readonly #weighted = new Set<Member>();
+  readonly #numbered: (Member | undefined)[] = [];
   #models = new Set<string>();
   /** Prefill instances whose model no decode instance serves: a request that names none must not begin there. */
   #unpaired: readonly Member[] = [];
@@ -162,7 +200,10 @@ export class Fleet {
 
   constructor(options: FleetOptions) {
     this.#mode = options.mode;
-    this.#balanced = options.policy === 'load-balance';
+    this.#balanced = options.policy === 'load-balance' || options.policy === 'cache-aware';
+    this.#counted = options.policy !== 'round-robin';
+    this.#sticky = options.policy === 'cache-aware' || options.policy === 'affinity';
+    this.#caches = options.policy === 'cache-aware' ? (options.caches ?? null) : null;
     this.#kvAddressNeeded = options.kvAddressNeeded ?? false;
     this.#onKvAddressMissing = options.onKvAddressMissing ?? (() => {});
     this.#onEject = options.onEject ?? (() => {});
@@ -191,7 +232,7 @@ export class Fleet {
 
   /** What one ingress has in flight. Ingresses that stop reporting are forgotten after some seconds. */
   report(report: LoadReport, now: number): void {
-    if (this.#balanced) this.#ledger.report(report, now);
+    if (this.#counted) this.#ledger.report(report, now);
   }
 
   /** What happened at instances; those that fail again and again are ejected, or suspect where their pools cannot spare them. */
@@ -218,8 +259,8 @@ export class Fleet {
     }
     this.#refresh(context.now);
     this.#ledger.expire(context.now);
-    if (ask.stage === 'decode') return this.#choose('decode', ask, context)?.decision ?? none;
-    if (this.#mode === 'neutral') return this.#choose('neutral', ask, context)?.decision ?? none;
+    if (ask.stage === 'decode') return decisionFor(this.#choose('decode', ask, context));
+    if (this.#mode === 'neutral') return decisionFor(this.#choose('neutral', ask, context));
     return this.#choosePair(ask, context);
   }
 
@@ -338,30 +379,72 @@ export class Fleet {
   #choosePair(ask: Ask, context: DecideContext): Decision {
     // Nothing is prefilled that nobody could decode.
     if (this.#pool('decode', ask.model, context.now).slots.length === 0) return none;
-    const prefill = this.#choose('prefill', ask, context);
-    if (prefill === undefined) return none;
+    const choice = this.#choose('prefill', ask, context);
+    if (choice === undefined) return none;
+    const { member: prefill, expected } = choice;
     const declared = ask.model ? '' : (servedModels(prefill.instance)?.[0] ?? '');
+    const pair = { route: 'pair' as const, prefill: prefill.address, ...(expected !== null && { expected }) };
     if (this.#mode === 'staged') {
-      const pair = { route: 'pair' as const, prefill: prefill.address, decode: null };
-      return declared === '' ? pair : { ...pair, model: declared };
+      return declared === '' ? { ...pair, decode: null } : { ...pair, decode: null, model: declared };
     }
     const avoided = [...(ask.avoided ?? []), prefill.instance.id];
     const decode = this.#choose('decode', { ...ask, model: declared || ask.model, avoided }, context);
-    return decode === undefined ? none : { route: 'pair', prefill: prefill.address, decode: decode.address };
+    return decode === undefined ? none : { ...pair, decode: decode.member.address };
   }
 
-  #choose(role: Role, wish: Wish, context: DecideContext): Member | undefined {
+  #choose(role: Role, wish: Wish, context: DecideContext): Choice | undefined {
     const pool = this.#pool(role, wish.model, context.now);
-    const member = this.#chooseProbe(pool, wish) ?? this.#sorted[this.#chooseSlot(pool, wish)];
+    // Nothing of the prompt is computed where it is decoded.
+    const prompt = role === 'decode' ? undefined : wish.prompt;
+    const holders = prompt === undefined ? undefined : this.#caches?.match(prompt);
+    const probe = this.#chooseProbe(pool, wish);
+    const bySession = probe === undefined ? this.#chooseBySession(pool, wish, holders) : undefined;
+    const member = probe ?? bySession ?? this.#sorted[this.#chooseSlot(pool, wish, holders)];
     if (member === undefined) return undefined;
     if (member.health.state === 'due') {
       member.health.probe(context.now);
       this.#settle(member, context.now);
     }
-    if (this.#balanced && context.reply !== undefined) {
-      this.#ledger.choose(member.instance.id, context.reply, context.now);
+    const expected = holders === undefined ? null : this.#expect(member, wish, bySession !== undefined, pool);
+    if (this.#counted && context.reply !== undefined) {
+      const waiting =
+        prompt === undefined ? 0 : Math.max(promptBytes(prompt) - (expected?.cached ?? 0), minWaitingBytes);
+      this.#ledger.choose(member.instance.id, context.reply, { now: context.now, waiting });
     }
-    return member;
+    if (holders !== undefined) this.#caches?.place(member.instance.id, context.now);
+    return { member, expected };
+  }
+
+  #expect(member: Member, { prompt }: Wish, bySession: boolean, pool: Pool): Expectation {
+    const { id } = member.instance;
+    const bytes = prompt === undefined ? 0 : promptBytes(prompt);
+    const cached = Math.min(this.#caches?.cached(member.number) ?? 0, bytes);
+    const cost = bytes - cached + this.#ledger.waiting(id) + requestBytes * this.#ledger.inFlight(id);
+    if (pool.slots.length === 1) return { cached, cost, why: 'only' };
+    return { cached, cost, why: bySession ? 'affinity' : cached > 0 ? 'cache' : 'load' };
+  }
+
+  /** Where nothing of the prompt is known to be cached, the requests of one session go to one instance, as long as that has no more than its share. */
+  #chooseBySession(
+    pool: Pool,
+    { prompt, excluded, avoided = [] }: Wish,
+    holders?: readonly number[],
+  ): Member | undefined {
+    const key = prompt?.affinity;
+    if (!this.#sticky || key === undefined || (holders?.length ?? 0) > 0 || excluded.length + avoided.length > 0)
+      return undefined;
+    const inFlight = this.#inFlight;
+    let total = 1;
+    for (const slot of pool.slots) total += inFlight[slot] as number;
+    const most = Math.ceil((affinityLoadFactor * total) / pool.slots.length);
+    const unpaired = this.#unpairedIn(pool);
+    const slot = pool.chooseBy(key, {
+      scores: this.#scores,
+      limit: busyScore,
+      hashes: this.#hashes,
+      hasRoom: (one) => (inFlight[one] as number) < most && !unpaired.includes(this.#sorted[one] as Member),
+    });
+    return this.#sorted[slot];
   }
 
   /** The member that this request is to be the probe of. A request that has failed before is none: it gets the best there is. */
@@ -386,10 +469,24 @@ export class Fleet {
     return pool.role === 'prefill' && pool.model === null ? this.#unpaired : [];
   }
 
-  #chooseSlot(pool: Pool, { excluded, avoided = [] }: Wish): number {
+  #chooseSlot(pool: Pool, { excluded, avoided = [], prompt }: Wish, holders: readonly number[] = []): number {
     const unpaired = this.#unpairedIn(pool);
-    if (excluded.length + avoided.length + unpaired.length === 0) return pool.choose(this.#scores);
+    const isPriced = prompt !== undefined && this.#balanced && holders.length + this.#weighted.size > 0;
+    if (excluded.length + avoided.length + unpaired.length === 0 && !isPriced) return pool.choose(this.#scores);
     const raised = new Set<Member>();
+    if (isPriced) {
+      // What the prompt costs without a cache is the same for all others, and left out.
+      for (const number of holders) {
+        const member = this.#numbered[number];
+        if (member === undefined) continue;
+        raised.add(member);
+        this.#score(member, prompt);
+      }
+      for (const member of this.#weighted) {
+        raised.add(member);
+        this.#score(member, prompt);
+      }
+    }
     const raise = (member: Member | undefined, score: number): void => {
       if (member === undefined) return;
       raised.add(member);
@@ -399,7 +496,7 @@ export class Fleet {
     for (const id of new Set(excluded)) raise(this.#members.get(id), excludedScore);
     for (const id of new Set(avoided)) raise(this.#members.get(id), avoidedScore);
     for (const member of unpaired) raise(member, impossibleScore);
-    const chosen = pool.choose(this.#scores);
+    const chosen = pool.choose(this.#scores, isPriced ? Number.NEGATIVE_INFINITY : 0);
     for (const member of raised) this.#score(member);
     return chosen;
   }
@@ -444,6 +541,9 @@ export class Fleet {
     this.#stale = false;
     this.#sorted = [...this.#members.values()].sort((a, b) => (a.instance.id < b.instance.id ? -1 : 1));
     this.#scores = new Float64Array(this.#sorted.length);
+    this.#inFlight = new Float64Array(this.#sorted.length);
+    this.#hashes = Uint32Array.from(this.#sorted, (member) => member.hash);
+    this.#weighted.clear();
     this.#models = namesOf(this.#sorted.map(({ instance }) => instance)).names;
     this.#unpaired = this.#findUnpaired();
     for (const [slot, member] of this.#sorted.entries()) {
@@ -510,7 +610,8 @@ export class Fleet {
     this.#score(member);
   }
 
-  #score(member: Member): void {
+  /** With a prompt: what the instance has to compute for it, compared with one that has nothing of it. */
+  #score(member: Member, prompt?: AskedPrompt): void {
     if (this.#stale) return;
     const { health } = member;
     if (isTakenOut(member.instance)) {
@@ -518,9 +619,18 @@ export class Fleet {
       return;
     }
     let score = 0;
-    if (this.#balanced) {
-      const load = this.#ledger.inFlight(member.instance.id) * health.ramp;
-      score = Math.min((load + 1) * health.penalty - 1, maxLoadScore);
+    if (this.#counted) {
+      const { id } = member.instance;
+      const inFlight = this.#ledger.inFlight(id);
+      this.#inFlight[member.slot] = inFlight;
+      if (this.#balanced) {
+        const bytes = prompt === undefined ? 0 : promptBytes(prompt);
+        const cached = prompt === undefined ? 0 : Math.min(this.#caches?.cached(member.number) ?? 0, bytes);
+        const load = (inFlight + (this.#ledger.waiting(id) + bytes - cached) / requestBytes) * health.ramp;
+        score = Math.min((load + 1) * health.penalty - 1, maxLoadScore) - bytes / requestBytes;
+        if (health.ramp > 1 || health.penalty > 1) this.#weighted.add(member);
+        else this.#weighted.delete(member);
+      }
     }
     if (health.state !== 'live') score += health.spared ? ejectedScore : suspectScore;
     if (health.busyUntil > 0) score += busyScore;
@@ -539,19 +649,24 @@ export class Fleet {
     const isOther = previous?.instance.host !== host || previous.instance.port !== port;
     const forgets = instance.order?.kind === 'readmit' && previous?.instance.order?.kind !== 'readmit';
     const health = previous === undefined || isOther || forgets ? new Health(this.#slowStartMs) : previous.health;
-    this.#remove(id);
     for (const model of servedModels(instance) ?? []) this.#served.add(model);
+    const isKept = health === previous?.health;
+    this.#remove(id, isKept);
     const member: Member = {
       instance,
       address,
       decision: { route: 'internal', instance: address },
       health,
+      // Another process has another cache.
+      number: isKept ? previous.number : (this.#caches?.add(id) ?? 0),
+      hash: previous?.hash ?? hashOf(id),
       slot: -1,
       changeAt: Number.POSITIVE_INFINITY,
     };
     this.#members.set(id, member);
+    this.#numbered[member.number] = member;
     this.#stale = true;
-    if (health !== previous?.health) this.#joined.add(member);
+    if (!isKept) this.#joined.add(member);
     // The next decision looks at what time has changed.
     this.#settle(member, Number.NEGATIVE_INFINITY);
   }
@@ -563,10 +678,13 @@ export class Fleet {
     this.#remove(id);
   }
 
-  #remove(id: string): void {
+  #remove(id: string, keepsCache = false): void {
     const member = this.#members.get(id);
     if (member === undefined) return;
     this.#members.delete(id);
+    this.#weighted.delete(member);
+    this.#numbered[member.number] = undefined;
+    if (!keepsCache) this.#caches?.remove(id);
     this.#ejected.delete(member);
     this.#due.delete(member);
     this.#joined.delete(member);
@@ -597,6 +715,16 @@ function isDecoded(prefill: Instance, { names, any }: Names): boolean {
   const served = servedModels(prefill);
   if (any) return true;
   return served === null ? names.size > 0 : served.some((name) => names.has(name));
+}
+
+function decisionFor(choice: Choice | undefined): Decision {
+  if (choice === undefined) return none;
+  const { member, expected } = choice;
+  return expected === null ? member.decision : { route: 'internal', instance: member.address, expected };
+}
+
+function promptBytes({ bytes }: AskedPrompt): number {
+  return Math.min(bytes, maxPromptBytes);
 }
 
 /** Whether two say the same of where an instance is. Ids are not compared. */

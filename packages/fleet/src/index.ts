@@ -1,3 +1,4 @@
+export { Caches } from './caches.ts';
 export {
   type Candidate,
   type DecideContext,
@@ -15,6 +16,7 @@ export {
 export { type FollowedState, type Follower, type FollowObserver, followInstances } from './follow.ts';
 export type { ListCause } from './follower.ts';
 export { leaseMs } from './load-ledger.ts';
-export { schedulingOptions } from './options.ts';
+export { policyOptions, schedulingOptions } from './options.ts';
 export { type Call, type Outcome, OutcomeTally } from './outcome-tally.ts';
+export { hashOf, rendezvousWeight } from './rendezvous.ts';
 export { type FollowedFleet, startFleet } from './start.ts';

@@ -25,7 +25,7 @@ describe('the load ledger', () => {
     ledger.report(report('real', { x: 1 }), 0);
     for (let at = 0; at < 5_000; at++) ledger.report(report(`invented-${at}`, { x: 1 }), 0);
     assert.equal(ledger.inFlight('x'), 2_000);
-    ledger.choose('x', { ingress: 'another', sequence: 1 }, 0);
+    ledger.choose('x', { ingress: 'another', sequence: 1 }, { now: 0 });
     assert.equal(ledger.inFlight('x'), 2_000);
     ledger.report(report('real', { x: 3 }), 2_000);
     ledger.expire(4_000);
@@ -36,9 +36,9 @@ describe('the load ledger', () => {
 
   it('counts a choice until its ingress has seen the reply it went out in', () => {
     const ledger = ledgerOf();
-    ledger.choose('x', { ingress: 'a', sequence: 7 }, 0);
-    ledger.choose('x', { ingress: 'a', sequence: 7 }, 0);
-    ledger.choose('y', { ingress: 'a', sequence: 8 }, 0);
+    ledger.choose('x', { ingress: 'a', sequence: 7 }, { now: 0 });
+    ledger.choose('x', { ingress: 'a', sequence: 7 }, { now: 0 });
+    ledger.choose('y', { ingress: 'a', sequence: 8 }, { now: 0 });
     assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [2, 1]);
     ledger.report(report('a', {}, { 'router-1': 6, 'router-2': 99 }), 10);
     assert.equal(ledger.inFlight('x'), 2);
@@ -50,7 +50,7 @@ describe('the load ledger', () => {
 
   it('does not take what one ingress has seen for what another has', () => {
     const ledger = ledgerOf();
-    ledger.choose('x', { ingress: 'a', sequence: 1 }, 0);
+    ledger.choose('x', { ingress: 'a', sequence: 1 }, { now: 0 });
     ledger.report(report('b', {}, { 'router-1': 5 }), 1);
     assert.equal(ledger.inFlight('x'), 1);
   });
@@ -69,8 +69,8 @@ describe('the load ledger', () => {
 
   it('forgets a choice that nobody acknowledged for five seconds', () => {
     const ledger = ledgerOf();
-    ledger.choose('x', { ingress: 'a', sequence: 1 }, 0);
-    ledger.choose('x', { ingress: 'a', sequence: 2 }, 1000);
+    ledger.choose('x', { ingress: 'a', sequence: 1 }, { now: 0 });
+    ledger.choose('x', { ingress: 'a', sequence: 2 }, { now: 1000 });
     ledger.expire(4999);
     assert.equal(ledger.inFlight('x'), 2);
     ledger.expire(5000);
@@ -81,7 +81,7 @@ describe('the load ledger', () => {
 
   it('is not fooled by names that objects have', () => {
     const ledger = new LoadLedger('constructor', () => {});
-    ledger.choose('toString', { ingress: '__proto__', sequence: 1 }, 0);
+    ledger.choose('toString', { ingress: '__proto__', sequence: 1 }, { now: 0 });
     ledger.report(JSON.parse('{"ingress":"__proto__","seen":{},"inFlight":{"__proto__":2}}'), 0);
     assert.deepEqual([ledger.inFlight('toString'), ledger.inFlight('__proto__')], [1, 2]);
   });
@@ -94,6 +94,7 @@ describe('the load ledger', () => {
         kind: fc.constant('choose' as const),
         ingress: fc.constantFrom(...ingresses),
         instance: fc.constantFrom(...instances),
+        waiting: fc.nat(1000),
         sameReply: fc.boolean(),
       }),
       fc.record({
@@ -101,8 +102,11 @@ describe('the load ledger', () => {
         ingress: fc.constantFrom(...ingresses),
         x: fc.nat(5),
         y: fc.nat(5),
+        waiting: fc.record({ x: fc.nat(1000), y: fc.nat(1000) }),
         behind: fc.nat(4),
       }),
+      // What was sent before the last one comes once more, or late.
+      fc.record({ kind: fc.constant('again' as const), ingress: fc.constantFrom(...ingresses) }),
       fc.record({ kind: fc.constant('wait' as const), ms: fc.integer({ min: 1, max: 4000 }) }),
     );
     fc.assert(
@@ -110,8 +114,16 @@ describe('the load ledger', () => {
         const changed = new Set<string>();
         const ledger = new LoadLedger('me', (id) => changed.add(id));
         // The oracle keeps everything that ever happened and adds it up anew each time.
-        const choices: { ingress: string; instance: string; sequence: number; at: number; seen: boolean }[] = [];
-        const reports = new Map<string, { x: number; y: number; at: number }>();
+        const choices: {
+          ingress: string;
+          instance: string;
+          waiting: number;
+          sequence: number;
+          at: number;
+          seen: boolean;
+        }[] = [];
+        type Gauge = { x: number; y: number };
+        const reports = new Map<string, { inFlight: Gauge; waiting: Gauge; seen: number; at: number }>();
         let now = 0;
         let sequence = 1;
         for (const next of steps) {
@@ -123,22 +135,37 @@ describe('the load ledger', () => {
           } else if (next.kind === 'choose') {
             if (!next.sameReply) sequence += 1;
             choices.push({ ...next, sequence, at: now, seen: false });
-            ledger.choose(next.instance, { ingress: next.ingress, sequence }, now);
+            ledger.choose(next.instance, { ingress: next.ingress, sequence }, { now, waiting: next.waiting });
           } else {
-            const seen = Math.max(sequence - next.behind, 0);
-            reports.set(next.ingress, { x: next.x, y: next.y, at: now });
+            const before = reports.get(next.ingress);
+            if (next.kind === 'again' && before === undefined) continue;
+            const told =
+              next.kind === 'report'
+                ? {
+                    inFlight: { x: next.x, y: next.y },
+                    waiting: next.waiting,
+                    seen: Math.max(sequence - next.behind, 0),
+                  }
+                : (before ?? { inFlight: { x: 0, y: 0 }, waiting: { x: 0, y: 0 }, seen: 0 });
+            const { seen } = told;
+            reports.set(next.ingress, { ...told, at: now });
             for (const choice of choices)
               if (choice.ingress === next.ingress && choice.sequence <= seen) choice.seen = true;
-            ledger.report({ ingress: next.ingress, seen: { me: seen }, inFlight: { x: next.x, y: next.y } }, now);
+            const { inFlight, waiting } = told;
+            ledger.report({ ingress: next.ingress, seen: { me: seen }, inFlight, waiting }, now);
             // What comes in a reply that was seen already is a reply of its own.
             sequence += 1;
           }
           for (const instance of instances) {
-            const reported = [...reports.values()]
-              .filter((r) => now - r.at < 3000)
-              .reduce((sum, r) => sum + r[instance], 0);
-            const pending = choices.filter((c) => c.instance === instance && !c.seen && now - c.at < 5000).length;
-            assert.equal(ledger.inFlight(instance), reported + pending);
+            const current = [...reports.values()].filter((r) => now - r.at < 3000);
+            const pending = choices.filter((c) => c.instance === instance && !c.seen && now - c.at < 5000);
+            const inFlight = current.reduce((sum, r) => sum + r.inFlight[instance], pending.length);
+            const waiting = pending.reduce((sum, c) => sum + c.waiting, 0);
+            assert.equal(ledger.inFlight(instance), inFlight);
+            assert.equal(
+              ledger.waiting(instance),
+              current.reduce((sum, r) => sum + r.waiting[instance], waiting),
+            );
           }
         }
       }),
@@ -160,7 +187,7 @@ describe('the load ledger', () => {
 
   it('forgets picks whose reply was lost as soon as they are over, whatever else is still awaited', () => {
     const ledger = ledgerOf();
-    ledger.choose('x', { ingress: 'a', sequence: 1 }, 0);
+    ledger.choose('x', { ingress: 'a', sequence: 1 }, { now: 0 });
     ledger.lend('y', { ingress: 'a', sequence: 2 }, 0);
     ledger.expire(leaseMs - 1);
     assert.deepEqual([ledger.inFlight('x'), ledger.inFlight('y')], [1, 1]);

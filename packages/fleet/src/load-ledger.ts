@@ -9,6 +9,7 @@ const maxUnreportedReplies = 100_000;
 /** Far above what an installation has. Who may publish may invent names; beyond so many, new ones are not counted until others are silent. */
 const maxIngresses = 2_000;
 const none: ReadonlyMap<string, number> = new Map();
+const maxWaitingBytes = 2 ** 40;
 
 /** How long an ingress may use a pick that it was leased, from when it asked for it; an unused one is not counted for longer. */
 export const leaseMs = 50;
@@ -24,6 +25,22 @@ interface Reply {
   readonly sequence: number;
   readonly at: number;
   readonly instances: string[];
+  /** Bytes of prompts to be computed, for each of them. */
+  readonly waiting: number[];
+}
+
+/** What one instance has to do. */
+interface Total {
+  inFlight: number;
+  waiting: number;
+}
+
+/** One choice, and the sequence of its reply. */
+interface Choice {
+  readonly instance: string;
+  readonly waiting: number;
+  readonly sequence: number;
+  readonly now: number;
 }
 
 interface Ingress {
@@ -31,6 +48,8 @@ interface Ingress {
   inFlight: ReadonlyMap<string, number>;
   /** Picks that it holds for requests to come, as it reported them. */
   leased: ReadonlyMap<string, number>;
+  /** Bytes of prompts whose answers have not begun. */
+  waiting: ReadonlyMap<string, number>;
   readonly asked: UnreportedReplies;
   readonly lent: UnreportedReplies;
 }
@@ -38,12 +57,12 @@ interface Ingress {
 /** Choices made for an ingress that its reports do not count yet. */
 class UnreportedReplies {
   readonly #maxAgeMs: number;
-  readonly #uncount: (instance: string) => void;
+  readonly #uncount: (instance: string, waiting: number) => void;
   /** The oldest first; those before `#first` are settled. */
   #replies: Reply[] = [];
   #first = 0;
 
-  constructor(maxAgeMs: number, uncount: (instance: string) => void) {
+  constructor(maxAgeMs: number, uncount: (instance: string, waiting: number) => void) {
     this.#maxAgeMs = maxAgeMs;
     this.#uncount = uncount;
   }
@@ -54,13 +73,14 @@ class UnreportedReplies {
     return oldest === undefined ? Number.POSITIVE_INFINITY : oldest.at + this.#maxAgeMs;
   }
 
-  add(instance: string, sequence: number, now: number): void {
+  add({ instance, waiting, sequence, now }: Choice): void {
     const last = this.#replies.at(-1);
     if (last !== undefined && last.sequence === sequence) {
       last.instances.push(instance);
+      last.waiting.push(waiting);
       return;
     }
-    this.#replies.push({ sequence, at: now, instances: [instance] });
+    this.#replies.push({ sequence, at: now, instances: [instance], waiting: [waiting] });
     if (this.#replies.length - this.#first <= maxUnreportedReplies) return;
     const oldest = this.#replies[this.#first];
     this.#settle((reply) => reply === oldest);
@@ -78,7 +98,7 @@ class UnreportedReplies {
   #settle(done: (reply: Reply) => boolean): void {
     let reply = this.#replies[this.#first];
     while (reply !== undefined && done(reply)) {
-      for (const instance of reply.instances) this.#uncount(instance);
+      for (const [at, instance] of reply.instances.entries()) this.#uncount(instance, reply.waiting[at] ?? 0);
       this.#first += 1;
       reply = this.#replies[this.#first];
     }
@@ -90,7 +110,7 @@ class UnreportedReplies {
 }
 
 /**
- * Load per instance: requests in flight and picks held for requests to come, as the ingresses report them, plus choices of this process that no report
+ * Load per instance: requests in flight, picks held for requests to come and bytes of prompts that wait for a first token, as the ingresses report them, plus choices of this process that no report
  * counts yet. A choice made in reply `s` counts until its ingress says it has seen `s`, so none is missed or counted twice. What a report says replaces
  * what the one before said, so nothing adds up that was lost, came twice or came late.
  */
@@ -98,7 +118,7 @@ export class LoadLedger {
   readonly #self: string;
   readonly #changed: (instance: string) => void;
   readonly #ingresses = new Map<string, Ingress>();
-  readonly #totals = new Map<string, number>();
+  readonly #totals = new Map<string, Total>();
   /** Nothing expires before it; an earliest bound, so that most calls cost one comparison. */
   #expiryDue = Number.POSITIVE_INFINITY;
 
@@ -109,7 +129,12 @@ export class LoadLedger {
   }
 
   inFlight(instance: string): number {
-    return this.#totals.get(instance) ?? 0;
+    return this.#totals.get(instance)?.inFlight ?? 0;
+  }
+
+  /** Bytes of prompts that it has to compute before the first token of a new one. */
+  waiting(instance: string): number {
+    return this.#totals.get(instance)?.waiting ?? 0;
   }
 
   /** Replaces what the ingress reported before, and settles the choices that it has seen. */
@@ -119,6 +144,8 @@ export class LoadLedger {
     ingress.inFlight = this.#replace(ingress.inFlight, new Map(Object.entries(report.inFlight)));
     const leased = report.leased === undefined ? none : new Map(Object.entries(report.leased));
     ingress.leased = this.#replace(ingress.leased, leased);
+    const waiting = report.waiting === undefined ? none : bounded(report.waiting);
+    ingress.waiting = this.#replace(ingress.waiting, waiting, 'waiting');
     ingress.reportedAt = now;
     const seen = Object.hasOwn(report.seen, this.#self) ? report.seen[this.#self] : undefined;
     if (seen !== undefined) {
@@ -128,14 +155,18 @@ export class LoadLedger {
     this.#expiryDue = Math.min(this.#expiryDue, now + (leased.size > 0 ? leaseMs : silentIngressMs));
   }
 
-  /** Counts a choice made for the ingress in the reply with this sequence. */
-  choose(instance: string, { ingress, sequence }: ReplyTo, now: number): void {
-    this.#count(this.#ingress(ingress)?.asked, { instance, sequence, now });
+  /** Counts a choice made for the ingress in the reply with this sequence; `waiting` are the bytes of its prompt that are to be computed. */
+  choose(
+    instance: string,
+    { ingress, sequence }: ReplyTo,
+    { now, waiting = 0 }: { now: number; waiting?: number },
+  ): void {
+    this.#count(this.#ingress(ingress)?.asked, { instance, waiting, sequence, now });
   }
 
   /** The same of a pick for a request to come: unseen it expires with the lease. */
   lend(instance: string, { ingress, sequence }: ReplyTo, now: number): void {
-    this.#count(this.#ingress(ingress)?.lent, { instance, sequence, now });
+    this.#count(this.#ingress(ingress)?.lent, { instance, waiting: 0, sequence, now });
   }
 
   expire(now: number): void {
@@ -146,8 +177,10 @@ export class LoadLedger {
       // Whatever of it was not used is over, also when the report that says so is lost.
       if (silentMs >= leaseMs) ingress.leased = this.#replace(ingress.leased, none);
       else if (ingress.leased.size > 0) this.#expiryDue = Math.min(this.#expiryDue, ingress.reportedAt + leaseMs);
-      if (silentMs >= silentIngressMs) ingress.inFlight = this.#replace(ingress.inFlight, none);
-      else this.#expiryDue = Math.min(this.#expiryDue, ingress.reportedAt + silentIngressMs);
+      if (silentMs >= silentIngressMs) {
+        ingress.inFlight = this.#replace(ingress.inFlight, none);
+        ingress.waiting = this.#replace(ingress.waiting, none, 'waiting');
+      } else this.#expiryDue = Math.min(this.#expiryDue, ingress.reportedAt + silentIngressMs);
       ingress.asked.expire(now);
       ingress.lent.expire(now);
       const next = Math.min(ingress.asked.expiryAt, ingress.lent.expiryAt);
@@ -161,11 +194,15 @@ export class LoadLedger {
     let ingress = this.#ingresses.get(id);
     if (ingress === undefined) {
       if (this.#ingresses.size >= maxIngresses) return undefined;
-      const uncount = (instance: string) => this.#add(instance, -1);
+      const uncount = (instance: string, waiting: number) => {
+        this.#add(instance, -1);
+        this.#add(instance, -waiting, 'waiting');
+      };
       ingress = {
         reportedAt: Number.NEGATIVE_INFINITY,
         inFlight: none,
         leased: none,
+        waiting: none,
         asked: new UnreportedReplies(unreportedChoiceMs, uncount),
         lent: new UnreportedReplies(leaseMs, uncount),
       };
@@ -174,28 +211,39 @@ export class LoadLedger {
     return ingress;
   }
 
-  #count(
-    replies: UnreportedReplies | undefined,
-    { instance, sequence, now }: { instance: string; sequence: number; now: number },
-  ): void {
+  #count(replies: UnreportedReplies | undefined, choice: Choice): void {
     if (replies === undefined) return;
-    replies.add(instance, sequence, now);
+    replies.add(choice);
     this.#expiryDue = Math.min(this.#expiryDue, replies.expiryAt);
-    this.#add(instance, 1);
+    this.#add(choice.instance, 1);
+    this.#add(choice.instance, choice.waiting, 'waiting');
   }
 
   /** Counts one gauge in place of another. */
-  #replace(previous: ReadonlyMap<string, number>, current: ReadonlyMap<string, number>): ReadonlyMap<string, number> {
-    for (const [instance, count] of current) this.#add(instance, count - (previous.get(instance) ?? 0));
-    for (const [instance, count] of previous) if (!current.has(instance)) this.#add(instance, -count);
+  #replace(
+    previous: ReadonlyMap<string, number>,
+    current: ReadonlyMap<string, number>,
+    gauge: keyof Total = 'inFlight',
+  ): ReadonlyMap<string, number> {
+    for (const [instance, count] of current) this.#add(instance, count - (previous.get(instance) ?? 0), gauge);
+    for (const [instance, count] of previous) if (!current.has(instance)) this.#add(instance, -count, gauge);
     return current;
   }
 
-  #add(instance: string, difference: number): void {
+  #add(instance: string, difference: number, gauge: keyof Total = 'inFlight'): void {
     if (difference === 0) return;
-    const total = (this.#totals.get(instance) ?? 0) + difference;
-    if (total === 0) this.#totals.delete(instance);
-    else this.#totals.set(instance, total);
+    let total = this.#totals.get(instance);
+    if (total === undefined) {
+      total = { inFlight: 0, waiting: 0 };
+      this.#totals.set(instance, total);
+    }
+    total[gauge] += difference;
+    if (total.inFlight === 0 && total.waiting === 0) this.#totals.delete(instance);
     this.#changed(instance);
   }
+}
+
+/** Numbers far above any real one would no longer add up exactly. */
+function bounded(counts: Readonly<Record<string, number>>): ReadonlyMap<string, number> {
+  return new Map(Object.entries(counts).map(([instance, bytes]) => [instance, Math.min(bytes, maxWaitingBytes)]));
 }

@@ -1,4 +1,5 @@
 import type { Instance, Role } from '@llm-gateway/protocol';
+import { rendezvousWeight } from './rendezvous.ts';
 
 /** Probes that may follow one another at once, so that a few instances that are due are tried without delay. */
 const maxProbes = 4;
@@ -55,21 +56,21 @@ export class Pool {
 
   /**
    * The slot with the lowest score, the next in turn among equals; -1 when the pool is empty. A score of 0 is the lowest
-   * there is, so that the usual turn of round-robin looks at one slot.
+   * there is, so that the usual turn of round-robin looks at one slot; with another `lowest` the search ends there.
    */
-  choose(scores: Float64Array): number {
+  choose(scores: Float64Array, lowest = 0): number {
     const slots = this.#slots;
     const start = this.#cursor;
     let best = -1;
     let bestScore = Number.POSITIVE_INFINITY;
-    for (let at = start; at < slots.length && bestScore > 0; at++) {
+    for (let at = start; at < slots.length && bestScore > lowest; at++) {
       const score = scores[slots[at] as number] as number;
       if (score < bestScore) {
         bestScore = score;
         best = at;
       }
     }
-    for (let at = 0; at < start && bestScore > 0; at++) {
+    for (let at = 0; at < start && bestScore > lowest; at++) {
       const score = scores[slots[at] as number] as number;
       if (score < bestScore) {
         bestScore = score;
@@ -77,6 +78,39 @@ export class Pool {
       }
     }
     if (best === -1) return -1;
+    return this.#take(best);
+  }
+
+  /**
+   * The slot that the key of this hash belongs to: of those whose score is below `limit` and that `hasRoom`, the one that all who share the list agree on.
+   * -1 when there is none.
+   */
+  chooseBy(
+    key: number,
+    {
+      scores,
+      limit,
+      hashes,
+      hasRoom,
+    }: { scores: Float64Array; limit: number; hashes: Uint32Array; hasRoom: (slot: number) => boolean },
+  ): number {
+    const slots = this.#slots;
+    let best = -1;
+    let most = -1;
+    for (let at = 0; at < slots.length; at++) {
+      const slot = slots[at] as number;
+      if ((scores[slot] as number) >= limit) continue;
+      const weight = rendezvousWeight(key, hashes[slot] as number);
+      if (weight <= most || !hasRoom(slot)) continue;
+      best = at;
+      most = weight;
+    }
+    return best === -1 ? -1 : this.#take(best);
+  }
+
+  /** The turn goes on behind it. */
+  #take(best: number): number {
+    const slots = this.#slots;
     this.#probeCredit = Math.min(this.#probeCredit + 1, maxProbes * choicesPerProbe);
     this.#lastId = this.#ids[best] as string;
     this.#cursor = best + 1 === slots.length ? 0 : best + 1;

@@ -34,7 +34,7 @@ function isOf(file: string, { name }: Part): boolean {
 }
 
 /** Objects whose keys are ids, so that none is unknown. */
-const maps = new Set(['seen', 'inFlight', 'leased']);
+const maps = new Set(['seen', 'inFlight', 'leased', 'waiting']);
 
 /** What a later version could send: every object has fields that nobody here knows. */
 function fromTheFuture(value: unknown, key = ''): unknown {

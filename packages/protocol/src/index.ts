@@ -9,6 +9,7 @@ export {
   errorCodes,
   GatewayError,
 } from './errors.ts';
+export { Fingerprints, maxFingerprints } from './fingerprints.ts';
 export { FinishReason } from './finish-reason.ts';
 export { Instance, InstanceAddress, isSameInstance, isTakenOut, type Role, roles, servedModels } from './instance.ts';
 export {
@@ -34,12 +35,16 @@ export {
 export {
   Announcement,
   Ask,
+  AskedPrompt,
+  type ChoiceReason,
   ConfigHeld,
   type CopyOutcome,
   catalogue,
+  choiceReasons,
   configHeld,
   copyOutcomes,
   Decision,
+  Expectation,
   InstancesChange,
   InstancesPage,
   instancesChanged,
@@ -60,6 +65,11 @@ export {
   mirrorSend,
   OutcomeReport,
   outcomeReport,
+  PrefixPage,
+  PrefixPlaced,
+  PrefixQuery,
+  prefixList,
+  prefixPlaced,
   RetryOffer,
   RetryReply,
   RouteQuery,

@@ -1,5 +1,6 @@
 import { type Static, Type } from 'typebox';
 import { Compile, type Validator } from 'typebox/compile';
+import { maxFingerprintText } from './fingerprints.ts';
 import { Instance, InstanceAddress, roles } from './instance.ts';
 import { instanceOrder, instanceOrders } from './instance-order.ts';
 import { defineEvent, defineJob, defineRequest } from './message.ts';
@@ -19,6 +20,17 @@ const Milliseconds = Type.Number({ minimum: 0 });
 /** Which choice is asked for. */
 export const stages = ['route', 'internal', 'decode'] as const;
 
+/** What makes the choice of an instance good for one prompt. Nothing of it can be read back: see `docs/choosing.md`. */
+export const AskedPrompt = Type.Object({
+  /** About how many bytes an engine has to compute. */
+  bytes: Type.Integer({ minimum: 0, maximum: 2 ** 40 }),
+  /** What it begins with, as `Fingerprints` writes it; left out where it is too short, and where no policy asks for it. */
+  fingerprints: Type.Optional(Type.String({ maxLength: maxFingerprintText, pattern: '^[A-Za-z0-9_-]*$' })),
+  /** What the requests of one session have in common. */
+  affinity: Type.Optional(Type.Integer({ minimum: 0, maximum: 2 ** 32 - 1 })),
+});
+export type AskedPrompt = Static<typeof AskedPrompt>;
+
 /** One question of a batch. */
 export const Ask = Type.Object({
   /** Null when the request names none. */
@@ -36,6 +48,8 @@ export const Ask = Type.Object({
    * may have been the cause. They come before what is ejected or excluded.
    */
   avoided: Type.Optional(Type.Array(Type.String())),
+  /** Left out where the policy needs nothing of it. */
+  prompt: Type.Optional(AskedPrompt),
 });
 export type Ask = Static<typeof Ask>;
 
@@ -47,7 +61,26 @@ export function isAsk(value: unknown): value is Ask {
   return askCheck.Check(value);
 }
 
-const Internal = Type.Object({ route: Type.Literal('internal'), instance: InstanceAddress });
+/** Why an instance was chosen: some of the prompt is there; it has the least to do; its session is there; there is no other. */
+export const choiceReasons = ['cache', 'load', 'affinity', 'only'] as const;
+export type ChoiceReason = (typeof choiceReasons)[number];
+
+/** What a choice by the cost of a prompt was made for. */
+export const Expectation = Type.Object({
+  /** Bytes of the prompt that the instance is believed to have in its cache. */
+  cached: Count,
+  /** Bytes of prompts that it has to compute before the first token of this one, and what stands for its other requests. */
+  cost: Type.Number({ minimum: 0 }),
+  why: Type.Enum(choiceReasons),
+});
+export type Expectation = Static<typeof Expectation>;
+
+/** `expected` is of the instance that computes the prompt; left out by policies that do not ask what is cached. */
+const Internal = Type.Object({
+  route: Type.Literal('internal'),
+  instance: InstanceAddress,
+  expected: Type.Optional(Expectation),
+});
 /** `decode` is null in staged scheduling, where it is asked for after the prefill ended. */
 const InternalPair = Type.Object({
   route: Type.Literal('pair'),
@@ -55,6 +88,7 @@ const InternalPair = Type.Object({
   decode: Type.Union([InstanceAddress, Type.Null()]),
   /** Of a staged request that names no model: the one that the prefill declares, for which the decode is to be asked. */
   model: Type.Optional(Type.String()),
+  expected: Type.Optional(Expectation),
 });
 /** `endpoint` is an index into the route config of the reply's generation. */
 const External = Type.Object({ route: Type.Literal('external'), endpoint: Count });
@@ -132,6 +166,8 @@ export const RouterBeat = Type.Object({
   /** The owner of its subjects. */
   router: Type.String({ maxLength: 64, pattern: '^[A-Za-z0-9-]+$' }),
   generation: Type.String({ maxLength: 64 }),
+  /** It is about to stop: others are to be asked from now on. */
+  leaving: Type.Optional(Type.Boolean()),
 });
 export type RouterBeat = Static<typeof RouterBeat>;
 export const routerBeat = defineEvent(subjects.routerBeat, RouterBeat);
@@ -150,6 +186,40 @@ export const ConfigHeld = Type.Object({
 });
 export type ConfigHeld = Static<typeof ConfigHeld>;
 export const configHeld = defineEvent(subjects.configHeld, ConfigHeld);
+
+const Fingerprinted = Type.String({ maxLength: maxFingerprintText, pattern: '^[A-Za-z0-9_-]*$' });
+
+/** Which prompts a router sent where, for the other routers: a lost one costs a cache hit and nothing else. */
+export const PrefixPlaced = Type.Object({
+  router: Type.String({ maxLength: 64 }),
+  placed: Type.Array(Type.Object({ instance: Type.String(), fingerprints: Fingerprinted }), { maxItems: 1024 }),
+});
+export type PrefixPlaced = Static<typeof PrefixPlaced>;
+export const prefixPlaced = defineEvent(subjects.prefixPlaced, PrefixPlaced);
+
+/** A router that starts asks another one for what it knows of the caches, page by page, of the same one by its own subject. */
+export const PrefixQuery = Type.Object({
+  /** Where the page before ended; left out for the first. */
+  after: Type.Optional(Type.Object({ instance: Type.String(), entries: Count })),
+});
+export type PrefixQuery = Static<typeof PrefixQuery>;
+
+export const PrefixPage = Type.Object({
+  router: Type.String({ maxLength: 64, pattern: '^[A-Za-z0-9-]+$' }),
+  /** Empty: it has no more. */
+  shelves: Type.Array(
+    Type.Object({
+      instance: Type.String(),
+      /** Nine characters for each entry, from the least recently used on: the fingerprint, and how many bytes it stands for alone. */
+      entries: Type.String({ maxLength: 2 ** 20, pattern: '^[A-Za-z0-9_-]*$' }),
+    }),
+    { maxItems: 1024 },
+  ),
+  /** What to ask for next; left out after the last page. */
+  next: Type.Optional(Type.Object({ instance: Type.String(), entries: Count })),
+});
+export type PrefixPage = Static<typeof PrefixPage>;
+export const prefixList = defineRequest(subjects.prefixList, PrefixQuery, PrefixPage);
 
 /** One page of a replica's instances, sorted by id. A further page is asked of the same replica, with the last id seen. */
 export const InstancesPage = Type.Object({
@@ -191,6 +261,8 @@ export const LoadReport = Type.Object({
   inFlight: Type.Record(Type.String(), Count),
   /** Picks that routers leased to it and that no request has taken yet, per instance: as a gauge, too. It holds no longer than a lease is valid. */
   leased: Type.Optional(Type.Record(Type.String(), Count)),
+  /** Bytes of prompts whose answers have not begun, less what the instance is believed to have cached: as a gauge, too. */
+  waiting: Type.Optional(Type.Record(Type.String(), Count)),
 });
 export type LoadReport = Static<typeof LoadReport>;
 export const loadReport = defineEvent(subjects.loadReport, LoadReport);
@@ -338,6 +410,8 @@ export const catalogue = [
   routeLease,
   routerBeat,
   configHeld,
+  prefixPlaced,
+  prefixList,
   instancesList,
   instancesChanged,
   loadReport,

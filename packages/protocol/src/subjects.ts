@@ -11,6 +11,8 @@ export const subjects = {
   routeLease: `${prefix}.route.lease`,
   routerBeat: `${prefix}.router.beat`,
   configHeld: `${prefix}.config.held`,
+  prefixPlaced: `${prefix}.prefix.placed`,
+  prefixList: `${prefix}.prefix.list`,
   instancesList: `${prefix}.instances.list`,
   instancesChanged: `${prefix}.instances.changed`,
   loadReport: `${prefix}.load.report`,

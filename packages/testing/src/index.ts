@@ -2,7 +2,10 @@ export { type Breakpoint, completion, cut, event, raw, refuse, respond, stall, s
 export { type Binary, findBinary, findExecutable } from './binary.ts';
 export { type BlackHole, startBlackHole } from './black-hole.ts';
 export { type Certificates, createCertificates, type KeyPair } from './certificate.ts';
+
 export { type CollectedSpan, type Collector, startCollector, treeText } from './collector.ts';
+export { type ConversationOptions, conversations, type TracedRequest } from './conversations.ts';
+
 export {
   type DiscoveryInstance,
   type DiscoveryRecord,

@@ -1,5 +1,5 @@
 import { HeaderLines, headerValueText, type RequestHead } from '@llm-gateway/http1';
-import type { GatewayError } from '@llm-gateway/protocol';
+import type { AskedPrompt, Decision, Expectation, GatewayError } from '@llm-gateway/protocol';
 import type { Purse } from '@llm-gateway/quota';
 import type { RouteTable } from '@llm-gateway/routing';
 import type { Histogram } from '@llm-gateway/runtime';
@@ -62,6 +62,8 @@ export interface StreamProgress {
   /** Where the times between its chunks are counted. */
   gaps: Histogram | null;
 }
+/** Something is to be computed of every prompt. */
+const minUncachedBytes = 64;
 
 /** Of a request that is retried without end the log line holds so many attempts, the first ones and the last. */
 const maxRecorded = 16;
@@ -125,6 +127,9 @@ export class Exchange implements AnswerWatcher {
   permit: Permit | null = null;
   /** When the request was whole, in monotonic milliseconds; 0: not noted, because nobody watches. */
   receivedAtMs = 0;
+  /** What routers are told of the prompt; undefined when the policy needs nothing of it. */
+  prompt: AskedPrompt | undefined;
+  #expected: Expectation | undefined;
 
   constructor(
     { head, problem }: { head: RequestHead | null; problem: GatewayError | null },
@@ -232,6 +237,21 @@ export class Exchange implements AnswerWatcher {
     return this.#errorCode;
   }
 
+  /** What the last choice of an instance was made for; undefined when nothing was asked of caches. */
+  get expected(): Expectation | undefined {
+    return this.#expected;
+  }
+
+  /** How much of the prompt the chosen instance has to compute; 0 when nobody wants to know. */
+  get uncachedBytes(): number {
+    if (this.prompt === undefined) return 0;
+    return Math.max(this.prompt.bytes - (this.#expected?.cached ?? 0), minUncachedBytes);
+  }
+
+  decided(decision: Decision): void {
+    this.#expected = 'expected' in decision ? decision.expected : undefined;
+  }
+
   received(content: RequestContent): void {
     this.#content = content;
     this.#requestBytes = content.body.length;
@@ -330,9 +350,16 @@ export class Exchange implements AnswerWatcher {
       headers.push('x-gateway-route', this.#route, 'x-gateway-attempts', String(this.#attempts));
       // The name came from a store.
       if (this.#endpoint !== '') headers.push('x-gateway-endpoint', headerValueText(this.#endpoint));
+      if (this.#expected !== undefined) headers.push('x-gateway-choice', choiceText(this.#expected, this.prompt));
     }
     return HeaderLines.of(headers);
   }
+}
+
+/** Why an instance was chosen, how much of the prompt it is believed to have, and what else it has to do, in bytes. */
+export function choiceText({ why, cached, cost }: Expectation, prompt: AskedPrompt | undefined): string {
+  const share = prompt === undefined || prompt.bytes === 0 ? 0 : cached / prompt.bytes;
+  return `${why}; cached=${Math.min(share, 1).toFixed(2)}; cost=${Math.round(cost)}`;
 }
 
 /** The end of a call as its record names it. */

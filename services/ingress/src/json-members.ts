@@ -96,6 +96,31 @@ export function scanMembers(bytes: Buffer): Member[] | null {
 }
 
 /**
+ * Where the objects of the array at `start` end, in a valid body: the first so many and the last so many of them. None for anything else, and for an
+ * array of other things.
+ */
+export function elementEnds(
+  bytes: Buffer,
+  start: number,
+  { first, last }: { readonly first: number; readonly last: number },
+): number[] {
+  if (bytes[start] !== OPEN_BRACKET) return [];
+  const quotes = new Quotes(bytes);
+  const ends: number[] = [];
+  let at = skipSpace(bytes, start + 1);
+  while (bytes[at] === OPEN_BRACE) {
+    at = skipNested(quotes, at);
+    if (at < 0) break;
+    if (ends.length === first + last) ends.splice(first, 1);
+    ends.push(at);
+    at = skipSpace(bytes, at);
+    if (bytes[at] !== COMMA) break;
+    at = skipSpace(bytes, at + 1);
+  }
+  return ends;
+}
+
+/**
  * The value of JSON text that is nowhere nested deeper than `maxDepth`; undefined for any other text. The depth is looked at
  * before anything is parsed: text from elsewhere must not cost more than its length. The caller bounds that.
  */

@@ -1,4 +1,5 @@
 import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
+import { policyOptions } from '@llm-gateway/fleet';
 import { checkRoutes } from '@llm-gateway/route-config';
 import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
@@ -6,13 +7,14 @@ import { tracingOptions } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 import { clientKeyMistakes } from './clients/clients.ts';
 import { clientKeyOptions } from './clients/options.ts';
+import { affinityMistakes, promptOptions } from './decide/options.ts';
 import { allSplitPaths, readSplitPaths } from './disaggregated/split-paths.ts';
 import { clientMistakes, clientOptions } from './http/options.ts';
 import { mirrorOptions } from './mirror/options.ts';
 
 // For the commands that make and check such files.
 export { newKey, readKeyFile } from './clients/key-file.ts';
-export { clientKeyMistakes, clientKeyOptions, clientMistakes, clientOptions };
+export { affinityMistakes, clientKeyMistakes, clientKeyOptions, clientMistakes, clientOptions };
 
 export const ingressOptions = {
   'max-body-bytes': { type: 'integer', default: 67_108_864, min: 1, description: 'Largest request body' },
@@ -92,8 +94,9 @@ export const ingressOptions = {
   'expose-route-headers': {
     type: 'boolean',
     default: false,
-    description: 'Answer with x-gateway-route, x-gateway-endpoint and x-gateway-attempts',
+    description: 'Answer with x-gateway-route, x-gateway-endpoint, x-gateway-attempts and x-gateway-choice',
   },
+  ...promptOptions,
   ...mirrorOptions,
 } as const;
 
@@ -108,15 +111,16 @@ export const options = defineService({
     internalOptions,
     routeOptions,
     pdOptions,
+    policyOptions,
     upstreamOptions,
     commitOptions,
     tracingOptions,
     busOptions,
   ],
-  check: [clientMistakes, clientKeyMistakes, busMistakes, ...checkRoutes],
+  check: [clientMistakes, clientKeyMistakes, affinityMistakes, busMistakes, ...checkRoutes],
 });
 
 export type Options = OptionsOf<typeof options>;
 
 /** What the service itself reads: its bus is made by whoever starts it. */
-export type Settings = Omit<Options, keyof BusSettings>;
+export type Settings = Omit<Options, Exclude<keyof BusSettings, 'namespace'>>;

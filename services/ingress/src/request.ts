@@ -79,9 +79,9 @@ function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
   exchange.entered('deciding');
   exchange.table = gateway.routes.current;
   const { trace } = exchange;
-  if (trace === null) return gateway.decider.tryDecide(exchange.model, exchange.table);
+  if (trace === null) return gateway.decider.tryDecide(exchange, exchange.table);
   const startedAtMs = performance.now();
-  const begun = gateway.decider.tryDecide(exchange.model, exchange.table);
+  const begun = gateway.decider.tryDecide(exchange, exchange.table);
   if ('route' in begun) trace.decided(begun.route === 'internal' ? 'lease' : 'policy', startedAtMs);
   return begun;
 }
@@ -98,6 +98,7 @@ function beat(exchange: Exchange, intervalMs: number): void {
 /** The common way: decided, called, relayed. Whatever else happens is pursued. */
 function forward(exchange: Exchange, gateway: Gateway, begun: Decision | Ask): Promise<void> | null {
   if (!('route' in begun) || begun.route !== 'internal') return pursue(exchange, gateway, begun);
+  exchange.decided(begun);
   startInstanceCall(begun.instance, { exchange, gateway, excluded: [] }, (outcome) => {
     if (outcome === null || exchange.signal.aborted) {
       end(exchange, gateway);
@@ -174,7 +175,13 @@ async function carryOut(
       const decision =
         given ??
         (await decide(
-          { model: exchange.model, stage: 'internal', excluded: [...step.excluded], avoided: [...exchange.avoided] },
+          {
+            model: exchange.model,
+            stage: 'internal',
+            excluded: [...step.excluded],
+            avoided: [...exchange.avoided],
+            ...(exchange.prompt !== undefined && { prompt: exchange.prompt }),
+          },
           exchange,
           gateway,
         ));

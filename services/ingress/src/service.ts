@@ -18,6 +18,7 @@ import { Decider } from './decide/decider.ts';
 import { Holders } from './decide/holders.ts';
 import { Leases } from './decide/leases.ts';
 import { Load } from './decide/load.ts';
+import { Prompts } from './decide/prompts.ts';
 import { Routers } from './decide/routers.ts';
 import { Routes } from './decide/routes.ts';
 import { pdProtocol } from './disaggregated/protocol.ts';
@@ -59,12 +60,16 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   await using parts = new AsyncDisposableStack();
 
   const observer = new Observer({ log, infoLines, metrics });
-  const { fleet, instances } = parts.use(startFleet(bus, options, { policy: 'round-robin' }));
+  const isCacheAware = options.schedulingPolicy === 'cache-aware';
+  const { fleet, instances } = parts.use(
+    startFleet(bus, options, { policy: isCacheAware ? 'affinity' : 'round-robin' }),
+  );
   const load = parts.use(
     new Load({
       ingress,
       bus,
       onOutcomes: (outcomes) => fleet.outcomes(outcomes, { now: performance.now(), random: Math.random }),
+      onLoad: (report) => fleet.report(report, performance.now()),
     }),
   );
   const upstream = parts.use(
@@ -111,6 +116,8 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     })),
   );
   const table = () => routes.current;
+  const prompts =
+    options.schedulingPolicy === 'round-robin' ? null : new Prompts({ ...options, fingerprints: isCacheAware });
   // Of a pair nothing is chosen before its request is there.
   const leases =
     options.decisionLeases && fleetMode(options) === 'neutral'
@@ -118,7 +125,9 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
           new Leases({ ingress, bus, generation: () => table().generation, routers, fleet, load, timeoutMs, observer }),
         )
       : null;
-  const decider = parts.use(new Decider({ ingress, bus, routers, table, fleet, load, leases, timeoutMs, observer }));
+  const decider = parts.use(
+    new Decider({ ingress, bus, routers, table, fleet, load, leases, prompts, timeoutMs, observer }),
+  );
   const pd = pdProtocol(options);
   const canServe = () => instances.state().synced && (pd === null || fleet.hasCompletePair());
   const startedAtMs = performance.now();

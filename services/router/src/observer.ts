@@ -1,5 +1,5 @@
-import type { Ejection, Fleet } from '@llm-gateway/fleet';
-import type { Decision } from '@llm-gateway/protocol';
+import type { Caches, Ejection, Fleet } from '@llm-gateway/fleet';
+import { type ChoiceReason, choiceReasons, type Decision } from '@llm-gateway/protocol';
 import type { Counter, Histogram, Logger, Metrics } from '@llm-gateway/runtime';
 
 /** What a decision counts as: where the policy sent the request, and what came of it there. */
@@ -34,6 +34,9 @@ export class Observer {
   readonly #ejections: Counter;
   /** Messages of ingresses with another generation. */
   mismatches = 0;
+  readonly #choices: Readonly<Record<ChoiceReason, Counter>>;
+  readonly #placementsDropped: Counter;
+  readonly #cachesLost: Counter;
   readonly #toldGenerations = new Set<string>();
   #nextFailureToldMs = 0;
 
@@ -78,12 +81,29 @@ export class Observer {
       name: 'router_ejections_total',
       help: 'Times an instance was left alone for its failures',
     });
+    const choices = metrics.counter({
+      name: 'router_choices_total',
+      help: 'Instances chosen under cache-aware, by why: part of the prompt is there, it has the least to do, its session is there, or there is no other',
+      labels: ['why'],
+    });
+    this.#choices = byReason((why) => choices.labels({ why }));
+    this.#placementsDropped = metrics.counter({
+      name: 'router_placements_dropped_total',
+      help: 'Placements of prompts that were not told to the other routers, because they were too many at once',
+    });
+    this.#cachesLost = metrics.counter({
+      name: 'router_caches_lost_total',
+      help: 'Times an instance had so much less cached than expected that it is taken for restarted',
+    });
   }
 
   /** One without asks is the probe of an ingress, and no decision. */
   batch(decisions: readonly Decision[], durationMs: number): void {
     if (decisions.length === 0) return;
-    for (const { route } of decisions) this.#decisions[route].inc();
+    for (const decision of decisions) {
+      this.#decisions[decision.route].inc();
+      if ('expected' in decision && decision.expected !== undefined) this.#choices[decision.expected.why].inc();
+    }
     this.#batchSize.observe(decisions.length);
     this.#batchDuration.observe(durationMs / 1000);
   }
@@ -111,6 +131,15 @@ export class Observer {
     );
   }
 
+  placementDropped(): void {
+    this.#placementsDropped.inc();
+  }
+
+  cacheLost(instance: string): void {
+    this.#cachesLost.inc();
+    this.#log.info({ instance }, 'instance has not cached what was expected; taking its cache for empty');
+  }
+
   kvAddressMissing(instance: string): void {
     this.#log.warn({ instance }, 'no prefill goes to an instance that registers without a kv_transfer address');
   }
@@ -124,6 +153,18 @@ export class Observer {
       this.#log.warn(fields, 'instance keeps failing; too few others are left to eject it, choosing it last');
     }
   }
+}
+
+function byReason<Value>(make: (why: ChoiceReason) => Value): Readonly<Record<ChoiceReason, Value>> {
+  return Object.fromEntries(choiceReasons.map((why) => [why, make(why)])) as Record<ChoiceReason, Value>;
+}
+
+export function declareCacheGauges(metrics: Metrics, caches: Caches): void {
+  metrics.gauge({
+    name: 'router_prefix_entries',
+    help: 'Beginnings of prompts that are remembered, over all instances',
+    collect: () => caches.entries,
+  });
 }
 
 /** What is read from the fleet at each scrape. */

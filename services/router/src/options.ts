@@ -1,5 +1,5 @@
 import { busMistakes, busOptions } from '@llm-gateway/bus';
-import { schedulingOptions } from '@llm-gateway/fleet';
+import { policyOptions, schedulingOptions } from '@llm-gateway/fleet';
 import { checkRoutes } from '@llm-gateway/route-config';
 import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
@@ -8,7 +8,7 @@ import { tracingOptions } from '@llm-gateway/tracing';
 export const options = defineService({
   name: 'router',
   description: 'Decides where requests go: the routing policy, and which instance takes them',
-  groups: [routeOptions, pdOptions, schedulingOptions, tracingOptions, busOptions],
+  groups: [routeOptions, pdOptions, policyOptions, schedulingOptions, tracingOptions, busOptions],
   check: [busMistakes, ...checkRoutes],
 });
 

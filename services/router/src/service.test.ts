@@ -30,6 +30,7 @@ const usual: Options = {
   pdDisaggProtocol: '',
   separatePdScheduling: false,
   schedulingPolicy: 'round-robin',
+  instanceKvBytes: 4_194_304,
   slowStartMs: 0,
   configRefreshIntervalMs: 1000,
 };

@@ -7,10 +7,12 @@ import {
   type Subscription,
   tellStatus,
 } from '@llm-gateway/bus';
-import { fleetMode, startFleet } from '@llm-gateway/fleet';
+import { Caches, fleetMode, startFleet } from '@llm-gateway/fleet';
 import {
   configHeld,
   maxHeldGenerations,
+  prefixList,
+  prefixPlaced,
   type RouteQuery,
   routeDecide,
   routeLease,
@@ -20,9 +22,11 @@ import { followRoutes } from '@llm-gateway/route-config';
 import { HeldTables } from '@llm-gateway/routing';
 import type { Describe, Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { names, type Tracing } from '@llm-gateway/tracing';
-import { declareFleetGauges, type Log, Observer } from './observer.ts';
+import { declareCacheGauges, declareFleetGauges, type Log, Observer } from './observer.ts';
 import type { Options } from './options.ts';
+import { Placements } from './placements.ts';
 import { Responder } from './responder.ts';
+import { takeOverCaches } from './warm-start.ts';
 
 const now = () => performance.now();
 /** Of more instances that are not well people are told no more. */
@@ -37,6 +41,7 @@ type RouterOptions = Pick<
   | 'separatePdScheduling'
   | 'schedulingPolicy'
   | 'slowStartMs'
+  | 'instanceKvBytes'
   | 'configRefreshIntervalMs'
 >;
 
@@ -78,16 +83,27 @@ export async function start(
     }),
   );
   const tables = new HeldTables(followed.first, { maxHeld: maxHeldGenerations });
+  const stopped = new AbortController();
   let answering = false;
+  const placements = open.use(new Placements(bus, router, () => observer.placementDropped()));
+  const caches =
+    values.schedulingPolicy === 'cache-aware'
+      ? new Caches({
+          capacityBytes: values.instanceKvBytes,
+          onPlaced: (instance, fingerprints) => placements.add(instance, fingerprints),
+          onLost: (instance) => observer.cacheLost(instance),
+        })
+      : undefined;
   const { fleet } = open.use(
     startFleet(bus, values, {
       policy: values.schedulingPolicy,
       self: router,
       slowStartMs: values.slowStartMs,
       hearsIngresses: true,
+      ...(caches !== undefined && { caches }),
       onKvAddressMissing: (instance) => observer.kvAddressMissing(instance),
       onEject: (ejection) => observer.ejected(ejection),
-      onList: () => answerFromNowOn(),
+      onList: () => void warmUp(),
     }),
   );
   declareFleetGauges(metrics, fleet);
@@ -109,11 +125,17 @@ export async function start(
     for (const teller of tellers) teller.now();
   };
   const answerFromNowOn = (): void => {
-    if (answering) return;
+    if (answering || stopped.signal.aborted) return;
     answering = true;
-    open.use(bus.respond(routeDecide, answer));
+    // The plain subject, and its own for the pools that it owns.
+    for (const owner of [undefined, router]) open.use(bus.respond(routeDecide, answer, { owner }));
     groups.are(tables.generations);
     open.use(bus.respond(routeLease, (query) => responder.lease(query, now()), { owner: router }));
+    if (caches !== undefined) {
+      for (const owner of [undefined, router]) {
+        open.use(bus.respond(prefixList, (query) => ({ router, ...caches.page(query) }), { owner }));
+      }
+    }
     tellers.push(
       open.use(
         announce(bus, configHeld, () => ({
@@ -128,6 +150,24 @@ export async function start(
     log.info({ router, generation: tables.newest.generation, instances: fleet.instances().length }, 'answering');
   };
 
+  let warming: Promise<void> | undefined;
+  /** Whoever owns a pool from its first beat on is to know what the one before knew. */
+  const warmUp = async (): Promise<void> => {
+    if (caches !== undefined) {
+      warming ??= takeOverCaches(bus, caches, stopped.signal);
+      await warming;
+    }
+    answerFromNowOn();
+  };
+  if (caches !== undefined) {
+    declareCacheGauges(metrics, caches);
+    open.use(
+      bus.subscribe(prefixPlaced, (message) => {
+        if (message.router === router) return;
+        for (const { instance, fingerprints } of message.placed) caches.placed(instance, fingerprints, now());
+      }),
+    );
+  }
   if (!tables.needsInstances) answerFromNowOn();
   open.use(
     tellStatus(bus, {
@@ -151,6 +191,9 @@ export async function start(
     ready: () =>
       bus.connected && answering && (mode === 'neutral' || !tables.needsInstances || fleet.hasCompletePair()),
     async [Symbol.asyncDispose]() {
+      stopped.abort();
+      // Others are asked from now on; what is on its way here is still answered.
+      if (answering) bus.publish(routerBeat, { router, generation: tables.newest.generation, leaving: true });
       open.dispose();
     },
   };

@@ -1,7 +1,8 @@
 import { consoleMistakes, consoleOptions } from '@llm-gateway/console/options';
 import { instanceModelOptions, staticEndpointMistakes } from '@llm-gateway/discovery/options';
-import { schedulingOptions } from '@llm-gateway/fleet';
+import { policyOptions, schedulingOptions } from '@llm-gateway/fleet';
 import {
+  affinityMistakes,
   clientKeyMistakes,
   clientKeyOptions,
   clientMistakes,
@@ -47,6 +48,7 @@ export const options = defineService({
     instanceModelOptions,
     routeOptions,
     pdOptions,
+    policyOptions,
     schedulingOptions,
     retryWorkerOptions,
     mirrorSenderOptions,
@@ -60,6 +62,7 @@ export const options = defineService({
   check: [
     clientMistakes,
     clientKeyMistakes,
+    affinityMistakes,
     ...checkRoutes,
     (values) => (usesSimulators(values) ? [] : staticEndpointMistakes(values)),
     storeMistakes,

@@ -33,7 +33,7 @@ export interface AttemptContext {
   /** This call belongs to an attempt that is counted already. */
   readonly counted?: boolean;
   /** Set when the upstream is an instance. */
-  readonly leg?: Pick<InstanceLeg, 'answered'>;
+  readonly leg?: Pick<InstanceLeg, 'answered' | 'began'>;
   /** Set when the client gets another answer than the upstream's. */
   readonly change?: AnswerChange;
   /** Set when the upstream is a retry worker, which makes the calls itself. */
@@ -174,7 +174,8 @@ class Attempt implements RelayTarget {
 
   write(chunk: Buffer, onDrain: () => void): boolean {
     this.#context.gateway.observer.chunk(this.#exchange, chunk);
-    const { change } = this.#context;
+    const { change, leg } = this.#context;
+    leg?.began();
     const passing = change === undefined ? chunk : change.take(chunk);
     return passing === null || this.#exchange.client.write(passing, onDrain);
   }
@@ -185,6 +186,7 @@ class Attempt implements RelayTarget {
 
   writeFramed(bytes: Buffer, chunks: { payloadBytes: number; last: boolean }, onDrain: () => void): boolean {
     this.#context.gateway.observer.chunk(this.#exchange, bytes);
+    this.#context.leg?.began();
     return this.#exchange.client.writeFramed(bytes, chunks, onDrain);
   }
 

@@ -7,6 +7,7 @@ import { InstanceLeg, type InternalContext, judge } from './instance-leg.ts';
 /** One internal attempt, on the instances that `decision` chose. Null when nothing is left to do. */
 export async function callInstances(decision: Decision, context: InternalContext): Promise<Outcome | null> {
   const { exchange, gateway } = context;
+  exchange.decided(decision);
   switch (decision.route) {
     case 'internal':
       return await callInstance(decision.instance, context);
@@ -39,7 +40,7 @@ export function startInstanceCall(
   const { exchange, gateway } = context;
   const { request } = exchange;
   exchange.routed('internal', instance.id);
-  const leg = new InstanceLeg(instance, context);
+  const leg = new InstanceLeg(instance, context, exchange.uncachedBytes);
   startAttempt(
     {
       origin: leg.origin,

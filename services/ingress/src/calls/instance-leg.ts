@@ -24,13 +24,17 @@ export class InstanceLeg implements Disposable {
   /** What the call told about the instance; undefined while it told nothing. */
   outcome: InstanceOutcome | undefined;
   #held = true;
+  /** Bytes of a prompt that are still to be computed there. */
+  #waiting: number;
 
-  constructor(instance: InstanceAddress, { exchange, gateway }: InternalContext) {
+  /** @param waiting bytes of the prompt that the instance has to compute before it answers */
+  constructor(instance: InstanceAddress, { exchange, gateway }: InternalContext, waiting = 0) {
     this.#load = gateway.load;
     this.#call = { instance: instance.id, kind: `${exchange.request.path} ${exchange.model ?? ''}` };
     this.id = instance.id;
     this.origin = originOf(instance);
-    this.#load.acquire(instance.id);
+    this.#waiting = waiting;
+    this.#load.acquire(instance.id, waiting);
   }
 
   /** The head of its answer came. */
@@ -38,10 +42,18 @@ export class InstanceLeg implements Disposable {
     if (status >= 200 && status < 300) this.#load.accepted(this.#call);
   }
 
+  /** Some of its answer came: the prompt is computed. */
+  began(): void {
+    if (this.#waiting === 0) return;
+    this.#load.began(this.id, this.#waiting);
+    this.#waiting = 0;
+  }
+
   /** Only the first time does anything. */
   [Symbol.dispose](): void {
     if (!this.#held) return;
     this.#held = false;
+    this.began();
     this.#load.release(this.#call, this.outcome);
   }
 }

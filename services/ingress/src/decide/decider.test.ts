@@ -41,6 +41,7 @@ function scene(bus: Bus, { routePolicy = '', routeConfig = '' } = {}) {
       fleet,
       load: stack.use(new Load({ ingress: 'ingress-1', bus, onOutcomes: () => {} })),
       leases: null,
+      prompts: null,
       timeoutMs,
       observer: { batch: (size) => batches.push(size), degraded: (reason) => degraded.push(reason) },
     }),

@@ -1,6 +1,6 @@
 import { type Bus, batched } from '@llm-gateway/bus';
 import type { Fleet } from '@llm-gateway/fleet';
-import { type Ask, type Decision, GatewayError, routeDecide } from '@llm-gateway/protocol';
+import { type Ask, type AskedPrompt, type Decision, GatewayError, routeDecide } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
 import { names } from '@llm-gateway/tracing';
 import type { Leaving } from '../http/leaving.ts';
@@ -8,7 +8,8 @@ import type { TracedStep } from '../request-trace.ts';
 import { isFollowed } from './followed-decision.ts';
 import type { Leases } from './leases.ts';
 import type { Load } from './load.ts';
-import type { Routers } from './routers.ts';
+import type { PromptSource, Prompts } from './prompts.ts';
+import { isAway, poolName, type Routers } from './routers.ts';
 
 /** Why a decision was made here instead of by a router. */
 export type DegradedReason =
@@ -35,6 +36,8 @@ interface DeciderParts {
   readonly load: Load;
   /** Null: every decision is asked for. */
   readonly leases: Leases | null;
+  /** Null: the policy needs to know nothing of prompts, and which router is asked does not matter. */
+  readonly prompts: Prompts | null;
   readonly timeoutMs: number;
   readonly observer: DeciderObserver;
 }
@@ -48,12 +51,22 @@ const restProbeIntervalMs = 1000;
 /** So many times the deadline of a decision such a probe has, for which nobody waits: a moment without CPU is no outage. */
 const restPatience = 10;
 const maxBatch = 512;
+/** Routers that one ask turns to by name before it goes to any of them. */
+const maxOwners = 2;
+const maxKnownOwners = 100;
 /** What a batch and its reply have beside asks and decisions. */
 const envelopeBytes = 1024;
-/** What an ask has beside its model and instances, and more than its decision takes in the reply: two addresses. */
-const askBaseBytes = 1024;
+/** What an ask has beside its model and instances, its prompt included, and more than its decision takes in the reply: two addresses. */
+const askBaseBytes = 2048;
 /** No character takes more in JSON. */
 const maxCharacterBytes = 6;
+
+/** What is decided about; an `Exchange` fits. */
+interface Asking extends PromptSource {
+  readonly model: string | null;
+  /** Filled when the policy needs to know it. */
+  prompt: AskedPrompt | undefined;
+}
 
 /** At most so large is an ask, or the decision for it. */
 function askBytes({ model, excluded, avoided = [] }: Ask): number {
@@ -92,8 +105,8 @@ function stepsOf(asks: readonly (Ask | TracedAsk)[]): TracedStep[] | undefined {
  */
 export class Decider implements Disposable {
   readonly #parts: DeciderParts;
-  /** What is asked by one table goes together; those of tables that nobody uses any more are let go. */
-  readonly #asks = new WeakMap<RouteTable, AskTogether>();
+  /** What is asked by one table of one router, or of any, goes together; those of tables that nobody uses any more are let go. */
+  readonly #asks = new WeakMap<RouteTable, Map<string, AskTogether>>();
   #misses = 0;
   /** Routers are left alone until a probe is answered. */
   #broken = false;
@@ -117,11 +130,22 @@ export class Decider implements Disposable {
    * The decision for a request of this model, when it takes no message: the routing policy is applied here, by the code that routers have, and an instance
    * comes from the picks that a router gave in advance. Otherwise what is left to ask of `decide`.
    */
-  tryDecide(model: string | null, table: RouteTable): Decision | Ask {
-    const { leases, bus } = this.#parts;
-    if (leases === null) return { model, stage: 'route', excluded: [] };
+  tryDecide(exchange: Asking, table: RouteTable): Decision | Ask {
+    const { leases, prompts, bus } = this.#parts;
+    const { model } = exchange;
+    if (leases === null) {
+      if (prompts === null) return { model, stage: 'route', excluded: [] };
+      exchange.prompt = prompts.of(exchange);
+      return { model, stage: 'route', excluded: [], prompt: exchange.prompt };
+    }
     const route = table.choose(model, Math.random);
     if (route.route !== 'internal') return route;
+    if (prompts !== null) {
+      const prompt = prompts.of(exchange);
+      exchange.prompt = prompt;
+      // What is chosen in advance is chosen without it.
+      if (prompts.matters(prompt)) return { model, stage: 'internal', excluded: [], prompt };
+    }
     const leased = this.#broken || !bus.connected ? undefined : leases.take(model);
     return leased ?? { model, stage: 'internal', excluded: [] };
   }
@@ -136,7 +160,7 @@ export class Decider implements Disposable {
     const here = (reason: DegradedReason) => this.#decideHere(ask, table, { reason, step });
     if (this.#broken || !bus.connected) return here('unreachable');
     try {
-      const decision = await this.#togetherBy(table)(step === null ? ask : { ask, step }, signal.abortSignal);
+      const decision = await this.#askOf(table, step === null ? ask : { ask, step }, signal.abortSignal);
       if (decision.route === 'failed') return here('failed');
       return isFollowed(decision, { fleet, table }) ? decision : here('not_followed');
     } catch (error) {
@@ -150,28 +174,52 @@ export class Decider implements Disposable {
     clearTimeout(this.#probe);
   }
 
-  #togetherBy(table: RouteTable): AskTogether {
-    const known = this.#asks.get(table);
-    if (known !== undefined) return known;
-    const made = batched((asks: (Ask | TracedAsk)[]) => this.#askBatch(asks, table), {
+  /** The pool's owner sees all choices for it in their order. When it is away, the next in the order is asked, and then any router. */
+  async #askOf(table: RouteTable, ask: Ask | TracedAsk, signal: AbortSignal): Promise<Decision> {
+    const { prompts, routers, fleet } = this.#parts;
+    for (let tries = 0; prompts !== null && tries < maxOwners; tries++) {
+      const now = performance.now();
+      const owner = routers.ownerOf(poolName(fleet.poolOf(askOf(ask).model, now)), table.generation, now);
+      if (owner === undefined) break;
+      try {
+        return await this.#asksTo(owner, table)(ask, signal);
+      } catch (error) {
+        if (signal.aborted || !isAway(error)) throw error;
+        routers.drop(owner);
+      }
+    }
+    return await this.#asksTo('', table)(ask, signal);
+  }
+
+  /** @param owner empty: any router */
+  #asksTo(owner: string, table: RouteTable): AskTogether {
+    let known = this.#asks.get(table);
+    if (known === undefined) {
+      known = new Map();
+      this.#asks.set(table, known);
+    }
+    const asks = known.get(owner);
+    if (asks !== undefined) return asks;
+    const made = batched((asks: (Ask | TracedAsk)[]) => this.#askBatch(asks, table, owner), {
       maxBatch,
       maxBytes: () => this.#parts.bus.maxBytes - envelopeBytes,
       bytesOf: (ask) => askBytes(askOf(ask)),
     });
-    this.#asks.set(table, made);
+    if (known.size > maxKnownOwners) known.clear();
+    known.set(owner, made);
     return made;
   }
 
-  #askBatch(asks: (Ask | TracedAsk)[], table: RouteTable): Promise<Decision[]> {
+  #askBatch(asks: (Ask | TracedAsk)[], table: RouteTable, owner: string): Promise<Decision[]> {
     // They waited for a batch that was the last straw: they must not each wait out a timeout of their own.
     if (this.#broken) throw new GatewayError('bus_unavailable', 'the routers are left alone');
-    return this.#askRouter(asks, table);
+    return this.#askRouter(asks, table, { owner });
   }
 
   async #askRouter(
     given: (Ask | TracedAsk)[],
     { generation }: RouteTable,
-    timeoutMs = this.#parts.timeoutMs,
+    { owner: named = '', timeoutMs = this.#parts.timeoutMs }: { owner?: string; timeoutMs?: number } = {},
   ): Promise<Decision[]> {
     const { ingress, bus, routers, load, observer } = this.#parts;
     const steps = stepsOf(given);
@@ -180,7 +228,8 @@ export class Decider implements Disposable {
     const traces = steps?.map(({ traceparent }) => traceparent);
     const startedAtMs = performance.now();
     // While routers hold different configs, those that hold this one are asked.
-    const owner = routers.holding(generation, startedAtMs) === 'some' ? generation : undefined;
+    const group = routers.holding(generation, startedAtMs) === 'some' ? generation : undefined;
+    const owner = named === '' ? group : named;
     try {
       const reply = await bus.request(routeDecide, { ingress, generation, asks }, { timeoutMs, owner, traces });
       load.saw(reply.router, reply.sequence);
@@ -194,7 +243,8 @@ export class Decider implements Disposable {
       if (asks.length > 0) observer.batch(asks.length, performance.now() - startedAtMs);
       return reply.decisions;
     } catch (error) {
-      this.#missed();
+      // Another one is asked before it counts.
+      if (named === '' || !isAway(error)) this.#missed();
       throw error;
     }
   }
@@ -225,7 +275,10 @@ export class Decider implements Disposable {
     };
     const { table, timeoutMs } = this.#parts;
     // An empty batch: answered like any other, and no request waits for it.
-    this.#askRouter([], table(), this.#misses === 0 ? restPatience * timeoutMs : timeoutMs).then(next, next);
+    this.#askRouter([], table(), { timeoutMs: this.#misses === 0 ? restPatience * timeoutMs : timeoutMs }).then(
+      next,
+      next,
+    );
   }
 
   #decideHere(

@@ -19,6 +19,11 @@ export class Holders {
     this.#known.set(process, { heardAt: now, generations });
   }
 
+  /** It said that it ends. */
+  forget(process: string): void {
+    this.#known.delete(process);
+  }
+
   holding(generation: string, now: number): Holding {
     this.#forget(now);
     let holding = 0;

@@ -16,6 +16,7 @@ import {
 } from '@llm-gateway/protocol';
 import { type RouteTable, routeTable } from '@llm-gateway/routing';
 import { until } from '@llm-gateway/testing';
+import { RequestContent } from '../body.ts';
 import { Decider } from './decider.ts';
 import { Leases } from './leases.ts';
 import { Load } from './load.ts';
@@ -24,6 +25,12 @@ import { Routers } from './routers.ts';
 function instance(id: string, model = ''): Instance {
   const address = { host: '10.0.0.1', port: 8000, kvHost: '', kvPort: 0 };
   return { id, roles: ['neutral'], ...address, dpRank: 0, dpSize: 1, model };
+}
+
+/** A request of which nothing counts but its model. */
+function asking(model: string | null) {
+  const content = new RequestContent(Buffer.alloc(0), { model, stream: false, members: null });
+  return { model, content, request: { head: null }, prompt: undefined };
 }
 
 const usual = ['i', 'j', 'k'].map((id) => instance(id));
@@ -69,7 +76,18 @@ class Scene implements AsyncDisposable {
       new Leases({ ingress, bus, generation: () => generation, routers, fleet, load, timeoutMs, observer }),
     );
     this.decider = this.#stack.use(
-      new Decider({ ingress, bus, routers, table: () => table, fleet, load, leases: this.leases, timeoutMs, observer }),
+      new Decider({
+        ingress,
+        bus,
+        routers,
+        table: () => table,
+        fleet,
+        load,
+        leases: this.leases,
+        prompts: null,
+        timeoutMs,
+        observer,
+      }),
     );
     this.fleet = fleet;
     this.table = table;
@@ -101,7 +119,7 @@ class Scene implements AsyncDisposable {
 
   /** Decides as a request does: null when it is to be asked for. */
   take(model: string | null = null): string | null {
-    const begun = this.decider.tryDecide(model, this.table);
+    const begun = this.decider.tryDecide(asking(model), this.table);
     if (!('route' in begun)) return null;
     return begun.route === 'internal' ? begun.instance.id : begun.route;
   }
@@ -194,7 +212,7 @@ describe('decisions in advance', () => {
   it('leave the policy its say, which needs no message', async () => {
     await using scene = new Scene({ routePolicy: 'prefix', routes: external });
     assert.deepEqual([scene.take('out-1'), scene.take('other'), scene.take('in-1')], ['external', 'unknown', null]);
-    const left = scene.decider.tryDecide('in-1', scene.table);
+    const left = scene.decider.tryDecide(asking('in-1'), scene.table);
     assert.deepEqual(left, { model: 'in-1', stage: 'internal', excluded: [] });
     scene.router('router-1');
     assert.equal(await scene.stocked('in-1'), 'i');

@@ -1,9 +1,9 @@
 import { setImmediate } from 'node:timers';
 import { type Bus, inParts } from '@llm-gateway/bus';
 import type { Candidate, Fleet, LeaseWish } from '@llm-gateway/fleet';
-import { type Decision, GatewayError, type LeaseReply, routeLease } from '@llm-gateway/protocol';
+import { type Decision, type LeaseReply, routeLease } from '@llm-gateway/protocol';
 import type { Load } from './load.ts';
-import type { Routers } from './routers.ts';
+import { isAway, poolName, type Routers } from './routers.ts';
 import { type PickOutcome, Stock } from './stock.ts';
 
 export interface LeaseObserver {
@@ -107,7 +107,7 @@ export class Leases implements Disposable {
     this.#wanted = [];
     const now = performance.now();
     const generation = this.#parts.generation();
-    const owners = Map.groupBy(wanted, ({ wish }) => this.#routers.ownerOf(nameOf(wish.model), generation, now));
+    const owners = Map.groupBy(wanted, ({ wish }) => this.#routers.ownerOf(poolName(wish.model), generation, now));
     const maxBytes = this.#parts.bus.maxBytes - envelopeBytes;
     for (const [owner, all] of owners) {
       if (owner === undefined || this.#closed) {
@@ -163,17 +163,7 @@ export class Leases implements Disposable {
   }
 }
 
-/** The pool in the names that decide who owns it. */
-function nameOf(model: string | null): string {
-  return model === null ? 'any' : `=${model}`;
-}
-
 /** At most so large is what is asked for one pool, or the answer. */
 function wantedBytes({ wish: { model, count } }: Wanted): number {
   return poolBytes + maxCharacterBytes * (model?.length ?? 0) + pickBytes * count;
-}
-
-/** Whether the router that was asked is at fault, and not the bus or the message. */
-function isAway(error: unknown): boolean {
-  return error instanceof GatewayError && (error.code === 'bus_no_responders' || error.code === 'bus_timeout');
 }

@@ -1,6 +1,6 @@
 import { type Bus, eachSecond, inParts } from '@llm-gateway/bus';
 import { type Call, type Outcome, OutcomeTally } from '@llm-gateway/fleet';
-import { loadReport, type OutcomeReport, outcomeReport } from '@llm-gateway/protocol';
+import { type LoadReport, loadReport, type OutcomeReport, outcomeReport } from '@llm-gateway/protocol';
 
 /**
  * What this ingress holds in flight at each instance, and what happened there.
@@ -10,6 +10,8 @@ export class Load implements Disposable {
   readonly #ingress: string;
   readonly #bus: Bus;
   readonly #inFlight = new Map<string, number>();
+  /** Bytes of prompts whose answers have not begun. */
+  readonly #waiting = new Map<string, number>();
   readonly #seen = new Map<string, number>();
   readonly #tally: OutcomeTally;
   /** An unchanged load is repeated, so that routers do not take this ingress for dead. */
@@ -18,14 +20,21 @@ export class Load implements Disposable {
   #reportedAtMs = Number.NEGATIVE_INFINITY;
   #reportedParts = 1;
   readonly #onOutcomes: (outcomes: OutcomeReport) => void;
+  readonly #onLoad: (report: LoadReport) => void;
   #leased: (() => ReadonlyMap<string, number>) | undefined;
 
-  /** @param onOutcomes hears the outcomes as well, for decisions made in this process */
-  constructor(options: { ingress: string; bus: Bus; onOutcomes: (outcomes: OutcomeReport) => void }) {
+  /** @param onOutcomes hears the outcomes as well, for decisions made in this process; so does `onLoad` of the load */
+  constructor(options: {
+    ingress: string;
+    bus: Bus;
+    onOutcomes: (outcomes: OutcomeReport) => void;
+    onLoad?: (report: LoadReport) => void;
+  }) {
     this.#ingress = options.ingress;
     this.#tally = new OutcomeTally(options.ingress);
     this.#bus = options.bus;
     this.#onOutcomes = options.onOutcomes;
+    this.#onLoad = options.onLoad ?? (() => {});
     this.#keepAlive = eachSecond(() => this.#report());
   }
 
@@ -40,8 +49,18 @@ export class Load implements Disposable {
     return this.#inFlight;
   }
 
-  acquire(instance: string): void {
+  /** @param waiting bytes of its prompt that the instance has to compute; `began` gives them back */
+  acquire(instance: string, waiting = 0): void {
     this.#inFlight.set(instance, (this.#inFlight.get(instance) ?? 0) + 1);
+    if (waiting > 0) this.#waiting.set(instance, (this.#waiting.get(instance) ?? 0) + waiting);
+    this.#changed();
+  }
+
+  /** The answer has begun, or is over: its prompt does not wait any more. */
+  began(instance: string, waiting: number): void {
+    const left = (this.#waiting.get(instance) ?? 0) - waiting;
+    if (left > 0) this.#waiting.set(instance, left);
+    else this.#waiting.delete(instance);
     this.#changed();
   }
 
@@ -110,23 +129,25 @@ export class Load implements Disposable {
    * not now are reported empty, or their last numbers would count until they expire.
    */
   #reportLoad(): void {
-    const counts = [...this.#inFlight].map(([instance, count]) => ({ instance, count, gauge: 'inFlight' as const }));
-    const leased = [...(this.#leased?.() ?? [])].map(([instance, count]) => ({
-      instance,
-      count,
-      gauge: 'leased' as const,
-    }));
-    const entries = inParts([...counts, ...leased], ({ instance }) => countBytes + idBytes(instance), this.#partBytes);
+    const held = [
+      ...heldBy(this.#inFlight, 'inFlight'),
+      ...heldBy(this.#leased?.() ?? nothing, 'leased'),
+      ...heldBy(this.#waiting, 'waiting'),
+    ];
+    const entries = inParts(held, ({ instance }) => countBytes + idBytes(instance), this.#partBytes);
     const parts = Math.max(entries.length, this.#reportedParts);
     this.#reportedParts = entries.length;
     for (let part = 0; part < parts; part++) {
-      this.#bus.publish(loadReport, {
+      const report: LoadReport = {
         ingress: part === 0 ? this.#ingress : `${this.#ingress}.${part}`,
         // Its choices are counted for the ingress itself.
         seen: part === 0 ? Object.fromEntries(this.#seen) : {},
         inFlight: gaugeOf(entries[part], 'inFlight'),
-        ...(leased.length > 0 && { leased: gaugeOf(entries[part], 'leased') }),
-      });
+        ...(has(entries[part], 'leased') && { leased: gaugeOf(entries[part], 'leased') }),
+        ...(has(entries[part], 'waiting') && { waiting: gaugeOf(entries[part], 'waiting') }),
+      };
+      this.#bus.publish(loadReport, report);
+      this.#onLoad(report);
     }
   }
 
@@ -139,7 +160,19 @@ export class Load implements Disposable {
 interface HeldCount {
   readonly instance: string;
   readonly count: number;
-  readonly gauge: 'inFlight' | 'leased';
+  readonly gauge: Gauge;
+}
+
+type Gauge = 'inFlight' | 'leased' | 'waiting';
+
+const nothing: ReadonlyMap<string, number> = new Map();
+
+function heldBy(counts: ReadonlyMap<string, number>, gauge: Gauge): HeldCount[] {
+  return [...counts].map(([instance, count]) => ({ instance, count, gauge }));
+}
+
+function has(counts: readonly HeldCount[] = [], gauge: Gauge): boolean {
+  return counts.some((one) => one.gauge === gauge);
 }
 
 function gaugeOf(counts: readonly HeldCount[] = [], gauge: HeldCount['gauge']): Record<string, number> {

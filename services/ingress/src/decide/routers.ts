@@ -1,5 +1,6 @@
 import type { Bus } from '@llm-gateway/bus';
-import { type ConfigHeld, configHeld, routerBeat } from '@llm-gateway/protocol';
+import { hashOf } from '@llm-gateway/fleet';
+import { type ConfigHeld, configHeld, GatewayError, routerBeat } from '@llm-gateway/protocol';
 import { Holders, type Holding } from './holders.ts';
 
 /** The routers that are heard, which route configs each of them holds, and which of them owns a pool. */
@@ -26,7 +27,8 @@ export class Routers implements Disposable {
     };
     this.#subscriptions.use(
       bus.subscribe(routerBeat, (beat) => {
-        if (!this.#telling.has(beat.router)) hear(beat.router, [beat.generation]);
+        if (beat.leaving === true) this.#holders.forget(beat.router);
+        else if (!this.#telling.has(beat.router)) hear(beat.router, [beat.generation]);
       }),
     );
     this.#subscriptions.use(
@@ -48,7 +50,7 @@ export class Routers implements Disposable {
   }
 
   /**
-   * The router whose picks of the pool this ingress takes, of those that hold the generation, by rendezvous hashing: all ingresses that receive the
+   * The router that decides for the pool, of those that hold the generation, by rendezvous hashing: all ingresses that receive the
    * same messages name the same one, and a router that comes or goes moves no pool but those that it gets or had. Undefined while there is none.
    */
   ownerOf(pool: string, generation: string, now: number): string | undefined {
@@ -56,7 +58,7 @@ export class Routers implements Disposable {
     let best = -1;
     for (const router of this.#holders.having(generation, now)) {
       if (this.#dropped.has(router)) continue;
-      const score = hash(`${router} ${pool}`);
+      const score = hashOf(`${router} ${pool}`);
       if (score < best || (score === best && owner !== undefined && router > owner)) continue;
       best = score;
       owner = router;
@@ -77,11 +79,12 @@ export class Routers implements Disposable {
 /** Names of routers that came and went. */
 const maxTelling = 1000;
 
-/** FNV-1a, and the last steps of MurmurHash3, without which names that end alike would be close to each other. 32 bits, unsigned. */
-function hash(text: string): number {
-  let h = 0x811c9dc5;
-  for (let at = 0; at < text.length; at++) h = Math.imul(h ^ text.charCodeAt(at), 0x01000193);
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
-  return (h ^ (h >>> 16)) >>> 0;
+/** A pool in the names that decide who owns it; `model` as of `Fleet.poolOf`. */
+export function poolName(model: string | null): string {
+  return model === null ? 'any' : `=${model}`;
+}
+
+/** Whether the router that was asked is at fault, and not the bus or the message. */
+export function isAway(error: unknown): boolean {
+  return error instanceof GatewayError && (error.code === 'bus_no_responders' || error.code === 'bus_timeout');
 }

@@ -97,7 +97,7 @@ async function prefill(
   { pair, protocol, api, body, headers, context }: PairAttempt,
 ): Promise<Handover | { readonly outcome: Outcome | null }> {
   const { exchange, gateway } = context;
-  using leg = new InstanceLeg(pair.prefill, context);
+  using leg = new InstanceLeg(pair.prefill, context, exchange.uncachedBytes);
   exchange.entered('prefilling');
   exchange.routed('internal', leg.id);
   exchange.prefilledBy(leg.id);
@@ -134,7 +134,7 @@ async function prefill(
 /** The decode leg of a protocol whose decode engine calls the prefill engine itself: what becomes of it tells about both. */
 async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): Promise<Outcome | null> {
   const { exchange } = call.context;
-  using prefillLeg = new InstanceLeg(call.pair.prefill, call.context);
+  using prefillLeg = new InstanceLeg(call.pair.prefill, call.context, exchange.uncachedBytes);
   exchange.prefilledBy(prefillLeg.id);
   // With the first token the prefill is over, and went well. A client's own mistake may be found before there is a prefill.
   exchange.whenCommitted(() => {

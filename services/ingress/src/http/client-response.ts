@@ -21,6 +21,7 @@ export const ownResponseHeaders: ReadonlySet<string> = new Set([
   'x-gateway-route',
   'x-gateway-endpoint',
   'x-gateway-attempts',
+  'x-gateway-choice',
 ]);
 
 /** A reset throws away what is under way: the error event of a broken stream gets so long to arrive. */

@@ -1,0 +1,18 @@
+/** FNV-1a, and the last steps of MurmurHash3, without which names that end alike would be close to each other. 32 bits, unsigned. */
+export function hashOf(text: string): number {
+  let h = 0x811c9dc5;
+  for (let at = 0; at < text.length; at++) h = Math.imul(h ^ text.charCodeAt(at), 0x01000193);
+  return finished(h);
+}
+
+/** How much a key wants to go to a place, by their hashes: a key goes where the weight is largest. 32 bits, unsigned. */
+export function rendezvousWeight(key: number, place: number): number {
+  return finished(Math.imul(key ^ 0x9e3779b9, 0x85ebca6b) ^ place);
+}
+
+function finished(hash: number): number {
+  let h = hash;
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return (h ^ (h >>> 16)) >>> 0;
+}

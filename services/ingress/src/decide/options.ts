@@ -1,0 +1,43 @@
+/** How a prompt is described to the routers under `--scheduling-policy cache-aware`. */
+export const promptOptions = {
+  'prefix-min-bytes': {
+    type: 'integer',
+    default: 2048,
+    min: 64,
+    max: 1_073_741_824,
+    description: 'Shortest beginning of a prompt that is worth a cache, for cache-aware',
+  },
+  'fingerprint-secret': {
+    type: 'string',
+    default: '',
+    secret: true,
+    description:
+      'Secret that goes into the fingerprints of prompts on the bus, the same for all ingresses; without it, who knows the namespace can tell a prompt that he guesses',
+  },
+  'affinity-headers': {
+    type: 'string',
+    default:
+      'x-claude-code-session-id,session-id,session_id,x-session-id,x-session-affinity,x-opencode-session,x-amp-thread-id',
+    description:
+      'Headers that name a session, comma-separated, the first one that is there counts: cache-aware keeps its requests on one instance while nothing is known of caches; empty: none',
+  },
+} as const;
+
+const maxHeaders = 16;
+
+/** The names of the list, in lower case. */
+export function affinityHeaders(list: string): string[] {
+  return list
+    .split(',')
+    .map((name) => name.trim().toLowerCase())
+    .filter((name) => name !== '');
+}
+
+export function affinityMistakes({ affinityHeaders: list }: { readonly affinityHeaders: string }): string[] {
+  const names = affinityHeaders(list);
+  const mistakes = names
+    .filter((name) => !/^[!#$%&'*+.^_`|~0-9a-z-]{1,100}$/.test(name))
+    .map((name) => `--affinity-headers: ${JSON.stringify(name.slice(0, 100))} is no name of a header`);
+  if (names.length > maxHeaders) mistakes.push(`--affinity-headers: ${names.length} names; allowed: ${maxHeaders}`);
+  return mistakes;
+}

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { Fingerprints } from '@llm-gateway/protocol';
+import fc from 'fast-check';
+import { readContent } from '../body.ts';
+import { Prompts, type PromptsOptions } from './prompts.ts';
+
+const usual: PromptsOptions = {
+  fingerprints: true,
+  prefixMinBytes: 2048,
+  affinityHeaders: 'x-session-id, Session_Id',
+  fingerprintSecret: '',
+  namespace: '',
+};
+
+function asked(
+  body: object,
+  { options = {}, headers = {} }: { options?: Partial<PromptsOptions>; headers?: object } = {},
+) {
+  const given = new Map(Object.entries(headers));
+  const head = { headers: { value: (name: string): string | undefined => given.get(name) } };
+  const content = readContent(Buffer.from(JSON.stringify(body)));
+  return new Prompts({ ...usual, ...options }).of({ content, request: { head } });
+}
+
+function printsOf({ fingerprints = '' }: { fingerprints?: string }): { key: number; end: number }[] {
+  const prints = new Fingerprints();
+  prints.read(fingerprints);
+  return Array.from({ length: prints.count }, (_, at) => ({ key: prints.keys[at] ?? 0, end: prints.ends[at] ?? 0 }));
+}
+
+/** How many bytes of the second prompt one that holds the first has, as a router sees it. */
+function shared(first: ReturnType<typeof asked>, second: ReturnType<typeof asked>): number {
+  const held = new Set(printsOf(first).map(({ key }) => key));
+  return Math.max(
+    0,
+    ...printsOf(second)
+      .filter(({ key }) => held.has(key))
+      .map(({ end }) => end),
+  );
+}
+
+const text = (length: number, word = 'lorem ') => word.repeat(Math.ceil(length / word.length)).slice(0, length);
+const said = (role: string, content: string) => ({ role, content });
+
+describe('the fingerprints of a prompt', () => {
+  it('are shared up to where two prompts begin to differ', () => {
+    const system = said('system', text(10_000));
+    const one = asked({ model: 'm', messages: [system, said('user', text(5000, 'one '))] });
+    const two = asked({ model: 'm', messages: [system, said('user', text(5000, 'two '))] });
+    const common = shared(one, two);
+    assert.ok(common > 9900 && common < 10_200, String(common));
+  });
+
+  it('of a next turn have nearly all of the turn before', () => {
+    const turn = [said('system', text(3000)), said('user', text(30_000, 'ask ')), said('user', text(900, 'more '))];
+    const one = asked({ model: 'm', stream: true, messages: turn });
+    const two = asked({
+      model: 'm',
+      stream: true,
+      messages: [...turn, said('assistant', 'yes'), said('user', 'and?')],
+    });
+    assert.ok(shared(one, two) > one.bytes - 200, `${shared(one, two)} of ${one.bytes}`);
+  });
+
+  it('do not depend on what is no part of the prompt, nor on the order of the fields', () => {
+    const messages = [said('user', text(9000))];
+    const one = asked({ model: 'm', messages, temperature: 1 });
+    assert.equal(asked({ stream: true, messages, max_tokens: 7, model: 'm' }).fingerprints, one.fingerprints);
+  });
+
+  it('have nothing in common between models, salts of the cache, tools and installations', () => {
+    const messages = [said('user', text(9000))];
+    const plain = asked({ model: 'm', messages });
+    const others = [
+      asked({ model: 'n', messages }),
+      asked({ model: 'm', messages, cache_salt: 'x' }),
+      asked({ model: 'm', messages, tools: [{ type: 'function' }] }),
+      asked({ model: 'm', messages }, { options: { fingerprintSecret: 's' } }),
+      asked({ model: 'm', messages }, { options: { namespace: 'n' } }),
+    ];
+    assert.deepEqual(
+      others.map((other) => shared(plain, other)),
+      [0, 0, 0, 0, 0],
+    );
+  });
+
+  it('are made of prompts of every API', () => {
+    const long = text(9000);
+    for (const [one, two] of [
+      [{ prompt: long }, { prompt: `${long}and more` }],
+      [{ input: long }, { input: `${long}and more` }],
+      [{ input: [said('user', long)] }, { input: [said('user', long), said('user', 'x')] }],
+      [
+        { system: [{ type: 'text', text: long }], messages: [said('user', 'a')] },
+        { system: [{ type: 'text', text: long }], messages: [said('user', 'b')] },
+      ],
+      [
+        { instructions: long, input: 'a' },
+        { instructions: long, input: 'b' },
+      ],
+    ] as const) {
+      const common = shared(asked({ model: 'm', ...one }), asked({ model: 'm', ...two }));
+      assert.ok(common > 7200, `${Object.keys(one)}: ${common}`);
+    }
+  });
+
+  it('are at most 64, none below the least length, and fit an ask of 600 bytes, whatever the body', () => {
+    const message = fc.record({ role: fc.constantFrom('user', 'system'), content: fc.nat(3000).map((n) => text(n)) });
+    fc.assert(
+      fc.property(fc.array(message, { maxLength: 100 }), fc.constantFrom(64, 2048), (messages, prefixMinBytes) => {
+        const prompt = asked({ model: 'm', messages }, { options: { prefixMinBytes } });
+        const prints = printsOf(prompt);
+        assert.ok(prints.length <= 64);
+        assert.ok(prints.every(({ end }) => end > prefixMinBytes - 64 && end <= prompt.bytes));
+        assert.ok(prints.every(({ end }, at) => at === 0 || end > (prints[at - 1]?.end ?? 0)));
+        assert.ok(JSON.stringify(prompt).length <= 650);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  it('are none where only the size is wanted, or where there is no prompt', () => {
+    assert.deepEqual(Object.keys(asked({ model: 'm', prompt: text(9000) }, { options: { fingerprints: false } })), [
+      'bytes',
+    ]);
+    assert.equal(asked({ model: 'm', other: text(9000) }).fingerprints, undefined);
+    assert.equal(asked({ model: 'm', messages: [1, [2], 'x'] }).fingerprints, undefined);
+  });
+});
+
+describe('the session of a request', () => {
+  const turn = [said('system', text(3000)), said('user', text(3000, 'ask '))];
+
+  it('is what its header says, whatever the prompt is', () => {
+    const one = asked({ model: 'm', messages: [said('user', 'a')] }, { headers: { 'x-session-id': '1' } });
+    const two = asked({ model: 'm', messages: turn }, { headers: { 'x-session-id': '1' } });
+    const other = asked({ model: 'm', messages: turn }, { headers: { session_id: '2' } });
+    assert.ok(one.affinity !== undefined);
+    assert.equal(one.affinity, two.affinity);
+    assert.notEqual(one.affinity, other.affinity);
+  });
+
+  it('is the prompt_cache_key of the body without a header', () => {
+    const one = asked({ model: 'm', prompt_cache_key: 'k', messages: turn });
+    const two = asked({ model: 'm', prompt_cache_key: 'k', messages: [said('user', text(5000, 'other '))] });
+    assert.equal(one.affinity, two.affinity);
+  });
+
+  it('is the first question of a conversation without either', () => {
+    const one = asked({ model: 'm', messages: turn });
+    const two = asked({ model: 'm', messages: [...turn, said('assistant', 'yes'), said('user', 'and?')] });
+    const other = asked({ model: 'm', messages: [turn[0], said('user', text(3000, 'else '))] });
+    assert.equal(one.affinity, two.affinity);
+    assert.notEqual(one.affinity, other.affinity);
+  });
+});
