@@ -357,7 +357,7 @@ export class Exchange implements AnswerWatcher {
 }
 
 /** Why an instance was chosen, how much of the prompt it is believed to have, and what else it has to do, in bytes. */
-export function choiceText({ why, cached, cost }: Expectation, prompt: AskedPrompt | undefined): string {
+function choiceText({ why, cached, cost }: Expectation, prompt: AskedPrompt | undefined): string {
   const share = prompt === undefined || prompt.bytes === 0 ? 0 : cached / prompt.bytes;
   return `${why}; cached=${Math.min(share, 1).toFixed(2)}; cost=${Math.round(cost)}`;
 }
