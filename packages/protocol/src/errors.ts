@@ -13,6 +13,7 @@ export const errorCodes = {
   method_not_allowed: { status: 405, type: 'invalid_request_error', elsewhere: false },
   request_timeout: { status: 408, type: 'invalid_request_error', elsewhere: false },
   body_too_large: { status: 413, type: 'invalid_request_error', elsewhere: false },
+  unsupported_encoding: { status: 415, type: 'invalid_request_error', elsewhere: false },
   upgrade_required: { status: 426, type: 'invalid_request_error', elsewhere: false },
   rate_limit_exceeded: { status: 429, type: 'rate_limit_error', elsewhere: false },
   headers_too_large: { status: 431, type: 'invalid_request_error', elsewhere: false },

@@ -69,10 +69,16 @@ function tryJson(body: Buffer): RequestContent | null {
 }
 
 /** Throws `GatewayError` `invalid_body`, with `details.param` when one field is at fault. */
-export function readContent(body: Buffer): RequestContent {
+export function readContent(given: Buffer): RequestContent {
+  const body = withoutMark(given);
   const members = body.length <= parsedWholeBytes ? null : scanWhole(body);
   const fields = members === null ? parseFields(body) : pickFields(body, members);
   return contentOf(body, { ...fields, members });
+}
+
+/** Some editors and shells begin every text with a byte order mark, which no JSON has (RFC 8259 section 8.1). */
+function withoutMark(body: Buffer): Buffer {
+  return body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf ? body.subarray(3) : body;
 }
 
 function contentOf(

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { HeaderLines, type RequestHead, withHeader } from '@llm-gateway/http1';
+import { HeaderLines, type RequestHead, withHeader, withoutHeaders } from '@llm-gateway/http1';
 import { Hops, hopsHeader } from './hops.ts';
 import { type Sender, withTrueWay } from './http/forwarded.ts';
 import { type ErrorShape, errorShapeOf, type Place, placeOf } from './http/surface.ts';
@@ -10,6 +10,8 @@ const idHeader = 'x-request-id';
 const fallbackHeader = 'x-gateway-fallback';
 const usableId = /^[\x21-\x7e]{1,200}$/;
 const noHeaders = HeaderLines.of([]);
+/** What says something of a body only as long as it is encoded: it goes on decoded. */
+const ofEncoded: ReadonlySet<string> = new Set(['content-encoding', 'content-digest', 'content-md5', 'digest']);
 const nowhere: Place = { path: '', query: '', valid: false };
 
 /** What a client asks for, as the head of its request says it. */
@@ -93,7 +95,9 @@ export class ClientRequest {
 
   #given(): HeaderLines {
     if (this.head === null) return noHeaders;
-    return this.#sender === null ? this.head.headers : withTrueWay(this.head, this.#sender);
+    const headers = this.#sender === null ? this.head.headers : withTrueWay(this.head, this.#sender);
+    if (this.head.noted('content-encoding') === undefined) return headers;
+    return HeaderLines.of(withoutHeaders(headers.list, ofEncoded));
   }
 
   /** The client's end-to-end headers for a mirror copy of its request. */

@@ -12,6 +12,7 @@ import { decide } from './decide/decide.ts';
 import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
 import type { Gateway } from './gateway.ts';
+import { acceptedCodings, type ContentCoding, contentCoding, decoded } from './http/content-coding.ts';
 import { modelIdOf, type Service, serviceOf } from './http/surface.ts';
 import type { FallbackResult } from './observer.ts';
 
@@ -42,9 +43,11 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
   gateway.gate.enter(client, exchange.connection);
   if (service === 'models') return gateway.models.answer(exchange);
   if (service === 'model') return gateway.models.answerOne(exchange, modelIdOf(request.place));
+  const coding = contentCoding(request.head);
   const { maxBodyBytes: maxBytes } = gateway;
   const body = exchange.connection.readBody({ maxBytes, holding: exchange.memory });
-  if (body instanceof Promise) return body.then((whole) => admit(whole, service, { exchange, gateway }));
+  if (coding !== null) return admit(decodedBody(body, coding, { exchange, gateway }), service, { exchange, gateway });
+  if (body instanceof Promise) return admit(body, service, { exchange, gateway });
   const entering = received(body, service, { exchange, gateway });
   return entering === null
     ? forward(exchange, gateway, begun(exchange, gateway))
@@ -56,8 +59,17 @@ interface Serving {
   readonly gateway: Gateway;
 }
 
-async function admit(body: Buffer, service: Service, { exchange, gateway }: Serving): Promise<void> {
-  await received(body, service, { exchange, gateway });
+/** Who goes by the body has to see it: the route, the limits and the P/D protocols. So engines get it decoded. */
+async function decodedBody(
+  body: Buffer | Promise<Buffer>,
+  coding: ContentCoding,
+  { exchange: { memory: holding, signal }, gateway: { maxBodyBytes: maxBytes } }: Serving,
+): Promise<Buffer> {
+  return await decoded(await body, coding, { maxBytes, holding, signal });
+}
+
+async function admit(body: Promise<Buffer>, service: Service, { exchange, gateway }: Serving): Promise<void> {
+  await received(await body, service, { exchange, gateway });
   await pursue(exchange, gateway, begun(exchange, gateway));
 }
 
@@ -275,6 +287,8 @@ function errorHeaders(code: ErrorCode, error: GatewayError | undefined): readonl
       return ['retry-after', String(Math.max(1, Math.ceil(Number(error?.details.retryAfterMs ?? 0) / 1000)))];
     case 'method_not_allowed':
       return ['allow', String(error?.details.allow ?? '')];
+    case 'unsupported_encoding':
+      return ['accept-encoding', acceptedCodings];
     case 'upgrade_required':
       return ['upgrade', 'HTTP/1.1'];
     default:
