@@ -350,6 +350,8 @@ export class ClientResponse implements Flushable, ConnectionUser {
     }
     if (this.#head === undefined) throw new Error('an answer has no head');
     const { status, own, headers } = this.#head;
+    // A stream may last for long, and nobody needs its head any more.
+    this.#head = undefined;
     this.#start(status);
     this.#close = this.#endUnmarked || this.#connection.willClose;
     const framing = this.#chunked ? chunkedLine : '';
