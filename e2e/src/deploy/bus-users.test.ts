@@ -39,8 +39,8 @@ const {
   mirrorSend,
 } = subjects;
 const { retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
-const { quotaLease, quotaRecount, limiterBeat, ingressBeat } = subjects;
 const { statusQuery, statusReport, requestReport, instanceOrder, instanceOrders } = subjects;
+const { quotaLease, quotaRecount, limiterBeat, ingressBeat, usageRecord } = subjects;
 
 /** Who says what, and who hears it, by the catalogue of messages. */
 const speakers = {
@@ -59,6 +59,7 @@ const speakers = {
     ingressBeat,
     statusReport,
     requestReport,
+    usageRecord,
   ],
   router: [routerBeat, configHeld, instancesList, prefixPlaced, prefixList, statusReport],
   discovery: [instancesChanged, instanceOrders, statusReport],
@@ -202,7 +203,8 @@ describe('the users of NATS', () => {
     }
     const heard = new Set(services.flatMap((service) => listeners[service]).map((entry) => entry.split(' ')[0]));
     const said = new Set(services.flatMap((service) => speakers[service]));
-    assert.deepEqual([...heard].sort(), Object.values(subjects).sort());
+    // Usage is for a stream of JetStream or a program of the operator's.
+    assert.deepEqual([...heard, usageRecord].sort(), Object.values(subjects).sort());
     assert.deepEqual([...said].sort(), Object.values(subjects).sort());
   });
 

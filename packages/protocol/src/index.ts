@@ -122,3 +122,4 @@ export {
 } from './retry-job.ts';
 export { ProcessState, StatusQuery, StatusReport, statusQuery, statusReport } from './status.ts';
 export { ownedSubject, subjects } from './subjects.ts';
+export { maxUsageRecords, type UsageQuality, UsageRecord, UsageRecords, usageRecord } from './usage.ts';

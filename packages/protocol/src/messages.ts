@@ -8,6 +8,7 @@ import { ingressBeat, limiterBeat, quotaLease, quotaRecount } from './quota.ts';
 import { requestReport } from './request-report.ts';
 import { statusQuery, statusReport } from './status.ts';
 import { subjects } from './subjects.ts';
+import { usageRecord } from './usage.ts';
 
 /**
  * The catalogue of the bus. Changes are additive only; readers ignore unknown fields.
@@ -431,4 +432,5 @@ export const catalogue = [
   requestReport,
   instanceOrder,
   instanceOrders,
+  usageRecord,
 ] as const;

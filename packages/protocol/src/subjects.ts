@@ -34,6 +34,8 @@ export const subjects = {
   requestReport: `${prefix}.request.report`,
   instanceOrder: `${prefix}.instance.order`,
   instanceOrders: `${prefix}.instance.orders`,
+  /** For whoever wants to know: a stream of NATS, a database. */
+  usageRecord: `${prefix}.usage.record`,
 } as const;
 
 /** The subject that only `owner` answers. Owners are ids made by this gateway: letters, digits and `-`. */

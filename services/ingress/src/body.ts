@@ -30,6 +30,12 @@ export class RequestContent {
     return this.#members;
   }
 
+  /** Other bytes, of the same `model` and `stream`, take their place. */
+  replace(body: Buffer): void {
+    this.#body = body;
+    this.#members = null;
+  }
+
   /** Lets go of the bytes; the fields stay known. */
   release(): void {
     this.#body = noBody;

@@ -17,6 +17,8 @@ import type { ClientConnection } from './http/connection.ts';
 import type { TrustedProxies } from './http/forwarded.ts';
 import { Leaving } from './http/leaving.ts';
 import { RequestTrace } from './request-trace.ts';
+import type { UsageEventFilter } from './usage/usage-event-filter.ts';
+import type { UsageReader } from './usage/usage-reader.ts';
 
 /** Where a request is; a client that leaves is counted under the phase it left in. */
 export type Phase = 'reading' | 'deciding' | 'waiting' | 'queued' | 'prefilling' | 'calling' | 'streaming';
@@ -119,6 +121,10 @@ export class Exchange implements AnswerWatcher {
   upstreamRequestId: string | undefined;
   /** How the answer streams; null until the first chunk of a stream. */
   stream: StreamProgress | null = null;
+  /** Reads the tokens of the answer; null before one of status 2xx has begun. */
+  usage: UsageReader | null = null;
+  /** Leaves out of the answer what its client did not ask for. */
+  withheldUsage: UsageEventFilter | null = null;
   /** Who sent it, where clients show keys; null: nobody was asked. */
   from: Client | null = null;
   /** What is left of its client's limits; null: it has none. */

@@ -16,6 +16,8 @@ import type { Mirror } from './mirror/mirror.ts';
 import type { Models } from './models.ts';
 import type { Observer } from './observer.ts';
 import type { RetryBudget } from './retry-budget.ts';
+import type { UsageBook } from './usage/usage-book.ts';
+import type { UsageStreams } from './usage/usage-streams.ts';
 
 /** What serving a request needs; made once by `service.ts`. */
 export interface Gateway {
@@ -36,6 +38,9 @@ export interface Gateway {
   /** See `Fleet.hasServed`. */
   readonly hasServed: (model: string | null) => boolean;
   readonly observer: Observer;
+  readonly usage: UsageBook;
+  /** Null: streams tell their usage to clients that ask for it. */
+  readonly usageStreams: UsageStreams | null;
   readonly mirror: Mirror;
   readonly maxBodyBytes: number;
   readonly retryMaxCount: number;

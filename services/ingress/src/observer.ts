@@ -225,7 +225,7 @@ export class Observer {
     if (exchange.client.status >= 300) return;
     stream.firstContentAtMs = now;
     exchange.wasAccepted();
-    const model = this.#modelLabel(exchange);
+    const model = this.modelLabel(exchange);
     stream.gaps = this.#tokenGap.labels({ model });
     this.#firstContent.labels({ model }).observe((now - exchange.startedAtMs) / 1000, exchange.trace?.keptId);
   }
@@ -311,7 +311,7 @@ export class Observer {
     const outcome = outcomeOf(exchange);
     const status = outcome === 'cancelled' && !client.committed ? errorCodes.client_closed.status : client.status;
 
-    this.#requests.labels({ model: this.#modelLabel(exchange), route, status: String(status) }).inc();
+    this.#requests.labels({ model: this.modelLabel(exchange), route, status: String(status) }).inc();
     // Before the metrics: it is known only now whether the trace is kept, and so whether they may name it.
     const end = { status, outcome, firstByteMs, durationMs };
     exchange.trace?.finished(exchange, end);
@@ -330,7 +330,7 @@ export class Observer {
   }
 
   /** A name that nothing ever took is the client's word alone, and must not crowd out those that are served. */
-  #modelLabel(exchange: Exchange): string {
+  modelLabel(exchange: Exchange): string {
     const model = exchange.model ?? '';
     return exchange.accepted || model === '' || this.#models.has(model) ? this.#models.of(model) : unknownModel;
   }

@@ -11,6 +11,7 @@ import { affinityMistakes, promptOptions } from './decide/options.ts';
 import { allSplitPaths, readSplitPaths } from './disaggregated/split-paths.ts';
 import { clientMistakes, clientOptions } from './http/options.ts';
 import { mirrorOptions } from './mirror/options.ts';
+import { usageOptions } from './usage/options.ts';
 
 // For the commands that make and check such files.
 export { newKey, readKeyFile } from './clients/key-file.ts';
@@ -98,6 +99,7 @@ export const ingressOptions = {
   },
   ...promptOptions,
   ...mirrorOptions,
+  ...usageOptions,
 } as const;
 
 export const options = defineService({

@@ -1,4 +1,5 @@
 import type { AttemptRecord, Exchange } from './exchange.ts';
+import { usageOf } from './usage/usage-book.ts';
 
 /** How a request ended, as its line in the log and its metrics say it. */
 export interface RequestEnd {
@@ -30,11 +31,20 @@ export function requestLine(exchange: Exchange, end: RequestEnd): string {
     line += `,"attempts":[${attemptsText(records)}],"attemptCount":${exchange.attempts}`;
     line += `,"status":${end.status},"outcome":"${end.outcome}"`;
   }
+  if (exchange.from !== null) line += `,"client":${text(exchange.from.name)}`;
+  if (exchange.usage !== null) line += usageText(exchange);
   if (exchange.errorCode !== undefined) line += `,"code":"${exchange.errorCode}"`;
   if (exchange.brokenBy !== undefined) line += `,"brokenBy":"${exchange.brokenBy}"`;
   line += `,"requestBytes":${exchange.requestBytes},"responseBytes":${client.bodyBytes}`;
   line += `,"firstByteMs":${end.firstByteMs === null ? 'null' : rounded(end.firstByteMs)}`;
   return `${line},"durationMs":${rounded(end.durationMs)}`;
+}
+
+function usageText(exchange: Exchange): string {
+  const usage = usageOf(exchange);
+  if (usage === null || usage.counts === null) return ',"usage":"absent"';
+  const { prompt, cached, completion } = usage.counts;
+  return `,"usage":"${usage.quality}","promptTokens":${prompt},"cachedTokens":${cached},"completionTokens":${completion}`;
 }
 
 /** Whether the first call was the only one, and its answer the client's. */

@@ -87,6 +87,7 @@ function received(body: Buffer, service: Service, { exchange, gateway }: Serving
 function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
   if (gateway.heartbeatMs > 0 && exchange.isStream) beat(exchange, gateway.heartbeatMs);
   if (gateway.mirror.on) gateway.mirror.sample(exchange);
+  gateway.usageStreams?.prepare(exchange);
   gateway.budget?.arrived();
   exchange.entered('deciding');
   exchange.table = gateway.routes.current;
@@ -132,11 +133,20 @@ function endAfter(work: Promise<void>, exchange: Exchange, gateway: Gateway): vo
 function end(exchange: Exchange, gateway: Gateway, error?: unknown): void {
   if (error !== undefined) refuse(exchange, error, gateway);
   exchange.releaseBody();
-  if (exchange.permit !== null) gateway.quota?.ended(exchange.permit, null);
+  if (exchange.permit !== null)
+    gateway.quota?.ended(exchange.permit, exchange.usage?.counts ?? null, isAnswered(exchange));
   // Nothing may be left waiting for an answer that nobody gives.
   if (!exchange.client.committed) exchange.client.destroy();
-  exchange.client.whenOver(() => gateway.observer.finished(exchange));
+  exchange.client.whenOver(() => {
+    gateway.observer.finished(exchange);
+    if (exchange.usage !== null) gateway.usage.finished(exchange, gateway.observer.modelLabel(exchange));
+  });
   if (exchange.compared !== undefined) gateway.mirror.primaryEnded(exchange.compared, exchange);
+}
+
+/** Whether an engine has begun to answer: a client that left since has had its tokens computed. */
+function isAnswered({ usage, attempts, signal, client }: Exchange): boolean {
+  return usage !== null || (attempts > 0 && signal.aborted && !client.committed);
 }
 
 /**

@@ -39,6 +39,8 @@ import { serve } from './request.ts';
 import { RequestReports } from './request-reports.ts';
 import { RetryBudget } from './retry-budget.ts';
 import { ingressStatus } from './status.ts';
+import { UsageBook } from './usage/usage-book.ts';
+import { UsageStreams } from './usage/usage-streams.ts';
 
 interface IngressParts extends Parts {
   readonly bus: Bus;
@@ -184,6 +186,8 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     health: new HealthAnswers(deps),
     hasServed: (model) => fleet.hasServed(model),
     observer,
+    usage: parts.use(new UsageBook({ ingress, bus, metrics, records: options.usageRecords })),
+    usageStreams: options.usageStreams === 'off' ? null : new UsageStreams(options.usageStreams),
     mirror,
     pd,
     pdPaths: splitPaths(options.pdPaths),

@@ -17,6 +17,7 @@ import type { Outcome } from '../failover.ts';
 import type { Gateway } from '../gateway.ts';
 import { ownResponseHeaders } from '../http/client-response.ts';
 import type { TargetKind } from '../observer.ts';
+import { UsageReader } from '../usage/usage-reader.ts';
 import type { InstanceLeg } from './instance-leg.ts';
 
 /** How one call to one upstream ended. */
@@ -154,6 +155,8 @@ class Attempt implements RelayTarget {
     const headers = isForeign ? HeaderLines.of(fromThirdParty(withoutJobHeaders(head.headers.list))) : head.headers;
     this.#exchange.client.prepare(head.status, own, headers);
     change?.begin(head);
+    this.#exchange.withheldUsage?.begin(head);
+    this.#exchange.usage = head.status >= 200 && head.status <= 299 ? new UsageReader() : null;
     this.#head = change && head;
     return true;
   }
@@ -174,19 +177,24 @@ class Attempt implements RelayTarget {
 
   write(chunk: Buffer, onDrain: () => void): boolean {
     this.#context.gateway.observer.chunk(this.#exchange, chunk);
+    this.#exchange.usage?.take(chunk);
     const { change, leg } = this.#context;
     leg?.began();
-    const passing = change === undefined ? chunk : change.take(chunk);
+    const changed = change === undefined ? chunk : change.take(chunk);
+    const { withheldUsage } = this.#exchange;
+    const passing = changed === null || withheldUsage === null ? changed : withheldUsage.take(changed);
     return passing === null || this.#exchange.client.write(passing, onDrain);
   }
 
   get takesFramed(): boolean {
-    return this.#context.change === undefined && this.#exchange.client.takesFramed;
+    if (this.#context.change !== undefined || this.#exchange.withheldUsage !== null) return false;
+    return this.#exchange.client.takesFramed;
   }
 
   writeFramed(bytes: Buffer, chunks: { payloadBytes: number; last: boolean }, onDrain: () => void): boolean {
     this.#context.gateway.observer.chunk(this.#exchange, bytes);
     this.#context.leg?.began();
+    this.#exchange.usage?.take(bytes);
     return this.#exchange.client.writeFramed(bytes, chunks, onDrain);
   }
 
@@ -196,9 +204,12 @@ class Attempt implements RelayTarget {
   }
 
   #writeRest(): void {
-    const rest = this.#context.change?.rest();
-    if (!rest) return;
-    const { client } = this.#exchange;
+    const changed = this.#context.change?.rest() ?? null;
+    const { client, withheldUsage } = this.#exchange;
+    const passing = changed === null || withheldUsage === null ? changed : withheldUsage.take(changed);
+    const held = withheldUsage?.rest() ?? null;
+    const rest = passing === null || held === null ? (passing ?? held) : Buffer.concat([passing, held]);
+    if (rest === null) return;
     // Nothing went out: a length that the head promised is that of what is here.
     if (!client.committed && this.#head?.headers.value('content-length') !== undefined) {
       const own = this.#exchange.ownHeaders(this.#context.gateway.exposeRouteHeaders);

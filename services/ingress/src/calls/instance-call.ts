@@ -47,7 +47,7 @@ export function startInstanceCall(
       path: request.target,
       method: request.method,
       headers: gateway.instanceHeaders.of(exchange, gateway.engineIds.own(exchange)),
-      body: exchange.content.body,
+      body: gateway.usageStreams === null ? exchange.content.body : gateway.usageStreams.bodyFor(exchange),
     },
     { exchange, gateway, kind: 'internal', target: leg.id, ourKey: false, leg },
     (end) => {

@@ -15,6 +15,7 @@ import {
 import { leaseMs, Members } from '@llm-gateway/quota';
 import type { Counter, Metrics } from '@llm-gateway/runtime';
 import type { Exchange } from '../exchange.ts';
+import type { TokenCounts } from '../usage/usage-reader.ts';
 import { Desk, limitsOf, Permit, type Waiter } from './desk.ts';
 import type { Client } from './key-file.ts';
 
@@ -146,10 +147,15 @@ export class Quota implements Disposable {
     });
   }
 
-  /** @param used the tokens that the request took; null: nobody knows, and what was reserved counts */
-  ended({ desk, reserved }: Permit, used: number | null): void {
+  /**
+   * A request that was let in is over.
+   * @param counts its tokens; null when nobody knows them: then what was reserved counts, if an engine did anything for it
+   */
+  ended({ desk, reserved }: Permit, counts: TokenCounts | null, answered: boolean): void {
     const now = performance.now();
-    desk.purse.ended(reserved, used ?? reserved, now);
+    if (counts !== null) desk.estimate.learn(counts.completion);
+    const used = counts === null ? (answered ? reserved : 0) : counts.prompt + counts.completion;
+    desk.purse.ended(reserved, used, now);
     if (desk.waiters.length > 0) this.#serve(desk, now);
     desk.purse.giveBack(now);
     if (desk.purse.isTight && desk.purse.isUnreported) this.#want(desk);

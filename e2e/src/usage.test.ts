@@ -1,0 +1,159 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import type { UsageRecords } from '@llm-gateway/protocol';
+import { readMetrics, type Service, startService, temporaryFolder, until } from '@llm-gateway/testing';
+import { type Gateway, post, startGateway } from './gateway.ts';
+
+const docs = readFileSync(join(import.meta.dirname, '../../docs/usage.md'), 'utf8');
+const [, streamConfig = ''] = /```json usage-stream\.json\n([\s\S]*?)```/.exec(docs) ?? [];
+
+/** Asks a NATS server for one reply, over a connection of its own. */
+function ask(port: number, subject: string, body: object): Promise<Record<string, unknown>> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1');
+    const payload = JSON.stringify(body);
+    let received = '';
+    socket.setEncoding('utf8');
+    socket.on('error', reject);
+    socket.on('data', (text: string) => {
+      received += text;
+      const [head = '', size = ''] = /MSG reply 1 (\d+)\r\n/.exec(received) ?? [];
+      const from = received.indexOf(head) + head.length;
+      if (head === '' || Buffer.byteLength(received.slice(from)) < Number(size)) return;
+      socket.destroy();
+      resolve(JSON.parse(Buffer.from(received.slice(from)).toString('utf8', 0, Number(size))));
+    });
+    socket.write('CONNECT {"verbose":false,"pedantic":false}\r\nSUB reply 1\r\n');
+    socket.write(`PUB ${subject} reply ${Buffer.byteLength(payload)}\r\n${payload}\r\n`);
+  });
+}
+
+describe('usage', { timeout: 120_000 }, () => {
+  const key = 'sk-gw-usage';
+  const hash = `sha256:${createHash('sha256').update(key).digest('hex')}`;
+  let simulator: Service;
+  let gateway: Gateway;
+  before(async () => {
+    const keys = join(temporaryFolder(), 'keys.json');
+    writeFileSync(keys, JSON.stringify({ keys: [{ name: 'team-u', hash }] }));
+    simulator = await startService('engine-simulator', ['--time-to-first-token-ms', '1', '--inter-token-ms', '1']);
+    const { host } = new URL(simulator.url);
+    gateway = await startGateway({
+      nats: { config: `jetstream: { store_dir: "${temporaryFolder()}" }` },
+      flags: {
+        discovery: ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', host],
+        ingress: ['--client-keys', `@${keys}`, '--usage-streams', 'continuous', '--usage-records'],
+      },
+    });
+    const made = await ask(gateway.nats.port, '$JS.API.STREAM.CREATE.USAGE', JSON.parse(streamConfig));
+    assert.equal(made.error, undefined, JSON.stringify(made));
+  });
+  after(async () => {
+    await gateway[Symbol.asyncDispose]();
+    await simulator[Symbol.asyncDispose]();
+  });
+
+  const send = (path: string, body: object, signal?: AbortSignal) =>
+    post(gateway.url, JSON.stringify({ model: 'simulated', ...body }), {
+      path,
+      headers: { 'x-api-key': key },
+      ...(signal && { signal }),
+    });
+  const messages = [{ role: 'user', content: 'Tell me of the sea' }];
+  /** What the stream of JetStream holds. */
+  const records = async () => {
+    const info = await ask(gateway.nats.port, '$JS.API.STREAM.INFO.USAGE', {});
+    const { messages: count } = info.state as { messages: number };
+    const all: UsageRecords[] = [];
+    for (let seq = 1; seq <= count; seq++) {
+      const got = await ask(gateway.nats.port, '$JS.API.STREAM.MSG.GET.USAGE', { seq });
+      const { data } = got.message as { data: string };
+      all.push(JSON.parse(Buffer.from(data, 'base64').toString()));
+    }
+    return all;
+  };
+
+  it('is the same at the engine, in the records and in the metrics, to the token, for every API', async () => {
+    const kinds: [path: string, body: (n: number) => object][] = [
+      ['/v1/chat/completions', (n) => ({ messages, max_tokens: 3 + n })],
+      ['/v1/chat/completions', (n) => ({ messages, max_tokens: 3 + n, stream: true })],
+      [
+        '/v1/chat/completions',
+        (n) => ({ messages, max_tokens: 3 + n, stream: true, stream_options: { include_usage: true } }),
+      ],
+      ['/v1/completions', (n) => ({ prompt: 'One two three', max_tokens: 2 + n, stream: n % 2 === 0 })],
+      ['/v1/messages', (n) => ({ messages, max_tokens: 4 + n, stream: n % 2 === 0 })],
+      ['/v1/responses', (n) => ({ input: 'Of the land', max_output_tokens: 16 + n, stream: n % 2 === 0 })],
+    ];
+    const texts = await Promise.all(
+      kinds.flatMap(([path, body]) =>
+        Array.from({ length: 10 }, async (_, n) => {
+          const response = await send(path, body(n));
+          const text = await response.text();
+          assert.equal(response.status, 200, text);
+          return { path, asked: body(n), text };
+        }),
+      ),
+    );
+    for (const { asked, text } of texts) {
+      if (!('stream' in asked) || asked.stream !== true || !('messages' in asked || 'prompt' in asked)) continue;
+      const isWithheld = !('stream_options' in asked);
+      if (isWithheld) assert.doesNotMatch(text, /"choices":\[\]/);
+      else assert.match(text, /"choices":\[\],"usage":\{/);
+    }
+    const count = texts.length;
+    await until(async () => (await records()).flatMap((message) => message.records).length === count);
+    const all = (await records()).flatMap((message) => message.records);
+    assert.deepEqual([...new Set(all.map(({ quality }) => quality))], ['exact']);
+    assert.deepEqual([...new Set(all.map(({ client }) => client))], ['team-u']);
+    const sum = (member: 'promptTokens' | 'completionTokens') => all.reduce((total, one) => total + one[member], 0);
+    const engine = await readMetrics(`${simulator.url}/metrics`);
+    assert.equal(sum('promptTokens'), engine.value('vllm:prompt_tokens_total'));
+    assert.equal(sum('completionTokens'), engine.value('vllm:generation_tokens_total'));
+    const metrics = await gateway.ingress[0]?.metrics();
+    for (const name of ['llm_gateway_tokens_total', 'llm_gateway_client_tokens_total']) {
+      assert.equal(metrics?.value(name, { kind: 'prompt' }), sum('promptTokens'));
+      assert.equal(metrics?.value(name, { kind: 'completion' }), sum('completionTokens'));
+    }
+    assert.equal(metrics?.value('llm_gateway_usage_records_total', { result: 'published' }), count);
+    const line = gateway.ingress[0]?.logs().find(({ msg }) => msg === 'request');
+    assert.equal(line?.client, 'team-u');
+    assert.equal(line?.usage, 'exact');
+    assert.ok(!gateway.ingress[0]?.output().includes(key));
+  });
+
+  it('of a stream that its client leaves is what had passed, and numbers have no gap', async () => {
+    const before = (await records()).flatMap((message) => message.records).length;
+    const leaving = new AbortController();
+    const response = await send(
+      '/v1/chat/completions',
+      { messages, max_tokens: 10_000, ignore_eos: true, stream: true },
+      leaving.signal,
+    );
+    const reader = response.body?.getReader();
+    for (let n = 0; n < 20; n++) await reader?.read();
+    leaving.abort();
+    await until(async () => (await records()).flatMap((message) => message.records).length > before);
+    const received = await records();
+    const last = received.at(-1)?.records.at(-1);
+    assert.equal(last?.quality, 'partial');
+    assert.ok(last.completionTokens >= 10 && last.completionTokens < 10_000, String(last.completionTokens));
+    let next = 0;
+    for (const { sequence, records: some } of received) {
+      assert.equal(sequence, next);
+      next += some.length;
+    }
+  });
+
+  it('that the bus did not take is counted, and leaves a gap', async () => {
+    await gateway.nats.kill('SIGKILL');
+    const dropped = async () =>
+      (await gateway.ingress[0]?.metrics())?.value('llm_gateway_usage_records_total', { result: 'dropped' });
+    assert.equal((await send('/v1/chat/completions', { messages, max_tokens: 2 })).status, 200);
+    await until(async () => (await dropped()) === 1);
+  });
+});

@@ -1,0 +1,132 @@
+import { type Bus, eachSecond } from '@llm-gateway/bus';
+import { maxUsageRecords, type UsageQuality, type UsageRecord, usageRecord } from '@llm-gateway/protocol';
+import { boundedLabel, type Metrics } from '@llm-gateway/runtime';
+import type { Exchange } from '../exchange.ts';
+import type { TokenCounts } from './usage-reader.ts';
+
+/** The tokens of a request whose answer had a status of 2xx. */
+export interface Usage {
+  readonly quality: UsageQuality;
+  /** Null when they are absent. */
+  readonly counts: TokenCounts | null;
+}
+
+interface UsageBookParts {
+  readonly ingress: string;
+  readonly bus: Bus;
+  readonly metrics: Metrics;
+  /** Whether records are published. */
+  readonly records: boolean;
+}
+
+/** Counts the tokens of all requests once, whatever it took to answer them, and publishes a record of each. */
+export class UsageBook implements Disposable {
+  readonly #parts: UsageBookParts;
+  readonly #tokens;
+  readonly #clientTokens;
+  readonly #qualities;
+  readonly #recorded;
+  readonly #client = boundedLabel();
+  #sequence = 0;
+  #waiting: UsageRecord[] = [];
+  readonly #timer: Disposable | null;
+
+  constructor(parts: UsageBookParts) {
+    this.#parts = parts;
+    const { metrics } = parts;
+    this.#tokens = metrics.counter({
+      name: 'tokens_total',
+      help: 'Tokens of requests as engines counted them: of the prompt, of those cached, of the answer, of those reasoning',
+      labels: ['model', 'kind'],
+    });
+    this.#clientTokens = metrics.counter({
+      name: 'client_tokens_total',
+      help: 'The same by the name of the client whose key the request showed',
+      labels: ['client', 'kind'],
+    });
+    this.#qualities = metrics.counter({
+      name: 'usage_total',
+      help: 'Answered requests by how well their tokens are known: exact, partial (a cut stream) or absent',
+      labels: ['quality'],
+    });
+    this.#recorded = metrics.counter({
+      name: 'usage_records_total',
+      help: 'Usage records by whether the bus took them; those it did not take are lost',
+      labels: ['result'],
+    });
+    this.#timer = parts.records ? eachSecond(() => this.#publish()) : null;
+  }
+
+  /** A request is over. @param model its label */
+  finished(exchange: Exchange, model: string): void {
+    const usage = usageOf(exchange);
+    if (usage === null) return;
+    this.#qualities.labels({ quality: usage.quality }).inc();
+    if (usage.counts !== null) {
+      const client = exchange.from === null ? null : this.#client(exchange.from.name);
+      for (const kind of ['prompt', 'cached', 'completion', 'reasoning'] as const) {
+        const count = usage.counts[kind];
+        if (count === 0) continue;
+        this.#tokens.labels({ model, kind }).inc(count);
+        if (client !== null) this.#clientTokens.labels({ client, kind }).inc(count);
+      }
+    }
+    if (this.#timer === null) return;
+    this.#waiting.push(recordOf(exchange, usage));
+    if (this.#waiting.length >= maxUsageRecords) this.#publish();
+  }
+
+  [Symbol.dispose](): void {
+    this.#publish();
+    this.#timer?.[Symbol.dispose]();
+  }
+
+  #publish(): void {
+    const { ingress, bus } = this.#parts;
+    // As many as fit: ids and names from outside have lengths of their own.
+    const most = Math.max(1, Math.min(maxUsageRecords, Math.floor((bus.maxBytes - envelopeBytes) / recordBytes)));
+    while (this.#waiting.length > 0) {
+      const records = this.#waiting.splice(0, most);
+      const sequence = this.#sequence;
+      this.#sequence += records.length;
+      const result = bus.publish(usageRecord, { ingress, sequence, records }) ? 'published' : 'dropped';
+      this.#recorded.labels({ result }).inc(records.length);
+    }
+  }
+}
+
+const envelopeBytes = 1024;
+/** At most so much a record takes: a model's name may have 1,024 characters, each of up to six bytes. */
+const recordBytes = 8192;
+const maxPathLength = 200;
+
+/** Null for a request without an answer of status 2xx: it took no tokens that anybody knows of. */
+export function usageOf(exchange: Exchange): Usage | null {
+  const { usage } = exchange;
+  if (usage === null) return null;
+  const { counts } = usage;
+  if (counts === null) return { quality: 'absent', counts };
+  const isWhole = exchange.brokenBy === undefined && !exchange.signal.aborted;
+  return { quality: isWhole ? 'exact' : 'partial', counts };
+}
+
+function recordOf(exchange: Exchange, { quality, counts }: Usage): UsageRecord {
+  const durationMs = performance.now() - exchange.startedAtMs;
+  return {
+    requestId: exchange.id,
+    client: exchange.from?.name ?? null,
+    model: exchange.model,
+    path: exchange.request.path.slice(0, maxPathLength),
+    route: exchange.route,
+    endpoint: exchange.endpoint,
+    stream: exchange.isStream,
+    status: exchange.client.status,
+    startedAtMs: Math.round(Date.now() - durationMs),
+    durationMs: Math.round(durationMs),
+    quality,
+    promptTokens: counts?.prompt ?? 0,
+    cachedTokens: counts?.cached ?? 0,
+    completionTokens: counts?.completion ?? 0,
+    reasoningTokens: counts?.reasoning ?? 0,
+  };
+}
