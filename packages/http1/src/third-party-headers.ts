@@ -1,10 +1,15 @@
 import { isCredentialHeader } from './credential-headers.ts';
 import { type FlatHeaders, keptHeaders } from './header-lines.ts';
 
-/** Fields in which CDNs and proxies before us say where a request came from and which way it went. */
+/**
+ * Fields in which CDNs and proxies before us, and browsers, say where a request came from and which way it went. Some
+ * providers refuse what comes from the page of a browser.
+ */
 const wayNames: ReadonlySet<string> = new Set([
   'cdn-loop',
   'client-ip',
+  'origin',
+  'referer',
   'forwarded',
   'remote-addr',
   'true-client-ip',

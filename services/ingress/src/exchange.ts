@@ -14,6 +14,7 @@ import { limitLines } from './clients/limit-headers.ts';
 import type { FirstContent } from './first-content.ts';
 import { type AnswerWatcher, ClientResponse } from './http/client-response.ts';
 import type { ClientConnection } from './http/connection.ts';
+import type { Cors } from './http/cors.ts';
 import type { TrustedProxies } from './http/forwarded.ts';
 import { Leaving } from './http/leaving.ts';
 import { RequestTrace } from './request-trace.ts';
@@ -79,6 +80,8 @@ interface ExchangeParts {
   readonly self: string;
   /** Null: what clients say of the way of their requests is not looked at. */
   readonly proxies: TrustedProxies | null;
+  /** Null: pages of other origins read nothing. */
+  readonly cors: Cors | null;
 }
 
 /** One client request: what the client asked, its answer, and what became of it over every attempt. From head to end. */
@@ -114,7 +117,7 @@ export class Exchange implements AnswerWatcher {
   #brokenBy: string | undefined;
   #errorCode: string | undefined;
   compared: ComparedCopy | undefined;
-  /** Whether only this gateway was asked how it is. */
+  /** Whether only this gateway was asked: how it is, or what a browser may send to it. */
   isProbe = false;
   #table: RouteTable | undefined;
   /** The id by which the third party that was called last knows the request, once it has answered. */
@@ -139,7 +142,7 @@ export class Exchange implements AnswerWatcher {
 
   constructor(
     { head, problem }: { head: RequestHead | null; problem: GatewayError | null },
-    { connection, budget, self, proxies, tracing }: ExchangeParts,
+    { connection, budget, self, proxies, cors, tracing }: ExchangeParts,
   ) {
     this.request = new ClientRequest(head, self, proxies && connection.sender(proxies));
     this.problem = problem;
@@ -147,6 +150,7 @@ export class Exchange implements AnswerWatcher {
     if (!this.request.place.valid) connection.closeAfterAnswer();
     this.memory = new Holding(budget);
     this.client = new ClientResponse(connection, this.request, this);
+    if (cors !== null && head !== null) this.client.corsLines = cors.linesFor(head);
     this.trace = tracing === null ? null : new RequestTrace(tracing, this.request, this.startedAtMs);
   }
 

@@ -12,6 +12,7 @@ import type { PdProtocol } from './disaggregated/protocol.ts';
 import type { SplitApi } from './disaggregated/split-paths.ts';
 import type { Gate } from './gate.ts';
 import type { HealthAnswers } from './health.ts';
+import type { Cors } from './http/cors.ts';
 import type { Mirror } from './mirror/mirror.ts';
 import type { Models } from './models.ts';
 import type { Observer } from './observer.ts';
@@ -35,6 +36,8 @@ export interface Gateway {
   readonly bodies: BodyBudget;
   readonly models: Models;
   readonly health: HealthAnswers;
+  /** Null: browsers' pages of other origins are not served. */
+  readonly cors: Cors | null;
   /** See `Fleet.hasServed`. */
   readonly hasServed: (model: string | null) => boolean;
   readonly observer: Observer;

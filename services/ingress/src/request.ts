@@ -33,6 +33,11 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
   const { request, client } = exchange;
   if (exchange.problem !== null) throw exchange.problem;
   if (request.head === null) throw new Error('a request without a head has a problem');
+  if (gateway.cors?.isPreflight(request.head)) {
+    exchange.isProbe = true;
+    client.answer(204, gateway.cors.preflight(request.head), Buffer.alloc(0));
+    return null;
+  }
   const service = serviceOf(request.head, request.place);
   if (service === 'health' || service === 'version') {
     gateway.health.answer(exchange, service);

@@ -29,6 +29,7 @@ import type { Gateway } from './gateway.ts';
 import { HealthAnswers } from './health.ts';
 import { hopToken } from './hops.ts';
 import { ownResponseHeaders } from './http/client-response.ts';
+import { Cors, corsHeaderNames } from './http/cors.ts';
 import { readTrustedProxies, type TrustedProxies } from './http/forwarded.ts';
 import { ClientServer } from './http/server.ts';
 import { Mirror } from './mirror/mirror.ts';
@@ -59,6 +60,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   const ingress = `ingress-${randomUUID().slice(0, 8)}`;
   const self = hopToken(options.gatewayId);
   const proxies = trustedProxies(options.trustForwarded);
+  const cors = Cors.of(options);
   await using parts = new AsyncDisposableStack();
 
   const observer = new Observer({ log, infoLines, metrics });
@@ -76,7 +78,11 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   );
   const upstream = parts.use(
     new Upstream(options, {
-      withheld: [...ownResponseHeaders, ...(options.clientKeys === '' ? [] : limitHeaderNames)],
+      withheld: [
+        ...ownResponseHeaders,
+        ...(options.clientKeys === '' ? [] : limitHeaderNames),
+        ...(cors === null ? [] : corsHeaderNames),
+      ],
       proxies: deps.proxies,
     }),
   );
@@ -184,6 +190,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     bodies,
     models,
     health: new HealthAnswers(deps),
+    cors,
     hasServed: (model) => fleet.hasServed(model),
     observer,
     usage: parts.use(new UsageBook({ ingress, bus, metrics, records: options.usageRecords })),
@@ -221,7 +228,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
       withholdsCredentials: clients !== null,
       onRefused: (limit) => observer.connectionRefused(limit),
       onRequest(connection, head, problem) {
-        const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self, proxies, tracing });
+        const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self, proxies, cors, tracing });
         serve(exchange, gateway);
       },
       onDefect: (error) => observer.defect(error, ''),

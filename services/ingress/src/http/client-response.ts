@@ -84,6 +84,8 @@ export class ClientResponse implements Flushable, ConnectionUser {
   #inStream: { readonly status: number; body: Buffer[] | null; bytes: number } | undefined;
   readonly #onOver: (() => void)[] = [];
   committed = false;
+  /** Who may read the answer in a browser: header lines; see `Cors.linesFor`. */
+  corsLines = '';
   status = 0;
   bodyBytes = 0;
   committedAtMs = 0;
@@ -152,7 +154,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
     this.#endUnmarked = !this.#chunked;
     this.#close = this.#endUnmarked || this.#connection.willClose;
     this.#connection.committed();
-    this.#waiting = `${statusLine(200)}${own.lines}content-type: text/event-stream; charset=utf-8\r\n${streamLines(own)}${dateLine()}${this.#chunked ? chunkedLine : ''}${this.#persistence()}\r\n`;
+    this.#waiting = `${statusLine(200)}${this.corsLines}${own.lines}content-type: text/event-stream; charset=utf-8\r\n${streamLines(own)}${dateLine()}${this.#chunked ? chunkedLine : ''}${this.#persistence()}\r\n`;
   }
 
   /** Whether what is not the upstream's can be told from its answer. */
@@ -237,7 +239,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
     this.#close = this.#connection.willClose;
     const length = status === 204 || status === 304 ? '' : `content-length: ${body.length}\r\n`;
     const lines = headers.value('content-length') === undefined ? headers.lines : withoutLength(headers).lines;
-    this.#waiting = `${statusLine(status)}${lines}${headers.value('date') === undefined ? dateLine() : ''}${length}${this.#persistence()}\r\n`;
+    this.#waiting = `${statusLine(status)}${this.corsLines}${lines}${headers.value('date') === undefined ? dateLine() : ''}${length}${this.#persistence()}\r\n`;
     if (!this.#noBody) {
       this.bodyBytes = body.length;
       this.finishReason?.take(body);
@@ -356,7 +358,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
     this.#close = this.#endUnmarked || this.#connection.willClose;
     const framing = this.#chunked ? chunkedLine : '';
     const ofStream = this.#eventStream ? streamLines(headers) : '';
-    this.#waiting = `${statusLine(status)}${own}${headers.lines}${ofStream}${framing}${this.#persistence()}\r\n`;
+    this.#waiting = `${statusLine(status)}${this.corsLines}${own}${headers.lines}${ofStream}${framing}${this.#persistence()}\r\n`;
   }
 
   #start(status: number): void {

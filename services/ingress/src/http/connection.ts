@@ -49,6 +49,9 @@ const noted = [
   'content-encoding',
   'content-type',
   'anthropic-version',
+  'origin',
+  'access-control-request-method',
+  'access-control-request-headers',
 ];
 /** The next hop gets these from us: the length follows from the body, and bodies are whole, so nothing is expected. */
 const withheld = ['host', 'content-length', 'expect'];

@@ -1,4 +1,5 @@
 import type { OptionValues } from '@llm-gateway/runtime';
+import { corsMistakes } from './cors.ts';
 import { readTrustedProxies } from './forwarded.ts';
 import { readTlsFiles } from './tls.ts';
 
@@ -86,6 +87,29 @@ export const clientOptions = {
     min: 0,
     description: 'Most connections of one client address at once; 0: no limit, as behind a load balancer',
   },
+  'cors-allow-origin': {
+    type: 'string',
+    default: '',
+    description:
+      'Comma-separated origins, https://app.example.com, whose pages may call the gateway from a browser; * = any; empty: none, and no CORS header',
+  },
+  'cors-allow-methods': {
+    type: 'string',
+    default: 'GET, HEAD, POST, DELETE',
+    description: 'Comma-separated methods that these pages may use',
+  },
+  'cors-allow-headers': {
+    type: 'string',
+    default: '*',
+    description: 'Comma-separated headers that these pages may send; * = those that they ask for',
+  },
+  'cors-max-age-s': {
+    type: 'integer',
+    default: 7200,
+    min: 0,
+    max: 86_400,
+    description: 'How long a browser may go by the answer to a preflight',
+  },
   'trust-forwarded': {
     type: 'string',
     default: '',
@@ -115,7 +139,7 @@ export type ClientLimits = Pick<
 /** Mistakes between the flags, a line each. */
 export function clientMistakes(values: ClientSettings): string[] {
   const { tlsCertFile, tlsKeyFile, tlsClientCaFile } = values;
-  const mistakes: string[] = [];
+  const mistakes = corsMistakes(values);
   if ((tlsCertFile === '') !== (tlsKeyFile === '')) {
     mistakes.push('--tls-cert-file and --tls-key-file go together: give both, or neither');
   }

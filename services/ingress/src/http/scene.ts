@@ -31,7 +31,7 @@ export class ClientScene implements AsyncDisposable {
     const onRequest = (connection: Exchange['connection'], head: RequestHead | null, problem: GatewayError | null) => {
       const exchange = new Exchange(
         { head, problem },
-        { connection, budget, self: 'self', proxies: null, tracing: null },
+        { connection, budget, self: 'self', proxies: null, cors: null, tracing: null },
       );
       exchanges.push(exchange);
       void serve(exchange);
