@@ -105,7 +105,7 @@ export async function quietStandalone(setting: Setting): Promise<Target> {
 }
 
 function alone(setting: Setting): string[] {
-  return [...clientFacing(setting), '--llm-backend-endpoints', endpoints(setting.engine, 1)];
+  return [...clientFacing(setting), '--llm-backend-endpoints', endpoints(setting.engine, 1), '--console-port', '0'];
 }
 
 function clientFacing({ place }: Setting, mirrorConfig = join(place.folder, 'no-mirror.json')): string[] {
