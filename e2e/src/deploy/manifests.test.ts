@@ -23,6 +23,8 @@ components:
   - ../../deploy/components/nats-tls
   - ../../deploy/components/internet-endpoints
   - ../../deploy/components/client-keys
+  - ../../deploy/components/monitoring
+  - ../../deploy/components/tracing
 images: [{ name: llm-gateway, newName: llm-gateway, newTag: "9.9" }]
 secretGenerator:
   - name: nats-tls

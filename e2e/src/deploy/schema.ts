@@ -21,7 +21,7 @@ export async function schemaProblems(manifests: readonly Manifest[]): Promise<st
   for (const manifest of unique) {
     const name = `${manifest.apiVersion}/${manifest.kind} ${manifest.metadata.name}`;
     try {
-      const module = await import(`kubernetes-models/${manifest.apiVersion}/${manifest.kind}`);
+      const module = await import(`${schemasOf(manifest.apiVersion)}/${manifest.kind}`);
       const model: Model = new module[manifest.kind](unfolded(manifest));
       known.push(manifest);
       model.validate();
@@ -30,6 +30,12 @@ export async function schemaProblems(manifests: readonly Manifest[]): Promise<st
     }
   }
   return [...problems, ...(await unknownFields(known))];
+}
+
+/** The module that knows the kinds of a version. */
+function schemasOf(apiVersion: string): string {
+  const isOperator = apiVersion.startsWith('monitoring.coreos.com/');
+  return `${isOperator ? '@kubernetes-models/prometheus-operator' : 'kubernetes-models'}/${apiVersion}`;
 }
 
 /** kustomize folds long Base64 lines; the API server takes them so, the validator does not. */
@@ -44,8 +50,7 @@ async function unknownFields(manifests: readonly Manifest[]): Promise<string[]> 
   mkdirSync(folder, { recursive: true });
   try {
     const types = manifests.map(
-      ({ apiVersion, kind }, at) =>
-        `import type { I${kind} as T${at} } from 'kubernetes-models/${apiVersion}/${kind}';`,
+      ({ apiVersion, kind }, at) => `import type { I${kind} as T${at} } from '${schemasOf(apiVersion)}/${kind}';`,
     );
     const values = manifests.map((manifest, at) => `export const x${at}: T${at} = ${JSON.stringify(manifest)};`);
     writeFileSync(join(folder, 'manifests.ts'), [...types, ...values].join('\n'));

@@ -15,6 +15,8 @@ const packages = {
   python3: 'python3',
   pip3: 'python3-pip',
   chromium: 'chromium',
+  prometheus: 'prometheus',
+  promtool: 'prometheus',
 } as const;
 
 export type Binary = keyof typeof packages;

@@ -27,6 +27,7 @@ export { type MetricSample, type MetricsReading, parseMetrics, readMetrics } fro
 export { type NatsOptions, type NatsServer, type NatsUser, startNats } from './nats.ts';
 export { freePort } from './port.ts';
 export { type Exit, Process, startProcess } from './process.ts';
+export { type Prometheus, type PrometheusSample, type ScrapeJob, startPrometheus } from './prometheus.ts';
 export { type Proxy, startProxy } from './proxy.ts';
 export {
   type RedisCluster,
