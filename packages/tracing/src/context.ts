@@ -25,14 +25,19 @@ export function formatTraceparent({ traceId, spanId, sampled }: SpanContext): st
   return `00-${traceId}-${spanId}-${sampled ? '01' : '00'}`;
 }
 
+/** Each byte as two digits. */
+const hex = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
+
 /** A new id of 8 random digits a word; never all 0. */
 function randomHex(words: number): string {
   let text = '';
-  for (let at = 0; at < words; at++)
-    text += Math.floor(Math.random() * 2 ** 32)
-      .toString(16)
-      .padStart(8, '0');
-  return /[1-9a-f]/.test(text) ? text : randomHex(words);
+  let bits = 0;
+  for (let at = 0; at < words; at++) {
+    const word = Math.floor(Math.random() * 2 ** 32);
+    bits |= word;
+    text += `${hex[word >>> 24]}${hex[(word >>> 16) & 255]}${hex[(word >>> 8) & 255]}${hex[word & 255]}`;
+  }
+  return bits === 0 ? randomHex(words) : text;
 }
 
 export const newTraceId = (): string => randomHex(4);

@@ -91,7 +91,7 @@ export class OtlpSink implements TraceSink, AsyncDisposable {
     const { root } = trace;
     this.#ids.set(trace.id, span.id);
     const parent =
-      span === root ? trace.parent : { traceId: trace.id, spanId: span.parentId ?? root.id, sampled: true };
+      span === root ? trace.parent : { traceId: trace.id, spanId: (span.parent ?? root).id, sampled: true };
     const context =
       parent === null ? ROOT_CONTEXT : api.setSpanContext(ROOT_CONTEXT, otelContext(parent, span === root));
     const links: Link[] = span === root && trace.link !== null ? [{ context: otelContext(trace.link, true) }] : [];

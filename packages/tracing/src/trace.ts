@@ -17,8 +17,8 @@ const maxSpans = 64;
 export class Span {
   readonly name: string;
   readonly kind: SpanKind;
-  readonly id = newSpanId();
-  readonly parentId: string | undefined;
+  /** The step that it is a part of; undefined for a root. */
+  readonly parent: Span | undefined;
   readonly startedAtMs: number;
   /** 0 while it goes on. */
   endedAtMs = 0;
@@ -26,20 +26,33 @@ export class Span {
   /** What failed, a word; undefined while nothing has. */
   error: string | undefined;
   readonly events: SpanEvent[] = [];
+  #id: string | undefined;
 
+  /** @param from.attributes its own from now on */
   constructor(
     name: string,
-    from: { kind: SpanKind; parentId: string | undefined; startedAtMs: number; attributes: Attributes },
+    from: {
+      kind: SpanKind;
+      parent: Span | undefined;
+      startedAtMs: number;
+      attributes: Record<string, AttributeValue | undefined>;
+    },
   ) {
     this.name = name;
     this.kind = from.kind;
-    this.parentId = from.parentId;
+    this.parent = from.parent;
     this.startedAtMs = from.startedAtMs;
-    this.attributes = { ...from.attributes };
+    this.attributes = from.attributes;
+  }
+
+  /** Most steps of most requests need none: they are told nobody, and not kept. */
+  get id(): string {
+    this.#id ??= newSpanId();
+    return this.#id;
   }
 
   set(attributes: Attributes): void {
-    Object.assign(this.attributes, attributes);
+    for (const name in attributes) this.attributes[name] = attributes[name];
   }
 
   /** Only the first time counts. `error`: a word for what failed. */
@@ -86,10 +99,15 @@ export class Trace {
   /** A step within `parent`, by default the root. */
   open(
     name: string,
-    options: { kind?: SpanKind; parent?: Span | undefined; startedAtMs?: number; attributes?: Attributes } = {},
+    options: {
+      kind?: SpanKind;
+      parent?: Span | undefined;
+      startedAtMs?: number;
+      attributes?: Record<string, AttributeValue | undefined>;
+    } = {},
   ): Span {
     const { kind = 'internal', parent = this.root, startedAtMs = performance.now(), attributes = {} } = options;
-    const span = new Span(name, { kind, parentId: parent.id, startedAtMs, attributes });
+    const span = new Span(name, { kind, parent, startedAtMs, attributes });
     if (this.spans.length < maxSpans) this.spans.push(span);
     else this.#leftOut++;
     return span;

@@ -54,7 +54,7 @@ export class Tracing {
     const given = parseTraceparent(options.parent);
     const parent = relation === 'child' ? given : null;
     const id = parent?.traceId ?? newTraceId();
-    const root = new Span(name, { kind, parentId: parent?.spanId, startedAtMs, attributes });
+    const root = new Span(name, { kind, parent: undefined, startedAtMs, attributes: { ...attributes } });
     return new Trace(root, {
       id,
       kept: given === null || relation === 'restarted' ? this.#sink.drawn(id) : given.sampled,
