@@ -50,7 +50,7 @@ async function unknownFields(manifests: readonly Manifest[]): Promise<string[]> 
   mkdirSync(folder, { recursive: true });
   try {
     const types = manifests.map(
-      ({ apiVersion, kind }, at) => `import type { I${kind} as T${at} } from '${schemasOf(apiVersion)}/${kind}';`,
+      ({ apiVersion, kind }, at) => `import type { I${kind} as T${at} } from "${schemasOf(apiVersion)}/${kind}";`,
     );
     const values = manifests.map((manifest, at) => `export const x${at}: T${at} = ${JSON.stringify(manifest)};`);
     writeFileSync(join(folder, 'manifests.ts'), [...types, ...values].join('\n'));
