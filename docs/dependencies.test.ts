@@ -110,7 +110,7 @@ const soleImporters: readonly { readonly of: RegExp; readonly only: readonly str
   { of: /^(?:ioredis|etcd3|@grpc\/grpc-js)$/, only: ['registry'] },
   { of: /^protobufjs$/, only: ['registry', 'testing'] },
   { of: /^@opentelemetry\//, only: ['tracing'] },
-  { of: /^(?:pino|prom-client)$/, only: ['runtime'] },
+  { of: /^(?:pino|pino-pretty|prom-client)$/, only: ['runtime'] },
   { of: /^typebox$/, only: ['protocol', 'routing', 'ingress'] },
   { of: /^fastify$/, only: ['runtime'] },
 ];

@@ -16,7 +16,7 @@ describe('the console, in a browser over real processes', () => {
   after(() => scene[Symbol.asyncDispose]());
 
   const views: readonly (readonly [path: string, what: RegExp])[] = [
-    ['/', /Requests a second[\s\S]*First token, p95[\s\S]*routers[\s\S]*Qwen3-32B/],
+    ['/', /Requests\/s[\s\S]*First token, p95[\s\S]*routers[\s\S]*Qwen3-32B/],
     ['/engines', /live[\s\S]*engine-1_dp0[\s\S]*Qwen3-32B/],
     ['/requests', /200[\s\S]*engine-[123]_dp0[\s\S]*\/v1\/chat\/completions/],
     ['/routes', /engines[\s\S]*100 %[\s\S]*ingress-\w+/],

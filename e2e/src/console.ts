@@ -35,6 +35,8 @@ export interface SceneOptions {
   readonly flags?: readonly string[];
   readonly ingressFlags?: readonly string[];
   readonly with?: readonly ('retry-worker' | 'mirror-sender')[];
+  /** Called before the processes start. */
+  prepare?(engines: readonly Engine[]): void;
   /** Requests a second. */
   readonly rate?: number;
 }
@@ -62,6 +64,7 @@ export async function startConsoleScene(options: SceneOptions = {}): Promise<Con
       ]),
     ),
   );
+  options.prepare?.(engines);
   const store = ['--llm-backend-discovery', 'redis', '--discovery-redis-host', '127.0.0.1'];
   const gateway = stack.use(
     await startGateway({

@@ -35,7 +35,7 @@ export async function startAdmin(options: {
       });
     },
   });
-  const { url } = await server.listen(options);
+  const { url } = await server.listen({ ...options, flags: { host: 'admin-host', port: 'admin-port' } });
   return { address: url, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() };
 }
 

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { type FastifyInstance, type FastifyReply, fastify } from 'fastify';
-import { listen } from './listen.ts';
+import { type ListenAddress, listen } from './listen.ts';
 
 /** Connections without an answer under way, and those with one that may be cut. */
 const maxConnections = 64;
@@ -91,7 +91,7 @@ export class InternalServer implements AsyncDisposable {
   }
 
   /** Binds it (see `listen`). */
-  async listen(address: { readonly host: string; readonly port: number }): Promise<{ url: string; port: number }> {
+  async listen(address: ListenAddress): Promise<{ url: string; port: number }> {
     await this.#app.ready();
     return await listen(this.#server, address);
   }

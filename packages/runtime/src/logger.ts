@@ -1,5 +1,6 @@
 import { type Logger, type LoggerOptions, pino } from 'pino';
 import { LogOutput } from './log-output.ts';
+import type { LineFormat } from './pretty.ts';
 import type { Secrets } from './secrets.ts';
 
 const secretFields = ['authorization', 'cookie', 'api_key', 'apiKey', 'password', 'token', 'secret'];
@@ -25,6 +26,8 @@ export interface Log {
    * first call decides; it may return before the end.
    */
   exit(code: number): void;
+  /** Tells a person something that is no line of the log: among the lines where those are for people, else on stderr. */
+  tell(text: string): void;
 }
 
 /**
@@ -34,23 +37,40 @@ export interface Log {
  */
 export function createLog(
   service: string,
-  options: { level: string; secrets: Secrets; onDropped(lines: number): void },
+  options: {
+    level: string;
+    secrets: Secrets;
+    /** Null: JSON, as it is. */
+    format?: LineFormat | null;
+    onDropped(lines: number): void;
+  },
 ): Log {
   const output = new LogOutput(1, {
     onDropped: options.onDropped,
     onResumed: (dropped) => logger.warn(dropped, 'stdout could not be written; log lines were dropped'),
   });
-  const logger = pino(loggerOptions(service, options), output);
+  const { format = null } = options;
+  const lines: Lines = format === null ? output : { write: (line) => output.write(format(line)) };
+  const logger = pino(loggerOptions(service, options), lines);
   return {
     logger,
-    infoLines: infoLines(service, { logger, output, secrets: options.secrets }),
+    infoLines: infoLines(service, { logger, output: lines, secrets: options.secrets }),
+    tell(text) {
+      if (format === null) process.stderr.write(`${text}\n`);
+      else output.write(`${text}\n`);
+    },
     exit: (code) => output.exit(code),
   };
 }
 
+/** Where lines go. */
+interface Lines {
+  write(line: string): void;
+}
+
 function infoLines(
   service: string,
-  { logger, output, secrets }: { logger: Logger; output: LogOutput; secrets: Secrets },
+  { logger, output, secrets }: { logger: Logger; output: Lines; secrets: Secrets },
 ): InfoLines {
   const head = '{"level":"info","time":';
   const tail = `,"service":${JSON.stringify(service)},`;

@@ -129,6 +129,13 @@ export const runtimeOptions = {
     live: true,
     description: 'Least severe level that is logged',
   },
+  'log-format': {
+    type: 'string',
+    default: 'auto',
+    choices: ['auto', 'json', 'pretty'],
+    description:
+      'Form of the log: a JSON object a line, or lines for people; auto: for people on a terminal, JSON otherwise',
+  },
   'config-refresh-interval-ms': {
     type: 'integer',
     default: 1000,

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import manifest from '../package.json' with { type: 'json' };
 import { type Readiness, startAdmin } from './admin.ts';
+import { BindError } from './bind-error.ts';
 import type { Written } from './config-file.ts';
 import { LiveOptions } from './live-options.ts';
 import { createLog, type InfoLines, type Log } from './logger.ts';
@@ -20,6 +21,7 @@ import {
   shownValue,
 } from './option-table.ts';
 import { type Environment, readOptions } from './parse-options.ts';
+import { lineFormat } from './pretty.ts';
 import { type ProxyEnvironment, readProxies } from './proxy-environment.ts';
 import { Reasons } from './reasons.ts';
 import type { SecretReader, Secrets } from './secrets.ts';
@@ -36,6 +38,8 @@ export interface Running extends AsyncDisposable {
    * A service without it has nothing to finish, and is not kept waiting for load balancers either.
    */
   drain?(signal: AbortSignal): Promise<void>;
+  /** What to tell a person who started it by hand, after all else that is told at the start. */
+  readonly banner?: string;
 }
 
 export interface Parts {
@@ -102,6 +106,7 @@ export async function run<const Groups extends readonly OptionGroup[]>(
     });
     const log = createLog(service.name, {
       level: runtime.logLevel,
+      format: await lineFormat(runtime.logFormat),
       secrets,
       onDropped: (lines) => dropped.inc(lines),
     });
@@ -195,11 +200,18 @@ async function live(
     });
     running = started;
     for (const [name, address] of Object.entries(started.addresses)) logger.info({ name, address }, 'listening');
+    if (started.banner !== undefined) log.tell(started.banner);
     if (!shutdown.aborted) {
       await once(shutdown, 'abort');
       await drain(started, logger, runtime);
     }
   } catch (error) {
+    if (error instanceof BindError) {
+      logger.fatal({ reason: error.message, code: error.code }, 'could not start');
+      // Whoever started it by hand finds it under the last line of the log.
+      if (process.stderr.isTTY) process.stderr.write(`${service.name}: ${error.message}\n`);
+      return exitFailure;
+    }
     logger.fatal({ err: error }, running ? 'could not end in order' : 'could not start');
     return exitFailure;
   }
@@ -230,6 +242,7 @@ function shutdownOnSignal(log: Log, deadlineMs: () => number): AbortSignal {
         return;
       }
       log.logger.info({ signal: name }, 'shutting down');
+      if (name === 'SIGINT' && process.stderr.isTTY) log.tell('press Ctrl-C again to end now');
       setTimeout(() => {
         log.logger.fatal('did not end in time');
         log.exit(exitFailure);

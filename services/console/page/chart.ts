@@ -89,7 +89,7 @@ export function Chart({ title, at, lines, format, smooth }: ChartProps) {
 
   useEffect(() => {
     plot.current?.setData(dataOf(at, lines, smooth));
-  }, [at, smooth]);
+  }, [at.at(-1), at.length, smooth]);
 
   const said = lines.map(({ label }, n) => `${label} ${latest[n] === null ? 'unknown' : format(latest[n] ?? 0)}`);
   return html`

@@ -2,7 +2,7 @@ import { useEffect, useState } from 'preact/hooks';
 import { Chart } from './chart.ts';
 import { ago, bytes, count, localTimes, percent, took } from './format.ts';
 import { html } from './markup.ts';
-import { loadSeries, useStore } from './store.ts';
+import { type Columns, loadSeries, useStore } from './store.ts';
 
 const marks: Readonly<Record<string, string>> = { well: '✓', notice: 'ⓘ', warning: '▲', critical: '■' };
 
@@ -32,8 +32,10 @@ export function NowView() {
     return () => clearInterval(timer);
   }, [span]);
   if (now === null) return null;
-  const columns = span === 'hour' ? hour : day;
-  const smooth = span === 'hour' ? 10 : 5;
+  const loaded = span === 'hour' ? hour : day;
+  const columns = loaded === null ? null : since(loaded, now.sinceMs);
+  // About as many points as a line can show.
+  const smooth = Math.max(1, Math.round((columns?.at.length ?? 0) / 360));
   return html`
     <${Tiles} />
     <${Dependencies} />
@@ -129,12 +131,12 @@ function Tiles() {
   const share = (value: number) => percent(all === 0 ? 0 : value / all);
   const heldBytes = (processes ?? []).reduce((sum, { ingress }) => sum + (ingress?.heldBytes ?? 0), 0);
   const tiles: readonly (readonly [string, unknown, unknown, string?])[] = [
-    ['Requests a second', count(all / seconds), 'last minute'],
+    ['Requests/s', count(all / seconds), 'last minute'],
     ['In flight', count(now.inFlight), heldBytes > 0 ? `${bytes(heldBytes)} held` : ''],
     ['First token, p50', took(firstByteMs.p50), ''],
     ['First token, p95', took(firstByteMs.p95), `p99 ${took(firstByteMs.p99)}`],
     ['Failed', share(failed), `${count(failed)} of ${count(all)}`, failed > 0 ? 'critical' : ''],
-    ['Rejected', share(rejected), 'status 400 to 499'],
+    ['Rejected', share(rejected), '400 to 499'],
     ['Left by clients', share(cancelled), `${count(cancelled)} requests`],
     ['Retried', share(retries), `${count(now.waiting)} wait for a 429`],
     completionTokens > 0
@@ -155,6 +157,14 @@ function Tiles() {
       )}
     </div>
   `;
+}
+
+/** Without the time before the console listened, but at least two minutes of it. */
+function since(columns: Columns, startMs: number): Columns {
+  const first = columns.at.findIndex((at) => (at ?? 0) * 1000 >= startMs);
+  const from = Math.max(0, Math.min(first === -1 ? 0 : first, columns.at.length - 120));
+  if (from === 0) return columns;
+  return Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, values.slice(from)])) as Columns;
 }
 
 const words: Readonly<Record<string, string>> = { up: 'up', partly: 'partly up', down: 'away', none: 'none' };

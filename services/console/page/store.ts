@@ -20,6 +20,8 @@ export interface Me {
   readonly who: string;
   readonly actions: boolean;
   readonly trials: boolean;
+  /** Of the ingress that test requests go to; empty: there is none. */
+  readonly ingressPort: string;
   readonly password: boolean;
   readonly version: string;
 }

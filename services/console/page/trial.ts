@@ -79,7 +79,7 @@ export function TryView() {
       </form>
       <section class="card">
         <h2>Settings for clients</h2>
-        <${Settings} model=${named} />
+        <${Settings} model=${named} port=${me?.ingressPort || '8089'} />
       </section>
     </div>
     ${
@@ -100,8 +100,8 @@ export function TryView() {
   `;
 }
 
-function Settings({ model }: { model: string }) {
-  const base = `http://${location.hostname}:8089`;
+function Settings({ model, port }: { model: string; port: string }) {
+  const base = `http://${location.hostname}:${port}`;
   const blocks: readonly (readonly [string, string])[] = [
     ['OpenAI SDK', `OPENAI_BASE_URL=${base}/v1\nOPENAI_API_KEY=none  # model: ${model}`],
     ['Claude Code', `ANTHROPIC_BASE_URL=${base}\nANTHROPIC_AUTH_TOKEN=none\nANTHROPIC_MODEL=${model}`],

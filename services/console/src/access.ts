@@ -51,7 +51,7 @@ export class Access {
     return isLoopback(hostOf(request)) ? { kind: 'allowed', who: 'console' } : { kind: 'refused' };
   }
 
-  /** The cookie of a new session; null for a wrong password. Tries are taken one after the other, slowly after a wrong one. */
+  /** `nowMs` is monotonic. The cookie of a new session; null for a wrong password. Tries are taken one after the other, slowly after a wrong one. */
   login(password: string, nowMs: number): string | null | 'later' {
     if (this.#password === null) return null;
     if (this.#nextTryMs - nowMs > maxWaitingTries * triesPauseMs || nowMs < this.#nextTryMs) return 'later';
@@ -75,7 +75,7 @@ export class Access {
   #hasSession(request: IncomingMessage): boolean {
     const id = cookieOf(request);
     const untilMs = id === undefined ? undefined : this.#sessions.get(digest(id).toString('hex'));
-    return untilMs !== undefined && untilMs > Date.now();
+    return untilMs !== undefined && untilMs > performance.now();
   }
 
   /** For programs, which have no cookies. */

@@ -93,6 +93,7 @@ export function routes(app: App, parts: RouteParts): void {
       who,
       actions,
       trials: trials.on,
+      ingressPort: trials.port,
       password: access.asksPassword,
       version,
       upMs,

@@ -49,7 +49,11 @@ export async function start(values: ConsoleValues, { bus, log, describe }: Conso
         }),
     }),
   );
-  const { url } = await server.listen({ host: values.consoleHost, port: values.consolePort });
+  const { url } = await server.listen({
+    host: values.consoleHost,
+    port: values.consolePort,
+    flags: { host: 'console-host', port: 'console-port' },
+  });
   const kept = parts.move();
   return {
     addresses: { console: url },

@@ -19,6 +19,10 @@ export class Trials {
     this.#ingress = ingress;
   }
 
+  get port(): string {
+    return URL.parse(this.#ingress)?.port ?? '';
+  }
+
   get on(): boolean {
     return this.#ingress !== '';
   }

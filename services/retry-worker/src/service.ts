@@ -88,7 +88,11 @@ export async function start(
   const surface = parts.use(
     jobSurface((id, request, response) => worker.serve(id, request, response), options.fallbackRetryMaxHeldBytes),
   );
-  const { port } = await surface.listen({ host: options.internalHost, port: options.internalPort });
+  const { port } = await surface.listen({
+    host: options.internalHost,
+    port: options.internalPort,
+    flags: { host: 'internal-host', port: 'internal-port' },
+  });
 
   const host = advertisedHost({ advertiseHost: options.advertiseHost, listenHost: options.internalHost });
   const url = originOf({ host, port });

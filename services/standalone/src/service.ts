@@ -38,9 +38,14 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   const consoleIngress = http.startsWith('http:') ? reachable(http) : '';
   const page = values.console ? stack.use(await startConsole({ ...values, consoleIngress }, deps)) : undefined;
 
-  welcome({ url: reachable(http), page: reachable(page?.addresses.console ?? ''), simulatedModel: simulators?.model });
+  const banner = welcome({
+    url: reachable(http),
+    page: reachable(page?.addresses.console ?? ''),
+    simulatedModel: simulators?.model,
+  });
   const owned = stack.move();
   return {
+    banner,
     addresses: { ...ingress.addresses, ...page?.addresses, ...simulators?.addresses },
     ready: () => ingress.ready() && router.ready() && discovery.ready() && (limiter?.ready() ?? true),
     async drain(signal) {

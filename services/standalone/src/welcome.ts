@@ -1,4 +1,4 @@
-/** Tells whoever started it by hand what to try; on stderr, beside the log. */
+/** What whoever started it by hand can try. */
 export function welcome({
   url,
   page,
@@ -8,7 +8,7 @@ export function welcome({
   /** Of the console; empty: there is none. */
   readonly page: string;
   readonly simulatedModel: string | undefined;
-}): void {
+}): string {
   const model = simulatedModel ?? 'MODEL';
   const lines = [
     '',
@@ -22,5 +22,5 @@ export function welcome({
     '',
     ...(page === '' ? [] : [`Watch it live: ${page}`, '']),
   ];
-  process.stderr.write(`${lines.join('\n')}\n`);
+  return lines.join('\n');
 }

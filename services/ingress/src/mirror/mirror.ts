@@ -97,7 +97,11 @@ export class Mirror implements AsyncDisposable {
 
   async #listen(options: MirrorOptions): Promise<void> {
     const surface = this.#owned.use(claimSurface(this.#pool, this.#parts.ingress));
-    const { url, port } = await surface.listen({ host: options.internalHost, port: options.internalPort });
+    const { url, port } = await surface.listen({
+      host: options.internalHost,
+      port: options.internalPort,
+      flags: { host: 'internal-host', port: 'internal-port' },
+    });
     this.address = url;
     const host = advertisedHost({ advertiseHost: options.advertiseHost, listenHost: options.internalHost });
     this.#origin = originOf({ host, port });

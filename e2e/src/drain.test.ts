@@ -1,0 +1,85 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { completion, nodePath, startEngine, startProcess, until } from '@llm-gateway/testing';
+import { chat, post, startGateway } from './gateway.ts';
+
+const bin = join(import.meta.dirname, '../../cli/bin/llm-gateway.js');
+const streams = 200;
+/** So long after the answer an ingress may have been late to hear of the order. */
+const lateMs = 50;
+
+describe('a drain', () => {
+  it('under 200 streams breaks none, lets no new request in, and ends with the last stream', async () => {
+    await using stack = new AsyncDisposableStack();
+    const answer = completion({ tokens: Array.from({ length: 45 }, (_, at) => `${at} `), gapMs: 100 });
+    const engines = await Promise.all([1, 2].map(async () => stack.use(await startEngine(() => answer))));
+    const [drained, other] = engines;
+    assert.ok(drained && other);
+    const gateway = stack.use(await startGateway({ engines, replicas: { ingress: 2, router: 2, discovery: 2 } }));
+    const bodies: Promise<string>[] = [];
+    const begin = (n: number) => {
+      const { url } = gateway.ingress[n % 2] ?? gateway;
+      bodies.push(post(url, chat({ stream: true })).then((response) => response.text()));
+    };
+    for (let n = 0; n < streams; n++) begin(n);
+    await until(() => drained.live + other.live === streams, { what: 'all streams are under way', timeoutMs: 20_000 });
+    assert.ok(drained.live > 50);
+
+    const flags = ['--nats-servers', gateway.nats.url, '--json'];
+    const command = stack.use(
+      await startProcess(nodePath, [bin, 'drain', drained.endpoint, '--for', '10m', '--wait', ...flags]),
+    );
+    await command.waitForLine(/in flight/, { timeoutMs: 20_000 });
+    const orderedAt = performance.now();
+    // Clients go on coming, to both ingresses.
+    for (let n = 0; n < 100; n++) {
+      begin(n);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    const { code } = await command.exited;
+    const endedAt = performance.now();
+    assert.equal(code, 0, command.output());
+    assert.equal(drained.live, 0);
+    assert.match(command.output(), /"result":"empty"/);
+
+    const late = drained.requests.filter(({ receivedAt }) => receivedAt > orderedAt + lateMs);
+    assert.deepEqual(late, []);
+    const last = Math.max(...drained.requests.map(({ answeredAt }) => answeredAt ?? Number.POSITIVE_INFINITY));
+    assert.ok(endedAt > last && endedAt - last < 8000, `the command ended ${Math.round(endedAt - last)} ms after`);
+    const texts = await Promise.all(bodies);
+    assert.equal(texts.filter((text) => text.endsWith('data: [DONE]\n\n')).length, texts.length);
+
+    const again = stack.use(await startProcess(nodePath, [bin, 'undrain', drained.endpoint, ...flags]));
+    assert.equal((await again.exited).code, 0, again.output());
+    const before = drained.requests.length;
+    await until(
+      async () => {
+        await (await post(gateway.url, chat())).text();
+        return drained.requests.length > before;
+      },
+      { what: 'it gets requests again', timeoutMs: 20_000 },
+    );
+  });
+
+  it('is known to a replica of discovery that starts later, and outlives the one that took it', async () => {
+    await using stack = new AsyncDisposableStack();
+    const engines = await Promise.all([1, 2].map(async () => stack.use(await startEngine(() => completion()))));
+    const [drained] = engines;
+    assert.ok(drained);
+    const gateway = stack.use(await startGateway({ engines }));
+    const flags = ['--nats-servers', gateway.nats.url];
+    const command = stack.use(await startProcess(nodePath, [bin, 'drain', drained.endpoint, ...flags]));
+    assert.equal((await command.exited).code, 0, command.output());
+    await gateway.start('discovery');
+    await gateway.discovery[0]?.kill();
+    // An ingress that starts now has only the list of the new replica.
+    const ingress = await gateway.start('ingress');
+    const before = drained.requests.length;
+    for (let n = 0; n < 20; n++) await (await post(ingress.url, chat())).text();
+    assert.equal(drained.requests.length, before);
+    const refused = stack.use(await startProcess(nodePath, [bin, 'drain', engines[1]?.endpoint ?? '', ...flags]));
+    assert.equal((await refused.exited).code, 1);
+    assert.match(refused.output(), /nothing else serves its model/);
+  });
+});
