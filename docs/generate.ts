@@ -130,6 +130,18 @@ ingress: # for one service; beats the top
 - Files of secrets (\`--<flag>-file\`), of the route config (\`@FILE\`), of the keys of its rows (\`api_key_file\`), of clients' keys and of the mirror config are followed by
   themselves: by their content, through swapped links, and only once their writer has stopped. \`llm_gateway_config_valid\`, \`_generation\` and \`_age_seconds\` by \`file\` tell of each.
 
+## Before a change
+
+\`\`\`sh
+llm-gateway validate --service ingress --config llm-gateway.yaml # what a start would refuse, all of it; exit 0 or 64
+llm-gateway validate --env-file gateway.env # for each service that scales, and variables that none reads
+kubectl kustomize deploy/neutral/lite-mode-scheduling/load-balance | llm-gateway validate -f - # with the files of its ConfigMaps and Secrets
+llm-gateway diff routes.json new-routes.json # which models move where, shares before and after
+llm-gateway explain --model qwen-7b --route-policy prefix --route-config @new-routes.json # which row, why, and what is tried after it
+\`\`\`
+
+Nothing is started or called. What is not in the manifests, such as a Secret that is made elsewhere, is named in a note. \`--json\` answers for programs.
+
 JSON Schemas of the [route config](schemas/route-config.json), the [mirror config](schemas/mirror-config.json) and the messages on the bus are in [schemas](schemas/).`;
 
 const tableHead = ['| flag | default | allowed | meaning | services |', '| --- | --- | --- | --- | --- |'];

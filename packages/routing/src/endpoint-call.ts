@@ -17,11 +17,18 @@ export function endpointHeaders(headers: readonly string[], endpoint: Endpoint):
 }
 
 /** What of the endpoint must not be shown, by the name of its field behind that of the row. */
-export function secretsOf({ apiKey, headers }: Endpoint): readonly (readonly [field: string, value: string])[] {
+export function secretsOf({
+  apiKey,
+  headers,
+  baseUrl,
+}: Endpoint): readonly (readonly [field: string, value: string])[] {
   const secrets = headerPairs(headers)
     .filter(([name]) => isCredentialHeader(name))
     .map(([name, value]) => [`.headers.${name}`, value] as const);
-  return apiKey === '' ? secrets : [['', apiKey], ...secrets];
+  const query = URL.parse(baseUrl)?.searchParams ?? [];
+  const inQuery = [...query].filter(([name, value]) => value !== '' && /key|token|secret|sig|auth|pass/i.test(name));
+  const all = [...secrets, ...inQuery.map(([name, value]) => [`.base_url?${name}`, value] as const)];
+  return apiKey === '' ? all : [['', apiKey], ...all];
 }
 
 /** Whether the endpoint is called with a credential of the route config. */

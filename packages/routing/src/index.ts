@@ -6,6 +6,7 @@ export {
   isRedirect,
   secretsOf,
 } from './endpoint-call.ts';
+export { explainRoute, type Move, movesBetween, type Way } from './explain-route.ts';
 export { HeldTables } from './held-tables.ts';
 export { pdOptions, routeOptions } from './options.ts';
 export type { Route, RoutePolicy } from './policy.ts';

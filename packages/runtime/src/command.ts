@@ -1,5 +1,5 @@
 import { type CommandFlags, checkTable, type OptionGroup, type OptionValues } from './option-table.ts';
-import { readOptions } from './parse-options.ts';
+import { type Environment, readOptions } from './parse-options.ts';
 
 /** What a command ends with: it did what it was asked to, it could not, or it was asked wrongly (EX_USAGE). */
 export const exitCodes = { done: 0, failed: 1, usage: 64 } as const;
@@ -17,6 +17,9 @@ export const outputOptions = {
 export interface CommandParts {
   /** The words beside the flags, as many as the command has operands at most. */
   readonly operands: readonly string[];
+  /** The words that a command with `rest` does not know. */
+  readonly rest: readonly string[];
+  readonly env: Environment;
   /** Writes an answer on stdout: with `--json` the value as one line, otherwise the text. */
   answer(json: unknown, text: string): void;
   /** Writes a line on stderr: what went wrong, or how far it is. */
@@ -48,7 +51,8 @@ export async function runCommand<const Groups extends readonly OptionGroup[]>(
   argv: readonly string[],
 ): Promise<void> {
   // biome-ignore lint/style/noProcessEnv: with `run` the place where the environment is read
-  const parsed = await readOptions<OptionValues<Groups>>(command, argv, process.env);
+  const env = process.env;
+  const parsed = await readOptions<OptionValues<Groups>>(command, argv, env);
   // A reader that has seen enough, such as `head`, closes the pipe.
   process.stdout.on('error', () => process.exit());
   if ('help' in parsed) process.stdout.write(parsed.help);
@@ -56,7 +60,7 @@ export async function runCommand<const Groups extends readonly OptionGroup[]>(
     for (const mistake of parsed.mistakes) process.stderr.write(`llm-gateway ${command.name}: ${mistake}\n`);
     process.exitCode = exitCodes.usage;
   } else if ('values' in parsed) {
-    const { values, secrets, operands } = parsed;
+    const { values, secrets, operands, rest } = parsed;
     const told = new AbortController();
     const end = () => told.abort();
     for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, end);
@@ -65,6 +69,8 @@ export async function runCommand<const Groups extends readonly OptionGroup[]>(
     try {
       process.exitCode = await command.run(values, {
         operands,
+        rest,
+        env,
         answer(json, text) {
           process.stdout.write(`${inJson ? JSON.stringify(json) : text}\n`);
         },

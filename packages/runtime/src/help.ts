@@ -5,7 +5,12 @@ const lineWidth = 100;
 export function helpText(service: ServiceFlags): string {
   const flags = [...flagTable(service)].map(([flag, spec]) => flagHelp(flag, spec));
   return [
-    ...(service.command ? [`llm-gateway ${[service.name, ...service.command.operands].join(' ')} [FLAG...]`, ''] : []),
+    ...(service.command
+      ? [
+          `llm-gateway ${[service.name, ...service.command.operands, ...(service.command.rest ? [`[${service.command.rest}...]`] : [])].join(' ')} [FLAG...]`,
+          '',
+        ]
+      : []),
     ...wrapped(`${service.name}: ${service.description}`, ''),
     '',
     'Each flag can also be set in the environment: --some-flag is LLM_GATEWAY_SOME_FLAG. A flag beats the environment.',
@@ -18,7 +23,8 @@ export function helpText(service: ServiceFlags): string {
 }
 
 function flagHelp(flag: string, spec: OptionSpec): string {
-  const form = spec.type === 'boolean' ? `--[no-]${flag}` : `--${flag} <${spec.type}>`;
+  const name = spec.short === undefined ? `--${flag}` : `-${spec.short}, --${flag}`;
+  const form = spec.type === 'boolean' ? `--[no-]${flag}` : `${name} <${spec.type}>`;
   return [`  ${form}`, ...wrapped(`${spec.description} (${facts(flag, spec).join('; ')})`, '      ')].join('\n');
 }
 

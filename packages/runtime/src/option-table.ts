@@ -6,6 +6,8 @@ import type { SecretReader } from './secrets.ts';
  */
 interface Described {
   readonly description: string;
+  /** A letter that stands for the flag behind one dash. */
+  readonly short?: string;
   /** Shown beside the default where the flag's name does not say it. */
   readonly unit?: string;
   /** Variables of a standard that also say it, the first that does before the others; the flag and its own variable beat them. */
@@ -186,6 +188,8 @@ export interface ServiceFlags {
   readonly command?: {
     /** As help shows them, in order: `['OLD', 'NEW']`. One in brackets, `[FILE]`, may be left out. */
     readonly operands: readonly string[];
+    /** How help calls the words that the command does not know, which it gets in their order: `FLAG OF A SERVICE`. */
+    readonly rest?: string;
   };
 }
 

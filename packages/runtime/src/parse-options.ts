@@ -32,6 +32,8 @@ export type Parsed<Values> =
       readonly configText?: string | undefined;
       /** The words beside the flags; of a service there are none. */
       readonly operands: readonly string[];
+      /** The words that a command with `rest` does not know. */
+      readonly rest: readonly string[];
     }
   | { readonly mistakes: readonly string[] }
   | { readonly help: string }
@@ -64,7 +66,7 @@ export async function readOptions<Values>(
   secrets = new Secrets(),
 ): Promise<Parsed<Values>> {
   const table = flagTable(service);
-  const { written, asked } = readArguments(table, argv, service.command?.operands.length ?? 0);
+  const { written, asked } = readArguments(table, argv, service.command);
   const path = table.has('config') ? (written.get('config') ?? fromEnvironment('config', env))?.text : undefined;
   if (!path || asked !== undefined) return parse(service, argv, env, { secrets });
   // What reads YAML is loaded by those alone that have a file.
@@ -81,7 +83,7 @@ export function parse<Values>(
   { secrets = new Secrets(), layer }: { secrets?: Secrets; layer?: ConfigLayer } = {},
 ): Parsed<Values> {
   const table = flagTable(service);
-  const line = readArguments(table, argv, service.command?.operands.length ?? 0);
+  const line = readArguments(table, argv, service.command);
   if (line.asked === 'help') return { help: helpText(service) };
   if (line.asked === 'version') return { version: true };
 
@@ -125,7 +127,7 @@ export function parse<Values>(
   if ('mistakes' in found) mistakes.push(...found.mistakes);
   // A file of keys that cannot be read shows in several flags.
   if (mistakes.length > 0) return { mistakes: [...new Set(mistakes.map(oneLine))] };
-  return { values: typed, secrets, given, configText: layer?.text, operands: line.operands };
+  return { values: typed, secrets, given, configText: layer?.text, operands: line.operands, rest: line.rest };
 }
 
 /** What a check reads of a flag that is wrong by itself. */
@@ -198,6 +200,7 @@ function fromStandard(spec: OptionSpec | undefined, env: Environment): Written |
 interface CommandLine {
   readonly written: Map<string, Written>;
   readonly operands: string[];
+  readonly rest: string[];
   readonly mistakes: string[];
   asked?: 'help' | 'version';
 }
@@ -205,9 +208,10 @@ interface CommandLine {
 function readArguments(
   table: ReadonlyMap<string, OptionSpec>,
   argv: readonly string[],
-  maxOperands: number,
+  command: ServiceFlags['command'],
 ): CommandLine {
-  const line: CommandLine = { written: new Map(), operands: [], mistakes: [] };
+  const maxOperands = command?.operands.length ?? 0;
+  const line: CommandLine = { written: new Map(), operands: [], rest: [], mistakes: [] };
   // After a secret's flag, or one that may be meant to be it, a word we do not know can be (the rest of) the secret.
   let hide: 'nothing' | 'words' | 'anything' = 'nothing';
   for (let at = 0; at < argv.length; at++) {
@@ -228,6 +232,8 @@ function readArguments(
       else line.mistakes.push(`${word.name}: read a value, allowed: none`);
     } else if (word.kind === 'stray' && hide === 'nothing' && line.operands.length < maxOperands) {
       line.operands.push(word.name);
+    } else if (command?.rest !== undefined) {
+      line.rest.push(argv[at] ?? '');
     } else {
       const unknown = word.kind === 'unknown';
       const hidden = hide === 'anything' || (hide === 'words' && !word.name.startsWith('--'));
@@ -259,6 +265,8 @@ function recognise(table: ReadonlyMap<string, OptionSpec>, word: string): Word {
   if (word === '--help' || word === '-h') return { kind: 'question', asked: 'help' };
   if (word === '--version') return { kind: 'question', asked: 'version' };
   if (!word.startsWith('-')) return { kind: 'stray', name: word };
+  const short = /^-[a-z]$/.test(word) ? [...table].find(([, spec]) => spec.short === word.slice(1)) : undefined;
+  if (short !== undefined) return { kind: 'flag', name: word, flag: short[0], spec: short[1] };
   const equals = word.indexOf('=');
   const name = equals < 0 ? word : word.slice(0, equals);
   const inline = equals < 0 ? {} : { inline: word.slice(equals + 1) };

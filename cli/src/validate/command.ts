@@ -1,0 +1,122 @@
+import { readFileSync } from 'node:fs';
+import { text } from 'node:stream/consumers';
+import {
+  defineCommand,
+  type Environment,
+  environmentName,
+  exitCodes,
+  flagTable,
+  nearest,
+  outputOptions,
+  readOptions,
+} from '@llm-gateway/runtime';
+import { services } from '../commands.ts';
+import { readEnvFile } from './env-file.ts';
+import { type Container, containersOf } from './manifests.ts';
+
+/** Those that one set of variables is meant for. */
+const scaled = ['ingress', 'router', 'discovery', 'retry-worker', 'mirror-sender', 'limiter'];
+
+interface Finding {
+  /** What was checked: a service, and the container that it is in. */
+  readonly place: string;
+  readonly mistake: string;
+}
+
+export const command = defineCommand({
+  name: 'validate',
+  description:
+    'Checks everything that the start of a service checks, without starting it, and says all mistakes at once',
+  command: { operands: [], rest: 'FLAG OF THE SERVICE' },
+  groups: [
+    {
+      service: {
+        type: 'string',
+        default: '',
+        description: 'Service whose flags are checked; empty: standalone, or with --env-file each that scales',
+      },
+      'env-file': {
+        type: 'string',
+        default: '',
+        file: true,
+        description: 'File of NAME=value lines to check, in place of the environment',
+      },
+      manifests: {
+        type: 'string',
+        short: 'f',
+        default: '',
+        description:
+          'Kubernetes manifests to check the containers of, such as what kubectl kustomize prints; - = stdin',
+      },
+    },
+    outputOptions,
+  ],
+  check: ({ service }) =>
+    service === '' || services.has(service) ? [] : [`--service: read ${JSON.stringify(service)}, allowed: ${names()}`],
+  async run(values, { rest, env, answer }) {
+    const findings: Finding[] = [];
+    const notes: string[] = [];
+    const places: string[] = [];
+    const checkOne = async (place: string, service: string, argv: readonly string[], variables: Environment) => {
+      places.push(place);
+      const entry = services.get(service);
+      if (entry === undefined) return;
+      const { options } = await entry.options();
+      const parsed = await readOptions(options, argv, variables);
+      for (const mistake of 'mistakes' in parsed ? parsed.mistakes : []) findings.push({ place, mistake });
+    };
+
+    if (values.manifests !== '') {
+      const found = containersOf(
+        values.manifests === '-' ? await text(process.stdin) : readFileSync(values.manifests, 'utf8'),
+      );
+      findings.push(...found.mistakes.map((mistake) => ({ place: values.manifests, mistake })));
+      notes.push(...found.notes);
+      using _ = found;
+      for (const container of found.containers) {
+        if (values.service !== '' && container.service !== values.service) continue;
+        await checkOne(container.place, container.service, [...container.argv, ...rest], container.env);
+        for (const finding of findings) Object.assign(finding, { mistake: container.original(finding.mistake) });
+        findings.push(...(await strayVariables(container)));
+      }
+      if (found.containers.length === 0) {
+        findings.push({ place: values.manifests, mistake: 'no container in it runs a service of the gateway' });
+      }
+    } else {
+      const file = values.envFile === '' ? null : readEnvFile(readFileSync(values.envFile, 'utf8'));
+      for (const mistake of file?.mistakes ?? []) findings.push({ place: values.envFile, mistake });
+      const chosen = values.service !== '' ? [values.service] : file === null ? ['standalone'] : scaled;
+      const variables = file?.env ?? env;
+      for (const service of chosen) await checkOne(service, service, rest, variables);
+      if (file !== null) findings.push(...(await strayVariables({ place: values.envFile, env: file.env })));
+    }
+
+    const lines = findings.map(({ place, mistake }) => `${place}: ${mistake}`);
+    const summary = findings.length === 0 ? [`valid: ${places.join(', ')}`] : [];
+    answer(
+      { valid: findings.length === 0, checked: places, mistakes: findings, notes },
+      [...new Set([...lines, ...notes.map((note) => `note: ${note}`), ...summary])].join('\n'),
+    );
+    return findings.length === 0 ? exitCodes.done : exitCodes.usage;
+  },
+});
+
+function names(): string {
+  return [...services.keys()].join(', ');
+}
+
+/** A variable that no service reads is ignored by all of them: most likely it is misspelt. */
+async function strayVariables({ place, env }: Pick<Container, 'place' | 'env'>): Promise<Finding[]> {
+  const known = new Set<string>(notFlags);
+  for (const { options } of services.values()) {
+    for (const flag of flagTable((await options()).options).keys()) known.add(environmentName(flag));
+  }
+  const strays = Object.keys(env).filter((name) => name.startsWith('LLM_GATEWAY_') && !known.has(name));
+  return strays.map((name) => {
+    const near = nearest(name, known);
+    return { place, mistake: `${name}: no service reads it${near === undefined ? '' : `, did you mean ${near}?`}` };
+  });
+}
+
+/** What the image says of itself. */
+const notFlags = ['LLM_GATEWAY_REVISION'];

@@ -1,0 +1,208 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { createCertificates, nodePath, startProcess, startService, temporaryFolder, until } from '@llm-gateway/testing';
+
+const bin = join(import.meta.dirname, '../../cli/bin/llm-gateway.js');
+
+async function run(words: readonly string[], env: Record<string, string> = {}) {
+  await using child = await startProcess(nodePath, [bin, ...words], { env });
+  const { code } = await child.exited;
+  return { code, output: child.output() };
+}
+
+const folder = temporaryFolder();
+const file = (name: string, text: string) => {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+};
+
+interface Case {
+  readonly service?: string;
+  readonly flags?: readonly string[];
+  readonly env?: Record<string, string>;
+  /** How many mistakes it has. */
+  readonly mistakes: number;
+}
+
+/** Configurations that are wrong: a start and `validate` refuse each with the same lines. */
+async function corpus(): Promise<readonly Case[]> {
+  const { server, client } = await createCertificates();
+  const routes = (rows: unknown) => ['--route-policy', 'weight', '--route-config', JSON.stringify(rows)];
+  const inFile = (text: string) => ['--route-policy', 'weight', '--route-config', `@${file(`r${text.length}`, text)}`];
+  const config = (yaml: string) => ['--config', file(`c${yaml.length}.yaml`, yaml)];
+  const folderPath = join(folder, 'folder');
+  mkdirSync(folderPath, { recursive: true });
+  const wrongRows = [
+    { weight: 1 },
+    { base_url: 'ftp://x' },
+    { base_url: 'local', weight: -1 },
+    { base_url: 'http://x', api_key: 'two words' },
+    { base_url: 'http://x', api_key_file: '/nowhere/key' },
+    { base_url: 'http://x', api_key: 'a', api_key_file: '/nowhere/key' },
+  ];
+  return [
+    {
+      flags: [
+        ...['--log-levle', 'info', '--retry-max-count', 'many', '--max-body-bytes', '0', '--namespace', 'a b'],
+        ...['--nats-servers', 'nats://u:p@host', '--nats-creds-file', '/nowhere/nats.creds'],
+        ...['--nats-tls-ca-file', '/nowhere/ca.crt', '--nats-password-file', '/nowhere/password', '--port=x'],
+      ],
+      env: { LLM_GATEWAY_DRAIN_DELAY_MS: '-1', HTTPS_PROXY: 'nonsense' },
+      mistakes: 11,
+    },
+    { flags: routes(wrongRows), mistakes: wrongRows.length },
+    {
+      flags: [
+        ...['--route-policy', 'random', '--route-config', '[{"base_url":"ftp://x"}]', '--nats-user', 'a'],
+        ...['--nats-token', 'b', '--nats-tls-cert-file', client.cert],
+        ...['--tls-cert-file', server.cert, '--tls-key-file', client.key],
+      ],
+      mistakes: 5,
+    },
+    {
+      flags: [
+        ...['--nats-password', 'b', '--tls-cert-file', '/nowhere/crt', '--tls-key-file', '/nowhere/key'],
+        ...['--route-config', '[{"base_url":"local"}]', '--client-keys', '@/nowhere/keys.json'],
+      ],
+      mistakes: 4,
+    },
+    {
+      flags: [
+        ...['--tls-client-ca-file', server.cert, '--route-policy', 'weight', '--route-config', '[{'],
+        ...['--nats-token', 'a', '--nats-token-file', file('token', 'a'), 'stray'],
+      ],
+      mistakes: 4,
+    },
+    { flags: [...routes({ base_url: 'local' }), '--nats-creds-file', folderPath], mistakes: 2 },
+    { flags: ['--route-policy', 'weight', '--route-config', '@/nowhere.json'], mistakes: 1 },
+    { flags: inFile(''), mistakes: 1 },
+    { flags: inFile('[{"base_url"'), mistakes: 1 },
+    { flags: ['--config', '/nowhere.yaml'], mistakes: 1 },
+    { flags: config(''), mistakes: 1 },
+    { flags: config('port: ['), mistakes: 1 },
+    {
+      flags: config(
+        'prot: 1\nnats-user: 1234\ningress:\n  slow-start-ms: 1\nroute-policy: weight\nroute-config: [{ base_url: ftp://x }]',
+      ),
+      mistakes: 4,
+    },
+    {
+      service: 'discovery',
+      flags: ['--llm-backend-discovery', 'endpoints', '--discovery-etcd-tls-ca-file', '/nowhere/ca'],
+      mistakes: 2,
+    },
+    { service: 'registrar', mistakes: 1 },
+  ];
+}
+
+describe('llm-gateway validate', { concurrency: 2, timeout: 300_000 }, () => {
+  it('finds whatever a start would refuse, in the same words', async () => {
+    const checkOne = async ({ service = 'ingress', flags = [], env = {}, mistakes }: Case) => {
+      const name = `${service} ${flags.join(' ')}`;
+      await using started = await startService(service, flags, { until: 'spawned', env });
+      await until(() => started.ended, { timeoutMs: 30_000, what: `a start with ${name} ends` });
+      const refused = new Set(started.lines().filter((line) => line !== ''));
+      assert.ok(refused.size >= mistakes, `${name}: ${started.output()}`);
+      assert.equal((await started.exited).code, 64, name);
+      const validated = await run(['validate', '--service', service, ...flags], env);
+      assert.equal(validated.code, 64, `${name}: ${validated.output}`);
+      assert.deepEqual(new Set(validated.output.split('\n')), refused, name);
+    };
+    // Two at a time: each is two processes.
+    const cases = (await corpus()).values();
+    const work = async () => {
+      for (const one of cases) await checkOne(one);
+    };
+    await Promise.all([work(), work()]);
+  });
+
+  it('says that a good one is good, and answers in JSON', async () => {
+    const { code, output } = await run(['validate', '--json', '--service', 'router', '--nats-user', 'a']);
+    assert.equal(code, 0, output);
+    assert.deepEqual(JSON.parse(output), { valid: true, checked: ['router'], mistakes: [], notes: [] });
+  });
+
+  it('checks the variables of a file for every service, and finds those that none reads', async () => {
+    const env = file(
+      'gateway.env',
+      '# all\nLLM_GATEWAY_ROUTE_POLICY="prefix"\nLLM_GATEWAY_NATS_SERVER=a\nLLM_GATEWAY_SLOW_START_MS=-1\n',
+    );
+    const { code, output } = await run(['validate', '--env-file', env]);
+    assert.equal(code, 64);
+    assert.match(output, /^router: LLM_GATEWAY_SLOW_START_MS: read "-1"/m);
+    assert.match(output, /LLM_GATEWAY_NATS_SERVER: no service reads it, did you mean LLM_GATEWAY_NATS_SERVERS\?/);
+  });
+
+  it('checks the containers of manifests, with the files that they mount', async () => {
+    const manifests = (routes: string, flag: string) =>
+      file(
+        'manifests.yaml',
+        `apiVersion: v1
+kind: Secret
+metadata: { name: routes }
+stringData: { routes.json: '${routes}', key: sk-1 }
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: front }
+spec:
+  template:
+    spec:
+      containers:
+        - name: gateway
+          args: [ingress, ${flag}, "8089"]
+          env:
+            - { name: LLM_GATEWAY_ROUTE_POLICY, value: weight }
+            - { name: LLM_GATEWAY_ROUTE_CONFIG, value: "@/etc/gw/routes.json" }
+            - { name: LLM_GATEWAY_NATS_PASSWORD, valueFrom: { secretKeyRef: { name: nats, key: ingress } } }
+          volumeMounts: [{ name: routes, mountPath: /etc/gw }]
+        - { name: sidecar, args: [something, else] }
+      volumes: [{ name: routes, secret: { secretName: routes } }]
+`,
+      );
+    const rows = (scheme: string) =>
+      JSON.stringify([{ base_url: `${scheme}://x`, weight: 1, api_key_file: '/etc/gw/key' }]);
+    const good = await run(['validate', '-f', manifests(rows('http'), '--port')]);
+    assert.equal(good.code, 0, good.output);
+    assert.match(good.output, /note: .*Secret nats, key ingress is not in the manifests/);
+    const bad = await run(['validate', '-f', manifests(rows('ftp'), '--prot')]);
+    assert.equal(bad.code, 64);
+    assert.match(bad.output, /^Deployment\/front gateway: --prot: no flag of this service, did you mean --port\?/m);
+    assert.match(bad.output, /^Deployment\/front gateway: --route-config\[0\]\.base_url/m);
+  });
+});
+
+describe('llm-gateway explain and diff', () => {
+  const routes = (weight: number) =>
+    JSON.stringify([
+      { base_url: 'local', weight },
+      { base_url: 'http://a/v1', weight: 1, api_key: 'sk-canary' },
+    ]);
+
+  it('say where requests go and what moves', async () => {
+    const [old, next] = [file('old.json', routes(1)), file('new.json', routes(3))];
+    const explained = await run([
+      'explain',
+      '--model',
+      'm',
+      '--count',
+      '1000',
+      '--route-policy',
+      'weight',
+      '--route-config',
+      `@${old}`,
+    ]);
+    assert.equal(explained.code, 0, explained.output);
+    assert.match(explained.output, /^ 50\.0 % internal \(row 0\): weight 1 of 2; \d+ of 1000 drawn$/m);
+    assert.match(explained.output, /http:\/\/a\/v1\/chat\/completions/);
+    const differing = await run(['diff', old, next]);
+    assert.equal(differing.code, 0, differing.output);
+    assert.match(differing.output, /^row 0 local: weight 1 -> 3\nmodels \*: internal 50\.0 % -> 75\.0 %, /m);
+    for (const { output } of [explained, differing]) assert.ok(!output.includes('sk-canary'));
+    assert.equal((await run(['diff', old])).code, 64);
+    assert.equal((await run(['diff', old, file('bad.json', '[{')])).code, 64);
+  });
+});
