@@ -112,6 +112,7 @@ const soleImporters: readonly { readonly of: RegExp; readonly only: readonly str
   { of: /^@opentelemetry\//, only: ['tracing'] },
   { of: /^(?:pino|pino-pretty|prom-client)$/, only: ['runtime'] },
   { of: /^typebox$/, only: ['protocol', 'routing', 'ingress'] },
+  { of: /^jose$/, only: ['ingress'] },
   { of: /^fastify$/, only: ['runtime'] },
 ];
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
+import { createHash, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import { renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -144,6 +144,75 @@ describe('clients with keys', () => {
     await until(() => gateway.output().includes('keys[0].hash (a)'));
     for (const key of [...Object.values(keys), 'sk-gw-in-the-wrong-place']) {
       assert.ok(!gateway.output().includes(key), 'a key is in the log');
+    }
+  });
+});
+
+const encoded = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+
+function token(key: KeyObject, claims: object, header: object = { alg: 'RS256', kid: 'k1' }): string {
+  const text = `${encoded(header)}.${encoded(claims)}`;
+  return `${text}.${sign('sha256', Buffer.from(text), key).toString('base64url')}`;
+}
+
+describe('clients with signed tokens', () => {
+  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const jwks = JSON.stringify({
+    keys: [{ ...publicKey.export({ format: 'jwk' }), kid: 'k1', alg: 'RS256', use: 'sig' }],
+  });
+  const claims = (more: object = {}) => ({
+    iss: 'https://issuer',
+    aud: 'gateway',
+    sub: 'ada',
+    exp: Math.floor(Date.now() / 1000) + 600,
+    ...more,
+  });
+  let engine: Engine;
+  let gateway: Service;
+  before(async () => {
+    const path = join(temporaryFolder(), 'jwks.json');
+    writeFileSync(path, jwks);
+    engine = await startEngine();
+    gateway = await startService('standalone', [
+      ...['--client-jwt-jwks-file', path, '--client-jwt-issuer', 'https://issuer', '--client-jwt-audience', 'gateway'],
+      ...['--client-jwt-claims', 'rpm=limit_rpm', '--llm-backend-endpoints', engine.endpoint, '--drain-delay-ms', '0'],
+    ]);
+  });
+  after(async () => {
+    await gateway[Symbol.asyncDispose]();
+    await engine[Symbol.asyncDispose]();
+  });
+  const send = (jwt: string, model = 'test') =>
+    post(gateway.url, chat({ model }), { headers: { authorization: `Bearer ${jwt}` } });
+
+  it('are let in, with models and limits by their claims, and an engine does not get the token', async () => {
+    const jwt = token(privateKey, claims({ models: 'test tiny-*', limit_rpm: 3 }));
+    const statuses: number[] = [];
+    for (let n = 0; n < 5; n++) statuses.push((await send(jwt)).status);
+    assert.deepEqual(statuses, [200, 200, 200, 429, 429]);
+    assert.equal((await send(jwt, 'large')).status, 403);
+    assert.ok(!JSON.stringify(engine.requests.map(({ headers }) => headers)).includes(jwt));
+    await until(() => gateway.output().includes('"client":"jwt:ada"'));
+    assert.ok(!gateway.output().includes(jwt));
+  });
+
+  it('are refused with a token of another issuer, audience, key, algorithm or time', async () => {
+    const other = generateKeyPairSync('rsa', { modulusLength: 2048 });
+    const { exp: _, ...endless } = claims();
+    for (const jwt of [
+      token(privateKey, claims({ iss: 'https://elsewhere' })),
+      token(privateKey, claims({ aud: 'somebody' })),
+      token(privateKey, claims({ exp: 1000 })),
+      token(privateKey, endless),
+      token(privateKey, claims({ sub: '' })),
+      token(privateKey, claims({ models: 5 })),
+      token(other.privateKey, claims()),
+      `${encoded({ alg: 'none' })}.${encoded(claims())}.AA`,
+      token(privateKey, claims(), { alg: 'HS256', kid: 'k1' }),
+    ]) {
+      const response = await send(jwt);
+      assert.equal(response.status, 401);
+      assert.equal(((await response.json()) as { error: { code: string } }).error.code, 'invalid_api_key');
     }
   });
 });

@@ -6,7 +6,7 @@ import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/run
 import { tracingOptions } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 import { clientKeyMistakes } from './clients/clients.ts';
-import { clientKeyOptions } from './clients/options.ts';
+import { clientKeyOptions, showsClients } from './clients/options.ts';
 import { affinityMistakes, promptOptions } from './decide/options.ts';
 import { allSplitPaths, readSplitPaths } from './disaggregated/split-paths.ts';
 import { clientMistakes, clientOptions } from './http/options.ts';
@@ -15,7 +15,7 @@ import { usageOptions } from './usage/options.ts';
 
 // For the commands that make and check such files.
 export { newKey, readKeyFile } from './clients/key-file.ts';
-export { affinityMistakes, clientKeyMistakes, clientKeyOptions, clientMistakes, clientOptions };
+export { affinityMistakes, clientKeyMistakes, clientKeyOptions, clientMistakes, clientOptions, showsClients };
 
 export const ingressOptions = {
   'max-body-bytes': { type: 'integer', default: 67_108_864, min: 1, description: 'Largest request body' },

@@ -8,6 +8,7 @@ import { withOwnHeaders } from './calls/attempt.ts';
 import { callEndpoint } from './calls/endpoint-call.ts';
 import { callInstances, startInstanceCall } from './calls/instance-call.ts';
 import { checkModel } from './clients/clients.ts';
+import type { Client } from './clients/key-file.ts';
 import { decide } from './decide/decide.ts';
 import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
@@ -44,7 +45,11 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
     return null;
   }
   request.hops.check();
-  if (gateway.clients !== null) exchange.from = gateway.clients.identify(request.head);
+  if (gateway.clients !== null) {
+    const from = gateway.clients.identify(request.head);
+    if (from instanceof Promise) return answerIdentified(from, service, { exchange, gateway });
+    exchange.from = from;
+  }
   gateway.gate.enter(client, exchange.connection);
   if (service === 'models') return gateway.models.answer(exchange);
   if (service === 'model') return gateway.models.answerOne(exchange, modelIdOf(request.place));
@@ -57,6 +62,23 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
   return entering === null
     ? forward(exchange, gateway, begun(exchange, gateway))
     : entering.then(() => pursue(exchange, gateway, begun(exchange, gateway)));
+}
+
+/** As `answer`, for a client that is known only in a moment. */
+async function answerIdentified(
+  from: Promise<Client>,
+  service: Service,
+  { exchange, gateway }: Serving,
+): Promise<void> {
+  const { head, place } = exchange.request;
+  exchange.from = await from;
+  gateway.gate.enter(exchange.client, exchange.connection);
+  if (service === 'models') return await gateway.models.answer(exchange);
+  if (service === 'model') return await gateway.models.answerOne(exchange, modelIdOf(place));
+  const coding = head === null ? null : contentCoding(head);
+  const body = exchange.connection.readBody({ maxBytes: gateway.maxBodyBytes, holding: exchange.memory });
+  const whole = coding === null ? Promise.resolve(body) : decodedBody(body, coding, { exchange, gateway });
+  await admit(whole, service, { exchange, gateway });
 }
 
 interface Serving {

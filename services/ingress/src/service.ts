@@ -13,6 +13,7 @@ import { KnownWorkers } from './calls/known-workers.ts';
 import { RetryQueue } from './calls/retry-queue.ts';
 import { Clients } from './clients/clients.ts';
 import { limitHeaderNames } from './clients/limit-headers.ts';
+import { showsClients } from './clients/options.ts';
 import { Quota } from './clients/quota.ts';
 import { Decider } from './decide/decider.ts';
 import { Holders } from './decide/holders.ts';
@@ -80,7 +81,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     new Upstream(options, {
       withheld: [
         ...ownResponseHeaders,
-        ...(options.clientKeys === '' ? [] : limitHeaderNames),
+        ...(showsClients(options) ? limitHeaderNames : []),
         ...(cors === null ? [] : corsHeaderNames),
       ],
       proxies: deps.proxies,
@@ -146,7 +147,10 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   const clients = await Clients.start(options, { log, metrics });
   if (clients !== null) parts.use(clients);
   else if (!isLoopback(options.host)) {
-    log.warn({ host: options.host }, 'everybody who reaches the listener is let in: there is no --client-keys');
+    log.warn(
+      { host: options.host },
+      'everybody who reaches the listener is let in: there is no --client-keys and no --client-jwt-jwks-url',
+    );
   }
   const quota =
     clients === null ? null : parts.use(new Quota({ ingress, bus, metrics, timeoutMs: options.quotaTimeoutMs }));

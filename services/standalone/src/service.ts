@@ -2,6 +2,7 @@ import { busObserver, inProcessBus } from '@llm-gateway/bus';
 import { start as startConsole } from '@llm-gateway/console';
 import { start as startDiscovery } from '@llm-gateway/discovery';
 import { start as startIngress } from '@llm-gateway/ingress';
+import { showsClients } from '@llm-gateway/ingress/options';
 import { start as startLimiter } from '@llm-gateway/limiter';
 import { start as startMirrorSender } from '@llm-gateway/mirror-sender';
 import { start as startRetryWorker } from '@llm-gateway/retry-worker';
@@ -26,7 +27,7 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   const router = stack.use(await startRouter(settings, deps));
   // There is no other sender or worker that could take over when the process is to end: they go on until their drain.
   const untilDrained = { ...deps, shutdown: new AbortController().signal };
-  const limiter = settings.clientKeys === '' ? undefined : stack.use(await startLimiter(settings, untilDrained));
+  const limiter = !showsClients(settings) ? undefined : stack.use(await startLimiter(settings, untilDrained));
   const mirrorSender = stack.use(await startMirrorSender(settings, untilDrained));
   // It listens for jobs of this process alone.
   const own = { internalHost: '127.0.0.1', internalPort: 0, advertiseHost: '' };

@@ -3,34 +3,40 @@ import type { RequestHead } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { FollowedFile, type Logger, type Metrics } from '@llm-gateway/runtime';
 import { type Client, digestOf, KeyTable, maxKeyFileBytes, readKeyFile } from './key-file.ts';
-import type { ClientKeySettings } from './options.ts';
+import { type ClientKeySettings, showsClients } from './options.ts';
+import { ClientTokens, clientTokenMistakes } from './tokens.ts';
 
 /** A longer one is no key of ours, and is not hashed. */
 const maxKeyLength = 4096;
 const noKeys = new KeyTable();
 
-/** Lets in the requests that show a key of the file, which is followed. */
+/** Lets in the requests that show a key of the file, which is followed, or a signed token. */
 export class Clients implements Disposable {
-  readonly #file: FollowedFile<KeyTable>;
+  /** Null without `--client-keys`. */
+  readonly #file: FollowedFile<KeyTable> | null;
+  readonly #tokens: ClientTokens | null;
   readonly #refused;
 
-  private constructor(file: FollowedFile<KeyTable>, metrics: Metrics) {
+  private constructor(file: FollowedFile<KeyTable> | null, tokens: ClientTokens | null, metrics: Metrics) {
     this.#file = file;
+    this.#tokens = tokens;
     this.#refused = metrics.counter({
       name: 'client_keys_refused_total',
       help: 'Requests without a valid key, by why',
       labels: ['reason'],
     });
-    metrics.gauge({ name: 'client_keys', help: 'Keys in effect', collect: () => this.#file.value.size });
+    metrics.gauge({ name: 'client_keys', help: 'Keys in effect', collect: () => this.#file?.value.size ?? 0 });
   }
 
-  /** Null without `--client-keys`. Throws when the file, which was checked before, cannot be used after all. */
+  /** Null when nobody has to show anything. Throws when the file, which was checked before, cannot be used after all. */
   static async start(
     settings: ClientKeySettings,
     { log, metrics }: { log: Pick<Logger, 'info' | 'error'>; metrics: Metrics },
   ): Promise<Clients | null> {
+    if (!showsClients(settings)) return null;
+    const tokens = await ClientTokens.start(settings, { log, metrics });
     const path = filePath(settings);
-    if (path === null) return null;
+    if (path === null) return new Clients(null, tokens, metrics);
     const file = new FollowedFile<KeyTable>({
       path,
       intervalMs: settings.clientKeysRefreshIntervalMs,
@@ -50,13 +56,17 @@ export class Clients implements Disposable {
     await file.refresh();
     if (file.mistake !== undefined) {
       file[Symbol.dispose]();
+      tokens?.[Symbol.dispose]();
       throw new GatewayError('invalid_config', `--client-keys: ${file.mistake}`);
     }
-    return new Clients(file, metrics);
+    return new Clients(file, tokens, metrics);
   }
 
-  /** The client that sent this head. Throws `GatewayError` `invalid_api_key`. */
-  identify(head: RequestHead): Client {
+  /**
+   * The client that sent this head: at once by its key, and by a token that was shown before. Throws, or rejects with,
+   * `GatewayError` `invalid_api_key`, and `overloaded` when a token cannot be checked at the moment.
+   */
+  identify(head: RequestHead): Client | Promise<Client> {
     let shown = false;
     for (let at = 0; at < keyHeaders.length; at++) {
       const value = head.noted(keyHeaders[at] as string);
@@ -64,15 +74,27 @@ export class Clients implements Disposable {
       const key = at === 0 ? bearerToken(value) : value;
       if (key === undefined || key === '' || key.length > maxKeyLength) continue;
       shown = true;
-      const client = this.#file.value.find(digestOf(key));
+      const client = this.#file?.value.find(digestOf(key));
       if (client !== undefined) return this.#valid(client);
     }
+    const token = this.#tokens === null ? undefined : bearerToken(head.noted('authorization') ?? '');
+    if (token !== undefined && isToken.test(token) && token.length <= maxTokenLength) return this.#byToken(token);
     if (shown) throw this.#refuse('unknown', 'the API key is not valid');
     throw this.#refuse('missing', 'an API key is needed, as `Authorization: Bearer`, `x-api-key` or `api-key`');
   }
 
+  #byToken(token: string): Client | Promise<Client> {
+    const found = this.#tokens?.find(token) ?? null;
+    const known = (client: Client | null) => {
+      if (client === null) throw this.#refuse('unknown', 'the token is not valid');
+      return this.#valid(client);
+    };
+    return found instanceof Promise ? found.then(known) : known(found);
+  }
+
   [Symbol.dispose](): void {
-    this.#file[Symbol.dispose]();
+    this.#file?.[Symbol.dispose]();
+    this.#tokens?.[Symbol.dispose]();
   }
 
   #valid(client: Client): Client {
@@ -86,6 +108,10 @@ export class Clients implements Disposable {
     return new GatewayError('invalid_api_key', message);
   }
 }
+
+/** Three parts of base64url: what a signed token looks like. */
+const isToken = /^[\w-]+\.[\w-]+\.[\w-]+$/;
+const maxTokenLength = 16_384;
 
 /** Where clients show their keys, as OpenAI's, Anthropic's and Azure's libraries do. */
 const keyHeaders = ['authorization', 'x-api-key', 'api-key'] as const;
@@ -101,7 +127,10 @@ function filePath({ clientKeys }: Pick<ClientKeySettings, 'clientKeys'>): string
 
 /** Mistakes of the flags and of the file that they name, a line each. */
 export function clientKeyMistakes(values: ClientKeySettings): string[] {
-  const path = filePath(values);
+  return [...keyFileMistakes(filePath(values)), ...clientTokenMistakes(values)];
+}
+
+function keyFileMistakes(path: string | null): string[] {
   if (path === null) return [];
   try {
     const stats = statSync(path);

@@ -41,7 +41,7 @@ describe('the file of client keys', () => {
     assert.ok(client);
     const { models, requestsPerMinute, tokensPerMinute, concurrentRequests, forward, disabled } = client;
     assert.deepEqual([models, requestsPerMinute, tokensPerMinute, concurrentRequests], [null, null, null, null]);
-    assert.deepEqual([forward, disabled, client.class, client.expiresAtMs], ['none', false, 'default', Infinity]);
+    assert.deepEqual([forward, disabled, client.expiresAtMs], ['none', false, Infinity]);
   });
 
   it('names each mistake by its place and row, and repeats no value', () => {

@@ -2,10 +2,6 @@ import { hash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 
-/** Classes of requests, the most urgent first. */
-export const requestClasses = ['interactive', 'default', 'bulk'] as const;
-export type RequestClass = (typeof requestClasses)[number];
-
 const Limit = (description: string) => Type.Optional(Type.Integer({ minimum: 0, maximum: 1e12, description }));
 
 const KeyRow = Type.Object(
@@ -37,11 +33,6 @@ const KeyRow = Type.Object(
           'Who gets the credentials of the request as the client sent them: nobody (the default), or the instances',
       }),
     ),
-    class: Type.Optional(
-      Type.Enum([...requestClasses], {
-        description: 'The most urgent class that requests of the key may have; left out: default',
-      }),
-    ),
   },
   { additionalProperties: false },
 );
@@ -68,7 +59,6 @@ export interface Client {
   readonly expiresAtMs: number;
   readonly disabled: boolean;
   readonly forward: 'none' | 'instance';
-  readonly class: RequestClass;
 }
 
 interface Entry {
@@ -169,7 +159,6 @@ function clientOf(row: Static<typeof KeyRow>, expiresAtMs: number): Client {
     expiresAtMs,
     disabled: row.disabled ?? false,
     forward: row.forward ?? 'none',
-    class: row.class ?? 'default',
   };
 }
 

@@ -16,6 +16,29 @@ export const clientKeyOptions = {
     max: 86_400_000,
     description: 'Time between two looks at the file of --client-keys',
   },
+  'client-jwt-jwks-url': {
+    type: 'string',
+    default: '',
+    description:
+      'Where the keys are that sign tokens of clients (a JSON Web Key Set); then a signed token is let in, too',
+  },
+  'client-jwt-jwks-file': {
+    type: 'string',
+    default: '',
+    description: 'The same from a file, which is followed while running',
+  },
+  'client-jwt-issuer': { type: 'string', default: '', description: 'The `iss` that tokens must have' },
+  'client-jwt-audience': {
+    type: 'string',
+    default: '',
+    description: 'The `aud` that tokens must have; empty: any',
+  },
+  'client-jwt-claims': {
+    type: 'string',
+    default: '',
+    description:
+      'Claims with the name, models and limits of a client, where they are not sub, models, rpm, tpm and concurrent: name=email,rpm=limit_rpm',
+  },
   'quota-timeout-ms': {
     type: 'integer',
     default: 20,
@@ -33,7 +56,25 @@ export const clientKeyOptions = {
   },
 } as const;
 
-export type ClientKeySettings = Pick<
-  OptionValues<readonly [typeof clientKeyOptions]>,
-  'clientKeys' | 'clientKeysRefreshIntervalMs'
+type Values = OptionValues<readonly [typeof clientKeyOptions]>;
+
+export type ClientTokenSettings = Pick<
+  Values,
+  | 'clientJwtJwksUrl'
+  | 'clientJwtJwksFile'
+  | 'clientJwtIssuer'
+  | 'clientJwtAudience'
+  | 'clientJwtClaims'
+  | 'clientKeysRefreshIntervalMs'
 >;
+
+export type ClientKeySettings = Pick<Values, 'clientKeys' | 'clientKeysRefreshIntervalMs'> & ClientTokenSettings;
+
+/** Whether clients have to show who they are. */
+export function showsClients({
+  clientKeys,
+  clientJwtJwksUrl,
+  clientJwtJwksFile,
+}: Pick<Values, 'clientKeys' | 'clientJwtJwksUrl' | 'clientJwtJwksFile'>): boolean {
+  return clientKeys !== '' || clientJwtJwksUrl !== '' || clientJwtJwksFile !== '';
+}
