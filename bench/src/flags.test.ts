@@ -7,6 +7,7 @@ test('without flags everything is measured', () => {
     quick: false,
     only: ['unary', 'stream', 'rest', 'memory', 'growth'],
     profile: false,
+    choice: null,
     others: {},
   });
 });
@@ -16,6 +17,7 @@ test('parts are chosen by name', () => {
     quick: true,
     only: ['unary', 'growth'],
     profile: false,
+    choice: null,
     others: {},
   });
 });

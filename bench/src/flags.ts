@@ -6,6 +6,8 @@ export interface Flags {
   readonly quick: boolean;
   readonly only: readonly Part[];
   readonly profile: boolean;
+  /** Replays a trace over the scheduling policies instead; the file it is in, or null for a generated one. */
+  readonly choice: { readonly trace: string | undefined } | null;
   /** Where further gateways are, as far as the user says so. */
   readonly others: OtherPrograms;
 }
@@ -13,7 +15,9 @@ export interface Flags {
 const help = `Measures the gateway beside other proxies.
 
   --quick        a few minutes, fewer rounds: for a look, not for a verdict
-  --only <list>  some parts, separated by commas: ${parts.join(', ')}
+  --only <list>  some parts, separated by commas: ${parts.join(', ')};
+                 or choice alone, which replays a trace over the scheduling policies
+  --trace <file> the trace for choice, in the format of Mooncake; a generated one otherwise
   --profile      CPU profiles of ingress and router instead
 ${otherNames.map((name) => `  --${name} <path>`).join('\n')}
                  measures these gateways as well; those on PATH are found
@@ -29,6 +33,7 @@ export function readFlags(argv: readonly string[]): Flags | { readonly say: stri
         quick: { type: 'boolean', default: false },
         only: { type: 'string', default: parts.join(',') },
         profile: { type: 'boolean', default: false },
+        trace: { type: 'string' },
         'vllm-router': { type: 'string' },
         smg: { type: 'string' },
         litellm: { type: 'string' },
@@ -37,12 +42,15 @@ export function readFlags(argv: readonly string[]): Flags | { readonly say: stri
     });
     if (values.help) return { say: help, exitCode: 0 };
     const named = values.only.split(',').map((name) => name.trim());
+    const choice = named.length === 1 && named[0] === 'choice' ? { trace: values.trace } : null;
+    if (choice === null && values.trace !== undefined) return refusal('--trace: is for --only choice');
+    if (choice !== null) named.pop();
     const unknown = named.filter((name) => !parts.some((part) => part === name));
     if (unknown.length > 0) return refusal(`--only: no part is named ${unknown.join(', ')}`);
     const given = otherNames.map((name) => [name, values[name]] as const).filter(([, path]) => path !== undefined);
     const others: OtherPrograms = Object.fromEntries(given);
     const { quick, profile } = values;
-    return { quick, only: parts.filter((part) => named.includes(part)), profile, others };
+    return { quick, only: parts.filter((part) => named.includes(part)), profile, choice, others };
   } catch (error) {
     return refusal(error instanceof Error ? error.message : String(error));
   }

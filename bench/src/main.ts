@@ -1,4 +1,5 @@
 /** `npm run bench`: measures the gateway beside other proxies and writes the report. `--help` names the flags. */
+import { measureChoices } from './choice/choice.ts';
 import { readFlags } from './flags.ts';
 import { profileHotPaths } from './profile/profile.ts';
 import { run } from './run.ts';
@@ -11,4 +12,6 @@ if ('say' in flags) {
 // What was started goes with this process in an orderly exit, which a signal by itself is not.
 process.once('SIGINT', () => process.exit(130));
 process.once('SIGTERM', () => process.exit(143));
-await (flags.profile ? profileHotPaths() : run(flags));
+if (flags.profile) await profileHotPaths();
+else if (flags.choice !== null) await measureChoices({ ...flags.choice, quick: flags.quick });
+else await run(flags);
