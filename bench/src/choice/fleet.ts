@@ -1,4 +1,6 @@
-import { freePort, type Service, startNats, startService } from '@llm-gateway/testing';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { type Service, startNats, startService } from '@llm-gateway/testing';
 
 export interface FleetOptions {
   readonly policy: 'round-robin' | 'load-balance' | 'cache-aware';
@@ -59,8 +61,23 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
   return { urls: doors.map(({ url }) => url), routers, addRouter, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-/** The first of so many ports in a row that are likely free. */
+/** The first of so many ports in a row that are free, below those that the system gives away. */
 async function freePorts(count: number): Promise<number> {
-  const first = await freePort();
-  return first + count < 65_000 ? first : first - 1000;
+  for (;;) {
+    const first = 20_000 + Math.floor(Math.random() * 10_000);
+    const free = await Promise.all(Array.from({ length: count }, (_, at) => isFree(first + at)));
+    if (free.every(Boolean)) return first;
+  }
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  try {
+    await once(server.listen(port, '127.0.0.1'), 'listening');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    server.close();
+  }
 }

@@ -118,7 +118,7 @@ interface Member extends Candidate {
 const requestBytes = 256;
 /** A fully cached prompt is not for nothing. */
 const minWaitingBytes = 64;
-/** An instance takes a session of its own as long as it has at most so much more in flight than the mean. */
+/** An instance takes a session of its own as long as it has at most so much more in flight than the mean, and one. */
 const affinityLoadFactor = 1.25;
 /** What an ask says is bounded, so that no prompt makes a live instance look busy. */
 const maxPromptBytes = 2 ** 30;
@@ -242,6 +242,9 @@ export class Fleet {
     for (const outcome of report.outcomes) {
       const member = this.#members.get(outcome.instance);
       if (member === undefined) continue;
+      if (outcome.expectedBytes !== undefined) {
+        this.#caches?.observe(outcome.instance, { expected: outcome.expectedBytes, found: outcome.foundBytes ?? 0 });
+      }
       if (member.health.observe(outcome, now, this.#ledger.inFlight(outcome.instance))) {
         const spared = this.#canSpare(member);
         const durationMs = member.health.eject(now, { random, spared });
@@ -436,7 +439,8 @@ export class Fleet {
     const inFlight = this.#inFlight;
     let total = 1;
     for (const slot of pool.slots) total += inFlight[slot] as number;
-    const most = Math.ceil((affinityLoadFactor * total) / pool.slots.length);
+    // One more, so that a fleet at rest does not part two requests of one session.
+    const most = Math.ceil((affinityLoadFactor * total) / pool.slots.length) + 1;
     const unpaired = this.#unpairedIn(pool);
     const slot = pool.chooseBy(key, {
       scores: this.#scores,

@@ -17,6 +17,6 @@ export { type FollowedState, type Follower, type FollowObserver, followInstances
 export type { ListCause } from './follower.ts';
 export { leaseMs } from './load-ledger.ts';
 export { policyOptions, schedulingOptions } from './options.ts';
-export { type Call, type Outcome, OutcomeTally } from './outcome-tally.ts';
+export { type CacheOutcome, type Call, type Outcome, OutcomeTally } from './outcome-tally.ts';
 export { hashOf, rendezvousWeight } from './rendezvous.ts';
 export { type FollowedFleet, startFleet } from './start.ts';

@@ -14,12 +14,20 @@ export interface Call {
   readonly kind: string;
 }
 
+/** What the answer of one request said of the cache, in bytes of its prompt. */
+export interface CacheOutcome {
+  readonly expected: number;
+  readonly found: number;
+}
+
 interface Period {
   failures: number;
   succeeded: boolean;
   busy: number;
   failed: number;
   served: number;
+  expectedBytes?: number;
+  foundBytes?: number;
 }
 
 /** Instances remembered as failing; beyond it the oldest are forgotten, so that pods that never return cannot pile up. */
@@ -32,6 +40,8 @@ export class OutcomeTally {
   readonly #ingress: string;
   readonly #refusals = new Refusals();
   #periods = new Map<string, Period>();
+  /** Instances of whose cache the last news was bad. */
+  readonly #missing = new Set<string>();
   /** Successes still to be reported of instances that failed, the longest unfailing first. */
   readonly #watched = new Map<string, number>();
 
@@ -61,6 +71,17 @@ export class OutcomeTally {
       case 'busy':
         this.#period(instance).busy += 1;
     }
+  }
+
+  /** An answer said how much of its prompt was cached. That what was expected is there is news only after it was not. */
+  cached(instance: string, { expected, found }: CacheOutcome): void {
+    const misses = found < expected / 2;
+    if (!misses && !this.#missing.delete(instance)) return;
+    if (misses) this.#missing.add(instance);
+    if (this.#missing.size > maxRemembered) this.#missing.clear();
+    const period = this.#period(instance);
+    period.expectedBytes = (period.expectedBytes ?? 0) + expected;
+    period.foundBytes = (period.foundBytes ?? 0) + found;
   }
 
   /** The report of the period that ends now, or null when there is nothing to report. */

@@ -284,6 +284,10 @@ export const OutcomeReport = Type.Object({
       failed: Type.Optional(Count),
       /** Calls that succeeded in the period; counted for some calls after a failure. */
       served: Type.Optional(Count),
+      /** Bytes of prompts that were expected in its cache, of answers that said what was there; told of an instance that misses some. */
+      expectedBytes: Type.Optional(Count),
+      /** What was there of them. */
+      foundBytes: Type.Optional(Count),
     }),
   ),
 });

@@ -58,6 +58,8 @@ export class Observer {
   readonly #defects;
   readonly #refusedConnections;
   readonly #retries;
+  readonly #expectedBytes;
+  readonly #cachedTokens;
   readonly #fallbacks;
   readonly #offers;
   readonly #queueJobs;
@@ -126,6 +128,14 @@ export class Observer {
       name: 'refused_connections_total',
       help: 'Connections of clients refused at a limit',
       labels: ['limit'],
+    });
+    this.#expectedBytes = metrics.counter({
+      name: 'prefix_expected_bytes_total',
+      help: 'Bytes of prompts that were expected in the cache of their instance, of answers that said what was there',
+    });
+    this.#cachedTokens = metrics.counter({
+      name: 'cached_tokens_total',
+      help: 'Cached tokens of the prompts of which some were expected, as the answers said',
     });
     this.#retries = metrics.counter({ name: 'retries_total', help: 'Internal retries, by cause', labels: ['cause'] });
     this.#fallbacks = metrics.counter({
@@ -302,6 +312,12 @@ export class Observer {
   }
 
   /** Every request ends here, once: one sample, one log line. */
+  /** An answer said how much of its prompt was cached, of which some was expected. */
+  cacheCompared(expectedBytes: number, cachedTokens: number): void {
+    this.#expectedBytes.inc(expectedBytes);
+    this.#cachedTokens.inc(cachedTokens);
+  }
+
   finished(exchange: Exchange): void {
     if (exchange.isProbe) return;
     const { client, route } = exchange;

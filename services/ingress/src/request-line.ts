@@ -33,6 +33,11 @@ export function requestLine(exchange: Exchange, end: RequestEnd): string {
   }
   if (exchange.from !== null) line += `,"client":${text(exchange.from.name)}`;
   if (exchange.usage !== null) line += usageText(exchange);
+  const { expected } = exchange;
+  if (expected !== undefined) {
+    const { why, cached, cost } = expected;
+    line += `,"choice":{"why":"${why}","cached":${Math.round(cached)},"cost":${Math.round(cost)}}`;
+  }
   if (exchange.errorCode !== undefined) line += `,"code":"${exchange.errorCode}"`;
   if (exchange.brokenBy !== undefined) line += `,"brokenBy":"${exchange.brokenBy}"`;
   line += `,"requestBytes":${exchange.requestBytes},"responseBytes":${client.bodyBytes}`;

@@ -34,7 +34,7 @@ export interface AttemptContext {
   /** This call belongs to an attempt that is counted already. */
   readonly counted?: boolean;
   /** Set when the upstream is an instance. */
-  readonly leg?: Pick<InstanceLeg, 'answered' | 'began'>;
+  readonly leg?: Pick<InstanceLeg, 'answered' | 'came'>;
   /** Set when the client gets another answer than the upstream's. */
   readonly change?: AnswerChange;
   /** Set when the upstream is a retry worker, which makes the calls itself. */
@@ -179,7 +179,7 @@ class Attempt implements RelayTarget {
     this.#context.gateway.observer.chunk(this.#exchange, chunk);
     this.#exchange.usage?.take(chunk);
     const { change, leg } = this.#context;
-    leg?.began();
+    leg?.came(chunk);
     const changed = change === undefined ? chunk : change.take(chunk);
     const { withheldUsage } = this.#exchange;
     const passing = changed === null || withheldUsage === null ? changed : withheldUsage.take(changed);
@@ -193,7 +193,7 @@ class Attempt implements RelayTarget {
 
   writeFramed(bytes: Buffer, chunks: { payloadBytes: number; last: boolean }, onDrain: () => void): boolean {
     this.#context.gateway.observer.chunk(this.#exchange, bytes);
-    this.#context.leg?.began();
+    this.#context.leg?.came(bytes);
     this.#exchange.usage?.take(bytes);
     return this.#exchange.client.writeFramed(bytes, chunks, onDrain);
   }

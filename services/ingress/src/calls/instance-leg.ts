@@ -2,6 +2,7 @@ import type { Call, Outcome as InstanceOutcome } from '@llm-gateway/fleet';
 import { originOf } from '@llm-gateway/http1';
 import { errorCodes, type InstanceAddress } from '@llm-gateway/protocol';
 import { isRedirect } from '@llm-gateway/routing';
+import { CachedShare } from '../decide/cached-share.ts';
 import type { Load } from '../decide/load.ts';
 import type { Exchange } from '../exchange.ts';
 import type { Gateway } from '../gateway.ts';
@@ -26,6 +27,9 @@ export class InstanceLeg implements Disposable {
   #held = true;
   /** Bytes of a prompt that are still to be computed there. */
   #waiting: number;
+  /** What of the prompt is really cached there; null when nothing was expected. */
+  readonly #share: CachedShare | null;
+  readonly #observer: Gateway['observer'];
 
   /** @param waiting bytes of the prompt that the instance has to compute before it answers */
   constructor(instance: InstanceAddress, { exchange, gateway }: InternalContext, waiting = 0) {
@@ -34,6 +38,9 @@ export class InstanceLeg implements Disposable {
     this.id = instance.id;
     this.origin = originOf(instance);
     this.#waiting = waiting;
+    this.#observer = gateway.observer;
+    const expected = waiting === 0 ? 0 : (exchange.expected?.cached ?? 0);
+    this.#share = expected === 0 ? null : new CachedShare({ expected, bytes: exchange.prompt?.bytes ?? 0 });
     this.#load.acquire(instance.id, waiting);
   }
 
@@ -43,7 +50,12 @@ export class InstanceLeg implements Disposable {
   }
 
   /** Some of its answer came: the prompt is computed. */
-  began(): void {
+  came(chunk: Buffer): void {
+    this.#began();
+    this.#share?.read(chunk);
+  }
+
+  #began(): void {
     if (this.#waiting === 0) return;
     this.#load.began(this.id, this.#waiting);
     this.#waiting = 0;
@@ -53,7 +65,12 @@ export class InstanceLeg implements Disposable {
   [Symbol.dispose](): void {
     if (!this.#held) return;
     this.#held = false;
-    this.began();
+    this.#began();
+    const cached = this.#share?.outcome();
+    if (cached != null) {
+      this.#load.cached(this.id, cached);
+      this.#observer.cacheCompared(cached.expected, this.#share?.cachedTokens ?? 0);
+    }
     this.#load.release(this.#call, this.outcome);
   }
 }

@@ -1,5 +1,5 @@
 import { type Bus, eachSecond, inParts } from '@llm-gateway/bus';
-import { type Call, type Outcome, OutcomeTally } from '@llm-gateway/fleet';
+import { type CacheOutcome, type Call, type Outcome, OutcomeTally } from '@llm-gateway/fleet';
 import { type LoadReport, loadReport, type OutcomeReport, outcomeReport } from '@llm-gateway/protocol';
 
 /**
@@ -72,6 +72,12 @@ export class Load implements Disposable {
     else this.#inFlight.delete(instance);
     this.#changed();
     if (outcome !== undefined) this.#tally.record(call, outcome, performance.now());
+  }
+
+  /** An answer said how much of its prompt was cached there. */
+  cached(instance: string, outcome: CacheOutcome): void {
+    this.#tally.cached(instance, outcome);
+    this.#changed();
   }
 
   /** An answer of status 2xx begins. */

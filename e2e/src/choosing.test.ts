@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { completion, type Engine, type Service, startEngine, until } from '@llm-gateway/testing';
+import { type Gateway, post, startGateway } from './gateway.ts';
+
+const turnBytes = 4000;
+
+/** One turn of a conversation: its prompt has all turns before it. */
+function body(name: string, turns: number): string {
+  const messages = Array.from({ length: turns }, (_, at) => ({
+    role: 'user',
+    content: `${name} ${at} `.repeat(turnBytes).slice(0, turnBytes),
+  }));
+  return JSON.stringify({ model: 'test', stream: true, messages });
+}
+
+interface Choice {
+  readonly instance: string;
+  readonly why: string;
+  /** The share of the prompt that was expected in the cache. */
+  readonly cached: number;
+}
+
+async function ask(url: string, name: string, turns: number): Promise<Choice> {
+  const response = await post(url, body(name, turns));
+  assert.equal(response.status, 200);
+  await response.text();
+  const choice = response.headers.get('x-gateway-choice') ?? '';
+  const [, why = '', cached = ''] = /^(\w+); cached=([\d.]+)/.exec(choice) ?? [];
+  return { instance: response.headers.get('x-gateway-endpoint') ?? '', why, cached: Number(cached) };
+}
+
+async function degraded(ingress: Service): Promise<number> {
+  return (await ingress.metrics()).value('llm_gateway_degraded');
+}
+
+describe('cache-aware choices, with two routers and two ingresses', () => {
+  let engines: Engine[];
+  let gateway: Gateway;
+  let urls: string[];
+  before(async () => {
+    engines = await Promise.all([1, 2, 3, 4].map(() => startEngine(() => completion({ tokens: ['x'] }))));
+    gateway = await startGateway({
+      engines,
+      replicas: { ingress: 2, router: 2 },
+      flags: {
+        router: ['--scheduling-policy', 'cache-aware'],
+        ingress: ['--scheduling-policy', 'cache-aware', '--expose-route-headers', '--decision-timeout-ms', '2000'],
+      },
+    });
+    urls = gateway.ingress.map(({ url }) => url);
+  });
+  after(async () => {
+    await gateway[Symbol.asyncDispose]();
+    for (const engine of engines) await engine[Symbol.asyncDispose]();
+  });
+
+  it('keep a conversation where its turns before are cached, whichever ingress it comes to', async () => {
+    const names = ['a', 'b', 'c', 'd', 'e', 'f'];
+    for (const name of names) {
+      const first = await ask(urls[0] ?? '', name, 2);
+      assert.equal(first.cached, 0);
+      for (const turns of [3, 4, 5]) {
+        const next = await ask(urls[turns % 2] ?? '', name, turns);
+        assert.deepEqual([next.instance, next.why], [first.instance, 'cache']);
+        assert.ok(next.cached > 0.6, `${next.cached} of turn ${turns}`);
+      }
+    }
+  });
+
+  it('know the caches after the routers were replaced one after the other, and no request is degraded', async () => {
+    const first = await ask(urls[0] ?? '', 'kept', 3);
+    const routers = [...gateway.router];
+    for (const router of routers) {
+      const next = await gateway.start('router');
+      // What the pool's owner chose has come to the others, also to one that started later.
+      await until(async () => (await next.metrics()).value('llm_gateway_router_prefix_entries') > 0);
+      await router.kill();
+      const after = await ask(urls[1] ?? '', 'kept', 4);
+      assert.deepEqual([after.instance, after.why], [first.instance, 'cache']);
+    }
+  });
+
+  it('keep a conversation on one instance while no router is there', async () => {
+    const own = await startGateway({
+      engines,
+      replicas: { ingress: 2, router: 1 },
+      flags: {
+        router: ['--scheduling-policy', 'cache-aware'],
+        ingress: ['--scheduling-policy', 'cache-aware', '--expose-route-headers'],
+      },
+    });
+    await using _ = own;
+    await own.router[0]?.kill();
+    await until(async () => (await Promise.all(own.ingress.map(degraded))).every((value) => value === 1));
+    const instances = new Set<string>();
+    for (const name of ['g', 'h', 'i', 'j', 'k', 'l', 'm', 'n']) {
+      const turns = [];
+      for (const count of [2, 3, 4]) turns.push(await ask(own.ingress[count % 2]?.url ?? '', name, count));
+      assert.equal(new Set(turns.map(({ instance }) => instance)).size, 1, name);
+      instances.add(turns[0]?.instance ?? '');
+    }
+    assert.ok(instances.size > 1, 'all conversations went to one instance');
+  });
+});
