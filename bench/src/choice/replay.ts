@@ -43,6 +43,8 @@ function bodyOf({ blocks, tokens, answerTokens }: TracedRequest): string {
   });
 }
 
+const usageName = '"usage":';
+
 interface Usage {
   readonly prompt_tokens: number;
   readonly prompt_tokens_details?: { readonly cached_tokens?: number } | null;
@@ -69,8 +71,8 @@ export async function replay({ requests, urls, speedUp }: ReplayOptions): Promis
       tail = (tail + chunk).slice(-4000);
       if (first === 0 && /"content":"[^"]/.test(tail)) first = performance.now() - askedAtMs;
     }
-    const usage = /"usage":(\{"prompt_tokens".*?\})[,}]?\}?\n/.exec(tail)?.[1];
-    const read: Usage | undefined = usage === undefined ? undefined : parsed(usage);
+    const usageAt = tail.lastIndexOf(usageName);
+    const read = usageAt < 0 ? undefined : parsed(tail.slice(usageAt + usageName.length));
     if (first === 0 || read === undefined) throw new Error('an answer without content or usage');
     firstTokens.push((first / 1000) * speedUp);
     promptTokens += read.prompt_tokens;
@@ -98,5 +100,5 @@ function parsed(text: string): Usage {
     if (text[at] === '{') depth++;
     if (text[at] === '}' && --depth === 0) return JSON.parse(text.slice(0, at + 1)) as Usage;
   }
-  return JSON.parse(text) as Usage;
+  throw new Error('a usage without an end');
 }
