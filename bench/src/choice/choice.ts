@@ -38,9 +38,9 @@ const prefillTokensPerS = 10_000;
 const kvBlocks = 1500;
 const interTokenMs = 30;
 /** So many times faster than the trace everything goes: what the gateway takes itself counts for as many times more. */
-const speedUp = 3;
-/** Each is a fleet of its own, and far from taking a whole CPU. */
-const atOnce = 3;
+const speedUp = 2;
+/** Each is a fleet of its own: with more than one a machine of few CPUs would measure itself. */
+const atOnce = 1;
 const resultsFolder = join(import.meta.dirname, '../../results');
 
 /** Replays a trace over modelled engines, under each policy, through real processes; writes `results/choice.md` and `.json`. */
