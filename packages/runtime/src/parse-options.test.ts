@@ -352,3 +352,36 @@ test('property: whatever surrounds a secret, it is in no mistake', () => {
     { numRuns: 2000 },
   );
 });
+
+test('a variable of a standard is read where neither the flag nor its own variable is given, the first that says something', () => {
+  const known = defineService({
+    name: 'standard',
+    description: 'a standard',
+    groups: [
+      {
+        collector: {
+          type: 'string',
+          default: 'none',
+          description: 'Collector',
+          standard: [
+            { name: 'STD_DISABLED', read: (text) => (text === 'true' ? '' : undefined) },
+            { name: 'STD_COLLECTOR', read: (text) => `${text}/v1` },
+          ],
+        },
+        ratio: { type: 'number', default: 1, max: 1, description: 'Ratio', standard: [{ name: 'STD_RATIO' }] },
+      },
+    ],
+  });
+  const collector = (argv: string[], env: Record<string, string>) => {
+    const parsed = parseOptions(known, argv, env);
+    return 'values' in parsed ? parsed.values.collector : parsed;
+  };
+  assert.equal(collector([], {}), 'none');
+  assert.equal(collector([], { STD_COLLECTOR: 'a', STD_DISABLED: 'false' }), 'a/v1');
+  assert.equal(collector([], { STD_COLLECTOR: 'a', STD_DISABLED: 'true' }), '');
+  assert.equal(collector([], { STD_COLLECTOR: 'a', LLM_GATEWAY_COLLECTOR: 'b' }), 'b');
+  assert.equal(collector(['--collector', 'c'], { STD_DISABLED: 'true', LLM_GATEWAY_COLLECTOR: 'b' }), 'c');
+  assert.deepEqual(collector([], { STD_RATIO: '2' }), {
+    mistakes: ['STD_RATIO: read "2", allowed: a number to 1'],
+  });
+});
