@@ -24,7 +24,7 @@ interface Watched {
   readonly model: string;
 }
 
-interface Tally extends Omit<RequestTotals, 'firstByte'> {
+interface Tally extends Required<Omit<RequestTotals, 'firstByte'>> {
   readonly firstByte: Map<number, number>;
 }
 
@@ -100,6 +100,12 @@ export class RequestReports implements Disposable {
     tally.retries += Math.max(0, exchange.attempts - 1);
     tally.chunks += exchange.stream?.chunks ?? 0;
     tally.responseBytes += client.bodyBytes;
+    const tokens = exchange.usage?.counts ?? null;
+    if (tokens !== null) {
+      tally.promptTokens += tokens.prompt;
+      tally.cachedTokens += tokens.cached;
+      tally.completionTokens += tokens.completion;
+    }
     if (end.firstByteMs === null || end.status >= 400) return;
     const bucket = latencyBucket(end.firstByteMs);
     tally.firstByte.set(bucket, (tally.firstByte.get(bucket) ?? 0) + 1);
@@ -132,6 +138,9 @@ export class RequestReports implements Disposable {
       retries: 0,
       chunks: 0,
       responseBytes: 0,
+      promptTokens: 0,
+      cachedTokens: 0,
+      completionTokens: 0,
       firstByte: new Map(),
     };
     this.#tallies.set(isFull ? '' : key, tally);
