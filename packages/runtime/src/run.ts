@@ -268,7 +268,11 @@ function exitOnCrash(log: Log): void {
 /** Node prints its warnings on stderr, and waits there for a reader; as lines of the log they are waited for by nobody. */
 function logWarnings({ logger }: Log): void {
   process.removeAllListeners('warning');
-  process.on('warning', (warning) => logger.warn({ err: warning }, 'warning of Node'));
+  process.on('warning', (warning) => {
+    // What of Node is experimental is used here on purpose.
+    const level = warning.name === 'ExperimentalWarning' ? 'debug' : 'warn';
+    logger[level]({ err: warning }, 'warning of Node');
+  });
 }
 
 /** A file is read at each connection, and those to what is away are many. */
