@@ -8,8 +8,8 @@ import type { RequestEnd } from './request-line.ts';
 const periodMs = 250;
 /** So long after the last look nobody watches any more. */
 const watchedMs = 5000;
-/** Of more requests than 200 a second one in N is told. */
-const maxPerPeriod = 50;
+/** Of more requests than 144 a second one in N is told: a report stays under 16 KB, and an ingress under 64 KB a second. */
+const maxPerPeriod = 36;
 const maxModels = 100;
 const maxTotals = 200;
 const maxAttempts = 16;
