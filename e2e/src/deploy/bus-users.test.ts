@@ -38,7 +38,7 @@ const {
   retryOffer,
   mirrorSend,
 } = subjects;
-const { retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
+const { responsesMade, retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
 const { statusQuery, statusReport, requestReport, instanceOrder, instanceOrders } = subjects;
 const { quotaLease, quotaRecount, limiterBeat, ingressBeat, usageRecord } = subjects;
 
@@ -51,6 +51,7 @@ const speakers = {
     instancesList,
     loadReport,
     outcomeReport,
+    responsesMade,
     retryOffer,
     mirrorSend,
     mirrorAnnounce,
@@ -73,6 +74,7 @@ const listeners = {
     routerBeat,
     configHeld,
     instancesChanged,
+    responsesMade,
     retryAnnounce,
     mirrorReport,
     `${quotaRecount} ${group}`,

@@ -222,6 +222,22 @@ export const PrefixPage = Type.Object({
 export type PrefixPage = Static<typeof PrefixPage>;
 export const prefixList = defineRequest(subjects.prefixList, PrefixQuery, PrefixPage);
 
+/** So many responses are told of in one message. */
+export const maxResponsesMade = 200;
+
+/** Responses of the Responses API that instances have made and keep, for whoever is asked for one of them next. */
+const ResponsesMade = Type.Object({
+  ingress: Type.String({ maxLength: 64, pattern: '^[A-Za-z0-9-]+$' }),
+  responses: Type.Array(
+    Type.Object({
+      id: Type.String({ maxLength: 128, pattern: '^resp_[A-Za-z0-9_-]+$' }),
+      instance: Type.String({ minLength: 1, maxLength: 1024 }),
+    }),
+    { maxItems: maxResponsesMade },
+  ),
+});
+export const responsesMade = defineEvent(subjects.responsesMade, ResponsesMade);
+
 /** One page of a replica's instances, sorted by id. A further page is asked of the same replica, with the last id seen. */
 export const InstancesPage = Type.Object({
   replica: Type.String(),
@@ -421,6 +437,7 @@ export const catalogue = [
   instancesChanged,
   loadReport,
   outcomeReport,
+  responsesMade,
   retryOffer,
   retryAnnounce,
   mirrorSend,

@@ -17,6 +17,7 @@ export const subjects = {
   instancesChanged: `${prefix}.instances.changed`,
   loadReport: `${prefix}.load.report`,
   outcomeReport: `${prefix}.outcome.report`,
+  responsesMade: `${prefix}.responses.made`,
   retryOffer: `${prefix}.retry.offer`,
   retryAnnounce: `${prefix}.retry.announce`,
   mirrorSend: `${prefix}.mirror.send`,

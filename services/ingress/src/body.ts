@@ -1,23 +1,38 @@
 import { GatewayError } from '@llm-gateway/protocol';
 import { isForm, readForm } from './form.ts';
 import { type Member, maxMembers, scanMembers } from './json-members.ts';
+import { isResponseId, maxResponseIdLength } from './responses/response-id.ts';
+
+interface RequestFields {
+  readonly model: string | null;
+  readonly stream: boolean;
+  readonly previousResponse?: string | null;
+  readonly members: readonly Member[] | null;
+}
+
+/** What a body says, unchecked. */
+interface Fields {
+  readonly model?: unknown;
+  readonly stream?: unknown;
+  readonly previous_response_id?: unknown;
+}
 
 /** A request's body, and the few fields of it that the gateway reads. */
 export class RequestContent {
   /** Null when the request names none. */
   readonly model: string | null;
   readonly stream: boolean;
+  /** The response of the Responses API that this request continues; null when it names none that there can be. */
+  readonly previousResponse: string | null;
   #body: Buffer;
   #members: readonly Member[] | null;
 
-  constructor(
-    body: Buffer,
-    { model, stream, members }: { model: string | null; stream: boolean; members: readonly Member[] | null },
-  ) {
+  constructor(body: Buffer, { model, stream, previousResponse = null, members }: RequestFields) {
     this.#body = body;
     this.#members = members;
     this.model = model;
     this.stream = stream;
+    this.previousResponse = previousResponse;
   }
 
   /** Empty once it was released. */
@@ -74,6 +89,11 @@ function tryJson(body: Buffer): RequestContent | null {
   }
 }
 
+/** Of a request for a response that there is already: its body, if it has one, is the engine's to read. */
+export function readNothing(body: Buffer): RequestContent {
+  return new RequestContent(body, { model: null, stream: false, members: null });
+}
+
 /** Throws `GatewayError` `invalid_body`, with `details.param` when one field is at fault. */
 export function readContent(given: Buffer): RequestContent {
   const body = withoutMark(given);
@@ -89,14 +109,15 @@ function withoutMark(body: Buffer): Buffer {
 
 function contentOf(
   body: Buffer,
-  { model = null, stream = null, members }: { model?: unknown; stream?: unknown; members: readonly Member[] | null },
+  { model = null, stream = null, previous_response_id: previous, members }: Fields & Pick<RequestFields, 'members'>,
 ): RequestContent {
   if (model !== null && (typeof model !== 'string' || model.length > maxModelLength)) throw invalidModel();
   if (stream !== null && typeof stream !== 'boolean') throw invalidStream();
-  return new RequestContent(body, { model, stream: stream ?? false, members });
+  const previousResponse = isResponseId(previous) ? previous : null;
+  return new RequestContent(body, { model, stream: stream ?? false, previousResponse, members });
 }
 
-function parseFields(body: Buffer): { model?: unknown; stream?: unknown } {
+function parseFields(body: Buffer): Fields {
   let value: unknown;
   try {
     value = JSON.parse(body.toString());
@@ -114,13 +135,22 @@ function scanWhole(body: Buffer): Member[] {
   return members;
 }
 
-/** Looks at the two values where they lie: one that is too long for what it should be is not parsed. */
-function pickFields(body: Buffer, members: readonly Member[]): { model?: unknown; stream?: unknown } {
-  const fields: { model?: unknown; stream?: unknown } = {};
+const longestValues: Readonly<Record<string, number>> = {
+  model: maxModelBytes,
+  stream: 'false'.length,
+  previous_response_id: maxResponseIdLength + 2,
+};
+
+/** Looks at the few values where they lie: one that is too long for what it should be is not parsed. */
+function pickFields(body: Buffer, members: readonly Member[]): Fields {
+  const fields: { model?: unknown; stream?: unknown; previous_response_id?: unknown } = {};
   for (const { key, valueStart, valueEnd } of members) {
-    if (key !== 'model' && key !== 'stream') continue;
-    const longest = key === 'model' ? maxModelBytes : 'false'.length;
-    if (valueEnd - valueStart > longest) throw key === 'model' ? invalidModel() : invalidStream();
+    if (key !== 'model' && key !== 'stream' && key !== 'previous_response_id') continue;
+    if (valueEnd - valueStart > (longestValues[key] ?? 0)) {
+      // What an engine makes of it is for the engine to say.
+      if (key === 'previous_response_id') continue;
+      throw key === 'model' ? invalidModel() : invalidStream();
+    }
     try {
       fields[key] = JSON.parse(body.toString('utf8', valueStart, valueEnd));
     } catch {

@@ -117,6 +117,8 @@ export class Exchange implements AnswerWatcher {
   #brokenBy: string | undefined;
   #errorCode: string | undefined;
   compared: ComparedCopy | undefined;
+  /** The response that an instance keeps and that this request is about; null: about none. */
+  stored: string | null = null;
   /** Whether only this gateway was asked: how it is, or what a browser may send to it. */
   isProbe = false;
   #table: RouteTable | undefined;

@@ -16,6 +16,7 @@ import type { Cors } from './http/cors.ts';
 import type { Mirror } from './mirror/mirror.ts';
 import type { Models } from './models.ts';
 import type { Observer } from './observer.ts';
+import type { StoredResponses } from './responses/stored-responses.ts';
 import type { RetryBudget } from './retry-budget.ts';
 import type { UsageBook } from './usage/usage-book.ts';
 import type { UsageStreams } from './usage/usage-streams.ts';
@@ -35,6 +36,7 @@ export interface Gateway {
   readonly upstream: Upstream;
   readonly bodies: BodyBudget;
   readonly models: Models;
+  readonly responses: StoredResponses;
   readonly health: HealthAnswers;
   /** Null: browsers' pages of other origins are not served. */
   readonly cors: Cors | null;

@@ -59,7 +59,7 @@ export class Models {
 
   /** Answers the request. Throws `GatewayError` `overloaded`, or `no_instance` when nobody has an answer. */
   async answer(exchange: Exchange): Promise<void> {
-    const listing = await this.#listing(this.#credentialsOf(exchange));
+    const listing = await this.#listing(this.credentialsFor(exchange));
     if ('denied' in listing) return this.#deny(exchange, listing.denied);
     const own = exchange.ownHeaders(this.#sources.exposeRouteHeaders);
     const headers = HeaderLines.of([...own.list, 'content-type', 'application/json']);
@@ -72,7 +72,7 @@ export class Models {
 
   /** Answers what is known of one model. Throws as `answer`, and `model_not_found` for one that is not listed. */
   async answerOne(exchange: Exchange, id: string): Promise<void> {
-    const listing = await this.#listing(this.#credentialsOf(exchange));
+    const listing = await this.#listing(this.credentialsFor(exchange));
     if ('denied' in listing) return this.#deny(exchange, listing.denied);
     const card = listing.cards.find((one) => one.id === id);
     if (card === undefined || exchange.from?.models?.allows(id) === false) {
@@ -84,7 +84,8 @@ export class Models {
     exchange.client.answer(200, headers, Buffer.from(JSON.stringify(isAnthropic ? anthropicCard(card) : card)));
   }
 
-  #credentialsOf(exchange: Exchange): readonly string[] {
+  /** Name, value, name, value, … of what instances are shown on behalf of a client. */
+  credentialsFor(exchange: Exchange): readonly string[] {
     return this.#sources.instanceHeaders?.own ?? credentialsOf(exchange);
   }
 

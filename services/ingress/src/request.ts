@@ -3,7 +3,7 @@ import { HeaderLines } from '@llm-gateway/http1';
 import { type Ask, type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
 import { fallbacksAfter, isRedirect } from '@llm-gateway/routing';
 import { hasKnownEvents } from '@llm-gateway/upstream';
-import { readContent, readMediaContent } from './body.ts';
+import { type RequestContent, readContent, readMediaContent, readNothing } from './body.ts';
 import { withOwnHeaders } from './calls/attempt.ts';
 import { callEndpoint } from './calls/endpoint-call.ts';
 import { callInstances, startInstanceCall } from './calls/instance-call.ts';
@@ -14,7 +14,7 @@ import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
 import type { Gateway } from './gateway.ts';
 import { acceptedCodings, type ContentCoding, contentCoding, decoded } from './http/content-coding.ts';
-import { modelIdOf, type Service, serviceOf } from './http/surface.ts';
+import { modelIdOf, responseIdOf, type Service, serviceOf } from './http/surface.ts';
 import type { FallbackResult } from './observer.ts';
 
 /** One request from its head to its end. Never throws: every way out ends in an answer, a closed connection, or a client that left. */
@@ -102,12 +102,30 @@ async function admit(body: Promise<Buffer>, service: Service, { exchange, gatewa
 
 /** The request is whole. Null when it may go on at once; else its client's limits are asked for. */
 function received(body: Buffer, service: Service, { exchange, gateway }: Serving): Promise<void> | null {
-  const contentType = service === 'media' ? exchange.request.head?.noted('content-type') : undefined;
-  exchange.received(service === 'media' ? readMediaContent(body, contentType) : readContent(body));
+  const content = contentOf(body, service, exchange);
+  exchange.received(content);
   if (gateway.observer.watcher !== null) exchange.receivedAtMs = performance.now();
+  if (service === 'response') exchange.stored = responseIdOf(exchange.request.place);
+  else if (content.previousResponse !== null && isResponsesPath(exchange)) exchange.stored = content.previousResponse;
   if (exchange.from === null) return null;
-  checkModel(exchange.from, exchange.model);
+  // Whoever knows its id may have a response, whichever model made it.
+  if (service !== 'response') checkModel(exchange.from, exchange.model);
   return gateway.quota?.admit(exchange) ?? null;
+}
+
+function contentOf(body: Buffer, service: Service, { request }: Exchange): RequestContent {
+  switch (service) {
+    case 'media':
+      return readMediaContent(body, request.head?.noted('content-type'));
+    case 'response':
+      return readNothing(body);
+    default:
+      return readContent(body);
+  }
+}
+
+function isResponsesPath({ request }: Exchange): boolean {
+  return request.path === '/v1/responses' || request.path === '/v1/responses/compact';
 }
 
 /** The request is let in. Returns its decision, or what is left to ask for it. */
@@ -118,12 +136,38 @@ function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
   gateway.budget?.arrived();
   exchange.entered('deciding');
   exchange.table = gateway.routes.current;
+  if (exchange.stored !== null) return toOwner(exchange.stored, exchange, gateway);
   const { trace } = exchange;
   if (trace === null) return gateway.decider.tryDecide(exchange, exchange.table);
   const startedAtMs = performance.now();
   const begun = gateway.decider.tryDecide(exchange, exchange.table);
   if ('route' in begun) trace.decided(begun.route === 'internal' ? 'lease' : 'policy', startedAtMs);
   return begun;
+}
+
+/** To the instance that keeps a response, when that is known. The model of a request for a response alone is not. */
+function toOwner(id: string, exchange: Exchange, gateway: Gateway): Decision | Ask {
+  const instance = gateway.responses.ownerOf(id);
+  if (instance) return { route: 'internal', instance };
+  const stage = responseIdOf(exchange.request.place) === null ? 'route' : 'internal';
+  return { model: exchange.model, stage, excluded: [] };
+}
+
+function firstDecision(ask: Ask, exchange: Exchange, gateway: Gateway): Promise<Decision> {
+  return exchange.stored === null
+    ? decide(ask, exchange, gateway)
+    : decideStored(exchange.stored, ask, { exchange, gateway });
+}
+
+/** As `decide`, for a request about a response that perhaps an instance keeps. */
+async function decideStored(id: string, ask: Ask, { exchange, gateway }: Serving): Promise<Decision> {
+  // One whose instance has left is nowhere: any other says so.
+  if (gateway.responses.ownerOf(id) === undefined) {
+    const credentials = gateway.models.credentialsFor(exchange);
+    const instance = await gateway.responses.find(id, credentials, exchange.signal);
+    if (instance !== null) return { route: 'internal', instance };
+  }
+  return await decide(ask, exchange, gateway);
 }
 
 /** From here on the client hears of a stream that is silent. */
@@ -182,12 +226,16 @@ function isAnswered({ usage, attempts, signal, client }: Exchange): boolean {
  */
 async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | Ask, first?: Outcome): Promise<void> {
   const { request, signal } = exchange;
-  const decision = 'route' in begun ? begun : await decide(begun, exchange, gateway);
+  const decision = 'route' in begun ? begun : await firstDecision(begun, exchange, gateway);
   const primary = decision.route === 'external' ? decision.endpoint : null;
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,
     connectRetryCount: gateway.connectRetryCount,
-    fallbacks: request.isFallback ? [] : fallbacksAfter(exchange.table, primary, request.target),
+    // No endpoint has a response that an instance keeps.
+    fallbacks:
+      request.isFallback || responseIdOf(request.place) !== null
+        ? []
+        : fallbacksAfter(exchange.table, primary, request.target),
     queueEnabled: gateway.queue !== null,
     forwarded: request.hops.forwarded,
   };

@@ -39,6 +39,7 @@ import { Observer } from './observer.ts';
 import type { Settings } from './options.ts';
 import { serve } from './request.ts';
 import { RequestReports } from './request-reports.ts';
+import { StoredResponses } from './responses/stored-responses.ts';
 import { RetryBudget } from './retry-budget.ts';
 import { ingressStatus } from './status.ts';
 import { UsageBook } from './usage/usage-book.ts';
@@ -181,6 +182,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
           onExhausted: () => observer.budgetExhausted(),
         });
   const gate = new Gate(options.maxConcurrentRequests);
+  const responses = parts.use(new StoredResponses({ ingress, self, bus, fleet, upstream }));
   const gateway: Gateway = {
     gate,
     clients,
@@ -193,6 +195,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     upstream,
     bodies,
     models,
+    responses,
     health: new HealthAnswers(deps),
     cors,
     hasServed: (model) => fleet.hasServed(model),

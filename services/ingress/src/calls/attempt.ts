@@ -17,6 +17,7 @@ import type { Outcome } from '../failover.ts';
 import type { Gateway } from '../gateway.ts';
 import { ownResponseHeaders } from '../http/client-response.ts';
 import type { TargetKind } from '../observer.ts';
+import { ResponseIdSearch } from '../responses/response-id.ts';
 import { UsageReader } from '../usage/usage-reader.ts';
 import type { InstanceLeg } from './instance-leg.ts';
 
@@ -25,7 +26,8 @@ export type AttemptEnd = RelayEnd;
 
 export interface AttemptContext {
   readonly exchange: Exchange;
-  readonly gateway: Pick<Gateway, 'upstream' | 'observer' | 'exposeRouteHeaders'> & Partial<Pick<Gateway, 'holdRules'>>;
+  readonly gateway: Pick<Gateway, 'upstream' | 'observer' | 'exposeRouteHeaders'> &
+    Partial<Pick<Gateway, 'holdRules' | 'responses'>>;
   readonly kind: TargetKind;
   /** The instance or the endpoint's host, for the log and metrics. */
   readonly target: string;
@@ -127,6 +129,8 @@ class Attempt implements RelayTarget {
   readonly #exchange: Exchange;
   /** Kept while the answer is changed. */
   #head: ResponseHead | undefined;
+  /** Set while the id of a response is to be found. */
+  #search: ResponseIdSearch | null = null;
 
   constructor(context: AttemptContext) {
     this.#context = context;
@@ -154,6 +158,8 @@ class Attempt implements RelayTarget {
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
     const headers = isForeign ? HeaderLines.of(fromThirdParty(withoutJobHeaders(head.headers.list))) : head.headers;
     this.#exchange.client.prepare(head.status, own, headers);
+    if (!isForeign && head.status < 300 && this.#exchange.request.path === '/v1/responses')
+      this.#search = new ResponseIdSearch();
     change?.begin(head);
     this.#exchange.withheldUsage?.begin(head);
     this.#exchange.usage = head.status >= 200 && head.status <= 299 ? new UsageReader() : null;
@@ -178,6 +184,7 @@ class Attempt implements RelayTarget {
   write(chunk: Buffer, onDrain: () => void): boolean {
     this.#context.gateway.observer.chunk(this.#exchange, chunk);
     this.#exchange.usage?.take(chunk);
+    if (this.#search !== null) this.#lookForId(chunk, this.#search);
     const { change, leg } = this.#context;
     leg?.came(chunk);
     const changed = change === undefined ? chunk : change.take(chunk);
@@ -186,9 +193,17 @@ class Attempt implements RelayTarget {
     return passing === null || this.#exchange.client.write(passing, onDrain);
   }
 
+  /** Whoever continues this response is to come to the instance that keeps it. */
+  #lookForId(chunk: Buffer, search: ResponseIdSearch): void {
+    const id = search.take(chunk);
+    if (id === null) return;
+    this.#search = null;
+    if (id !== undefined) this.#context.gateway.responses?.made(id, this.#context.target);
+  }
+
   get takesFramed(): boolean {
     if (this.#context.change !== undefined || this.#exchange.withheldUsage !== null) return false;
-    return this.#exchange.client.takesFramed;
+    return this.#search === null && this.#exchange.client.takesFramed;
   }
 
   writeFramed(bytes: Buffer, chunks: { payloadBytes: number; last: boolean }, onDrain: () => void): boolean {

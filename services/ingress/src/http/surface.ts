@@ -6,6 +6,8 @@ export type Service =
   | 'inference'
   /** As `inference`, for audio and images: the request may be a form, and only its model says who can serve it. */
   | 'media'
+  /** A response that an instance keeps, by its id. */
+  | 'response'
   | 'models'
   | 'model'
   | 'health'
@@ -22,6 +24,9 @@ interface Route {
 const inference: Route = { service: 'inference', methods: ['POST'] };
 const media: Route = { service: 'media', methods: ['POST'] };
 const reads = ['GET', 'HEAD'];
+const response: Route = { service: 'response', methods: ['GET', 'DELETE'] };
+const responseInputs: Route = { service: 'response', methods: ['GET'] };
+const responseCancel: Route = { service: 'response', methods: ['POST'] };
 const model: Route = { service: 'model', methods: reads };
 
 /** The calls that engines serve (vLLM and SGLang), each routed by the `model` of its body, and what the gateway answers itself. */
@@ -30,6 +35,7 @@ const routes: ReadonlyMap<string, Route> = new Map([
   ['/v1/completions', inference],
   ['/v1/embeddings', inference],
   ['/v1/responses', inference],
+  ['/v1/responses/compact', inference],
   ['/v1/messages', inference],
   ['/v1/messages/count_tokens', inference],
   ['/v1/moderations', inference],
@@ -83,14 +89,33 @@ export function placeOf(head: RequestHead): Place {
  */
 function understood(path: string): string {
   if (routes.has(path)) return path;
+  if (storedIn(path) !== null) return path;
   const id = idInPath(path);
   if (id !== '') return modelPrefix + id;
   const clean = path
     .replace(/\/{2,}/g, '/')
     .replace(/(?<=.)\/$/, '')
     .replace(/^(?:\/v1)+(?=\/v1\/)/, '');
-  if (routes.has(clean)) return clean;
-  return routes.has(`/v1${clean}`) ? `/v1${clean}` : path;
+  if (isServed(clean)) return clean;
+  return isServed(`/v1${clean}`) ? `/v1${clean}` : path;
+}
+
+function isServed(path: string): boolean {
+  return routes.has(path) || storedIn(path) !== null;
+}
+
+const stored = /^\/v1\/responses\/(?<id>resp_[A-Za-z0-9_-]{1,123})(?<call>\/cancel|\/input_items)?$/;
+
+function storedIn(path: string): { readonly id: string; readonly route: Route } | null {
+  if (!path.startsWith('/v1/responses/')) return null;
+  const { id, call } = stored.exec(path)?.groups ?? {};
+  if (id === undefined) return null;
+  return { id, route: call === undefined ? response : call === '/cancel' ? responseCancel : responseInputs };
+}
+
+/** The response that a path is about; null when it is about none. */
+export function responseIdOf({ path }: Place): string | null {
+  return storedIn(path)?.id ?? null;
 }
 
 const modelPrefix = '/v1/models/';
@@ -116,7 +141,7 @@ export function modelIdOf({ path }: Place): string {
 }
 
 function routeOf(path: string): Route | undefined {
-  return routes.get(path) ?? (path.startsWith(modelPrefix) ? model : undefined);
+  return routes.get(path) ?? (path.startsWith(modelPrefix) ? model : storedIn(path)?.route);
 }
 
 /**
