@@ -174,7 +174,7 @@ describe('the mirror', () => {
 
   it('leaves other paths alone', async () => {
     await using scene = await Scene.start();
-    for (const path of ['/v1/embeddings', '/v1/chat', '/v1/chat/completions/', '/x/v1/completions']) {
+    for (const path of ['/v1/embeddings', '/v1/chat', '/v1/chat/completions/x', '/x/v1/completions']) {
       await scene.post('{}', { path });
     }
     assert.equal(await scene.value('sampled_total'), 0);
