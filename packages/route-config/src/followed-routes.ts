@@ -27,6 +27,8 @@ interface Deps {
     error(fields: object, message: string): void;
   };
   readonly metrics: Metrics;
+  /** Which of the files this is; that in effect when absent. */
+  readonly isNext?: boolean;
   /** Hides a value in the log from now on; `name` says whose it is. */
   readonly hide?: (name: string, value: string) => void;
   /** Where flags may change while the process runs. */
@@ -42,6 +44,21 @@ export interface FollowedRoutes extends Disposable {
 
 /** What is wrong with the flags of the routes, for the `check` of a service. */
 export const checkRoutes = routeChecks((path) => readFileSync(path, 'utf8'));
+
+/** The same for the flag of a rehearsal. */
+export function checkNextRoutes({
+  routePolicy,
+  nextRouteConfig,
+}: {
+  routePolicy: string;
+  nextRouteConfig: string;
+}): string[] {
+  if (nextRouteConfig === '') return [];
+  const values = { routePolicy, routeConfig: nextRouteConfig };
+  return checkRoutes
+    .flatMap((check) => check(values))
+    .map((mistake) => mistake.replaceAll('--route-config', '--next-route-config'));
+}
 
 /** Each row may name a file for its key. */
 const maxConfigBytes = 4 * 1024 * 1024;
@@ -102,7 +119,11 @@ class RouteSource implements Disposable {
   readonly first: RouteTable;
   readonly #file: FollowedFile<RouteTable> | undefined;
 
-  constructor(settings: RouteSettings, { log, metrics, hide = () => {} }: Deps, onChange: (table: RouteTable) => void) {
+  constructor(
+    settings: RouteSettings,
+    { log, metrics, isNext = false, hide = () => {} }: Deps,
+    onChange: (table: RouteTable) => void,
+  ) {
     this.settings = settings;
     const texts = new Map<string, string>();
     const readFile = (name: string) => {
@@ -113,7 +134,8 @@ class RouteSource implements Disposable {
     this.first = routeTable(settings, readFile, (line) => log.warn(line));
     const hideKeys = ({ endpoints }: RouteTable) => {
       for (const endpoint of endpoints) {
-        for (const [field, value] of secretsOf(endpoint)) hide(`route-config[${endpoint.index}]${field}`, value);
+        for (const [field, value] of secretsOf(endpoint))
+          hide(`${isNext ? 'next-' : ''}route-config[${endpoint.index}]${field}`, value);
       }
     };
     hideKeys(this.first);
@@ -128,8 +150,8 @@ class RouteSource implements Disposable {
       path,
       intervalMs: settings.configRefreshIntervalMs,
       maxBytes: maxConfigBytes,
-      what: 'route config',
-      metric: 'route_config',
+      what: isNext ? 'next route config' : 'route config',
+      metric: isNext ? 'next_route_config' : 'route_config',
       initial: current,
       initialFinding: { text, others: texts },
       others: filesOfRows,

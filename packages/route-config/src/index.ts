@@ -1,1 +1,7 @@
-export { checkRoutes, type FollowedRoutes, followRoutes, type RouteSettings } from './followed-routes.ts';
+export {
+  checkNextRoutes,
+  checkRoutes,
+  type FollowedRoutes,
+  followRoutes,
+  type RouteSettings,
+} from './followed-routes.ts';

@@ -8,7 +8,7 @@ export {
 } from './endpoint-call.ts';
 export { explainRoute, type Move, movesBetween, type Way } from './explain-route.ts';
 export { HeldTables } from './held-tables.ts';
-export { pdOptions, routeOptions } from './options.ts';
+export { pdOptions, rehearsalOptions, routeOptions } from './options.ts';
 export type { Route, RoutePolicy } from './policy.ts';
 export { routeChanges } from './route-changes.ts';
 export {

@@ -18,6 +18,16 @@ export const routeOptions = {
   },
 } as const;
 
+export const rehearsalOptions = {
+  'next-route-config': {
+    type: 'string',
+    default: '',
+    description:
+      '@FILE with another route config, by which nothing is decided: what it would send elsewhere is counted. Followed while the service runs',
+    validate: (value: string) => (value === '' || /^@./.test(value) ? undefined : 'allowed: @ and the path of a file'),
+  },
+} as const;
+
 export const pdOptions = {
   'pd-disagg-protocol': {
     type: 'string',

@@ -110,6 +110,8 @@ export async function run<const Groups extends readonly OptionGroup[]>(
       secrets,
       onDropped: (lines) => dropped.inc(lines),
     });
+    const found = proxies(service, env);
+    for (const [name, url] of Object.entries(found ?? {})) secrets.add(name, URL.parse(String(url))?.password ?? '');
     reportUnreadable(secrets, log.logger);
     exitOnCrash(log);
     logWarnings(log);
@@ -124,7 +126,7 @@ export async function run<const Groups extends readonly OptionGroup[]>(
         log,
         metrics,
         runtime,
-        proxies: proxies(service, env),
+        proxies: found,
         hide: (name, value) => secrets.add(name, value),
         options,
         shown: changedOptions(service, values),

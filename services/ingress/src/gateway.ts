@@ -7,6 +7,7 @@ import type { Clients } from './clients/clients.ts';
 import type { Quota } from './clients/quota.ts';
 import type { Decider } from './decide/decider.ts';
 import type { Load } from './decide/load.ts';
+import type { Rehearsal } from './decide/rehearsal.ts';
 import type { Routes } from './decide/routes.ts';
 import type { PdProtocol } from './disaggregated/protocol.ts';
 import type { SplitApi } from './disaggregated/split-paths.ts';
@@ -29,6 +30,8 @@ export interface Gateway {
   /** The limits of clients; null without `clients`. */
   readonly quota: Quota | null;
   readonly routes: Routes;
+  /** Null: no other route config is tried out. */
+  readonly rehearsal: Rehearsal | null;
   readonly decider: Decider;
   readonly load: Load;
   readonly engineIds: EngineIds;

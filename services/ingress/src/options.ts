@@ -1,7 +1,7 @@
 import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
 import { policyOptions } from '@llm-gateway/fleet';
-import { checkRoutes } from '@llm-gateway/route-config';
-import { pdOptions, routeOptions } from '@llm-gateway/routing';
+import { checkNextRoutes, checkRoutes } from '@llm-gateway/route-config';
+import { pdOptions, rehearsalOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { tracingOptions } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
@@ -99,6 +99,7 @@ export const ingressOptions = {
   },
   ...promptOptions,
   ...mirrorOptions,
+  ...rehearsalOptions,
   ...usageOptions,
 } as const;
 
@@ -119,7 +120,7 @@ export const options = defineService({
     tracingOptions,
     busOptions,
   ],
-  check: [clientMistakes, clientKeyMistakes, affinityMistakes, busMistakes, ...checkRoutes],
+  check: [clientMistakes, clientKeyMistakes, affinityMistakes, busMistakes, ...checkRoutes, checkNextRoutes],
 });
 
 export type Options = OptionsOf<typeof options>;

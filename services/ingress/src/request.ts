@@ -137,6 +137,7 @@ function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
   exchange.entered('deciding');
   exchange.table = gateway.routes.current;
   if (exchange.stored !== null) return toOwner(exchange.stored, exchange, gateway);
+  gateway.rehearsal?.count(exchange.table, exchange.model);
   const { trace } = exchange;
   if (trace === null) return gateway.decider.tryDecide(exchange, exchange.table);
   const startedAtMs = performance.now();

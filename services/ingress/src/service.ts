@@ -20,6 +20,7 @@ import { Holders } from './decide/holders.ts';
 import { Leases } from './decide/leases.ts';
 import { Load } from './decide/load.ts';
 import { Prompts } from './decide/prompts.ts';
+import { Rehearsal } from './decide/rehearsal.ts';
 import { Routers } from './decide/routers.ts';
 import { Routes } from './decide/routes.ts';
 import { pdProtocol } from './disaggregated/protocol.ts';
@@ -171,7 +172,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     instanceHeaders: clients === null && options.instanceApiKey === '' ? null : instanceHeaders,
     exposeRouteHeaders: options.exposeRouteHeaders,
   });
-  const mirror = parts.use(await Mirror.start(options, { ingress, bus: mirrorBus, log, metrics }));
+  const mirror = parts.use(await Mirror.start(options, { ingress, bus: mirrorBus, log, metrics, hide }));
   const percent = options.retryBudgetPercent;
   const budget =
     percent === 0
@@ -188,6 +189,10 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     clients,
     quota,
     routes,
+    rehearsal:
+      options.nextRouteConfig === ''
+        ? null
+        : parts.use(new Rehearsal({ ...options, routeConfig: options.nextRouteConfig }, { log, metrics, hide })),
     decider,
     load,
     engineIds: new EngineIds(),

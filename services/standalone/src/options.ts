@@ -13,7 +13,7 @@ import { limiterOptions } from '@llm-gateway/limiter/options';
 import { mirrorSenderOptions } from '@llm-gateway/mirror-sender/options';
 import { discoveryOptions, storeMistakes } from '@llm-gateway/registry';
 import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
-import { checkRoutes } from '@llm-gateway/route-config';
+import { checkNextRoutes, checkRoutes } from '@llm-gateway/route-config';
 import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { tracingOptions } from '@llm-gateway/tracing';
@@ -64,6 +64,7 @@ export const options = defineService({
     clientKeyMistakes,
     affinityMistakes,
     ...checkRoutes,
+    checkNextRoutes,
     (values) => (usesSimulators(values) ? [] : staticEndpointMistakes(values)),
     storeMistakes,
     (values) => (values.console ? consoleMistakes({ ...values, consoleIngress: '' }) : []),

@@ -36,6 +36,8 @@ interface MirrorParts {
   readonly bus: Bus;
   readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
   readonly metrics: Metrics;
+  /** See `Parts` of the runtime. */
+  readonly hide?: (name: string, value: string) => void;
 }
 
 const noBytes = new Uint8Array(0);
@@ -117,6 +119,7 @@ export class Mirror implements AsyncDisposable {
       path: options.mirrorConfig,
       intervalMs: options.mirrorRefreshIntervalMs,
       onChange: (config) => {
+        this.#parts.hide?.('mirror-config', config.Authorization);
         this.#config = config;
         this.on = config.Enable && config.Ratio > 0;
         this.#announcer?.now();
