@@ -16,9 +16,9 @@ import { chat, type Gateway, post, startGateway } from './gateway.ts';
 import { balanced, steadyLoad } from './load.ts';
 
 const refreshMs = 50;
-/** `bench/src/reloads.ts` has more of both. */
-const reloads = 12;
-const perSecond = 40;
+/** A long run on a quiet machine: RELOADS=50 PER_SECOND=500. */
+const reloads = Number(process.env.RELOADS ?? 12);
+const perSecond = Number(process.env.PER_SECOND ?? 40);
 
 describe('a route config that changes', { timeout: 120_000 }, () => {
   const path = join(temporaryFolder(), 'routes.json');
