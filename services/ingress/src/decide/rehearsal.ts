@@ -18,7 +18,7 @@ export class Rehearsal implements Disposable {
     this.#moves = metrics.counter({
       name: 'route_moves_total',
       help: 'Requests that the next route config would send elsewhere: an endpoint, internal or unknown',
-      labels: ['from', 'to'],
+      labels: ['to', 'from'],
     });
     this.#seen = metrics.counter({
       name: 'route_rehearsals_total',
