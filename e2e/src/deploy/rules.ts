@@ -414,9 +414,12 @@ function withFiles(
 ): Record<string, string> {
   return Object.fromEntries(
     Object.entries(environment).map(([name, value]) => {
-      const mount = container.volumeMounts?.find(({ mountPath }) => value.startsWith(`@${mountPath}/`));
+      const mount = container.volumeMounts?.find(({ mountPath }) =>
+        value.replace(/^@/, '').startsWith(`${mountPath}/`),
+      );
       if (!mount) return [name, value];
       const volume = pod.volumes?.find((one) => one.name === mount.name);
+      if (!value.startsWith('@')) return [name, ofOperator(volume, value.slice(mount.mountPath.length + 1)) ?? value];
       const data = volume?.configMap
         ? set.data('ConfigMap', volume.configMap.name ?? '')
         : set.data('Secret', volume?.secret?.secretName ?? '');
@@ -428,6 +431,17 @@ function withFiles(
       return [name, `@${path}`];
     }),
   );
+}
+
+/** A file in the place of one of a Secret that operators make themselves. Undefined when the volume does not have it. */
+function ofOperator(
+  volume: { secret?: { items?: { path?: string }[] } } | undefined,
+  file: string,
+): string | undefined {
+  if (!volume?.secret?.items?.some(({ path }) => path === file)) return undefined;
+  const path = join(temporaryFolder(), 'file');
+  writeFileSync(path, 'of the operator');
+  return path;
 }
 
 /** Images of this project in a set; they must all be of one version. */
