@@ -36,6 +36,7 @@ const routes: ReadonlyMap<string, Route> = new Map([
   ['/v1/embeddings', inference],
   ['/v1/responses', inference],
   ['/v1/responses/compact', inference],
+  ['/v1/responses/input_tokens', inference],
   ['/v1/messages', inference],
   ['/v1/messages/count_tokens', inference],
   ['/v1/moderations', inference],
