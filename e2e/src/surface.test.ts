@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { request } from 'node:http';
 import { after, before, describe, it } from 'node:test';
 import { type Engine, respond, type Service, startEngine, startRedis, startService, until } from '@llm-gateway/testing';
 import { chat, post } from './gateway.ts';
@@ -109,9 +110,40 @@ describe('what clients other than a chat call ask for', { timeout: 60_000 }, () 
       return `${answer.status} ${((await answer.json()) as { error: { code: string } }).error.code}`;
     };
     assert.equal(await code('{"prompt":"x"}', '/v1/images/generations', 'application/json'), '404 model_not_found');
-    assert.equal(await code('RIFF', '/v1/audio/transcriptions', 'audio/wav'), '404 model_not_found');
-    assert.equal(await code('{}', '/v1/audio/transcriptions', 'multipart/form-data; boundary=b'), '400 invalid_body');
-    assert.equal(await code('{"model":7}', '/v1/audio/speech', 'application/json'), '400 invalid_body');
+    const { length } = engine.requests;
+    const form = 'multipart/form-data; boundary=b';
+    const twoNames = '--b\r\nContent-Disposition: form-data; name="x"; name="model"\r\n\r\nm\r\n--b--\r\n';
+    const urlencoded = 'application/x-www-form-urlencoded';
+    for (const [body, path, type] of [
+      ['RIFF', '/v1/audio/transcriptions', 'audio/wav'],
+      ['{}', '/v1/audio/transcriptions', form],
+      [twoNames, '/v1/audio/transcriptions', form],
+      [twoNames.replace('x"; name="', ''), '/v1/images/edits', `${form}; charset=utf-7`],
+      ['{"model":7}', '/v1/audio/speech', 'application/json'],
+      ['{"model":', '/v1/audio/speech', 'application/json'],
+      ['', '/v1/images/generations', 'application/json'],
+      ['model=m', '/v1/audio/transcriptions', urlencoded],
+      ['{"model":"m"}', '/v1/chat/completions', urlencoded],
+    ] as const) {
+      assert.equal(await code(body, path, type), '400 invalid_body', `${path} ${type} ${body}`);
+    }
+    const one = twoNames.replace('x"; name="', '');
+    const statusOf = (...lines: string[]) =>
+      new Promise<number | undefined>((resolve, reject) => {
+        const headers = ['host', 'gateway', 'content-length', String(one.length), ...lines];
+        const options = { method: 'POST', agent: false, headers };
+        const asked = request(`${gateway.url}/v1/audio/transcriptions`, options, (answer) => {
+          answer.resume().once('end', () => resolve(answer.statusCode));
+        });
+        asked.once('error', reject).end(one);
+      });
+    const types = ['content-type', form, 'Content-Type', form.replace('=b', '=c')];
+    assert.equal(await statusOf(...types), 400, 'two content types');
+    // Without it the engine would look for the model elsewhere.
+    assert.equal(await statusOf('connection', 'close, content-type', 'content-type', form), 400, 'one that stays here');
+    assert.equal(engine.requests.length, length);
+    engine.script = () => respond(200, { text: 'hello' });
+    assert.equal(await statusOf('connection', 'close', 'content-type', form), 200);
   });
 
   it('is understood behind any base URL', async () => {

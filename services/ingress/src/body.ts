@@ -58,6 +58,8 @@ export class RequestContent {
   }
 }
 
+const jsonType = 'application/json';
+
 const noBody = Buffer.alloc(0);
 
 /** A model's name goes into messages and log lines, which are to stay small. */
@@ -69,24 +71,16 @@ const maxModelBytes = maxModelLength * 6 + 2;
 const parsedWholeBytes = 16_384;
 
 /**
- * Reads the body of a request for audio or images, which is a form or JSON. Throws `GatewayError`: `invalid_body`, or
- * `model_not_found` when it names no model: few engines serve these requests, and nothing else says which.
+ * Reads the body of a request for audio or images, which is a form or JSON. Throws `GatewayError`:
+ * `invalid_body`, or `model_not_found` when it names no model: few engines serve these requests,
+ * and nothing else says which.
  */
 export function readMediaContent(body: Buffer, contentType: string | undefined): RequestContent {
   const content = isForm(contentType)
     ? contentOf(body, { ...readForm(body, contentType), members: null })
-    : tryJson(body);
-  if (content !== null && content.model !== null && content.model !== '') return content;
+    : readContent(body, contentType);
+  if (content.model !== null && content.model !== '') return content;
   throw new GatewayError('model_not_found', 'the request names no model', { details: { param: 'model' } });
-}
-
-function tryJson(body: Buffer): RequestContent | null {
-  try {
-    return readContent(body);
-  } catch (error) {
-    if (error instanceof GatewayError && error.details.param === null) return null;
-    throw error;
-  }
 }
 
 /** Of a request for a response that there is already: its body, if it has one, is the engine's to read. */
@@ -94,12 +88,22 @@ export function readNothing(body: Buffer): RequestContent {
   return new RequestContent(body, { model: null, stream: false, members: null });
 }
 
-/** Throws `GatewayError` `invalid_body`, with `details.param` when one field is at fault. */
-export function readContent(given: Buffer): RequestContent {
+/**
+ * Reads a body as JSON, whatever else than a form its content type says.
+ * Throws `GatewayError` `invalid_body`, with `details.param` when one field is at fault.
+ */
+export function readContent(given: Buffer, contentType?: string): RequestContent {
+  // An engine would look for the model in the fields of a form.
+  if (contentType !== undefined && contentType !== jsonType && namesForm(contentType))
+    throw invalidBody('the content-type must be application/json, or multipart/form-data for audio and images');
   const body = withoutMark(given);
   const members = body.length <= parsedWholeBytes ? null : scanWhole(body);
   const fields = members === null ? parseFields(body) : pickFields(body, members);
   return contentOf(body, { ...fields, members });
+}
+
+function namesForm(contentType: string): boolean {
+  return /multipart\/|x-www-form-urlencoded/i.test(contentType);
 }
 
 /** Some editors and shells begin every text with a byte order mark, which no JSON has (RFC 8259 section 8.1). */

@@ -24,21 +24,153 @@ describe('a form', () => {
     ]) {
       assert.deepEqual(readForm(form(...parts), type), { model: 'org/m:täg', stream: true });
     }
-    assert.deepEqual(readForm(form(file('x')), 'Multipart/Form-Data;charset=x; boundary="b-1"'), { stream: false });
+    assert.deepEqual(readForm(form(file('x')), 'Multipart/Form-Data; Boundary="b-1"'), { stream: false });
   });
 
-  it('may hold its own delimiter within a file, in front of it text, and no line end after its end', () => {
-    const tricky = '--b-1\r\n--b-12\r\nname="model"\r\n\r\n--b-1x--\n--b-1--';
+  it('may hold its own delimiter within a file, a line end in front, and none or two after its end', () => {
     const body = Buffer.concat([
-      Buffer.from('preamble\r\n'),
-      file(Buffer.from(tricky.replace('--b-1\r\n', ''))),
+      Buffer.from('\r\n'),
+      file('--b-12\r\nname="model"\r\n\r\n--b-1x--\n--b-1--'),
       part('name="model"', 'm'),
+      Buffer.from('--b-1--'),
     ]);
-    assert.deepEqual(readForm(Buffer.concat([body, Buffer.from('--b-1--')]), type), { model: 'm', stream: false });
+    for (const end of ['', '\r\n', '\n', '\r\n\r\n']) {
+      assert.deepEqual(readForm(Buffer.concat([body, Buffer.from(end)]), type), { model: 'm', stream: false });
+    }
   });
 
-  it('whose field has a file name is a file', () => {
-    assert.deepEqual(readForm(form(part('name="model"; filename="m"', 'x'.repeat(10_000))), type), { stream: false });
+  it('is read as clients encode it', async () => {
+    const given = new FormData();
+    given.set('file', new File([Buffer.alloc(50, 0xff)], 'ä "\\;name=model.wav', { type: 'audio/wav' }));
+    given.set('model', 'täg');
+    given.set('stream', 'false');
+    const encoded = new Response(given);
+    const body = Buffer.from(await encoded.arrayBuffer());
+    assert.deepEqual(readForm(body, encoded.headers.get('content-type') ?? ''), { model: 'täg', stream: false });
+    for (const [heading, value] of [
+      ['Content-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\n', 'ä'],
+      ['Content-Type: text/plain; charset=ISO-8859-1\r\nContent-Transfer-Encoding: 8bit\r\n', 'a'],
+      ['content-type:text/plain;charset="UTF-8"\r\n', 'ä'],
+      ['Content-Type: application/json\r\n', 'a'],
+    ] as const) {
+      const named = part(`name="file"; filename="a.wav"; filename*=UTF-8''%C3%A4.wav`, 'RIFF');
+      const read = readForm(form(part('name="model"', value, heading), named), type);
+      assert.deepEqual(read, { model: value, stream: false }, heading);
+    }
+  });
+
+  it('has one field of one name in a part, or is refused', () => {
+    const first = part('name="model"', 'a');
+    for (const disposition of [
+      'name="x"; name="model"',
+      'name="model"; name="x"',
+      'name="x"; NAME=model',
+      'name = "model"',
+      'name ="model"',
+      'name= "model"',
+      'name="model";;',
+      'name="model" filename="x"',
+      'name="x"y; name="model"',
+      'name="x\\"; name="model"',
+      'name="x\\\\"; name="model"',
+      'name="file"; filename="x\\"; name="model"',
+      'name="mo\\del"',
+      'name="model\0"',
+      'name="=?utf-8?q?model?="',
+      'name="x"; name*=model',
+      "name=x; name*=UTF-8''model",
+      "name*=UTF-8''model",
+      'name*0="mo"; name*1="del"',
+      'name="model',
+      'filename="model"',
+      'name="x"; filename="a"; filename="b"',
+      'name',
+    ]) {
+      refused(form(part(disposition, 'b')), /head/);
+      refused(form(first, part(disposition, 'b')), /head/);
+    }
+    for (const disposition of [
+      'name="model"; filename="m"',
+      'name="model"; filename=""',
+      "name=model; filename*=UTF-8''m",
+      "name=model; FileName*0*=UTF-8''m",
+      'filename="m"; name="stream"',
+    ]) {
+      refused(form(part(disposition, 'b')), /must not be a file/);
+    }
+  });
+
+  it('has parts with one disposition, that of a form, and lines that all parsers see, or is refused', () => {
+    const disposition = 'Content-Disposition: form-data; name="model"';
+    for (const head of [
+      `Content-Disposition: form-data; name="x"\r\n${disposition}`,
+      `${disposition}\r\ncontent-disposition: form-data; name="x"`,
+      'Content-Disposition: attachment; name="model"',
+      'Content-Disposition: form-data-x; name="model"',
+      'Content-Disposition: ; name="model"',
+      'Content-Disposition: form-data',
+      'Content-Type: text/plain',
+      'Content-Disposition : form-data; name="model"',
+      ` ${disposition}`,
+      'Content-Disposition: form-data;\r\n name="model"',
+      `Content-Type: text/plain\n${disposition}`,
+      `Content-Type: text/plain\r${disposition}`,
+      `X: \0\r\n${disposition}`,
+      `\r\n${disposition}`,
+      'model',
+    ]) {
+      refused(Buffer.from(`--b-1\r\n${head}\r\n\r\na\r\n--b-1--\r\n`), /head/);
+    }
+    for (const [heading, value] of [
+      ['Content-Transfer-Encoding: base64\r\n', 'bQ=='],
+      ['Content-Transfer-Encoding: quoted-printable\r\n', '=6d'],
+      ['Content-Type: text/plain; charset=utf-16\r\n', 'm'],
+      ['Content-Type: text/plain; charset=utf-8; charset=utf-7\r\n', 'm'],
+      ["Content-Type: text/plain; charset*=''utf-7\r\n", 'm'],
+      ['Content-Type: text/plain; charset=iso-8859-1\r\n', 'ä'],
+      ['', Buffer.from([0x6d, 0xff])],
+    ] as const) {
+      refused(form(part('name="model"', value, heading)), /text in UTF-8/);
+    }
+    refused(form(part('name="_charset_"', 'utf-16'), part('name="model"', 'm')), /_charset_/);
+  });
+
+  it('is refused when its content type does not say one boundary alone', () => {
+    const body = form(part('name="model"', 'm'));
+    for (const parameters of [
+      '',
+      '; boundary=',
+      '; boundary=""',
+      `; boundary=${'b'.repeat(71)}`,
+      '; boundary=b-1; boundary=x',
+      '; boundary=x; Boundary=b-1',
+      '; boundary=b-1; charset=utf-8',
+      '; charset=utf-7; boundary=b-1',
+      "; boundary*=''b-1",
+      '; boundary*0=b; boundary*1=-1',
+      '; boundary = b-1',
+      '; boundary="b\\-1"',
+      '; boundary=b-1, multipart/form-data; boundary=x',
+    ]) {
+      refused(body, /boundary|not the form/, `multipart/form-data${parameters}`);
+    }
+  });
+
+  it('may tell whether it wants a stream as true or false only', () => {
+    for (const [value, stream] of [
+      ['true', true],
+      ['TRUE', true],
+      ['False', false],
+    ] as const) {
+      assert.deepEqual(readForm(form(part('name="stream"', value)), type), { stream });
+    }
+    for (const value of ['', '1', 'yes', 'on', 'true ', 'null', '"true"']) {
+      assert.throws(() => readForm(form(part('name="stream"', value)), type), {
+        code: 'invalid_body',
+        message: /`true` or `false`/,
+        details: { param: 'stream' },
+      });
+    }
   });
 
   it('is refused when it is none, or could be read otherwise', () => {
@@ -49,9 +181,12 @@ describe('a form', () => {
     refused(form(part('name="model"', 'm'.repeat(5000))), /too long/);
     refused(Buffer.from(`--b-1\r\nContent-Disposition: form-data; name="model"\r\n--b-1--`), /head/);
     refused(form(...Array.from({ length: 300 }, () => part('name="x"', 'y'))), /256 parts/);
-    for (const boundary of ['', '; boundary=', `; boundary=${'b'.repeat(71)}`]) {
-      refused(form(), /boundary/, `multipart/form-data${boundary}`);
-    }
+    const model = form(part('name="model"', 'm'));
+    refused(Buffer.concat([Buffer.from('--b-1\nX: y\n\n'), model]), /other text/);
+    refused(Buffer.concat([Buffer.from('preamble\r\n'), model]), /other text/);
+    refused(Buffer.concat([model, Buffer.from('x')]), /after its end/);
+    refused(Buffer.concat([model, model]), /after its end/);
+    refused(form(file('x\r\n--b-1 \r\n'), part('name="model"', 'm')), /blanks/);
   });
 
   it('of many bytes that look like delimiters costs one pass', () => {

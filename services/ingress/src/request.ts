@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { HeaderLines } from '@llm-gateway/http1';
+import { HeaderLines, keptHeaders, type RequestHead } from '@llm-gateway/http1';
 import { type Ask, type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
 import { fallbacksAfter, isRedirect } from '@llm-gateway/routing';
 import { hasKnownEvents } from '@llm-gateway/upstream';
@@ -116,12 +116,22 @@ function received(body: Buffer, service: Service, { exchange, gateway }: Serving
 function contentOf(body: Buffer, service: Service, { request }: Exchange): RequestContent {
   switch (service) {
     case 'media':
-      return readMediaContent(body, request.head?.noted('content-type'));
+      return readMediaContent(body, request.head === null ? undefined : forwardedContentType(request.head));
     case 'response':
       return readNothing(body);
     default:
-      return readContent(body);
+      return readContent(body, request.head?.noted('content-type'));
   }
+}
+
+/**
+ * The content type that an upstream gets, which is none when `Connection` names it.
+ * Throws `GatewayError` `invalid_body` for several: the upstream could go by another one.
+ */
+function forwardedContentType({ headers }: RequestHead): string | undefined {
+  const [, contentType, ...others] = keptHeaders(headers.list, (name) => name === 'content-type');
+  if (others.length > 0) throw new GatewayError('invalid_body', 'the request has more than one content-type');
+  return contentType;
 }
 
 function isResponsesPath({ request }: Exchange): boolean {

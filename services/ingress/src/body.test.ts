@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { type RequestContent, readContent, readMediaContent } from './body.ts';
+
+type Read = (body: Buffer, contentType?: string) => RequestContent;
+const readers: [string, Read][] = [
+  ['text', readContent],
+  ['audio and images', (body, contentType) => readMediaContent(body, contentType)],
+];
+const chat = Buffer.from('{"model":"m","stream":true}');
+
+for (const [what, read] of readers) {
+  describe(`the body of a request for ${what}`, () => {
+    it('is a JSON object, whatever else than a form its content type says', () => {
+      for (const type of [undefined, '', 'application/json; charset=utf-8', 'text/plain', 'audio/wav', 'x']) {
+        const { model, stream } = read(chat, type);
+        assert.deepEqual([model, stream], ['m', true], String(type));
+      }
+    });
+
+    it('is refused when it is none', () => {
+      const large = `{"model":"m","x":"${'x'.repeat(20_000)}"`;
+      for (const body of ['{"model":', '[]', '"x"', '', ' ', 'null', '7', 'RIFF', `[${large}}]`, large]) {
+        assert.throws(() => read(Buffer.from(body), 'application/json'), { code: 'invalid_body' }, body);
+      }
+      for (const body of ['{"model":7}', '{"model":"m","stream":"yes"}']) {
+        assert.throws(() => read(Buffer.from(body)), { code: 'invalid_body' }, body);
+      }
+    });
+
+    it('is refused when its content type is that of another form', () => {
+      for (const type of [
+        'application/x-www-form-urlencoded',
+        'Application/X-WWW-Form-Urlencoded; charset=utf-8',
+        'multipart/mixed; boundary=b',
+        'multipart/form-datax; boundary=b',
+        'application/json, multipart/form-data; boundary=b',
+      ]) {
+        for (const body of [chat, Buffer.from('model=m')]) {
+          assert.throws(() => read(body, type), { code: 'invalid_body', message: /content-type/ }, type);
+        }
+      }
+    });
+  });
+}
+
+describe('a model that is not named', () => {
+  it('is none for text, and not found for audio and images', () => {
+    const form = Buffer.from('--b\r\nContent-Disposition: form-data; name="x"\r\n\r\ny\r\n--b--\r\n');
+    const formType = 'multipart/form-data; boundary=b';
+    for (const body of ['{}', '{"model":null}', '{"prompt":"x"}']) {
+      assert.equal(readContent(Buffer.from(body)).model, null);
+      assert.throws(() => readMediaContent(Buffer.from(body), undefined), { code: 'model_not_found' }, body);
+    }
+    assert.throws(() => readMediaContent(form, formType), { code: 'model_not_found' });
+    assert.throws(() => readContent(form, formType), { code: 'invalid_body' });
+  });
+});
