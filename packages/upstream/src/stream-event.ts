@@ -153,8 +153,10 @@ function streamError(error: JsonObject, event: JsonObject): StreamError {
 
 const unknownStatus = 500;
 
+/** A status as a number, or as its three digits. */
 function statusIn(value: unknown): number | undefined {
-  return typeof value === 'number' && Number.isInteger(value) && value >= 400 && value <= 599 ? value : undefined;
+  const status = typeof value === 'string' && /^[45]\d\d$/.test(value) ? Number(value) : value;
+  return typeof status === 'number' && Number.isInteger(status) && status >= 400 && status <= 599 ? status : undefined;
 }
 
 const statusOfWords: ReadonlyMap<unknown, number> = new Map([

@@ -127,7 +127,10 @@ describe('the start of an event stream', () => {
       [{ message: 'm', code: 'rate_limit_exceeded' }, 429],
       [{ message: 'm', type: 'invalid_request_error', code: null }, 400],
       [{ message: 'm', code: 200 }, 500],
-      [{ message: 'm', code: '429' }, 500],
+      [{ message: 'm', code: '429' }, 429],
+      [{ message: 'm', code: '4290' }, 500],
+      [{ message: 'm', code: ' 429' }, 500],
+      [{ message: 'm', code: '200' }, 500],
       ['in words', 500],
     ] as const) {
       assert.equal(errorIn('chat', [...data({ error })]).status, status, JSON.stringify(error));
