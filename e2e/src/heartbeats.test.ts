@@ -94,10 +94,20 @@ describe('heartbeats', { concurrency: false, timeout: 60_000 }, () => {
     assert.equal(large.data.error.code, 'upstream_failed');
     const overloaded = { type: 'error', error: { type: 'overloaded_error', message: 'busy' } };
     assert.deepEqual(await tell('/v1/messages', respond(529, overloaded)), { name: 'error', data: overloaded });
+    const tooLong = 'the context length is 4096';
+    const vllm = { error: { message: tooLong, type: 'BadRequestError', code: 400 } };
+    assert.deepEqual(await tell('/v1/messages', respond(400, vllm)), {
+      name: 'error',
+      data: { type: 'error', error: { type: 'invalid_request_error', message: tooLong } },
+    });
+    const text = respond(429, 'slow down', { headers: { 'content-type': 'text/plain' } });
+    assert.equal((await tell('/v1/messages', text)).data.error.type, 'rate_limit_error');
+    const invalid = await tell('/v1/chat/completions', respond(422, { detail: tooLong }));
+    assert.deepEqual([invalid.data.error.type, invalid.data.error.message], ['invalid_request_error', tooLong]);
     const response = await tell('/v1/responses', refuse(500, { message: 'broken' }));
     assert.deepEqual([response.name, response.data.type, response.data.message], ['error', 'error', 'broken']);
     const metrics = await gateway.metrics();
-    assert.equal(metrics.value('llm_gateway_requests_total', { status: '429' }), 1, 'what became of it is counted');
+    assert.equal(metrics.value('llm_gateway_requests_total', { status: '429' }), 2, 'what became of it is counted');
   });
 
   it('leave an answer in one piece alone', async () => {

@@ -95,10 +95,20 @@ export function anthropicStatus(code: ErrorCode): number {
   return status === 503 ? 529 : status;
 }
 
+/** The type that an answer's status has in Anthropic's API. */
+export function anthropicErrorType(status: number): string {
+  return anthropicTypes.get(status) ?? (status < 500 ? 'invalid_request_error' : 'api_error');
+}
+
+/** The type that an answer's status has in OpenAI's APIs. */
+export function openaiErrorType(status: number): string {
+  if (status >= 500) return 'server_error';
+  return status === 429 ? 'rate_limit_error' : 'invalid_request_error';
+}
+
 /** @param requestId as the answer's `request-id` says it */
 export function anthropicErrorBody(code: ErrorCode, message: string, requestId?: string): AnthropicErrorBody {
-  const status = anthropicStatus(code);
-  const type = anthropicTypes.get(status) ?? (status < 500 ? 'invalid_request_error' : 'api_error');
+  const type = anthropicErrorType(anthropicStatus(code));
   const error = { type: 'error', error: { type, message } } as const;
   return requestId === undefined ? error : { ...error, request_id: requestId };
 }

@@ -2,12 +2,14 @@ export { claimHolderHeader, claimOrigin, claimUrlOf } from './claim.ts';
 export {
   type AnthropicErrorBody,
   anthropicErrorBody,
+  anthropicErrorType,
   anthropicStatus,
   type ErrorBody,
   type ErrorCode,
   errorBody,
   errorCodes,
   GatewayError,
+  openaiErrorType,
 } from './errors.ts';
 export { Fingerprints, maxFingerprints } from './fingerprints.ts';
 export { FinishReason } from './finish-reason.ts';
