@@ -34,7 +34,7 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     engine = stack.use(await startEngine());
     spare = stack.use(await startEngine(() => respond(200, 'spare')));
     const routes = [
-      { prefix: 'keyed', base_url: `${engine.url}/api/v3`, api_key: 'our-key' },
+      { prefix: 'keyed', base_url: `${engine.url}/api/v3`, api_key: 'our-key-0' },
       { prefix: 'plain', base_url: `${engine.url}/compatible-mode/` },
       { prefix: 'forwarding', base_url: engine.url, forward_auth: true },
       { base_url: `${spare.url}/v1`, fallback: true },
@@ -66,7 +66,7 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     });
     assert.equal(await response.text(), 'ok');
     assert.equal(last().url, '/api/v3/chat/completions?a=%2F&b');
-    assert.equal(last().headers.authorization, 'Bearer our-key');
+    assert.equal(last().headers.authorization, 'Bearer our-key-0');
     assert.equal(last().headers['x-client'], 'kept');
     assert.equal(last().headers.host, engine.endpoint);
     assert.equal(last().rawHeaders.filter((name) => name.toLowerCase() === 'authorization').length, 1);
@@ -143,6 +143,22 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
       assert.equal((await ask(gateway.url, { model: 'keyed' })).text, 'spare', String(status));
       assert.equal((await ask(gateway.url, { model: 'plain' })).status, status);
     }
+  });
+
+  it('is quoted without our key when it refuses that and nothing else is left', async () => {
+    await spare.stop();
+    for (const status of [401, 403, 404]) {
+      const error = { message: 'no such key: our-key-0', type: 'authentication_error', code: String(status) };
+      const hidden = { error: { ...error, message: 'no such key: ***' } };
+      engine.script = () => respond(status, { error });
+      const answer = await ask(gateway.url, { model: 'keyed' });
+      assert.deepEqual([answer.status, JSON.parse(answer.text)], [status, hidden]);
+      engine.script = () => stream([`data: ${JSON.stringify({ error })}\n\n`]);
+      const event = await ask(gateway.url, { model: 'keyed', stream: true });
+      assert.equal(event.status, status);
+      assert.equal(JSON.parse(event.text).error.message, hidden.error.message);
+    }
+    await spare.start();
   });
 
   it('is told of by status and retry-after alone when its failed answer is too large to keep', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { countsAsFailed, endpointHeaders, hasOwnCredential, secretsOf } from './endpoint-call.ts';
+import { countsAsFailed, endpointHeaders, hasOwnCredential, secretsOf, withoutSecrets } from './endpoint-call.ts';
 import type { Endpoint } from './route-table.ts';
 
 const endpoint = (given: Partial<Endpoint> = {}): Endpoint => ({
@@ -67,5 +67,35 @@ describe('what counts as failed', () => {
       assert.ok(!countsAsFailed(status, false));
     for (const status of [401, 403, 404]) assert.ok(countsAsFailed(status, true));
     for (const status of [200, 400, 409, 413, 422]) assert.ok(!countsAsFailed(status, true));
+  });
+});
+
+describe("an endpoint's failed answer", () => {
+  const key = 'sk-of-the-route';
+  const refusal = { status: 401, headers: ['x-key', key], body: Buffer.from(`no ${key}, ${key} \u00e9`) };
+
+  it('quotes no key of its route, wherever the route has it', () => {
+    for (const keyed of [
+      endpoint({ apiKey: key }),
+      endpoint({ headers: ['authorization', `Bearer ${key}`] }),
+      endpoint({ baseUrl: `https://api.example?key=${key}` }),
+    ]) {
+      const { status, headers, body } = withoutSecrets(refusal, keyed);
+      assert.deepEqual([status, headers, body.toString()], [401, ['x-key', '***'], 'no ***, *** \u00e9']);
+    }
+  });
+
+  it('is what it was without a key that could be told from words', () => {
+    assert.deepEqual(withoutSecrets(refusal, endpoint()), refusal);
+    assert.deepEqual(withoutSecrets(refusal, endpoint({ apiKey: 'k' })), refusal);
+    assert.deepEqual(withoutSecrets(refusal, endpoint({ apiKey: 'another-key' })), refusal);
+  });
+
+  it('has no encoded body when it may be about the key', () => {
+    const encoded = { headers: ['Content-Encoding', 'gzip', 'content-type', 'a/b', 'x', 'y'], body: Buffer.from('z') };
+    const keyed = endpoint({ apiKey: key });
+    const { headers, body } = withoutSecrets({ status: 403, ...encoded }, keyed);
+    assert.deepEqual([headers, body.length], [['x', 'y'], 0]);
+    assert.deepEqual(withoutSecrets({ status: 500, ...encoded }, keyed), { status: 500, ...encoded });
   });
 });

@@ -31,6 +31,33 @@ export function secretsOf({
   return apiKey === '' ? all : [['', apiKey], ...all];
 }
 
+/** A shorter one is no secret, and its letters are in many words. */
+const minSecretLength = 8;
+
+/**
+ * An endpoint's failed answer as a client may have it: wherever it quotes a credential of the route config, `***` stands
+ * in its place. The body of a 401, 403 or 404 that is encoded, so that nobody can tell what it quotes, is left out.
+ */
+export function withoutSecrets<Answer extends { status: number; headers: readonly string[]; body: Buffer }>(
+  answer: Answer,
+  endpoint: Endpoint,
+): Answer {
+  // Of `Bearer KEY` the key.
+  const secrets = secretsOf(endpoint)
+    .map(([, value]) => value.slice(value.lastIndexOf(' ') + 1))
+    .filter(({ length }) => length >= minSecretLength);
+  if (secrets.length === 0) return answer;
+  const hide = (text: string) => secrets.reduce((hidden, secret) => hidden.replaceAll(secret, '***'), text);
+  const headers = answer.headers.map((text, index) => (index % 2 === 0 ? text : hide(text)));
+  const isEncoded = headers.some((name, index) => index % 2 === 0 && name.toLowerCase() === 'content-encoding');
+  if (isEncoded && isOurMistake(answer.status)) {
+    const kept = keptHeaders(headers, (name) => !name.startsWith('content-'));
+    return { ...answer, headers: kept, body: Buffer.alloc(0) };
+  }
+  if (!secrets.some((secret) => answer.body.includes(secret, 0, 'latin1'))) return { ...answer, headers };
+  return { ...answer, headers, body: Buffer.from(hide(answer.body.toString('latin1')), 'latin1') };
+}
+
 /** Whether the endpoint is called with a credential of the route config. */
 export function hasOwnCredential(endpoint: Endpoint): boolean {
   return secretsOf(endpoint).length > 0;
@@ -48,7 +75,11 @@ export function headersForEndpoint(headers: readonly string[], endpoint: Endpoin
  */
 export function countsAsFailed(status: number, ourKey: boolean): boolean {
   if (status >= 500 || status === 429 || status === 408 || isRedirect(status)) return true;
-  return ourKey && (status === 401 || status === 403 || status === 404);
+  return ourKey && isOurMistake(status);
+}
+
+function isOurMistake(status: number): boolean {
+  return status === 401 || status === 403 || status === 404;
 }
 
 /** 304 is an answer: to a question that clients of these APIs do not ask. */

@@ -5,6 +5,7 @@ export {
   headersForEndpoint,
   isRedirect,
   secretsOf,
+  withoutSecrets,
 } from './endpoint-call.ts';
 export { explainRoute, type Move, movesBetween, type Way } from './explain-route.ts';
 export { HeldTables } from './held-tables.ts';

@@ -1,5 +1,5 @@
 import { HeaderLines, splitUrl } from '@llm-gateway/http1';
-import { endpointHeaders, hasOwnCredential, joinUrl } from '@llm-gateway/routing';
+import { endpointHeaders, hasOwnCredential, joinUrl, withoutSecrets } from '@llm-gateway/routing';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
 import type { Gateway } from '../gateway.ts';
@@ -31,5 +31,7 @@ export async function callEndpoint(
     },
     { exchange, gateway, kind, target: url.host, ourKey: hasOwnCredential(endpoint) },
   );
-  return outcomeOf(end, []);
+  const outcome = outcomeOf(end, []);
+  if (outcome?.kind !== 'refused') return outcome;
+  return { ...outcome, answer: withoutSecrets(outcome.answer, endpoint) };
 }

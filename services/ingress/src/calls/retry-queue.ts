@@ -1,7 +1,7 @@
 import type { Bus } from '@llm-gateway/bus';
 import { HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
 import { encodeJobRequest, GatewayError, retryOffer } from '@llm-gateway/protocol';
-import { headersForEndpoint } from '@llm-gateway/routing';
+import { type Endpoint, headersForEndpoint, withoutSecrets } from '@llm-gateway/routing';
 import type { Upstream } from '@llm-gateway/upstream';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome, QueueProgress, Step } from '../failover.ts';
@@ -82,7 +82,7 @@ export class RetryQueue implements Disposable {
       const end = await this.#handOver({ ...step, place }, job, exchange);
       const outcome = job.outcome(end);
       this.#parts.observer.job(jobResult(end, outcome));
-      return outcome;
+      return forClients(outcome, exchange.table.endpoints[step.endpoint]);
     } finally {
       span?.end();
       this.#jobs.delete(job);
@@ -161,6 +161,12 @@ export class RetryQueue implements Disposable {
   #deadlineMs(exchange: Exchange): number {
     return Math.round(exchange.startedAtMs + this.#parts.requestDeadlineMs - performance.now());
   }
+}
+
+/** A job's failed answer is the endpoint's. */
+function forClients(outcome: Outcome | null, endpoint: Endpoint | undefined): Outcome | null {
+  if (endpoint === undefined || outcome === null || !('answer' in outcome)) return outcome;
+  return { ...outcome, answer: withoutSecrets(outcome.answer, endpoint) };
 }
 
 function jobResult(end: AttemptEnd, outcome: Outcome | null): QueueJobResult {
