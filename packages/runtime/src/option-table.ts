@@ -351,5 +351,7 @@ export function shownValue(spec: OptionSpec, value: OptionValue): OptionValue {
 
 /** Drops `user:password@`, with a scheme before it or without. */
 export function withoutUserinfo(text: string): string {
-  return text.replace(/(?<=\/\/)[^/\s]*@|[^\s/,@:"]+:[^\s/,@"]*@/g, '[redacted]@');
+  // Most values hold none, and looking for one at each character of a long value takes long.
+  if (!text.includes('@')) return text;
+  return text.replace(/(?<=\/\/)[^/\s]*@|(?<![^\s/,@:"])[^\s/,@:"]+:[^\s/,@"]*@/g, '[redacted]@');
 }

@@ -74,6 +74,7 @@ test('without flags every value is its default, under its camel-case name', () =
     adminPort: 9090,
     advertiseHost: '',
     logLevel: 'info',
+    logFormat: 'auto',
     configRefreshIntervalMs: 1000,
     drainDelayMs: 2000,
     drainTimeoutMs: 300_000,
