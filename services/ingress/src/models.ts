@@ -18,6 +18,8 @@ interface ModelCard {
 interface ModelSources {
   readonly upstream: Upstream;
   readonly table: () => RouteTable;
+  /** See `Fleet.hasServed`. */
+  readonly hasServed: (model: string) => boolean;
   /** Those that may be asked: an ejected one would only cost time. */
   readonly instances: () => readonly Instance[];
   /** What this gateway is called in hops: an instance that is a gateway must not ask this one. */
@@ -132,7 +134,8 @@ export class Models {
     if (denied !== undefined && lists.length === 0) return { denied };
     const cards = new Map<string, ModelCard>();
     for (const card of lists.flat()) if (!cards.has(card.id)) cards.set(card.id, card);
-    for (const id of [...declaredBy(asked), ...namedByRoutes(this.#sources.table())]) {
+    const { table, hasServed } = this.#sources;
+    for (const id of [...declaredBy(asked), ...namedByRoutes(table(), hasServed)]) {
       if (!cards.has(id)) cards.set(id, { id, object: 'model', created: 0, owned_by: 'llm-gateway' });
     }
     if (cards.size === 0 && lists.length === 0) {
@@ -185,9 +188,11 @@ function declaredBy(instances: readonly Instance[]): string[] {
   return instances.flatMap((instance) => servedModels(instance) ?? []);
 }
 
-function namedByRoutes(table: RouteTable): string[] {
-  const names = table.endpoints.flatMap(({ model, prefix }) => [model, prefix.endsWith('*') ? '' : prefix]);
-  return names.filter((name) => name !== '');
+/** What a route sends to the instances counts only when one of them serves it: what is listed can be asked for. */
+function namedByRoutes(table: RouteTable, hasServed: (model: string) => boolean): string[] {
+  return table.endpoints.flatMap(({ model, prefix, local }) =>
+    [model, prefix.endsWith('*') ? '' : prefix].filter((name) => name !== '' && (!local || hasServed(name))),
+  );
 }
 
 function readCards(body: Buffer): ModelCard[] | null {

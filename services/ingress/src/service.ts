@@ -164,6 +164,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   const models = new Models({
     upstream,
     table,
+    hasServed: (model) => fleet.hasServed(model),
     instances: () => {
       const live = fleet.liveInstances();
       return live.length > 0 ? live : fleet.instances();

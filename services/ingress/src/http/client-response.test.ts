@@ -89,6 +89,22 @@ describe('an answer', { timeout: 60_000 }, () => {
     }
   });
 
+  it('that breaks within a line is cut there: clients must not parse half of it', async () => {
+    const half = 'data: {"choices":[{"del';
+    for (const write of [
+      ({ client }: Exchange) => client.write(Buffer.from(half), () => {}),
+      ({ client }: Exchange) =>
+        client.writeFramed(Buffer.from(`17\r\n${half}\r\n`), { payloadBytes: half.length, last: false }, () => {}),
+    ]) {
+      const { text } = await receive((exchange) => {
+        exchange.client.prepare(200, none, events);
+        write(exchange);
+        exchange.client.breakOff('upstream_failed', 'it broke');
+      });
+      assert.equal(bodyOf(text), `17\r\n${half}\r\n`);
+    }
+  });
+
   it('is committed with its first byte: until then another one may take its place', async () => {
     const { text, exchange } = await receive(({ client }) => {
       client.prepare(200, none, events);

@@ -271,8 +271,8 @@ export class ClientResponse implements Flushable, ConnectionUser {
 
   /**
    * The answer broke after it was committed. An event stream says so in one last event, unless a length was promised that
-   * the event would break; in any case the connection closes without the mark of a proper end, so that nobody takes a cut
-   * answer for a whole one.
+   * the event would break, or the answer broke within a line: ending the line would make clients parse half of it. In any
+   * case the connection closes without the mark of a proper end, so that nobody takes a cut answer for a whole one.
    */
   breakOff(code: ErrorCode, message: string): void {
     if (this.#over || this.#ended) return;
@@ -280,7 +280,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
   }
 
   #breakWith(event: string): void {
-    const tellsEnd = this.#tellsInStream;
+    const tellsEnd = this.#tellsInStream && !endsWithinLine(this.#tail);
     if (tellsEnd) {
       const text = Buffer.from(`${endsEvent(this.#tail) ? '' : '\n\n'}${event}`).toString('latin1');
       this.#waiting += this.#chunked ? chunkOf(text) : text;
@@ -477,4 +477,9 @@ function tailOfChunks(bytes: Buffer): string {
 /** Whether an event stream that ended with these bytes has no event open (an empty line, in any of the three line endings). */
 function endsEvent(tail: string): boolean {
   return tail === '' || tail.endsWith('\n\n') || tail.endsWith('\r\r') || tail.endsWith('\n\r\n');
+}
+
+/** Whether an event stream that ended with these bytes has a line begun. */
+function endsWithinLine(tail: string): boolean {
+  return tail !== '' && tail !== '?' && !tail.endsWith('\n') && !tail.endsWith('\r');
 }
