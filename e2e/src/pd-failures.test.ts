@@ -17,7 +17,7 @@ import {
 import { type Gateway, post } from './gateway.ts';
 import { disaggregations, halves, isPrefill, paramsOf, startPdGateway, titleOf, withinMs } from './pd.ts';
 
-const events = [event({ choices: [{ delta: { content: 'a' } }] }), event('[DONE]')];
+const events = [event({ choices: [{ text: 'a' }] }), event('[DONE]')];
 const client = '{"model": "m", "prompt":"x", "stream":true,"kv_transfer_params":{"remote_host":"10.9.9.9"}}';
 
 /** Ways to fail before anything reached the client. */

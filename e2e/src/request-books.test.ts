@@ -5,6 +5,7 @@ import { completion, cut, type Engine, event, refuse, respond, stall, startEngin
 import { chat, type Gateway, startGateway } from './gateway.ts';
 import { talk } from './raw-client.ts';
 
+const content = event({ choices: [{ delta: { content: 'a' } }] });
 const path = '/v1/chat/completions';
 const maxConcurrent = 4;
 
@@ -27,7 +28,7 @@ async function startScriptedEngine(): Promise<Engine> {
     if (model === 'refuses') return refuse(400);
     if (model === 'limited') return refuse(429);
     if (model === 'stalls') return stall('before-head');
-    if (model === 'breaks') return cut({ afterBytes: 20 }, { body: event({ choices: [] }).repeat(2) });
+    if (model === 'breaks') return cut({ afterBytes: content.length + 20 }, { body: content.repeat(2) });
     return completion();
   });
 }

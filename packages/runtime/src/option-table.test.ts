@@ -41,6 +41,7 @@ test('a service has its own flags first, then the common ones', () => {
       'admin-port',
       'advertise-host',
       'log-level',
+      'log-format',
       'config-refresh-interval-ms',
       'drain-delay-ms',
       'drain-timeout-ms',
