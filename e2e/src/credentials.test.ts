@@ -14,6 +14,9 @@ const secrets = {
   cookie: 'sid=secret-5',
   'x-acme-token': 'secret-6',
   'openai-organization': 'secret-7',
+  'x-functions-key': 'secret-8',
+  dpop: 'secret-9',
+  'tailscale-user-login': 'secret-10',
 };
 /** What proxies before the gateway write. */
 const way = {
@@ -24,6 +27,8 @@ const way = {
   forwarded: 'for=way-4',
   'x-real-ip': 'way-5',
   via: '1.1 way-6',
+  'fly-client-ip': 'way-7',
+  x_forwarded_for: 'way-8',
 };
 const wanted = { 'anthropic-version': '2023-06-01', 'x-client': 'kept', 'idempotency-key': 'kept' };
 const headers = { ...secrets, ...way, ...wanted };
@@ -81,8 +86,9 @@ describe('what third parties and clients learn of each other', { timeout: 120_00
     third.script = () => respond(200, '{}');
     for (const model of ['keyed', 'bare']) {
       for (const path of ['/v1/chat/completions', '/v1/messages']) {
-        await ask(gateway.url, { model, path, headers });
+        await ask(gateway.url, { model, path: `${path}?%6bey=secret&limit=1`, headers });
         const request = third.requests.at(-1);
+        assert.equal(request?.url, `/${model}${path}?limit=1`);
         assert.deepEqual(shown(request, { ...secrets, ...way }), [], `${model} ${path}`);
         assert.deepEqual(
           namesOf(request).filter((name) => name.startsWith('x-forwarded-')),
@@ -96,7 +102,9 @@ describe('what third parties and clients learn of each other', { timeout: 120_00
 
   it('sends them to an endpoint whose route says so; what proxies wrote goes there neither', async () => {
     third.script = () => respond(200, '{}');
-    await ask(gateway.url, { model: 'forwarding', headers });
+    const path = '/v1/chat/completions?key=secret';
+    await ask(gateway.url, { model: 'forwarding', path, headers });
+    assert.equal(third.requests.at(-1)?.url, `/forwarding${path}`);
     assert.deepEqual(shown(third.requests.at(-1), secrets).sort(), Object.keys(secrets).sort());
     assert.deepEqual(shown(third.requests.at(-1), way), []);
   });
@@ -105,11 +113,13 @@ describe('what third parties and clients learn of each other', { timeout: 120_00
     own.script = () => respond(500, '{}');
     let calls = 0;
     third.script = () => (++calls < 3 ? respond(429, '{}') : respond(200, '{"fell":"back"}'));
-    const answer = await ask(gateway.url, { model: 'any', id: 'queued', headers });
+    const path = '/v1/chat/completions';
+    const answer = await ask(gateway.url, { model: 'any', id: 'queued', path: `${path}?api_key=secret`, headers });
     assert.equal(answer.text, '{"fell":"back"}');
     const requests = third.requests.filter((request) => request.headers['x-request-id'] === 'queued');
     assert.equal(requests.length, 3);
     for (const request of requests) {
+      assert.equal(request.url, `/fallback${path}`);
       assert.deepEqual(shown(request, { ...secrets, ...way }), []);
       assert.equal(request.headers.authorization, 'Bearer ours');
     }
@@ -176,7 +186,7 @@ describe('what a mirror target learns of a client', { timeout: 60_000 }, () => {
   after(() => scene[Symbol.asyncDispose]());
 
   const copy = async (id: string) => {
-    await ask(scene.url, { id, headers });
+    await ask(scene.url, { id, path: '/v1/completions?limit=1&key=secret', headers });
     return until(() => scene.target.requests.find((request) => request.headers['x-request-id'] === id), {
       what: 'the copy',
     });
@@ -185,6 +195,7 @@ describe('what a mirror target learns of a client', { timeout: 60_000 }, () => {
   it('are no credentials and nothing that proxies wrote, but the configured Authorization', async () => {
     await scene.configure({ Authorization: 'Bearer ours' });
     const request = await copy('configured');
+    assert.match(request.url, /\/v1\/completions\?limit=1$/);
     assert.deepEqual(shown(request, { ...secrets, ...way }), []);
     assert.equal(request.headers.authorization, 'Bearer ours');
     await scene.configure();
@@ -194,6 +205,7 @@ describe('what a mirror target learns of a client', { timeout: 60_000 }, () => {
   it('are the credentials when the config says so', async () => {
     await scene.configure({ ForwardAuth: true });
     const request = await copy('forwarded');
+    assert.match(request.url, /\/v1\/completions\?limit=1&key=secret$/);
     assert.deepEqual(shown(request, secrets).sort(), Object.keys(secrets).sort());
     assert.deepEqual(shown(request, way), []);
   });

@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { credentialHeaders, isCredentialHeader, withoutCredentials } from './credential-headers.ts';
+import {
+  credentialHeaders,
+  isCredentialHeader,
+  isCredentialParameter,
+  withoutCredentials,
+} from './credential-headers.ts';
 import { fromThirdParty, toThirdParty } from './third-party-headers.ts';
 
 const passing = [
@@ -28,6 +33,54 @@ describe('a credential of a client', () => {
     for (const name of passing) assert.ok(!isCredentialHeader(name), name);
   });
 
+  it('is any key but those that name a request, a place in a cache or a share of the load', () => {
+    const secret = [
+      'key',
+      'x-key',
+      'x-functions-key',
+      'x-rapidapi-key',
+      'subscription-key',
+      'x-acme-key',
+      'x_acme_key',
+    ];
+    for (const name of [...secret, 'x-appkey', 'x-idempotency-key-key']) assert.ok(isCredentialHeader(name), name);
+    const plain = ['idempotency-key', 'x-idempotency-key', 'x-cache-key', 'x-routing-key', 'x-monkey', 'x-key-count'];
+    for (const name of plain) assert.ok(!isCredentialHeader(name), name);
+  });
+
+  it('is a proof, a signature, or what a sign-on proxy says of the user', () => {
+    const proofs = [
+      'dpop',
+      'x-authentication',
+      'x-bearer',
+      'x-ms-authorization-auxiliary',
+      'sec-token-binding',
+      'signature',
+      'signature-input',
+      'x-hub-signature-256',
+      'stripe-signature',
+    ];
+    const users = [
+      'x-authentik-email',
+      'tailscale-user-login',
+      'x-auth-request-access-token',
+      'x-auth-user',
+      'remote-user',
+      'remote_user',
+      'remote-groups',
+      'oidc_claim_sub',
+      'x-consumer-username',
+    ];
+    for (const name of [...proofs, ...users]) assert.ok(isCredentialHeader(name), name);
+  });
+
+  it('may be a parameter of a query, which is no token of a page', () => {
+    const secret = ['key', 'api-key', 'api_key', 'apiKey', 'access_token', 'token', 'sig', 'X-Amz-Signature', 'KEY'];
+    for (const name of secret) assert.ok(isCredentialParameter(name), name);
+    const plain = ['api-version', 'limit', 'after', 'page_token', 'pageToken', 'idempotency_key', 'max_tokens', ''];
+    for (const name of plain) assert.ok(!isCredentialParameter(name), name);
+  });
+
   it('is left out in any spelling; all else stays as it is', () => {
     const headers = ['Accept', 'a', 'X-API-Key', 's', 'COOKIE', 's', 'X-B', '1', 'x-b', '2', 'cookie', 't'];
     assert.deepEqual(withoutCredentials(headers), ['Accept', 'a', 'X-B', '1', 'x-b', '2']);
@@ -43,6 +96,19 @@ describe('what a third party gets of a request', () => {
     'Forwarded',
     'X-Forwarded-For',
     'x-real-ip',
+    'Fly-Client-IP',
+    'DO-Connecting-IP',
+    'Fastly-Client-IP',
+    'True-Client-IP',
+    'X-Cluster-Client-IP',
+    'X-Client-IP',
+    'X-Original-Forwarded-For',
+    'X-Original-URL',
+    'X_Forwarded_For',
+    'X-Originating-IP',
+    'Remote-Addr',
+    'CloudFront-Viewer-Address',
+    'Origin',
   ];
   const all = [...passing, ...way, 'Authorization', 'x-api-key', 'cookie'];
 

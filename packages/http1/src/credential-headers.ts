@@ -9,6 +9,17 @@ export const credentialHeaders: ReadonlySet<string> = new Set([
   'authentication',
   'cookie',
   'cookie2',
+  'dpop',
+  'key',
+  'sec-token-binding',
+  'signature',
+  'signature-input',
+  'x-authentication',
+  'x-bearer',
+  'x-hub-signature',
+  'x-hub-signature-256',
+  'x-key',
+  'x-signature',
   // APIs of models.
   'x-api-key',
   'api-key',
@@ -16,12 +27,17 @@ export const credentialHeaders: ReadonlySet<string> = new Set([
   'x-goog-api-key',
   'xi-api-key',
   'ocp-apim-subscription-key',
+  'subscription-key',
+  'x-subscription-key',
+  'x-rapidapi-key',
   'helicone-auth',
   'openai-organization',
   'openai-project',
   'x-goog-user-project',
   // Clouds.
   'x-amz-security-token',
+  'x-functions-key',
+  'x-ms-authorization-auxiliary',
   // Proxies that sign users on.
   'x-amzn-oidc-accesstoken',
   'x-amzn-oidc-data',
@@ -36,19 +52,54 @@ export const credentialHeaders: ReadonlySet<string> = new Set([
   'x-ms-client-principal',
   'x-ms-client-principal-id',
   'x-ms-client-principal-name',
+  'remote-email',
+  'remote-groups',
+  'remote-name',
   'remote-user',
   'x-remote-user',
   'x-client-cert',
   'ssl-client-cert',
 ]);
 
-/** How the names of all others end that are made for a secret: `x-acme-api-key`, `private-token`, `x-app-secret`. */
+/** How the names of all others end that are made for a secret: `x-acme-key`, `private-token`, `stripe-signature`. */
 const secretEnding =
-  /(?:^|-)(?:api-?key|access-?key|secret|secret-?key|token|auth|authorization|password|jwt|assertion|credentials?)$/;
+  /(?:^|-)(?:key|(?:api|app|auth|access|secret)key|secret|token|auth|authorization|authentication|bearer|password|passwd|jwt|assertion|credentials?|signature(?:-input|-\d+)?)$/;
 
-/** Whether a field of this lower-case name is a credential: one of `credentialHeaders`, or named like a secret. */
+/** Keys that are no secrets: they name a request, a place in a cache, or a share of the load. */
+const plainKey = /(?:^|-)(?:idempotency|cache|surrogate|partition|routing|sort)-key$/;
+
+/** How the names begin by which proxies that sign users on say who the user is. */
+const identityPrefix =
+  /^(?:x-auth-|x-authentik-|x-authenticated-|tailscale-|x-amzn-oidc-|oidc-|x-goog-authenticated-user-|x-ms-client-principal|x-ms-token-|x-pomerium-|x-vouch-|x-webauth-|x-remote-|x-consumer-|x-userinfo|teleport-|client-cert|(?:x-)?ssl-client-|x-tls-client-)/;
+
+/**
+ * Whether a field of this lower-case name is a credential: one of `credentialHeaders`, named like a secret, or what a
+ * sign-on proxy says of the user. A name that ends in `-key` is a secret, except for those of `plainKey`, such as
+ * `idempotency-key`. `_` counts as `-`: many servers do not tell them apart.
+ */
 export function isCredentialHeader(lowerName: string): boolean {
-  return credentialHeaders.has(lowerName) || secretEnding.test(lowerName);
+  const name = dashed(lowerName);
+  return credentialHeaders.has(name) || identityPrefix.test(name) || isSecretName(name);
+}
+
+/**
+ * Whether a parameter of a query is a credential, by its decoded name: `key`, `api_key`, `accessToken`, `X-Amz-Signature`.
+ * Tokens of pages are none.
+ */
+export function isCredentialParameter(name: string): boolean {
+  const words = dashed(name.replace(/([a-z0-9])([A-Z])/g, '$1-$2').toLowerCase());
+  return words === 'sig' || credentialHeaders.has(words) || (isSecretName(words) && !pageToken.test(words));
+}
+
+const pageToken = /(?:^|-)(?:page|next|continuation|sync)-token$/;
+
+function isSecretName(name: string): boolean {
+  return secretEnding.test(name) && !plainKey.test(name);
+}
+
+/** The name as servers read it that take `_` for `-`. */
+export function dashed(name: string): string {
+  return name.includes('_') ? name.replaceAll('_', '-') : name;
 }
 
 /** The fields without the client's credentials; order, case and repetition of the others stay. */

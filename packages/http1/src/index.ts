@@ -7,7 +7,13 @@ export {
   type Target,
 } from './authority.ts';
 export { ChunkWalk, chunkOf, lastChunk } from './chunk-walk.ts';
-export { credentialHeaders, isCredentialHeader, withoutCredentials } from './credential-headers.ts';
+export {
+  credentialHeaders,
+  dashed,
+  isCredentialHeader,
+  isCredentialParameter,
+  withoutCredentials,
+} from './credential-headers.ts';
 export {
   endToEndHeaders,
   type FlatHeaders,
@@ -31,4 +37,4 @@ export {
   ResponseHead,
 } from './message-head.ts';
 export { retryAfterMs } from './retry-after.ts';
-export { fromThirdParty, toThirdParty } from './third-party-headers.ts';
+export { fromThirdParty, isForwardingHeader, toThirdParty } from './third-party-headers.ts';

@@ -1,31 +1,30 @@
-import { isCredentialHeader } from './credential-headers.ts';
+import { dashed, isCredentialHeader } from './credential-headers.ts';
 import { type FlatHeaders, keptHeaders } from './header-lines.ts';
 
 /**
- * Fields in which CDNs and proxies before us, and browsers, say where a request came from and which way it went. Some
- * providers refuse what comes from the page of a browser.
+ * Fields in which CDNs and proxies before us, and browsers, say which way a request went, beside those of
+ * `isForwardingHeader`. Some providers refuse what comes from the page of a browser.
  */
-const wayNames: ReadonlySet<string> = new Set([
-  'cdn-loop',
-  'client-ip',
-  'origin',
-  'referer',
-  'forwarded',
-  'remote-addr',
-  'true-client-ip',
-  'via',
-  'x-client-ip',
-  'x-cluster-client-ip',
-  'x-forwarded',
-  'x-original-forwarded-for',
-  'x-original-host',
-  'x-original-uri',
-  'x-original-url',
-  'x-real-ip',
-  'x-rewrite-url',
-  'x-scheme',
-]);
-const wayPrefix = /^(?:cf-|x-forwarded-|x-envoy-|x-azure-|x-amzn-|x-appengine-|x-vercel-|akamai-|x-akamai-|fastly-)/;
+const wayNames: ReadonlySet<string> = new Set(['origin', 'referer', 'via']);
+const wayPrefix =
+  /^(?:cf-|cdn-|cloudfront-|fly-|x-envoy-|x-azure-|x-amzn-|x-appengine-|x-nf-|x-vercel-|akamai-|x-akamai-|fastly-)/;
+
+/** By the whole name, or by an end such as `-client-ip`, `-connecting-ip` or `-remote-addr`. */
+const forwarding =
+  /^(?:forwarded|x-scheme|x-rewrite-url|x-(?:forwarded|original)(?:-.*)?)$|(?:^|-)(?:client|real|remote)?ip(?:v[46])?(?:-?addr(?:ess)?)?$|(?:^|-)(?:remote|client|viewer|peer|source|external)-addr(?:ess)?$/;
+
+/**
+ * Whether a field of this lower-case name says where a request came from, or which host, scheme and path it was for
+ * before a proxy: `forwarded`, `x-forwarded-*`, `x-real-ip`, `cf-connecting-ip` … `_` counts as `-`.
+ */
+export function isForwardingHeader(lowerName: string): boolean {
+  return forwarding.test(dashed(lowerName));
+}
+
+function tellsTheWay(lowerName: string): boolean {
+  const name = dashed(lowerName);
+  return wayNames.has(name) || wayPrefix.test(name) || forwarding.test(name);
+}
 
 /** Fields by which a server speaks of its own host, or of the account that called it. */
 const ownHostNames: ReadonlySet<string> = new Set([
@@ -56,10 +55,7 @@ const ownHostPrefix = /^(?:cf-|access-control-)/;
  * CDNs and proxies wrote. Order, case and repetition stay.
  */
 export function toThirdParty(headers: readonly string[], { forwardAuth }: { forwardAuth: boolean }): FlatHeaders {
-  return keptHeaders(
-    headers,
-    (name) => !wayNames.has(name) && !wayPrefix.test(name) && (forwardAuth || !isCredentialHeader(name)),
-  );
+  return keptHeaders(headers, (name) => !tellsTheWay(name) && (forwardAuth || !isCredentialHeader(name)));
 }
 
 /** What of a third party's fields a client gets: not those that the client would take for words about our host. */

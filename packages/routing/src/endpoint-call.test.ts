@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { countsAsFailed, endpointHeaders, hasOwnCredential, secretsOf, withoutSecrets } from './endpoint-call.ts';
+import {
+  countsAsFailed,
+  endpointHeaders,
+  endpointUrl,
+  hasOwnCredential,
+  secretsOf,
+  withoutSecrets,
+} from './endpoint-call.ts';
 import type { Endpoint } from './route-table.ts';
 
 const endpoint = (given: Partial<Endpoint> = {}): Endpoint => ({
@@ -18,6 +25,18 @@ const endpoint = (given: Partial<Endpoint> = {}): Endpoint => ({
   timeoutMs: 0,
   local: false,
   ...given,
+});
+
+describe('the URL of an endpoint call', () => {
+  it("holds a key of the client's query only where the route forwards credentials and has none of its own", () => {
+    const target = '/v1/models?key=s&limit=2';
+    const without = 'https://api.example/v1/models?limit=2';
+    assert.equal(endpointUrl(target, endpoint()), without);
+    assert.equal(endpointUrl(target, endpoint({ apiKey: 'k', forwardAuth: true })), without);
+    assert.equal(endpointUrl(target, endpoint({ forwardAuth: true })), `https://api.example${target}`);
+    const own = endpoint({ baseUrl: 'https://api.example/v1?key=ours' });
+    assert.equal(endpointUrl(target, own), 'https://api.example/v1/models?key=ours&limit=2');
+  });
 });
 
 describe('the headers of an endpoint call', () => {

@@ -1,5 +1,6 @@
 import { headerPairs, isCredentialHeader, keptHeaders, toThirdParty } from '@llm-gateway/http1';
 import type { Endpoint } from './route-table.ts';
+import { joinUrl, withoutQueryCredentials } from './url.ts';
 
 /**
  * The headers (name, value, name, value, …) of a call. The endpoint's key replaces every credential of the client; the
@@ -65,7 +66,21 @@ export function hasOwnCredential(endpoint: Endpoint): boolean {
 
 /** What of a client's headers may go to the endpoint, also by way of a retry worker, which adds the key. */
 export function headersForEndpoint(headers: readonly string[], endpoint: Endpoint): string[] {
-  return toThirdParty(headers, { forwardAuth: endpoint.apiKey === '' && endpoint.forwardAuth });
+  return toThirdParty(headers, { forwardAuth: forwardsCredentials(endpoint) });
+}
+
+/** What of a client's path and query may go to the endpoint: no credential in the query, unless the route says so. */
+export function targetForEndpoint(target: string, endpoint: Endpoint): string {
+  return forwardsCredentials(endpoint) ? target : withoutQueryCredentials(target);
+}
+
+/** Where the endpoint is called for a client's path and query. */
+export function endpointUrl(target: string, endpoint: Endpoint): string {
+  return joinUrl(endpoint.baseUrl, targetForEndpoint(target, endpoint), endpoint.addV1);
+}
+
+function forwardsCredentials({ apiKey, forwardAuth }: Endpoint): boolean {
+  return apiKey === '' && forwardAuth;
 }
 
 /**

@@ -1,10 +1,12 @@
 export {
   countsAsFailed,
   endpointHeaders,
+  endpointUrl,
   hasOwnCredential,
   headersForEndpoint,
   isRedirect,
   secretsOf,
+  targetForEndpoint,
   withoutSecrets,
 } from './endpoint-call.ts';
 export { explainRoute, type Move, movesBetween, type Way } from './explain-route.ts';
@@ -25,4 +27,4 @@ export {
   routeConfigFile,
   routeTable,
 } from './route-table.ts';
-export { isBaseUrl, joinUrl } from './url.ts';
+export { isBaseUrl, joinUrl, withoutQueryCredentials } from './url.ts';

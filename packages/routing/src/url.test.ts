@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { comparableUrl, joinUrl } from './url.ts';
+import { comparableUrl, joinUrl, withoutQueryCredentials } from './url.ts';
 
 const chat = '/v1/chat/completions';
 
@@ -41,6 +41,10 @@ describe('joinUrl', () => {
     ['https://a/v1?k=1&m=', `${chat}?x=2&k=3&m&y`, 'https://a/v1/chat/completions?k=1&m=&x=2&y'],
     ['https://a/v1/?k=/v1/', `${chat}?`, 'https://a/v1/chat/completions?k=/v1/'],
     ['https://a?k=1', chat, 'https://a/v1/chat/completions?k=1'],
+    ['https://a?api-version=1', '/x?%61pi-version=7&API%2dVersion=8&y=%61', 'https://a/x?api-version=1&y=%61'],
+    ['https://a?%61=1', '/x?a=2&b', 'https://a/x?%61=1&b'],
+    ['https://a?a%=1&b=%', '/x?a%=2&%61%=3&b%', 'https://a/x?a%=1&b=%&%61%=3&b%'],
+    ['https://a?a+b=1', '/x?a%20b=2&c', 'https://a/x?a+b=1&c'],
   ];
   for (const [base, path, url] of rows) {
     it(`joins ${base} and ${path} to ${url}`, () => assert.equal(joinUrl(base, path), url));
@@ -88,6 +92,20 @@ describe('joinUrl', () => {
       }),
     );
   });
+});
+
+describe('withoutQueryCredentials', () => {
+  const rows: readonly [target: string, sent: string][] = [
+    [chat, chat],
+    [`${chat}?`, `${chat}?`],
+    [`${chat}?limit=2&&after=key`, `${chat}?limit=2&&after=key`],
+    [`${chat}?key=s`, chat],
+    [`${chat}?a=1&api_key=s&%6bey=s&access_token=s&b`, `${chat}?a=1&b`],
+    [`${chat}?page_token=p&key`, `${chat}?page_token=p`],
+  ];
+  for (const [target, sent] of rows) {
+    it(`sends ${target} as ${sent}`, () => assert.equal(withoutQueryCredentials(target), sent));
+  }
 });
 
 describe('comparableUrl', () => {

@@ -1,3 +1,5 @@
+import { isCredentialParameter } from '@llm-gateway/http1';
+
 /** `/v1` as a whole path segment; not `/v1beta`. */
 const leadingVersion = /^\/v\d+(?=[/?#]|$)/;
 /** A version that ends the path of a base; the host in front keeps `http://v1` from looking like one. */
@@ -9,7 +11,7 @@ const unversionedDoor = /\/v\d+(?:alpha|beta)?\/openai$|\/openai\/deployments\/[
 /**
  * The URL of a client's path (with its query) at an endpoint. One trailing `/` of the base is dropped; when the base ends
  * in a version segment, a version segment that begins the path is dropped, so that neither is doubled. The query of the
- * base comes first, and the client cannot repeat a parameter of it.
+ * base comes first, and the client cannot repeat a parameter of it, in whatever escapes and case.
  * @param base the base URL of an endpoint: absolute, with a query or without
  * @param pathAndQuery begins with `/`
  * @param addV1 whether the path keeps its version behind a base that ends in none; null: unless the base is known for
@@ -35,8 +37,30 @@ function cutQuery(url: string): [front: string, query: string] {
   return start < 0 ? [url, ''] : [url.slice(0, start), url.slice(start)];
 }
 
+/** The path and query without the parameters that are credentials: see `isCredentialParameter`. */
+export function withoutQueryCredentials(pathAndQuery: string): string {
+  const [path, query] = cutQuery(pathAndQuery);
+  if (query === '') return pathAndQuery;
+  const parameters = query.slice(1).split('&');
+  const kept = parameters.filter((parameter) => !isCredentialParameter(decodedName(parameter)));
+  if (kept.length === parameters.length) return pathAndQuery;
+  return kept.length === 0 ? path : `${path}?${kept.join('&')}`;
+}
+
+/** For comparisons: some servers do not tell the case of a name. */
 function nameOf(parameter: string): string {
-  return parameter.split('=', 1)[0] as string;
+  return decodedName(parameter).toLowerCase();
+}
+
+/** As it stands where its escapes are not valid. */
+function decodedName(parameter: string): string {
+  const raw = parameter.split('=', 1)[0] as string;
+  if (!/[%+]/.test(raw)) return raw;
+  try {
+    return decodeURIComponent(raw.replaceAll('+', ' '));
+  } catch {
+    return raw;
+  }
 }
 
 /** A base URL as logs show it: its query may hold a key. */

@@ -152,7 +152,9 @@ export class Exchange implements AnswerWatcher {
     if (!this.request.place.valid) connection.closeAfterAnswer();
     this.memory = new Holding(budget);
     this.client = new ClientResponse(connection, this.request, this);
-    if (cors !== null && head !== null) this.client.corsLines = cors.linesFor(head);
+    if (cors !== null) {
+      this.client.corsLines = cors.linesFor(head === null ? connection.refusedOrigin : head.noted('origin'));
+    }
     this.trace = tracing === null ? null : new RequestTrace(tracing, this.request, this.startedAtMs);
   }
 

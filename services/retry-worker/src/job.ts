@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type FlatHeaders, HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
 import type { JobEnd, JobProgress, JobRequest } from '@llm-gateway/protocol';
-import { type Endpoint, endpointHeaders, hasOwnCredential, joinUrl } from '@llm-gateway/routing';
+import { type Endpoint, endpointHeaders, endpointUrl, hasOwnCredential } from '@llm-gateway/routing';
 import { type HoldRule, type RelayEnd, relay, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
 import { type BackoffRules, backoffMs } from './backoff.ts';
 import { EndpointCall } from './endpoint-call.ts';
@@ -95,8 +95,7 @@ export class Job {
   ) {
     this.trace = trace;
     this.terms = job.terms;
-    const { baseUrl, addV1 } = job.terms.endpoint;
-    this.url = splitUrl(joinUrl(baseUrl, job.request.target, addV1));
+    this.url = splitUrl(endpointUrl(job.request.target, job.terms.endpoint));
     this.#request = job.request;
     this.#place = job.place;
     this.#answer = answer;

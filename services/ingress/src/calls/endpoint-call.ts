@@ -1,5 +1,5 @@
 import { HeaderLines, splitUrl } from '@llm-gateway/http1';
-import { endpointHeaders, hasOwnCredential, joinUrl, withoutSecrets } from '@llm-gateway/routing';
+import { endpointHeaders, endpointUrl, hasOwnCredential, withoutSecrets } from '@llm-gateway/routing';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
 import type { Gateway } from '../gateway.ts';
@@ -14,7 +14,7 @@ export async function callEndpoint(
   const { request } = exchange;
   const endpoint = exchange.table.endpoints[step.endpoint];
   if (endpoint === undefined) throw new Error(`no endpoint ${step.endpoint} in the route config`);
-  const url = splitUrl(joinUrl(endpoint.baseUrl, exchange.request.target, endpoint.addV1));
+  const url = splitUrl(endpointUrl(exchange.request.target, endpoint));
   const kind = step.fallback ? 'fallback' : 'external';
   exchange.routed(kind, url.host);
   const end = await attempt(

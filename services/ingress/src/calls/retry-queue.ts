@@ -1,7 +1,7 @@
 import type { Bus } from '@llm-gateway/bus';
 import { HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
 import { encodeJobRequest, GatewayError, retryOffer } from '@llm-gateway/protocol';
-import { type Endpoint, headersForEndpoint, withoutSecrets } from '@llm-gateway/routing';
+import { type Endpoint, headersForEndpoint, targetForEndpoint, withoutSecrets } from '@llm-gateway/routing';
 import type { Upstream } from '@llm-gateway/upstream';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome, QueueProgress, Step } from '../failover.ts';
@@ -141,7 +141,8 @@ export class RetryQueue implements Disposable {
     const endpoint = exchange.table.endpoints[index];
     if (endpoint === undefined) throw new Error(`no endpoint ${index} in the route config`);
     const headers = headersForEndpoint(exchange.request.fallbackHeaders(), endpoint);
-    const { method, target } = exchange.request;
+    const { method } = exchange.request;
+    const target = targetForEndpoint(exchange.request.target, endpoint);
     return attempt(
       {
         origin,

@@ -7,6 +7,7 @@ import { HeaderLines } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { until } from '@llm-gateway/testing';
 import type { Exchange } from '../exchange.ts';
+import { Cors } from './cors.ts';
 import { ClientScene } from './scene.ts';
 
 const noHeaders = HeaderLines.of([]);
@@ -48,6 +49,54 @@ class Client {
 
 const post = (body: string, ...lines: string[]) =>
   `${['POST /a HTTP/1.1', 'host: x', `content-length: ${body.length}`, ...lines].join('\r\n')}\r\n\r\n${body}`;
+
+const origin = 'https://app.test';
+
+/** The answer to a head on a connection of its own; pages of `origin` may read. */
+async function answerFor(bytes: string): Promise<string> {
+  const cors = Cors.of({
+    corsAllowOrigin: origin,
+    corsAllowMethods: 'POST',
+    corsAllowHeaders: '*',
+    corsMaxAgeS: 1,
+  });
+  await using scene = await ClientScene.start(echo, { cors });
+  const client = new Client(scene);
+  client.socket.write(bytes, 'latin1');
+  await until(() => client.closed);
+  return client.text;
+}
+
+describe('the refusal of a head', { timeout: 60_000 }, () => {
+  const from = (asking: string) => `POST /a HTTP/1.1\r\nHost: x\r\nOrigin: ${asking}\r\n`;
+  const refused: readonly [what: string, status: number, rest: string][] = [
+    ['a head too large', 431, `X: ${'y'.repeat(20_000)}\r\n\r\n`],
+    ['a head too large that has no end', 431, `X: ${'y'.repeat(20_000)}`],
+    ['too many fields', 431, `${'X: y\r\n'.repeat(300)}\r\n`],
+    ['two lengths', 400, 'Content-Length: 1\r\nContent-Length: 2\r\n\r\n'],
+    ['a length and chunks', 400, 'Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n'],
+    ['a field that is none', 400, 'X Y: z\r\n\r\n'],
+  ];
+  for (const [what, status, rest] of refused) {
+    it(`may be read by the page of an allowed origin: ${what}`, async () => {
+      const mine = await answerFor(from(origin) + rest);
+      assert.match(mine, new RegExp(`^HTTP/1\\.1 ${status} `));
+      assert.match(mine, /\r\naccess-control-allow-origin: https:\/\/app\.test\r\n/);
+      const others = await answerFor(from('https://other.test') + rest);
+      assert.match(others, new RegExp(`^HTTP/1\\.1 ${status} `));
+      assert.doesNotMatch(others, /access-control-allow-origin/);
+    });
+  }
+
+  it('may be read by no page whose origin had not come whole, or came in a body', async () => {
+    const large = `POST /a HTTP/1.1\r\nHost: x\r\nX: ${'y'.repeat(20_000)}`;
+    for (const bytes of [`${large}\r\nOrigin: ${origin}`, `${large}\r\n\r\nOrigin: ${origin}\r\n`, '\x16\x03\x01\n']) {
+      const answer = await answerFor(bytes);
+      assert.match(answer, /^HTTP\/1\.1 4/);
+      assert.doesNotMatch(answer, /access-control-allow-origin/);
+    }
+  });
+});
 
 describe('a connection', { timeout: 60_000 }, () => {
   it('serves requests one after the other, however they arrive', async () => {

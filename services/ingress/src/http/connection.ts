@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import {
   credentialHeaders,
   FieldInterest,
+  HeaderLines,
   InvalidHead,
   mayBecomeRequest,
   parseRequestHead,
@@ -59,6 +60,7 @@ const interest = new FieldInterest({ noted, withheld });
 /** Where clients show keys of the gateway: nobody behind it gets them. */
 const interestWithKeys = new FieldInterest({ noted, withheld: [...withheld, ...credentialHeaders] });
 
+const noOctets = Buffer.alloc(0);
 const headEnd = Buffer.from('\r\n\r\n');
 /** Octets of further requests that are taken in while one is served; then the client has to wait. */
 const maxAheadBytes = 65_536;
@@ -110,6 +112,8 @@ export class ClientConnection {
   #readAtMs = 0;
   #uploadedAtCheck = 0;
   #stalling = false;
+  /** Of what came in place of a request, and is no head. */
+  #refused: Buffer = noOctets;
   /** Of a request of HTTP/1.0: runs while the end of the input would still belong to what came last. */
   #endTimer: NodeJS.Timeout | undefined;
   #onDrain: (() => void) | undefined;
@@ -129,6 +133,13 @@ export class ClientConnection {
   /** The address of the client, for limits and logs. */
   get remoteAddress(): string {
     return this.#socket.remoteAddress ?? '';
+  }
+
+  /** The `origin` of a request whose head was refused, where its line had come whole; who may read the answer follows from it. */
+  get refusedOrigin(): string | undefined {
+    const text = this.#refused.toString('latin1');
+    const lines = text.slice(text.indexOf('\n') + 1, text.lastIndexOf('\n') + 1);
+    return HeaderLines.ofLines(lines).value('origin');
   }
 
   sender(proxies: TrustedProxies): Sender {
@@ -278,7 +289,8 @@ export class ClientConnection {
 
   #checkHead(nowMs: number, limits: ClientLimits): void {
     if (this.#ahead !== undefined) {
-      if (nowMs - this.#requestAtMs > limits.clientHeadersTimeoutMs) this.#refuseHead('request_timeout', lateMessage);
+      if (nowMs - this.#requestAtMs > limits.clientHeadersTimeoutMs)
+        this.#refuseHead('request_timeout', lateMessage, this.#ahead);
     } else if (nowMs - this.#sinceMs > (this.#served > 0 ? limits.clientKeepAliveMs : limits.clientHeadersTimeoutMs)) {
       this.#linger();
     }
@@ -371,8 +383,11 @@ export class ClientConnection {
     }
     const { maxHeaderBytes } = this.#host.limits;
     if ((end < 0 ? all.length : end) - start > maxHeaderBytes) {
-      this.#ahead = undefined;
-      this.#refuseHead('headers_too_large', 'the head of the request is too large');
+      this.#refuseHead(
+        'headers_too_large',
+        'the head of the request is too large',
+        all.subarray(start, end < 0 ? all.length : end + 2),
+      );
     } else if (end < 0) this.#waitForHead(all, start);
     else this.#parseHead(all, start, end);
   }
@@ -391,7 +406,7 @@ export class ClientConnection {
     if (all.length < 2 * this.#checkedBytes) return;
     this.#checkedBytes = all.length;
     if (mayBecomeRequest(all.toString('latin1', start), this.#interest)) return;
-    this.#refuseHead('invalid_request', 'the request is not valid HTTP');
+    this.#refuseHead('invalid_request', 'the request is not valid HTTP', all.subarray(start));
   }
 
   #parseHead(all: Buffer, start: number, end: number): void {
@@ -404,7 +419,8 @@ export class ClientConnection {
       });
     } catch (error) {
       if (!(error instanceof InvalidHead)) throw error;
-      this.#refuseHead(error.tooMany ? 'headers_too_large' : 'invalid_request', error.message);
+      const code = error.tooMany ? 'headers_too_large' : 'invalid_request';
+      this.#refuseHead(code, error.message, all.subarray(start, end + 2));
       return;
     }
     this.#head = head;
@@ -417,12 +433,14 @@ export class ClientConnection {
   }
 
   /** What came is no request, and nothing after it can be one. */
-  #refuseHead(code: ErrorCode, message: string): void {
+  #refuseHead(code: ErrorCode, message: string, octets: Buffer): void {
     this.#head = null;
     this.#closeAfter = true;
     this.#reading = 'whole';
     this.#ahead = undefined;
+    this.#refused = octets;
     this.#begin(null, new GatewayError(code, message));
+    this.#refused = noOctets;
   }
 
   #begin(head: RequestHead | null, problem: GatewayError | null): void {
@@ -561,7 +579,6 @@ export class ClientConnection {
   }
 }
 
-const noOctets = Buffer.alloc(0);
 const lateMessage = 'the request did not arrive in time';
 function leftEarly(): GatewayError {
   return new GatewayError('client_closed', 'the client left before its request was whole');

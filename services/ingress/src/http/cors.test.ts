@@ -25,20 +25,17 @@ describe('CORS', () => {
   });
 
   it('tells an allowed origin that it may read, and caches that this differs by origin', () => {
-    const lines = (origin: string) => corsOf().linesFor(headOf(`\r\nOrigin: ${origin}`));
+    const lines = (origin: string) => corsOf().linesFor(origin);
     const read = (origin: string) =>
       `access-control-allow-origin: ${origin}\r\naccess-control-expose-headers: *\r\nvary: Origin\r\n`;
     for (const origin of ['https://app.test', 'http://localhost:3000']) assert.equal(lines(origin), read(origin));
     for (const origin of ['https://app.test.evil', 'http://app.test', 'null', 'https://app.test/']) {
       assert.equal(lines(origin), 'vary: Origin\r\n');
     }
-    assert.equal(corsOf().linesFor(headOf('')), 'vary: Origin\r\n');
+    assert.equal(corsOf().linesFor(undefined), 'vary: Origin\r\n');
     const any = corsOf({ corsAllowOrigin: '*' });
-    assert.equal(
-      any.linesFor(headOf('\r\nOrigin: null')),
-      'access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\n',
-    );
-    assert.equal(any.linesFor(headOf('')), '');
+    assert.equal(any.linesFor('null'), 'access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\n');
+    assert.equal(any.linesFor(undefined), '');
   });
 
   it('answers a preflight with what the origin may send, and with nothing to any other', () => {

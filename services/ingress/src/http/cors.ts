@@ -64,9 +64,11 @@ export class Cors {
     return HeaderLines.of(headers);
   }
 
-  /** The lines of each answer to a request of this head. */
-  linesFor(head: RequestHead): string {
-    const asking = head.noted('origin');
+  /**
+   * The lines of each answer to a request.
+   * @param asking the request's `origin`; undefined without one
+   */
+  linesFor(asking: string | undefined): string {
     if (this.#origins === null) return asking === undefined ? '' : anyOrigin;
     // Caches must not show one origin's answer to another.
     if (asking === undefined || !this.#origins.has(asking)) return varyLine;

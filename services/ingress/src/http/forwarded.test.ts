@@ -36,6 +36,36 @@ describe('what an instance learns of the way of a request', () => {
     }
   });
 
+  it('is no address that a CDN would have written, in any spelling, unless the sender is believed', () => {
+    const names = [
+      'CF-Connecting-IP',
+      'CF-Connecting-IPv6',
+      'X-Original-Forwarded-For',
+      'X_Real_IP',
+      'Fly-Client-IP',
+      'Fastly-Client-IP',
+      'True-Client-IP',
+      'X-Cluster-Client-IP',
+      'X-Client-IP',
+      'DO-Connecting-IP',
+      'X-Envoy-External-Address',
+      'Remote-Addr',
+      'X-Original-Host',
+      'X-Scheme',
+    ];
+    for (const name of names) {
+      const lines = `\r\n${name}: 1.1.1.1\r\nX-Zip: 1\r\nX-Ratio: 2`;
+      const rest = [['X-Zip', '1'], ['X-Ratio', '2'], ...way('10.0.0.9')];
+      assert.deepEqual(sent('none', { lines }), [['X-A', '1'], ...rest], name);
+      assert.deepEqual(sent('10.0.0.9', { lines }), [['X-A', '1'], [name, '1.1.1.1'], ...rest], name);
+    }
+    // Some servers take the two for one, so that nobody's word stands beside the true one.
+    for (const trust of ['none', '10.0.0.9']) {
+      const lines = '\r\nX_Forwarded_For: 1.1.1.1\r\nx-forwarded_proto: https';
+      assert.deepEqual(sent(trust, { lines }), [['X-A', '1'], ...way('10.0.0.9')]);
+    }
+  });
+
   it('is what a believed proxy says, back to the first address that is none of a believed proxy', () => {
     const kept = [
       ['X-A', '1'],

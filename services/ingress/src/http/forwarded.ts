@@ -1,5 +1,13 @@
 import { BlockList, isIP } from 'node:net';
-import { HeaderLines, headerPairs, headerValue, keptHeaders, type RequestHead } from '@llm-gateway/http1';
+import {
+  dashed,
+  HeaderLines,
+  headerPairs,
+  headerValue,
+  isForwardingHeader,
+  keptHeaders,
+  type RequestHead,
+} from '@llm-gateway/http1';
 
 /** More would be a mistake. */
 const maxNetworks = 256;
@@ -51,9 +59,9 @@ export interface Sender {
 
 /** The headers that are written anew. */
 const told: ReadonlySet<string> = new Set(['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host']);
-/** What else speaks of the way of a request; kept when the sender is believed. */
-const claim = /^(?:forwarded|x-real-ip|x-client-ip|true-client-ip|x-forwarded(?:-.*)?)$/;
-const anyClaim = /^(?:forwarded|x-real-ip|x-client-ip|true-client-ip|x-forwarded[^:]*):/im;
+/** Finds every line that may be one of these or another claim about the way, and few others: most requests have none. */
+const anyClaim =
+  /^(?:forwarded|x[-_](?:forwarded|original|scheme|rewrite)[^:\n]*|[^:\n]*(?:ip|ipv[46]|addr|address)):/im;
 
 /**
  * The headers of a request with `x-forwarded-for`, `-proto` and `-host` that are true: what a believed sender says is
@@ -66,7 +74,7 @@ export function withTrueWay({ headers, host }: RequestHead, { address, secure, p
   const proto = secure ? 'https' : 'http';
   if (!anyClaim.test(headers.lines))
     return HeaderLines.ofLines(headers.lines + wayLines({ addresses: peer, proto, host }));
-  const kept = keptHeaders(headers.list, (name) => !told.has(name) && (believed || !claim.test(name)));
+  const kept = keptHeaders(headers.list, (name) => !told.has(dashed(name)) && (believed || !isForwardingHeader(name)));
   const way = believed
     ? {
         addresses: trueAddresses(headers.list, peer, proxies),

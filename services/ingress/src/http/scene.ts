@@ -2,12 +2,14 @@ import type { RequestHead } from '@llm-gateway/http1';
 import type { GatewayError } from '@llm-gateway/protocol';
 import { BodyBudget } from '../body-budget.ts';
 import { Exchange } from '../exchange.ts';
+import type { Cors } from './cors.ts';
 import { type ClientSettings, clientOptions } from './options.ts';
 import { ClientServer } from './server.ts';
 
 /** What a test says otherwise than the defaults of the flags. */
 export interface SceneSettings extends Partial<ClientSettings> {
   readonly maxHeldBodyBytes?: number;
+  readonly cors?: Cors | null;
 }
 
 /** A real listener on a free port of loopback, whose requests a test answers. */
@@ -24,14 +26,14 @@ export class ClientScene implements AsyncDisposable {
 
   static async start(
     serve: (exchange: Exchange) => Promise<void> | void,
-    { maxHeldBodyBytes = 1e9, ...changes }: SceneSettings = {},
+    { maxHeldBodyBytes = 1e9, cors = null, ...changes }: SceneSettings = {},
   ): Promise<ClientScene> {
     const budget = new BodyBudget(maxHeldBodyBytes);
     const exchanges: Exchange[] = [];
     const onRequest = (connection: Exchange['connection'], head: RequestHead | null, problem: GatewayError | null) => {
       const exchange = new Exchange(
         { head, problem },
-        { connection, budget, self: 'self', proxies: null, cors: null, tracing: null },
+        { connection, budget, self: 'self', proxies: null, cors, tracing: null },
       );
       exchanges.push(exchange);
       void serve(exchange);

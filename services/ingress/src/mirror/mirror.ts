@@ -10,7 +10,7 @@ import {
   mirrorPrimary,
   mirrorSend,
 } from '@llm-gateway/protocol';
-import { joinUrl } from '@llm-gateway/routing';
+import { joinUrl, withoutQueryCredentials } from '@llm-gateway/routing';
 import {
   advertisedHost,
   type internalOptions,
@@ -175,7 +175,7 @@ export class Mirror implements AsyncDisposable {
       ingress,
       copy,
       method: request.method,
-      url: joinUrl(config.Target, request.target),
+      url: joinUrl(config.Target, config.ForwardAuth ? request.target : withoutQueryCredentials(request.target)),
       headers: copyHeaders(exchange.trace?.copyHeaders(request.copyHeaders()) ?? request.copyHeaders(), config),
       timeoutMs: config.Timeout,
       log: config.EnableLog,
