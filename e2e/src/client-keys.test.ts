@@ -37,6 +37,7 @@ describe('clients with keys', () => {
     const routes = [
       { base_url: 'local', prefix: '*' },
       { base_url: endpoint.url, prefix: 'outside', forward_auth: true },
+      { base_url: endpoint.url, aliases: ['tiny-out'], upstream_model: 'large' },
     ];
     gateway = await startService('standalone', [
       ...['--client-keys', `@${path}`, '--client-keys-refresh-interval-ms', '20', '--instance-api-key', 'engine-key'],
@@ -93,6 +94,9 @@ describe('clients with keys', () => {
     assert.equal(refused.status, 403);
     const { error } = (await refused.json()) as { error: { code: string } };
     assert.equal(error.code, 'model_not_allowed');
+    // What counts is the name that the client gives.
+    assert.equal((await post(gateway.url, chat({ model: 'tiny-out' }), { headers })).status, 200);
+    assert.equal((endpoint.requests.at(-1)?.json() as { model: string } | undefined)?.model, 'large');
     const models = async (key: string) => {
       const list = await fetch(`${gateway.url}/v1/models`, { headers: { authorization: `Bearer ${key}` } });
       return ((await list.json()) as { data: { id: string }[] }).data.map(({ id }) => id);
@@ -102,8 +106,8 @@ describe('clients with keys', () => {
       exchange.head(200, { 'content-type': 'application/json' });
       exchange.response.end(JSON.stringify({ object: 'list', data }));
     };
-    assert.deepEqual(await models(keys.a), ['large', 'outside', 'test', 'tiny-1']);
-    assert.deepEqual(await models(keys.b), ['test', 'tiny-1']);
+    assert.deepEqual(await models(keys.a), ['large', 'outside', 'test', 'tiny-1', 'tiny-out']);
+    assert.deepEqual(await models(keys.b), ['test', 'tiny-1', 'tiny-out']);
   });
 
   it('follow the file: ten thousand keys are replaced under load without a wrong answer', async () => {

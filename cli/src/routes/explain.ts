@@ -36,14 +36,21 @@ export const command = defineCommand({
     const ways = explainRoute(table, name, path);
     const drawn = count === 0 ? null : draws(ways, count, () => keyOf(table.choose(name, Math.random)));
     const lines = ways.flatMap((way, at) => [
-      `${percent(way.share)} ${way.to}${way.row === null ? '' : ` (row ${way.row})`}: ${way.why}${drawn === null ? '' : `; ${drawn[at]} of ${count} drawn`}`,
-      ...way.fallbacks.map((url, index) => `       ${index === 0 ? 'then' : 'and '} ${url}`),
+      `${percent(way.share)} ${way.to}${way.row === null ? '' : ` (row ${way.row})`}${as(way.upstreamModel)}: ${way.why}${drawn === null ? '' : `; ${drawn[at]} of ${count} drawn`}`,
+      ...way.fallbacks.map(
+        (url, index) => `       ${index === 0 ? 'then' : 'and '} ${url}${as(way.fallbackModels?.[index])}`,
+      ),
     ]);
     const json = ways.map((way, at) => ({ ...way, ...(drawn !== null && { drawn: drawn[at] }) }));
     answer({ model: name, path, generation: table.generation, ways: json }, lines.join('\n'));
     return exitCodes.done;
   },
 });
+
+/** Of a way on which the model has another name. */
+function as(upstreamModel = ''): string {
+  return upstreamModel === '' ? '' : ` as ${upstreamModel}`;
+}
 
 function keyOf(route: { readonly route: string; readonly endpoint?: number | null }): number | null {
   return route.endpoint ?? null;

@@ -15,6 +15,8 @@ const endpoint = (given: Partial<Endpoint> = {}): Endpoint => ({
   baseUrl: 'https://api.example',
   apiKey: '',
   model: '',
+  upstreamModel: '',
+  aliases: [],
   fallback: false,
   weight: 1,
   prefix: '',

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { explainRoute, movesBetween } from './explain-route.ts';
+import { routeChanges } from './route-changes.ts';
 import { type RouteTable, readRouteTable } from './route-table.ts';
 
 function table(policy: string, ...rows: readonly object[]): RouteTable {
@@ -46,6 +47,51 @@ describe('where a request would go', () => {
       [['unknown', 'no row has a weight']],
     );
     assert.equal(explainRoute(table(''), 'any', '/')[0]?.why, 'there is no route config');
+  });
+});
+
+describe('names of models', () => {
+  const renamed = table(
+    'prefix',
+    { base_url: 'local', prefix: 'qwen*', aliases: ['fast'], upstream_model: 'Qwen/Qwen3-8B' },
+    { base_url: 'https://b/v1', fallback: true, upstream_model: 'b-small' },
+    { base_url: 'https://c/v1', fallback: true },
+  );
+
+  it('are told where the upstream knows another one, and an alias is the reason', () => {
+    const [way] = explainRoute(renamed, 'fast', '/v1/x');
+    assert.deepEqual(way, {
+      row: 0,
+      to: 'internal',
+      share: 1,
+      why: 'fast is an alias of the row',
+      fallbacks: ['https://b/v1/x', 'https://c/v1/x'],
+      upstreamModel: 'Qwen/Qwen3-8B',
+      fallbackModels: ['b-small', ''],
+    });
+    assert.equal(explainRoute(renamed, 'qwen-7b', '/')[0]?.why, 'qwen* is the longest prefix that matches');
+    assert.equal(explainRoute(renamed, null, '/')[0]?.upstreamModel, undefined);
+  });
+
+  it('move, and their changes are told', () => {
+    const before = table(
+      'prefix',
+      { base_url: 'local', prefix: 'qwen*' },
+      { base_url: 'https://b/v1', fallback: true },
+    );
+    const after = table(
+      'prefix',
+      { base_url: 'local', prefix: 'qwen*', aliases: ['fast'], upstream_model: 'q' },
+      { base_url: 'https://b/v1', fallback: true },
+    );
+    assert.deepEqual(
+      movesBetween(before, after).map(({ models }) => models),
+      ['fast'],
+    );
+    assert.deepEqual(routeChanges(before, after), [
+      'row 0 local: upstreamModel "" -> "q"',
+      'row 0 local: aliases changed',
+    ]);
   });
 });
 

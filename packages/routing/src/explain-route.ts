@@ -11,8 +11,12 @@ export interface Way {
   /** Part of the requests, from 0 to 1. */
   readonly share: number;
   readonly why: string;
+  /** The name that takes the place of the request's model there; left out: the client's own. */
+  readonly upstreamModel?: string;
   /** The URLs that are tried when it fails, in order. */
   readonly fallbacks: readonly string[];
+  /** For each of those the name that takes the place of the model, empty for none; left out where all are. */
+  readonly fallbackModels?: readonly string[];
 }
 
 /** Where requests for `model` at `target` (path and query) go, and why; the ways with the largest shares first. */
@@ -23,8 +27,16 @@ export function explainRoute(table: RouteTable, model: string | null, target: st
       const row = route.route === 'unknown' ? null : route.endpoint;
       const primary = route.route === 'external' ? route.endpoint : null;
       const to = primary === null ? route.route : urlOf(table, primary, target);
-      const fallbacks = fallbacksAfter(table, primary, target).map((index) => urlOf(table, index, target));
-      return { row, to, share, why: reason(table, model, route), fallbacks };
+      const chain = fallbacksAfter(table, primary, target);
+      const fallbacks = chain.map((index) => urlOf(table, index, target));
+      const nameAt = (index: number | null) => (model ? (table.endpoints[index ?? -1]?.upstreamModel ?? '') : '');
+      const upstreamModel = nameAt(row);
+      const fallbackModels = chain.map(nameAt);
+      return {
+        ...{ row, to, share, why: reason(table, model, route), fallbacks },
+        ...(upstreamModel !== '' && { upstreamModel }),
+        ...(fallbackModels.some((name) => name !== '') && { fallbackModels }),
+      };
     })
     .toSorted((a, b) => b.share - a.share);
 }
@@ -50,6 +62,7 @@ function reason({ policy, endpoints }: RouteTable, model: string | null, route: 
   }
   if (model === null || model === '') return 'a request without a model is internal';
   if (row === undefined) return 'no prefix matches';
+  if (row.prefix !== model && row.aliases.includes(model)) return `${model} is an alias of the row`;
   return row.prefix.endsWith('*')
     ? `${row.prefix} is the longest prefix that matches`
     : `${row.prefix} matches exactly`;
@@ -72,7 +85,7 @@ export interface Move {
 export function movesBetween(before: RouteTable, after: RouteTable): readonly Move[] {
   const patterns = new Set(
     [before, after].flatMap(({ policy, endpoints }) =>
-      policy === 'prefix' ? endpoints.map(({ prefix }) => prefix) : ['*'],
+      policy === 'prefix' ? endpoints.flatMap(({ prefix, aliases }) => [prefix, ...aliases]) : ['*'],
     ),
   );
   patterns.delete('');

@@ -111,6 +111,20 @@ describe('the weight policy', () => {
 });
 
 describe('the prefix policy', () => {
+  it('takes aliases as exact patterns of their row, which need not have another', () => {
+    const { choose } = tableOf('prefix', [
+      { base_url: 'local', prefix: '*', aliases: ['fast'] },
+      { base_url: 'https://a', aliases: ['gpt-4o', 'qwen'] },
+      { base_url: 'https://b', prefix: 'qwen', aliases: ['fast'] },
+      { base_url: 'https://c', prefix: 'gpt-4*' },
+    ]);
+    const rowOf = (model: string) => {
+      const route = choose(model, half);
+      return route.route === 'unknown' ? route.route : route.endpoint;
+    };
+    assert.deepEqual(['fast', 'gpt-4o', 'gpt-4', 'qwen', 'fast-2', 'Fast'].map(rowOf), [0, 1, 3, 1, 0, 0]);
+  });
+
   const choose = (prefixes: readonly string[], model: string | null) =>
     tableOf(
       'prefix',

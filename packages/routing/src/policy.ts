@@ -47,12 +47,14 @@ function byWeight(endpoints: readonly Endpoint[]): ChooseRoute {
 
 /**
  * A pattern without `*` at its end matches exactly and beats every wildcard; otherwise the longest prefix wins, and the
- * first of equals. An empty pattern matches nothing: such a row is there for the fallback chain only.
+ * first of equals. An alias matches as a pattern without `*` does. An empty pattern matches nothing: such a row is there
+ * for its aliases and the fallback chain.
  */
 function byPrefix(endpoints: readonly Endpoint[]): ChooseRoute {
   const exact = new Map<string, Route>();
   const wildcards = new Map<string, Route>();
   for (const endpoint of endpoints) {
+    for (const alias of endpoint.aliases) if (!exact.has(alias)) exact.set(alias, routeTo(endpoint));
     if (endpoint.prefix === '') continue;
     const isWildcard = endpoint.prefix.endsWith('*');
     const patterns = isWildcard ? wildcards : exact;

@@ -39,13 +39,25 @@ function shape({ prefix, weight, fallback }: Endpoint): string {
 
 function fieldChanges(before: Endpoint, after: Endpoint): string[] {
   const changes: string[] = [];
-  const fields = ['prefix', 'weight', 'fallback', 'model', 'forwardAuth', 'authHeader', 'addV1', 'timeoutMs'] as const;
+  const fields = [
+    'prefix',
+    'weight',
+    'fallback',
+    'model',
+    'upstreamModel',
+    'forwardAuth',
+    'authHeader',
+    'addV1',
+    'timeoutMs',
+  ] as const;
   for (const field of fields) {
     if (before[field] !== after[field]) changes.push(`${field} ${shown(before[field])} -> ${shown(after[field])}`);
   }
   if (before.apiKey !== after.apiKey) {
     changes.push(after.apiKey === '' ? 'key removed' : before.apiKey === '' ? 'key added' : 'key changed');
   }
+  const names = (row: Endpoint) => JSON.stringify(row.aliases);
+  if (names(before) !== names(after)) changes.push('aliases changed');
   if (before.headers.join('\n') !== after.headers.join('\n')) changes.push('headers changed');
   if (before.index !== after.index) changes.push(`was row ${before.index}`);
   return changes;

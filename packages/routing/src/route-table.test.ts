@@ -32,6 +32,8 @@ describe('readRouteTable', () => {
         base_url: 'https://a/v1',
         api_key: 'sk-1',
         model: 'm',
+        upstream_model: 'org/m-v2',
+        aliases: ['small', 'a*b'],
         fallback: true,
         weight: 3,
         prefix: '*',
@@ -49,6 +51,8 @@ describe('readRouteTable', () => {
         baseUrl: 'local',
         apiKey: '',
         model: '',
+        upstreamModel: '',
+        aliases: [],
         fallback: false,
         weight: 0,
         prefix: 'Qwen/*',
@@ -64,6 +68,8 @@ describe('readRouteTable', () => {
         baseUrl: 'https://a/v1',
         apiKey: 'sk-1',
         model: 'm',
+        upstreamModel: 'org/m-v2',
+        aliases: ['small', 'a*b'],
         fallback: true,
         weight: 3,
         prefix: '*',
@@ -268,6 +274,51 @@ describe('readRouteTable', () => {
   });
 });
 
+describe('other names of models', () => {
+  const row = { base_url: 'https://a', prefix: 'a' };
+
+  it('are refused when no request could have them, or a form could not carry them', () => {
+    for (const name of ['', 'a\nb', 'a\u007f', 'x'.repeat(1025), 7, null]) {
+      const [mistake, ...others] = mistakesOf('prefix', [{ ...row, upstream_model: name }]);
+      assert.match(String(mistake), /^--route-config\[0\]\.upstream_model: read .*, allowed: a name of 1 to 1024/);
+      assert.deepEqual(others, []);
+    }
+    const many = Array.from({ length: 101 }, (_, n) => `m${n}`);
+    for (const aliases of ['a', {}, [''], ['a*'], ['*'], ['a', 'a'], ['a\r'], [1], ['x'.repeat(1025)], many]) {
+      const [mistake, ...others] = mistakesOf('prefix', [{ ...row, aliases }]);
+      assert.match(String(mistake), /^--route-config\[0\]\.aliases: read .*, allowed: an array of at most 100/);
+      assert.deepEqual(others, []);
+    }
+    tableOf('prefix', [{ ...row, upstream_model: 'x'.repeat(1024), aliases: ['x'.repeat(1024), 'ü *-'] }]);
+  });
+
+  it('are warned of when an earlier row takes them', () => {
+    const rows = [row, { base_url: 'local', prefix: 'b*', aliases: ['b', 'a'] }, { base_url: 'local', aliases: ['b'] }];
+    assert.deepEqual(warningsOf('prefix', rows), [
+      '--route-config[1].aliases: "a" has no effect, row 0 takes it',
+      '--route-config[2].aliases: "b" has no effect, row 1 takes it',
+    ]);
+  });
+
+  it('say whether instances have any, which only local rows do', () => {
+    const renames = (...rows: object[]) => tableOf('prefix', rows).renamesLocally;
+    assert.equal(renames(row, { base_url: 'local', prefix: 'b', aliases: ['c'] }), false);
+    assert.equal(renames({ ...row, upstream_model: 'm' }), false);
+    assert.equal(renames(row, { base_url: 'local', prefix: 'b', upstream_model: 'm' }), true);
+  });
+
+  it("keep an endpoint in the chain that has the primary's URL and another model", () => {
+    const at = { base_url: 'https://a', fallback: true };
+    const table = tableOf('prefix', [
+      { ...at, prefix: '*', upstream_model: 'large' },
+      { ...at, upstream_model: 'small' },
+      { ...at, upstream_model: 'large' },
+      at,
+    ]);
+    assert.deepEqual(fallbacksAfter(table, 0, '/v1/chat/completions'), [1, 3]);
+  });
+});
+
 describe('the generation', () => {
   const entries = [
     { base_url: 'local', weight: 1 },
@@ -295,6 +346,9 @@ describe('the generation', () => {
       { fallback: false },
       { prefix: 'x' },
       { model: 'x' },
+      { upstream_model: 'x' },
+      { aliases: ['x'] },
+      { aliases: ['y'] },
       { forward_auth: true },
     ].map((change) => generation('weight', JSON.stringify([entries[0], { ...entries[1], ...change }])));
     others.push(

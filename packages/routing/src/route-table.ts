@@ -9,6 +9,10 @@ import { comparableUrl, isBaseUrl, joinUrl } from './url.ts';
 /** A token of HTTP. */
 const headerName = "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$";
 
+/** Without control characters, as it may become a line of a form. */
+const modelName = '^[^\\x00-\\x1f\\x7f]{1,1024}$';
+const aliasName = '^[^\\x00-\\x1f\\x7f]{0,1023}[^*\\x00-\\x1f\\x7f]$';
+
 const RouteConfigEntry = Type.Object({
   base_url: Type.String({
     minLength: 1,
@@ -29,6 +33,21 @@ const RouteConfigEntry = Type.Object({
   ),
   model: Type.Optional(
     Type.String({ description: "Carried, but never used to change a request: its model is the client's" }),
+  ),
+  upstream_model: Type.Optional(
+    Type.String({
+      pattern: modelName,
+      description:
+        "Takes the place of the request's model in calls of this row, and chooses among the instances of a local one; left out: the model stays the client's",
+    }),
+  ),
+  aliases: Type.Optional(
+    Type.Array(Type.String({ pattern: aliasName }), {
+      maxItems: 100,
+      uniqueItems: true,
+      description:
+        'Names of models that the prefix policy sends to this row as if each were its prefix, without *; listed in /v1/models',
+    }),
   ),
   fallback: Type.Optional(Type.Boolean({ description: 'Member of the fallback chain, in config order' })),
   weight: Type.Optional(
@@ -88,6 +107,9 @@ const allowed: Readonly<Record<EntryField, string>> = {
   api_key: 'a string of printable ASCII without blanks',
   api_key_file: 'the path of a readable file that holds printable ASCII without blanks, and no api_key beside it',
   model: 'a string',
+  upstream_model: 'a name of 1 to 1024 characters, none of them a control character',
+  aliases:
+    'an array of at most 100 different names of 1 to 1024 characters, none of them a control character and * not the last',
   fallback: 'true or false',
   weight: 'an integer from 0 to 1000000000',
   prefix: 'a string',
@@ -116,6 +138,10 @@ export interface Endpoint {
   /** Empty: none. Secret. */
   readonly apiKey: string;
   readonly model: string;
+  /** What the upstream calls the model; empty: as the client does. */
+  readonly upstreamModel: string;
+  /** Names that the prefix policy takes for this row beside its prefix. */
+  readonly aliases: readonly string[];
   readonly fallback: boolean;
   readonly weight: number;
   readonly prefix: string;
@@ -140,6 +166,8 @@ export interface RouteTable {
   readonly fallbacks: readonly number[];
   /** The base URLs of `endpoints` in a form that can be compared; empty for local ones. */
   readonly comparableUrls: readonly string[];
+  /** Whether instances know some model by another name than clients: a local row has an `upstreamModel`. */
+  readonly renamesLocally: boolean;
   /**
    * Fingerprint of all that gives an index its meaning. Keys are not part of it: it travels and is logged, and a rotated
    * key must not make an ingress and a router disagree.
@@ -174,7 +202,23 @@ export function readRouteTable(policy: string, config: string, readFile: (path: 
   if (effective === 'weight' && endpoints.every((endpoint) => endpoint.weight === 0)) {
     warnings.push('--route-config: no endpoint has a weight, so no request has a route but the fallback chain');
   }
+  if (effective === 'prefix') warnings.push(...unreachedAliases(endpoints));
   return { table: makeTable(effective, endpoints), warnings };
+}
+
+/** Names that an earlier row takes: the first of equals wins. */
+function unreachedAliases(endpoints: readonly Endpoint[]): string[] {
+  const takenBy = new Map<string, number>();
+  const warnings: string[] = [];
+  for (const { index, prefix, aliases } of endpoints) {
+    for (const alias of aliases) {
+      const taken = takenBy.get(alias);
+      if (taken === undefined) continue;
+      warnings.push(`--route-config[${index}].aliases: ${show(alias)} has no effect, row ${taken} takes it`);
+    }
+    for (const name of [prefix, ...aliases]) if (!takenBy.has(name)) takenBy.set(name, index);
+  }
+  return warnings;
 }
 
 interface RouteFlags {
@@ -280,15 +324,17 @@ function fingerprint(meaning: unknown): string {
 
 /**
  * The fallback chain of a request for `target` (path and query) whose primary was the endpoint `primary` (null: internal or unknown): config order,
- * without the endpoints at which the request would have the primary's URL.
+ * without the endpoints at which the request would have the primary's URL and name of the model.
  */
 export function fallbacksAfter(table: RouteTable, primary: number | null, target: string): readonly number[] {
   const failed = primary === null ? '' : (table.comparableUrls[primary] ?? '');
   if (failed === '' || table.fallbacks.length === 0) return table.fallbacks;
   const urlAt = (index: number) =>
     joinUrl(table.comparableUrls[index] ?? '', target, table.endpoints[index]?.addV1 ?? null);
+  const nameAt = (index: number) => table.endpoints[index]?.upstreamModel ?? '';
   const failedUrl = urlAt(primary ?? -1);
-  return table.fallbacks.filter((index) => urlAt(index) !== failedUrl);
+  const failedName = nameAt(primary ?? -1);
+  return table.fallbacks.filter((index) => urlAt(index) !== failedUrl || nameAt(index) !== failedName);
 }
 
 function makeTable(policy: RoutePolicy, endpoints: readonly Endpoint[]): RouteTable {
@@ -296,6 +342,8 @@ function makeTable(policy: RoutePolicy, endpoints: readonly Endpoint[]): RouteTa
     ...[e.baseUrl, e.model, e.fallback, e.weight, e.prefix, e.forwardAuth],
     // Only where it is given: older processes know nothing of it.
     ...(e.addV1 === null ? [] : [e.addV1]),
+    ...(e.upstreamModel === '' ? [] : [{ upstreamModel: e.upstreamModel }]),
+    ...(e.aliases.length === 0 ? [] : [{ aliases: e.aliases }]),
   ]);
   const endpointGeneration = fingerprint([policy, meaning]);
   return {
@@ -303,6 +351,7 @@ function makeTable(policy: RoutePolicy, endpoints: readonly Endpoint[]): RouteTa
     endpoints,
     fallbacks: endpoints.filter((e) => e.fallback && !e.local).map((e) => e.index),
     comparableUrls: endpoints.map((e) => (e.local ? '' : comparableUrl(e.baseUrl))),
+    renamesLocally: endpoints.some((e) => e.local && e.upstreamModel !== ''),
     endpointGeneration,
     generation: endpointGeneration,
     choose: compilePolicy(policy, endpoints),
@@ -345,6 +394,8 @@ function toEndpoint(
     baseUrl: entry.base_url,
     apiKey,
     model: entry.model ?? '',
+    upstreamModel: entry.upstream_model ?? '',
+    aliases: entry.aliases ?? [],
     fallback: entry.fallback ?? false,
     weight: entry.weight ?? 0,
     prefix: entry.prefix ?? '',

@@ -1,5 +1,5 @@
 import { GatewayError } from '@llm-gateway/protocol';
-import { isForm, readForm } from './form.ts';
+import { isForm, type ModelSpan, readForm } from './form.ts';
 import { type Member, maxMembers, scanMembers } from './json-members.ts';
 import { isResponseId, maxResponseIdLength } from './responses/response-id.ts';
 
@@ -8,6 +8,7 @@ interface RequestFields {
   readonly stream: boolean;
   readonly previousResponse?: string | null;
   readonly members: readonly Member[] | null;
+  readonly modelSpans?: readonly ModelSpan[] | null;
 }
 
 /** What a body says, unchecked. */
@@ -24,15 +25,18 @@ export class RequestContent {
   readonly stream: boolean;
   /** The response of the Responses API that this request continues; null when it names none that there can be. */
   readonly previousResponse: string | null;
+  /** Where the values of a form's `model` lie; null when the body is no form. */
+  readonly modelSpans: readonly ModelSpan[] | null;
   #body: Buffer;
   #members: readonly Member[] | null;
 
-  constructor(body: Buffer, { model, stream, previousResponse = null, members }: RequestFields) {
+  constructor(body: Buffer, { model, stream, previousResponse = null, members, modelSpans = null }: RequestFields) {
     this.#body = body;
     this.#members = members;
     this.model = model;
     this.stream = stream;
     this.previousResponse = previousResponse;
+    this.modelSpans = modelSpans;
   }
 
   /** Empty once it was released. */
@@ -113,12 +117,18 @@ function withoutMark(body: Buffer): Buffer {
 
 function contentOf(
   body: Buffer,
-  { model = null, stream = null, previous_response_id: previous, members }: Fields & Pick<RequestFields, 'members'>,
+  {
+    model = null,
+    stream = null,
+    previous_response_id: previous,
+    members,
+    modelSpans = null,
+  }: Fields & Pick<RequestFields, 'members' | 'modelSpans'>,
 ): RequestContent {
   if (model !== null && (typeof model !== 'string' || model.length > maxModelLength)) throw invalidModel();
   if (stream !== null && typeof stream !== 'boolean') throw invalidStream();
   const previousResponse = isResponseId(previous) ? previous : null;
-  return new RequestContent(body, { model, stream: stream ?? false, previousResponse, members });
+  return new RequestContent(body, { model, stream: stream ?? false, previousResponse, members, modelSpans });
 }
 
 function parseFields(body: Buffer): Fields {

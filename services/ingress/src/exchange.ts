@@ -7,6 +7,7 @@ import type { Tracing } from '@llm-gateway/tracing';
 import type { FailureCause, RelayEnd } from '@llm-gateway/upstream';
 import type { RequestContent } from './body.ts';
 import { type BodyBudget, Holding } from './body-budget.ts';
+import type { RenamedBody } from './calls/upstream-model.ts';
 import { ClientRequest } from './client-request.ts';
 import type { Permit } from './clients/desk.ts';
 import type { Client } from './clients/key-file.ts';
@@ -140,6 +141,10 @@ export class Exchange implements AnswerWatcher {
   receivedAtMs = 0;
   /** What routers are told of the prompt; undefined when the policy needs nothing of it. */
   prompt: AskedPrompt | undefined;
+  /** What instances call the model; null: as the client does. */
+  upstreamModel: string | null = null;
+  /** The body with another model, as the last call that needed one got it. */
+  renamed: RenamedBody | null = null;
   #expected: Expectation | undefined;
 
   constructor(
@@ -185,6 +190,11 @@ export class Exchange implements AnswerWatcher {
 
   get model(): string | null {
     return this.#content?.model ?? null;
+  }
+
+  /** The model by the name that instances know. */
+  get instanceModel(): string | null {
+    return this.upstreamModel ?? this.model;
   }
 
   get isStream(): boolean {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { isForm, readForm } from './form.ts';
+import { changeFormModel, isForm, readForm } from './form.ts';
 
 const part = (disposition: string, value: string | Buffer, more = '') =>
   Buffer.concat([
@@ -14,7 +14,30 @@ const type = 'multipart/form-data; boundary=b-1';
 const refused = (body: Buffer, pattern: RegExp, contentType = type) =>
   assert.throws(() => readForm(body, contentType), { code: 'invalid_body', message: pattern });
 
+function fieldsOf(body: Buffer, contentType: string) {
+  const { modelSpans: _, ...fields } = readForm(body, contentType);
+  return fields;
+}
+
 describe('a form', () => {
+  it('gets another model by its bytes, wherever and however often it stands, and no other byte changes', () => {
+    const tricky = file(Buffer.from([0xff, 0x0d, 0x0a, 0x2d, 0x2d, 0x62, 0x2d, 0x31, 0x00]));
+    const parts = (model: string) => [
+      tricky,
+      part('name="model"', model),
+      part('name=stream', 'true'),
+      part('name=model', model, `Content-Length: ${Buffer.byteLength(model)}\r\n`),
+    ];
+    const body = form(...parts('small'));
+    const changed = changeFormModel(body, readForm(body, type).modelSpans, 'org/gr\u00f6\u00dfer');
+    assert.ok(changed.equals(form(...parts('org/gr\u00f6\u00dfer'))));
+    assert.deepEqual(fieldsOf(changed, type), { model: 'org/gr\u00f6\u00dfer', stream: true });
+    const none = form(file('x'), part('name="model"', ''));
+    assert.ok(
+      changeFormModel(none, readForm(none, type).modelSpans, 'm').equals(form(file('x'), part('name="model"', 'm'))),
+    );
+  });
+
   it('tells its model and whether it wants a stream, wherever they stand', () => {
     const model = part('name="model"', 'org/m:täg');
     const stream = part('name=stream', 'True');
@@ -22,9 +45,9 @@ describe('a form', () => {
       [model, stream, file('RIFF')],
       [file('RIFF'), stream, model],
     ]) {
-      assert.deepEqual(readForm(form(...parts), type), { model: 'org/m:täg', stream: true });
+      assert.deepEqual(fieldsOf(form(...parts), type), { model: 'org/m:täg', stream: true });
     }
-    assert.deepEqual(readForm(form(file('x')), 'Multipart/Form-Data; Boundary="b-1"'), { stream: false });
+    assert.deepEqual(fieldsOf(form(file('x')), 'Multipart/Form-Data; Boundary="b-1"'), { stream: false });
   });
 
   it('may hold its own delimiter within a file, a line end in front, and none or two after its end', () => {
@@ -35,7 +58,7 @@ describe('a form', () => {
       Buffer.from('--b-1--'),
     ]);
     for (const end of ['', '\r\n', '\n', '\r\n\r\n']) {
-      assert.deepEqual(readForm(Buffer.concat([body, Buffer.from(end)]), type), { model: 'm', stream: false });
+      assert.deepEqual(fieldsOf(Buffer.concat([body, Buffer.from(end)]), type), { model: 'm', stream: false });
     }
   });
 
@@ -46,7 +69,7 @@ describe('a form', () => {
     given.set('stream', 'false');
     const encoded = new Response(given);
     const body = Buffer.from(await encoded.arrayBuffer());
-    assert.deepEqual(readForm(body, encoded.headers.get('content-type') ?? ''), { model: 'täg', stream: false });
+    assert.deepEqual(fieldsOf(body, encoded.headers.get('content-type') ?? ''), { model: 'täg', stream: false });
     for (const [heading, value] of [
       ['Content-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\n', 'ä'],
       ['Content-Type: text/plain; charset=ISO-8859-1\r\nContent-Transfer-Encoding: 8bit\r\n', 'a'],
@@ -54,7 +77,7 @@ describe('a form', () => {
       ['Content-Type: application/json\r\n', 'a'],
     ] as const) {
       const named = part(`name="file"; filename="a.wav"; filename*=UTF-8''%C3%A4.wav`, 'RIFF');
-      const read = readForm(form(part('name="model"', value, heading), named), type);
+      const read = fieldsOf(form(part('name="model"', value, heading), named), type);
       assert.deepEqual(read, { model: value, stream: false }, heading);
     }
   });
@@ -162,7 +185,7 @@ describe('a form', () => {
       ['TRUE', true],
       ['False', false],
     ] as const) {
-      assert.deepEqual(readForm(form(part('name="stream"', value)), type), { stream });
+      assert.deepEqual(fieldsOf(form(part('name="stream"', value)), type), { stream });
     }
     for (const value of ['', '1', 'yes', 'on', 'true ', 'null', '"true"']) {
       assert.throws(() => readForm(form(part('name="stream"', value)), type), {
@@ -191,7 +214,7 @@ describe('a form', () => {
 
   it('of many bytes that look like delimiters costs one pass', () => {
     const body = form(file(Buffer.alloc(8_000_000, '\r\n--b-')), part('name="model"', 'm'));
-    assert.deepEqual(readForm(body, type), { model: 'm', stream: false });
+    assert.deepEqual(fieldsOf(body, type), { model: 'm', stream: false });
   });
 
   it('is known by its content type', () => {

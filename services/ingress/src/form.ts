@@ -5,6 +5,16 @@ import { GatewayError } from '@llm-gateway/protocol';
 export interface FormFields {
   readonly model?: string;
   readonly stream?: boolean;
+  /** Where the values of `model` lie, and the lengths that their parts tell of them. */
+  readonly modelSpans: readonly ModelSpan[];
+}
+
+/** `body[start, end)`. */
+export interface ModelSpan {
+  readonly start: number;
+  readonly end: number;
+  /** The value of a part's `content-length`, not of `model`. */
+  readonly isLength: boolean;
 }
 
 /** RFC 2046 section 5.1.1. */
@@ -38,18 +48,42 @@ export function isForm(contentType: string | undefined): contentType is string {
 export function readForm(body: Buffer, contentType: string): FormFields {
   const delimiter = Buffer.from(`--${boundaryOf(contentType)}`);
   const fields = new Map<string, string>();
+  const modelSpans: ModelSpan[] = [];
   let mark = nextMark(body, delimiter, 0);
   if (mark.start !== 0 && mark.start !== lineEndBytes) throw invalid('the form begins with other text');
   for (let parts = 0; !mark.last; parts++) {
     if (parts === maxParts) throw invalid(`the form has more than ${maxParts} parts`);
     const next = nextMark(body, delimiter, mark.end);
-    readPart(body.subarray(mark.end, Math.max(mark.end, next.start - lineEndBytes)), fields);
+    const end = Math.max(mark.end, next.start - lineEndBytes);
+    const field = readPart(body.subarray(mark.end, end), fields);
+    if (field?.name === 'model') {
+      const valueStart = mark.end + field.valueStart;
+      const length = /^content-length:[ \t]*(?=[^ \t\r])([^\r]*)/im.exec(body.toString('latin1', mark.end, valueStart));
+      if (length !== null) {
+        const lengthEnd = mark.end + length.index + length[0].length;
+        modelSpans.push({ start: lengthEnd - (length[1]?.length ?? 0), end: lengthEnd, isLength: true });
+      }
+      modelSpans.push({ start: valueStart, end, isLength: false });
+    }
     mark = next;
   }
   if (!isLineEnds(body, mark.end)) throw invalid('the form goes on after its end');
   const model = fields.get('model');
   const stream = readStream(fields.get('stream'));
-  return model === undefined ? { stream } : { model, stream };
+  return model === undefined ? { stream, modelSpans } : { model, stream, modelSpans };
+}
+
+/** The form with another model, and every other byte as it was. `model` must have no line end in it. */
+export function changeFormModel(body: Buffer, modelSpans: readonly ModelSpan[], model: string): Buffer {
+  const name = Buffer.from(model);
+  const length = Buffer.from(String(name.length));
+  const pieces: Buffer[] = [];
+  let at = 0;
+  for (const { start, end, isLength } of modelSpans) {
+    pieces.push(body.subarray(at, start), isLength ? length : name);
+    at = end;
+  }
+  return Buffer.concat([...pieces, body.subarray(at)]);
 }
 
 function readStream(value: string | undefined): boolean {
@@ -107,22 +141,27 @@ function isLineEnds(body: Buffer, from: number): boolean {
   return body.length - from <= 2 * lineEndBytes && body.subarray(from).every((byte) => byte === CR || byte === LF);
 }
 
-/** Takes a part into `fields` when it is a field that is read. */
-function readPart(part: Buffer, fields: Map<string, string>): void {
+/** Takes a part into `fields` when it is a field that is read, and says which one, and where in the part its value begins. */
+function readPart(
+  part: Buffer,
+  fields: Map<string, string>,
+): { readonly name: string; readonly valueStart: number } | null {
   const end = part.subarray(0, maxPartHeadBytes).indexOf(headEnd);
   const head = end < 0 ? null : readHead(part.toString('latin1', 0, end));
   const disposition = head === null ? null : readDisposition(head.get('content-disposition') ?? '');
   if (head === null || disposition === null) throw invalid('a part of the form has no valid head');
   const { name, isFile } = disposition;
   if (name === '_charset_') throw invalid('the form must be in UTF-8, and have no `_charset_`', name);
-  if (!readNames.has(name)) return;
+  if (!readNames.has(name)) return null;
   if (isFile) throw invalid(`\`${name}\` must not be a file`, name);
-  const bytes = part.subarray(end + headEnd.length);
+  const valueStart = end + headEnd.length;
+  const bytes = part.subarray(valueStart);
   if (bytes.length > maxValueBytes) throw invalid(`\`${name}\` is too long`, name);
   if (!isPlainText(head, bytes)) throw invalid(`\`${name}\` must be text in UTF-8, not encoded`, name);
   const value = bytes.toString();
   if ((fields.get(name) ?? value) !== value) throw invalid(`\`${name}\` is there twice`, name);
   fields.set(name, value);
+  return { name, valueStart };
 }
 
 const headLine = /^([!#-'*+.^_`|~\w-]+):[ \t]*([\t -~\u0080-\u00ff]*)$/;

@@ -190,8 +190,10 @@ function declaredBy(instances: readonly Instance[]): string[] {
 
 /** What a route sends to the instances counts only when one of them serves it: what is listed can be asked for. */
 function namedByRoutes(table: RouteTable, hasServed: (model: string) => boolean): string[] {
-  return table.endpoints.flatMap(({ model, prefix, local }) =>
-    [model, prefix.endsWith('*') ? '' : prefix].filter((name) => name !== '' && (!local || hasServed(name))),
+  return table.endpoints.flatMap(({ model, prefix, aliases, upstreamModel, local }) =>
+    [model, prefix.endsWith('*') ? '' : prefix, ...aliases].filter(
+      (name) => name !== '' && (!local || hasServed(upstreamModel || name)),
+    ),
   );
 }
 

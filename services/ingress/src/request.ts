@@ -10,6 +10,7 @@ import { callInstances, startInstanceCall } from './calls/instance-call.ts';
 import { checkModel } from './clients/clients.ts';
 import type { Client } from './clients/key-file.ts';
 import { decide } from './decide/decide.ts';
+import { routeOf } from './decide/decider.ts';
 import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
 import type { Gateway } from './gateway.ts';
@@ -158,10 +159,11 @@ function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
 
 /** To the instance that keeps a response, when that is known. The model of a request for a response alone is not. */
 function toOwner(id: string, exchange: Exchange, gateway: Gateway): Decision | Ask {
+  if (exchange.table.renamesLocally) routeOf(exchange, exchange.table);
   const instance = gateway.responses.ownerOf(id);
   if (instance) return { route: 'internal', instance };
   const stage = responseIdOf(exchange.request.place) === null ? 'route' : 'internal';
-  return { model: exchange.model, stage, excluded: [] };
+  return { model: exchange.instanceModel, stage, excluded: [] };
 }
 
 function firstDecision(ask: Ask, exchange: Exchange, gateway: Gateway): Promise<Decision> {
@@ -177,6 +179,10 @@ async function decideStored(id: string, ask: Ask, { exchange, gateway }: Serving
     const credentials = gateway.models.credentialsFor(exchange);
     const instance = await gateway.responses.find(id, credentials, exchange.signal);
     if (instance !== null) return { route: 'internal', instance };
+  }
+  if (ask.stage === 'route' && exchange.table.renamesLocally) {
+    const begun = gateway.decider.tryDecide(exchange, exchange.table);
+    return 'route' in begun ? begun : await decide(begun, exchange, gateway);
   }
   return await decide(ask, exchange, gateway);
 }
@@ -284,7 +290,7 @@ async function carryOut(
         given ??
         (await decide(
           {
-            model: exchange.model,
+            model: exchange.instanceModel,
             stage: 'internal',
             excluded: [...step.excluded],
             avoided: [...exchange.avoided],
@@ -311,7 +317,8 @@ async function carryOut(
       giveAnswer(step.answer, exchange, gateway);
       return null;
     case 'error': {
-      const code = step.code === 'no_instance' && !gateway.hasServed(exchange.model) ? 'model_not_found' : step.code;
+      const code =
+        step.code === 'no_instance' && !gateway.hasServed(exchange.instanceModel) ? 'model_not_found' : step.code;
       throw new GatewayError(code, clientMessage(code, exchange));
     }
   }

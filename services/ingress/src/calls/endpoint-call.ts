@@ -4,6 +4,7 @@ import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
 import type { Gateway } from '../gateway.ts';
 import { attempt, outcomeOf } from './attempt.ts';
+import { bodyWithModel } from './upstream-model.ts';
 
 /** One attempt at an endpoint of the route config: the client's own request at the joined URL. Null when nothing is left to do. */
 export async function callEndpoint(
@@ -25,7 +26,7 @@ export async function callEndpoint(
       headers: HeaderLines.of(
         endpointHeaders(step.fallback ? request.fallbackHeaders() : request.forwardHeaders().list, endpoint),
       ),
-      body: exchange.content.body,
+      body: bodyWithModel(exchange, endpoint.upstreamModel),
       outside: true,
       ...(endpoint.timeoutMs > 0 && { headersTimeoutMs: endpoint.timeoutMs }),
     },

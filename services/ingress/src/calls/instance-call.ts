@@ -3,6 +3,7 @@ import { callPair, chooseDecode } from '../disaggregated/pair-call.ts';
 import type { Outcome } from '../failover.ts';
 import { outcomeOf, startAttempt } from './attempt.ts';
 import { InstanceLeg, type InternalContext, judge } from './instance-leg.ts';
+import { bodyWithModel } from './upstream-model.ts';
 
 /** One internal attempt, on the instances that `decision` chose. Null when nothing is left to do. */
 export async function callInstances(decision: Decision, context: InternalContext): Promise<Outcome | null> {
@@ -31,7 +32,7 @@ function callInstance(instance: InstanceAddress, context: InternalContext): Prom
   return new Promise((resolve) => startInstanceCall(instance, context, resolve));
 }
 
-/** Neutral forwarding: the client's request as it is. `onOutcome` is called once, with null when nothing is left to do. */
+/** Neutral forwarding: the client's request as it is, but for the model where its row says so. `onOutcome` is called once, with null when nothing is left to do. */
 export function startInstanceCall(
   instance: InstanceAddress,
   context: InternalContext,
@@ -40,6 +41,8 @@ export function startInstanceCall(
   const { exchange, gateway } = context;
   const { request } = exchange;
   exchange.routed('internal', instance.id);
+  const { upstreamModel } = exchange;
+  const body = upstreamModel === null ? exchange.content.body : bodyWithModel(exchange, upstreamModel);
   const leg = new InstanceLeg(instance, context, exchange.uncachedBytes);
   startAttempt(
     {
@@ -47,7 +50,7 @@ export function startInstanceCall(
       path: request.target,
       method: request.method,
       headers: gateway.instanceHeaders.of(exchange, gateway.engineIds.own(exchange)),
-      body: gateway.usageStreams === null ? exchange.content.body : gateway.usageStreams.bodyFor(exchange),
+      body: gateway.usageStreams === null ? body : gateway.usageStreams.bodyFor(exchange, body),
     },
     { exchange, gateway, kind: 'internal', target: leg.id, ourKey: false, leg },
     (end) => {

@@ -10,6 +10,7 @@ import type { RetryBudget } from '../retry-budget.ts';
 import { type AttemptEnd, attempt } from './attempt.ts';
 import type { KnownWorkers } from './known-workers.ts';
 import { graceMs, RetryJob, watchMs } from './retry-job.ts';
+import { bodyWithModel } from './upstream-model.ts';
 
 type QueueStep = Extract<Step, { do: 'queue' }>;
 
@@ -94,6 +95,7 @@ export class RetryQueue implements Disposable {
   async #offer(endpoint: number, known: QueueProgress, exchange: Exchange): Promise<Place | null> {
     const { bus, workers, observer, budget } = this.#parts;
     const offeredAtMs = performance.now();
+    const upstreamModel = exchange.table.endpoints[endpoint]?.upstreamModel ?? '';
     /** Offers that cost a wait. */
     let timeouts = 0;
     for (let offers = 0; offers < maxOffers && timeouts < 2; offers++) {
@@ -109,7 +111,7 @@ export class RetryQueue implements Disposable {
         calls: known.calls,
         // The retry budget has paid for one.
         maxCalls: budget === null ? null : known.calls + 1,
-        bodyBytes: exchange.content.body.length,
+        bodyBytes: bodyWithModel(exchange, upstreamModel).length,
       };
       try {
         const reply = await bus.request(retryOffer, query, {
@@ -149,7 +151,7 @@ export class RetryQueue implements Disposable {
         path,
         method: 'POST',
         headers: HeaderLines.of(encodeJobRequest(headers, { token: place.token, method, target })),
-        body: exchange.content.body,
+        body: bodyWithModel(exchange, endpoint.upstreamModel),
         // The worker holds its head back until there is a first byte, just as the ingress does.
         // Each word of the worker begins this anew, so the job itself is watched besides.
         headersTimeoutMs: this.#deadlineMs(exchange) + graceMs,

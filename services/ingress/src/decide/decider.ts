@@ -1,7 +1,7 @@
 import { type Bus, batched } from '@llm-gateway/bus';
 import type { Fleet } from '@llm-gateway/fleet';
 import { type Ask, type AskedPrompt, type Decision, GatewayError, routeDecide } from '@llm-gateway/protocol';
-import type { RouteTable } from '@llm-gateway/routing';
+import type { Route, RouteTable } from '@llm-gateway/routing';
 import { names } from '@llm-gateway/tracing';
 import type { Leaving } from '../http/leaving.ts';
 import type { TracedStep } from '../request-trace.ts';
@@ -66,6 +66,17 @@ interface Asking extends PromptSource {
   readonly model: string | null;
   /** Filled when the policy needs to know it. */
   prompt: AskedPrompt | undefined;
+  /** Filled when instances know the model by another name. */
+  upstreamModel: string | null;
+}
+
+/** Where the routing policy sends a request; what instances call its model is noted on it. */
+export function routeOf(asking: Pick<Asking, 'model' | 'upstreamModel'>, table: RouteTable): Route {
+  const route = table.choose(asking.model, Math.random);
+  if (!table.renamesLocally) return route;
+  const row = route.route === 'internal' ? table.endpoints[route.endpoint ?? -1] : undefined;
+  asking.upstreamModel = asking.model && row?.upstreamModel ? row.upstreamModel : null;
+  return route;
 }
 
 /** At most so large is an ask, or the decision for it. */
@@ -132,21 +143,23 @@ export class Decider implements Disposable {
    */
   tryDecide(exchange: Asking, table: RouteTable): Decision | Ask {
     const { leases, prompts, bus } = this.#parts;
-    const { model } = exchange;
-    if (leases === null) {
-      if (prompts === null) return { model, stage: 'route', excluded: [] };
+    const { model: asked } = exchange;
+    // Which row it is must be known here where the model's name depends on it.
+    if (leases === null && !table.renamesLocally) {
+      if (prompts === null) return { model: asked, stage: 'route', excluded: [] };
       exchange.prompt = prompts.of(exchange);
-      return { model, stage: 'route', excluded: [], prompt: exchange.prompt };
+      return { model: asked, stage: 'route', excluded: [], prompt: exchange.prompt };
     }
-    const route = table.choose(model, Math.random);
+    const route = routeOf(exchange, table);
     if (route.route !== 'internal') return route;
+    const model = exchange.upstreamModel ?? asked;
     if (prompts !== null) {
       const prompt = prompts.of(exchange);
       exchange.prompt = prompt;
       // What is chosen in advance is chosen without it.
-      if (prompts.matters(prompt)) return { model, stage: 'internal', excluded: [], prompt };
+      if (leases === null || prompts.matters(prompt)) return { model, stage: 'internal', excluded: [], prompt };
     }
-    const leased = this.#broken || !bus.connected ? undefined : leases.take(model);
+    const leased = leases === null || this.#broken || !bus.connected ? undefined : leases.take(model);
     return leased ?? { model, stage: 'internal', excluded: [] };
   }
 

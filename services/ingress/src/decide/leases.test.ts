@@ -30,7 +30,7 @@ function instance(id: string, model = ''): Instance {
 /** A request of which nothing counts but its model. */
 function asking(model: string | null) {
   const content = new RequestContent(Buffer.alloc(0), { model, stream: false, members: null });
-  return { model, content, request: { head: null }, prompt: undefined };
+  return { model, content, request: { head: null }, prompt: undefined, upstreamModel: null };
 }
 
 const usual = ['i', 'j', 'k'].map((id) => instance(id));

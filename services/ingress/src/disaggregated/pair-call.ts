@@ -81,7 +81,7 @@ export async function chooseDecode(
   { exchange, gateway, excluded }: InternalContext,
 ): Promise<InstanceAddress | null> {
   const ask: Ask = {
-    model: exchange.model || (model ?? null),
+    model: exchange.instanceModel || (model ?? null),
     stage: 'decode',
     excluded: [...excluded],
     // An instance of both roles decodes what it prefilled only when there is no other.
@@ -202,7 +202,8 @@ function mayComeOfPrefill(outcome: Outcome): outcome is Extract<Outcome, { kind:
 }
 
 /** The body with some fields changed: a copy, which comes out of the budget before it is made. With nothing to change, the body itself. */
-function changed(body: JsonObject, changes: Changes, { memory }: Exchange): Buffer {
+function changed(body: JsonObject, given: Changes, { memory, upstreamModel }: Exchange): Buffer {
+  const changes = upstreamModel === null ? given : { ...given, model: JSON.stringify(upstreamModel) };
   const changesNothing = Object.entries(changes).every(([name, value]) => value === null && !lastValue(body, name));
   if (changesNothing) return body.bytes;
   const most = body.bytes.length + sizeOf(changes);

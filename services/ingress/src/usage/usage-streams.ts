@@ -34,12 +34,15 @@ export class UsageStreams {
     exchange.withheldUsage = new UsageEventFilter(memory);
   }
 
-  /** The body for an instance: an endpoint may not know what continuous counts are. */
-  bodyFor({ content, isStream, request }: Exchange): Buffer {
-    if (!this.#isContinuous || !isStream || !paths.has(request.path)) return content.body;
-    const body = objectOf(content.body, content.members);
+  /**
+   * The body for an instance, made of `bytes`, the request's own or with another model: an endpoint may not know what
+   * continuous counts are.
+   */
+  bodyFor({ content, isStream, request }: Exchange, bytes: Buffer): Buffer {
+    if (!this.#isContinuous || !isStream || !paths.has(request.path)) return bytes;
+    const body = objectOf(bytes, bytes === content.body ? content.members : null);
     const options = body && optionsOf(body);
-    if (!body || options === null) return content.body;
+    if (!body || options === null) return bytes;
     return withOptions(body, options, { include_usage: yes, continuous_usage_stats: yes });
   }
 }
