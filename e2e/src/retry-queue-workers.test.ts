@@ -6,7 +6,7 @@ import type { Gateway } from './gateway.ts';
 import { callsOf, held, limitedFirst, startQueue, sumOf, untilWaiting } from './queue.ts';
 
 /** Long enough to kill somebody while a job waits. */
-const initDelayMs = 2000;
+const initDelayMs = 4000;
 
 describe('the 429 queue when its workers end', { timeout: 180_000 }, () => {
   const stack = new AsyncDisposableStack();
