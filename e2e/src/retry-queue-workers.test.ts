@@ -6,13 +6,14 @@ import type { Gateway } from './gateway.ts';
 import { callsOf, held, limitedFirst, startQueue, sumOf, untilWaiting } from './queue.ts';
 
 /** Long enough to kill somebody while a job waits. */
-const initDelayMs = 4000;
+const initDelayMs = 2000;
 
 describe('the 429 queue when its workers end', { timeout: 180_000 }, () => {
   const stack = new AsyncDisposableStack();
   let first: Engine;
   let second: Engine;
   let gateway: Gateway;
+  let started = 0;
   let workers: Service[];
   let round = 0;
 
@@ -27,13 +28,20 @@ describe('the 429 queue when its workers end', { timeout: 180_000 }, () => {
       }),
     );
     workers = [...gateway.others];
+    started = workers.length;
   });
   after(() => stack.disposeAsync());
   /** Two live workers, whatever the last test did to them. */
   beforeEach(async () => {
     round++;
     workers = workers.filter((worker) => !worker.ended);
-    while (workers.length < 2) workers.push(await gateway.start('retry-worker'));
+    while (workers.length < 2) {
+      workers.push(await gateway.start('retry-worker'));
+      started++;
+    }
+    // An ingress gives no job to a worker that it does not know yet.
+    const announced = (ingress: Service) => ingress.logs().filter(({ msg }) => msg === 'retry worker announced').length;
+    await until(() => gateway.ingress.every((ingress) => announced(ingress) >= started));
   });
 
   const id = (n: number) => `round-${round}-${n}`;
