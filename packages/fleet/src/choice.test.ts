@@ -28,7 +28,7 @@ function prompt(keys: readonly number[], affinity?: number): Ask['prompt'] & obj
   for (const [at, key] of keys.entries())
     prints.add(
       key + 1,
-      keys.slice(0, at).reduce((a, b) => (a * 7 + b) % 9999, 1),
+      keys.slice(0, at).reduce((hash, before) => Math.imul(hash ^ (before + 1), 0x01000193) >>> 0, 0x811c9dc5),
       (at + 1) * step,
     );
   return { bytes: keys.length * step, fingerprints: prints.write(), ...(affinity !== undefined && { affinity }) };
