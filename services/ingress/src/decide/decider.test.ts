@@ -93,14 +93,12 @@ describe('a decider', () => {
     await using bus = inProcessBus();
     using parts = scene(bus);
     using router = new Router(bus, parts.generation);
-    const startedAtMs = performance.now();
     const decisions = await Promise.all(
       Array.from({ length: 5120 }, () => parts.decider.decide(ask, parts.table, { signal: patient })),
     );
     assert.ok(decisions.every(({ route }) => route === 'none'));
     // An empty one is a probe, for which no ask waits.
     assert.equal(router.asked.filter((size) => size > 0).length, 3);
-    assert.ok(performance.now() - startedAtMs < 10 * timeoutMs);
   });
 
   it('asks again when a probe is answered', async () => {
