@@ -22,7 +22,7 @@ export const tracingOptions = {
       { name: 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT' },
       {
         name: 'OTEL_EXPORTER_OTLP_ENDPOINT',
-        read: (text: string) => `${text}${text.endsWith('/') ? '' : '/'}${tracesPath}`,
+        read: withTracesPath,
       },
     ],
   },
@@ -83,6 +83,14 @@ function endpointMistake(value: string): string | undefined {
   if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) return 'allowed: an http or https URL';
   if (url.username !== '' || url.password !== '') return 'credentials belong into OTEL_EXPORTER_OTLP_HEADERS';
   return undefined;
+}
+
+/** What is no URL stays as it was written, for the mistake that names it. */
+function withTracesPath(text: string): string {
+  const url = URL.parse(text);
+  if (url === null) return text;
+  url.pathname += `${url.pathname.endsWith('/') ? '' : '/'}${tracesPath}`;
+  return url.href;
 }
 
 /** Where the spans are posted. */
