@@ -106,34 +106,47 @@ describe('a request through ingress, router and discovery', () => {
     });
   }
 
-  const half = 'data: {"a":1}\n\ndata: {"a"';
-  for (const [what, script] of [
-    ['is cut', cut({ afterBytes: half.length }, { body: half })],
-    ['stalls', stall({ afterBytes: half.length }, { body: half })],
+  const brokenAfter = (sent: string): [string, Script][] => [
+    ['is cut', () => cut({ afterBytes: sent.length }, { body: sent })],
+    ['stalls', () => stall({ afterBytes: sent.length }, { body: sent })],
     [
       'is garbled',
-      raw(
-        `HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n${half.length.toString(16)}\r\n${half}\r\nxyz\r\n`,
-      ),
+      () =>
+        raw(
+          `HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n${sent.length.toString(16)}\r\n${sent}\r\nxyz\r\n`,
+        ),
     ],
-  ] as const) {
-    it(`ends a stream that ${what} with one error event and a closed connection, never [DONE]`, async () => {
-      const response = await send(() => script, chat({ stream: true }));
-      assert.equal(response.status, 200);
-      const received: Buffer[] = [];
-      await assert.rejects(async () => {
-        for await (const chunk of response.body ?? []) received.push(Buffer.from(chunk));
-      }, 'the connection ends without the mark of a proper end');
-      const text = Buffer.concat(received).toString();
-      assert.ok(text.startsWith(half));
+  ];
+  const receiveBroken = async (script: Script) => {
+    const response = await send(script, chat({ stream: true }));
+    assert.equal(response.status, 200);
+    const received: Buffer[] = [];
+    await assert.rejects(async () => {
+      for await (const chunk of response.body ?? []) received.push(Buffer.from(chunk));
+    }, 'the connection ends without the mark of a proper end');
+    return Buffer.concat(received).toString();
+  };
+
+  const wholeLines = 'data: {"a":1}\n\ndata: {"a":2}\n';
+  for (const [what, script] of brokenAfter(wholeLines)) {
+    it(`ends a stream that ${what} between lines with one error event and a closed connection, never [DONE]`, async () => {
+      const text = await receiveBroken(script);
+      assert.ok(text.startsWith(wholeLines));
       const events = text
-        .slice(half.length)
+        .slice(wholeLines.length)
         .split('\n\n')
-        .filter((event) => event !== '');
+        .filter((event) => event.trim() !== '');
       assert.equal(events.length, 1);
-      const { error } = JSON.parse(events[0]?.replace(/^data: /, '') ?? '') as { error: { code: string } };
+      const { error } = JSON.parse(events[0]?.trim().replace(/^data: /, '') ?? '') as { error: { code: string } };
       assert.match(error.code, /^upstream_(failed|timeout)$/);
       assert.ok(!text.includes('[DONE]'));
+    });
+  }
+
+  const halfLine = 'data: {"a":1}\n\ndata: {"a"';
+  for (const [what, script] of brokenAfter(halfLine)) {
+    it(`cuts a stream that ${what} within a line there: nobody parses half an event`, async () => {
+      assert.equal(await receiveBroken(script), halfLine);
     });
   }
 
