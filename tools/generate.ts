@@ -127,8 +127,13 @@ ingress: # for one service; beats the top
 - A key that no service has is a mistake, and so is a number where text is meant: write it in quotes. No mistake repeats a value.
 - The file is followed while the process runs, for the flags marked *live*. A file that changes another flag, or that has a mistake, is not used at all:
   the process goes on with what it has, \`llm_gateway_config_valid{file="config_file"}\` is 0, and one line tells why. At the start the same file ends the process with 64.
-- Files of secrets (\`--<flag>-file\`), of the route config (\`@FILE\`), of the keys of its rows (\`api_key_file\`), of clients' keys and of the mirror config are followed by
-  themselves: by their content, through swapped links, and only once their writer has stopped. \`llm_gateway_config_valid\`, \`_generation\` and \`_age_seconds\` by \`file\` tell of each.
+- Other files are followed by themselves: the route config (\`@FILE\`), the keys of its rows
+  (\`api_key_file\`), clients' keys, the mirror config, and the listener's certificate, key and
+  authorities. Their content counts, through swapped links, and only once their writer has stopped. A
+  certificate whose key is not there yet waits for it. What cannot be used leaves the last good one in
+  effect. \`llm_gateway_config_valid\`, \`_generation\` and \`_age_seconds\` by \`file\` tell of each.
+- A file of a secret (\`--<flag>-file\`) is read at the start, and where its row below says so again at
+  each connection.
 
 ## Before a change
 

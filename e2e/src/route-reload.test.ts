@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -58,6 +59,10 @@ describe('a route config that changes', { timeout: 120_000 }, () => {
     writeFileSync(`${path}.new`, typeof config === 'string' ? config : JSON.stringify(config));
     renameSync(`${path}.new`, path);
   };
+  const pipe = () => {
+    rmSync(path);
+    execFileSync('mkfifo', [path]);
+  };
   const processes = () => [...gateway.ingress, ...gateway.router];
   const values = (services: readonly Service[], name: string, labels = {}) =>
     Promise.all(services.map(async (one) => (await one.metrics()).value(name, labels)));
@@ -93,7 +98,7 @@ describe('a route config that changes', { timeout: 120_000 }, () => {
     assert.deepEqual(new Set(ways.values()), new Set([' 0 2', ' 1 3']));
   });
 
-  it('stays as it was when the file is spoiled, emptied, half written, gone or no file', async () => {
+  it('stays as it was when the file is spoiled, emptied, half written, gone, a folder or a pipe', async () => {
     put(configs[0]);
     await until(
       async () => (await sum(gateway.ingress, 'llm_gateway_route_config_waiting')) === 0 && (await isValid(1)),
@@ -101,7 +106,8 @@ describe('a route config that changes', { timeout: 120_000 }, () => {
     const before = await values(processes(), 'llm_gateway_config_generation', file);
     const spoilers: readonly [string, () => void][] = [
       ['spoiled', () => put('[{"base_url":"ftp://x"}]')],
-      ['emptied', () => writeFileSync(path, '')],
+      ['a pipe', () => pipe()],
+      ['emptied', () => put('')],
       ['half written', () => writeFileSync(path, JSON.stringify(configs[1]).slice(0, 40))],
       ['gone', () => rmSync(path)],
       ['a folder', () => mkdirSync(path)],

@@ -166,7 +166,7 @@ describe('the listener for clients over TLS', () => {
     idle.send(chat());
     await until(() => /^HTTP\/1\.1 200 /.test(idle.received));
     await until(() => streaming.received.endsWith('data: [DONE]\n\n\r\n0\r\n\r\n'));
-    const mistakes = plain.logs().filter(({ msg }) => String(msg).includes('TLS files cannot be used'));
+    const mistakes = plain.logs().filter(({ msg }) => String(msg).includes('listener certificate file cannot be used'));
     assert.ok(mistakes.length > 0);
     for (const connection of [idle, streaming]) connection.end();
   });

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import {
   filesOfRows,
   type RouteTable,
@@ -9,7 +8,7 @@ import {
   routeTable,
   secretsOf,
 } from '@llm-gateway/routing';
-import { FollowedFile, type LiveOptions, type Metrics } from '@llm-gateway/runtime';
+import { FollowedFile, type LiveOptions, type Metrics, readRegularFile } from '@llm-gateway/runtime';
 
 /** The flags that say what the routes are. */
 export interface RouteSettings {
@@ -42,8 +41,15 @@ export interface FollowedRoutes extends Disposable {
   readonly first: RouteTable;
 }
 
+/** Each row may name a file for its key. */
+const maxConfigBytes = 4 * 1024 * 1024;
+
+function readFile(path: string): string {
+  return readRegularFile(path, maxConfigBytes);
+}
+
 /** What is wrong with the flags of the routes, for the `check` of a service. */
-export const checkRoutes = routeChecks((path) => readFileSync(path, 'utf8'));
+export const checkRoutes = routeChecks(readFile);
 
 /** The same for the flag of a rehearsal. */
 export function checkNextRoutes({
@@ -59,9 +65,6 @@ export function checkNextRoutes({
     .flatMap((check) => check(values))
     .map((mistake) => mistake.replaceAll('--route-config', '--next-route-config'));
 }
-
-/** Each row may name a file for its key. */
-const maxConfigBytes = 4 * 1024 * 1024;
 
 /**
  * Reads the route config, and follows its file, if it is in one, with the files of its keys, and the flags of the routes where
@@ -126,12 +129,12 @@ class RouteSource implements Disposable {
   ) {
     this.settings = settings;
     const texts = new Map<string, string>();
-    const readFile = (name: string) => {
-      const text = readFileSync(name, 'utf8');
+    const readNoting = (name: string) => {
+      const text = readFile(name);
       texts.set(name, text);
       return text;
     };
-    this.first = routeTable(settings, readFile, (line) => log.warn(line));
+    this.first = routeTable(settings, readNoting, (line) => log.warn(line));
     const hideKeys = ({ endpoints }: RouteTable) => {
       for (const endpoint of endpoints) {
         for (const [field, value] of secretsOf(endpoint))

@@ -1,8 +1,8 @@
-import { readFileSync, statSync } from 'node:fs';
 import { LineCounter, parseDocument } from 'yaml';
 import names from './flag-names.json' with { type: 'json' };
 import { nearest } from './nearest.ts';
 import { flagTable, type OptionSpec, type ServiceFlags } from './option-table.ts';
+import { readRegularFile } from './regular-file.ts';
 
 /** A value as it was written, and where. */
 export interface Written {
@@ -26,10 +26,7 @@ const maxAliases = 100;
 export function readConfigFile(path: string, service: ServiceFlags): ConfigLayer {
   let text: string;
   try {
-    const stat = statSync(path);
-    if (!stat.isFile()) throw new Error('it is not a file');
-    if (stat.size > maxConfigBytes) throw new Error(`it is larger than ${maxConfigBytes} bytes`);
-    text = readFileSync(path, 'utf8');
+    text = readRegularFile(path, maxConfigBytes);
   } catch (error) {
     return { written: new Map(), mistakes: [`--config: ${path} cannot be read: ${reason(error)}`] };
   }

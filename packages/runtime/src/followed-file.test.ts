@@ -1,10 +1,18 @@
 import assert from 'node:assert/strict';
-import { renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { temporaryFolder } from '@llm-gateway/testing';
-import { type FileState, type Finding, FollowedFile, look, type ReadText, unread } from './followed-file.ts';
+import {
+  type FileState,
+  type Finding,
+  FollowedFile,
+  type FollowedFileParts,
+  look,
+  type ReadText,
+  unread,
+} from './followed-file.ts';
 import { Metrics } from './metrics.ts';
 
 const read: ReadText<number> = (text) => (/^\d+$/.test(text) ? { value: Number(text) } : { mistake: 'not a number' });
@@ -61,7 +69,10 @@ describe('a followed file', () => {
 });
 
 describe('a file that is followed on the disk', () => {
-  function followed(path: string, options: { others?: (text: string) => string[]; read?: ReadText<string> } = {}) {
+  function followed(
+    path: string,
+    options: Partial<Pick<FollowedFileParts<string>, 'others' | 'read' | 'isWrittenInParts'>> = {},
+  ) {
     const values: string[] = [];
     const mistakes: string[] = [];
     const metrics = new Metrics();
@@ -97,6 +108,31 @@ describe('a file that is followed on the disk', () => {
     file[Symbol.dispose]();
   });
 
+  it('keeps the last good value while it may not be read', async () => {
+    const folder = temporaryFolder();
+    const path = join(folder, 'file');
+    writeFileSync(path, 'first');
+    chmodSync(folder, 0o755);
+    const { file, values, mistakes } = followed(path);
+    await file.refresh();
+    writeFileSync(path, 'second');
+    chmodSync(path, 0o000);
+    const { seteuid, geteuid } = process;
+    // Root reads everything: for this look the process is nobody.
+    const isRoot = geteuid?.() === 0;
+    try {
+      if (isRoot) seteuid?.(65_534);
+      await file.refresh();
+    } finally {
+      if (isRoot) seteuid?.(0);
+    }
+    assert.deepEqual({ values, mistakes }, { values: ['first'], mistakes: ['the file cannot be read: EACCES'] });
+    chmodSync(path, 0o600);
+    await file.refresh();
+    assert.deepEqual(values, ['first', 'second']);
+    file[Symbol.dispose]();
+  });
+
   it('waits until a writer has stopped', async () => {
     const path = join(temporaryFolder(), 'file');
     writeFileSync(path, 'whole');
@@ -110,6 +146,35 @@ describe('a file that is followed on the disk', () => {
     await looking;
     await file.refresh();
     assert.deepEqual({ values, mistakes }, { values: ['whole', 'whole again'], mistakes: [] });
+    file[Symbol.dispose]();
+  });
+
+  it('waits for the rest of a pair that is written one after the other', async () => {
+    const folder = temporaryFolder();
+    const [path, key] = [join(folder, 'cert'), join(folder, 'key')];
+    const write = (cert: string, ofKey: string) => {
+      writeFileSync(path, cert);
+      writeFileSync(key, ofKey);
+    };
+    const { file, values, mistakes } = followed(path, {
+      others: () => [key],
+      read: (text, other) => (other(key) === text ? { value: text } : { mistake: `${text} with ${other(key)}` }),
+      isWrittenInParts: true,
+    });
+    write('one', 'one');
+    await file.refresh();
+    write('two', 'one');
+    await file.refresh();
+    assert.deepEqual({ values, mistakes }, { values: ['one'], mistakes: [] });
+    write('two', 'two');
+    await file.refresh();
+    assert.deepEqual({ values, mistakes }, { values: ['one', 'two'], mistakes: [] });
+    write('two', 'three');
+    await file.refresh();
+    await file.refresh();
+    await file.refresh();
+    assert.deepEqual(mistakes, ['two with three']);
+    assert.equal(file.value, 'two');
     file[Symbol.dispose]();
   });
 

@@ -125,6 +125,8 @@ export interface FollowedFileParts<Value> {
   readonly initialFinding?: Finding;
   /** The paths of further files that a text names, whose texts are followed with it. Must not throw. */
   readonly others?: (text: string) => readonly string[];
+  /** They are one whole, written one after the other: a mistake counts once two looks in a row found the same. */
+  readonly isWrittenInParts?: boolean;
   readonly read: ReadText<Value>;
   /** Is called with each new value, which is in effect from then on. */
   readonly onChange: (value: Value) => void;
@@ -143,6 +145,8 @@ export class FollowedFile<Value> implements Disposable {
   readonly #errors;
   readonly #timer: NodeJS.Timeout;
   #state: FileState<Value>;
+  /** A mistake that waits for the rest of what is being written. */
+  #doubtful: Finding | undefined;
   #reading: Promise<void> | undefined;
   #loggedMistake: string | undefined;
   #reloadedAtSeconds = 0;
@@ -180,14 +184,23 @@ export class FollowedFile<Value> implements Disposable {
   }
 
   async #read(): Promise<void> {
-    const { path, maxBytes, read, others = noOthers } = this.#parts;
+    const { path, maxBytes, read, others = noOthers, isWrittenInParts = false } = this.#parts;
     const before = this.#state;
     const found = await lookAtAll(path, maxBytes, others);
-    if (sameFinding(before.found, found)) return;
+    if (sameFinding(before.found, found)) {
+      this.#doubtful = undefined;
+      return;
+    }
     // Whoever writes it may be half way: what changes still is left for the next look.
     await delay(settleMs, undefined, { ref: false });
     if (!sameFinding(found, await lookAtAll(path, maxBytes, others))) return;
     const after = look(before, found, read);
+    if (isWrittenInParts && after.mistake !== undefined) {
+      const isFoundAgain = this.#doubtful !== undefined && sameFinding(this.#doubtful, found);
+      this.#doubtful = found;
+      if (!isFoundAgain) return;
+    }
+    this.#doubtful = undefined;
     this.#state = after;
     if (after.mistake !== undefined) {
       this.#mistaken(after.mistake);

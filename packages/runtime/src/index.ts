@@ -45,6 +45,7 @@ export {
 export { type Checked, type Environment, type Parsed, parseOptions, readOptions } from './parse-options.ts';
 export type { ProxyEnvironment } from './proxy-environment.ts';
 export { Reasons } from './reasons.ts';
+export { readRegularFile } from './regular-file.ts';
 export { type Parts, type Running, run, type Start } from './run.ts';
 export type { SecretReader } from './secrets.ts';
 export { type Describe, describeSelf, type SelfDescription } from './self-description.ts';

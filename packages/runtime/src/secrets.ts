@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from 'node:fs';
+import { readRegularFile } from './regular-file.ts';
 
 /** The value of a secret option that is read anew: from its file as it is now, or as it was given. */
 export type SecretReader = () => string;
@@ -55,9 +55,5 @@ export class Secrets {
 
 /** What the file holds, without the newline at its end. Throws when it cannot be read or is no secret's size. */
 export function readSecretFile(path: string): string {
-  const stat = statSync(path);
-  // A pipe would be waited for, and has nothing left at the next connection.
-  if (!stat.isFile()) throw new Error(`${path} is not a file`);
-  if (stat.size > maxFileBytes) throw new Error(`${path} is larger than ${maxFileBytes} bytes`);
-  return readFileSync(path, 'utf8').replace(/\r?\n$/, '');
+  return readRegularFile(path, maxFileBytes).replace(/\r?\n$/, '');
 }

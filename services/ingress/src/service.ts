@@ -237,6 +237,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     await ClientServer.listen({
       settings: options,
       log,
+      metrics,
       isTight: () => bodies.isTight,
       withholdsCredentials: clients !== null,
       onRefused: (limit) => observer.connectionRefused(limit),
@@ -336,10 +337,5 @@ function declareGauges(
     name: 'client_connections',
     help: 'Open connections of clients',
     collect: () => server.size,
-  });
-  metrics.gauge({
-    name: 'tls_files_valid',
-    help: '0 while the TLS files cannot be used and the last good ones stay in effect',
-    collect: () => Number(server.tlsValid),
   });
 }

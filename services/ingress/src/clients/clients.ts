@@ -1,7 +1,6 @@
-import { readFileSync, statSync } from 'node:fs';
 import type { RequestHead } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
-import { FollowedFile, type Logger, type Metrics } from '@llm-gateway/runtime';
+import { FollowedFile, type Logger, type Metrics, readRegularFile } from '@llm-gateway/runtime';
 import { type Client, digestOf, KeyTable, maxKeyFileBytes, readKeyFile } from './key-file.ts';
 import { type ClientKeySettings, showsClients } from './options.ts';
 import { ClientTokens, clientTokenMistakes } from './tokens.ts';
@@ -133,14 +132,10 @@ export function clientKeyMistakes(values: ClientKeySettings): string[] {
 function keyFileMistakes(path: string | null): string[] {
   if (path === null) return [];
   try {
-    const stats = statSync(path);
-    if (!stats.isFile()) return [`--client-keys: ${path} is not a file`];
-    if (stats.size > maxKeyFileBytes) return [`--client-keys: ${path} is larger than ${maxKeyFileBytes} bytes`];
-    const read = readKeyFile(readFileSync(path, 'utf8'));
+    const read = readKeyFile(readRegularFile(path, maxKeyFileBytes));
     return 'mistakes' in read ? read.mistakes.map((mistake) => `--client-keys: ${mistake}`) : [];
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
-    return [`--client-keys: ${path} cannot be read (${code})`];
+    return [`--client-keys: ${path} cannot be read: ${error instanceof Error ? error.message : error}`];
   }
 }
 

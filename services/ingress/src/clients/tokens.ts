@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { GatewayError } from '@llm-gateway/protocol';
-import { FollowedFile, type Logger, type Metrics } from '@llm-gateway/runtime';
+import { FollowedFile, type Logger, type Metrics, readRegularFile } from '@llm-gateway/runtime';
 import {
   createLocalJWKSet,
   createRemoteJWKSet,
@@ -249,11 +248,11 @@ export function clientTokenMistakes(values: ClientTokenSettings): string[] {
   }
   if (path !== '') {
     try {
-      if (readKeySet(readFileSync(path, 'utf8')) === null)
+      if (readKeySet(readRegularFile(path, maxKeySetBytes)) === null)
         mistakes.push(`--client-jwt-jwks-file: ${path} is no JSON Web Key Set`);
     } catch (error) {
-      const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
-      mistakes.push(`--client-jwt-jwks-file: ${path} cannot be read (${code})`);
+      const reason = error instanceof Error ? error.message : error;
+      mistakes.push(`--client-jwt-jwks-file: ${path} cannot be read: ${reason}`);
     }
   }
   return mistakes;

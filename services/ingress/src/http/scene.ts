@@ -1,5 +1,6 @@
 import type { RequestHead } from '@llm-gateway/http1';
 import type { GatewayError } from '@llm-gateway/protocol';
+import { Metrics } from '@llm-gateway/runtime';
 import { BodyBudget } from '../body-budget.ts';
 import { Exchange } from '../exchange.ts';
 import type { Cors } from './cors.ts';
@@ -41,6 +42,7 @@ export class ClientScene implements AsyncDisposable {
     const server = await ClientServer.listen({
       settings: { ...defaults(), host: '127.0.0.1', port: 0, ...changes },
       log: { info() {}, error() {} },
+      metrics: new Metrics(),
       isTight: () => budget.isTight,
       onRefused() {},
       onRequest,

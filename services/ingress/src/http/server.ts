@@ -3,10 +3,10 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import { errorBody, errorCodes } from '@llm-gateway/protocol';
-import { type Logger, listen } from '@llm-gateway/runtime';
+import { type Logger, listen, type Metrics } from '@llm-gateway/runtime';
 import { ClientConnection, type ConnectionHost } from './connection.ts';
 import type { ClientSettings } from './options.ts';
-import { readTlsFiles, TlsFiles } from './tls.ts';
+import { followTlsFiles, readTlsFiles } from './tls.ts';
 
 /** How often the limits in time are enforced, while there are connections. */
 const sweepMs = 500;
@@ -19,6 +19,7 @@ const keepAliveProbeMs = 60_000;
 export interface ServerParts {
   readonly settings: ClientSettings;
   readonly log: Pick<Logger, 'info' | 'error'>;
+  readonly metrics: Metrics;
   readonly onRequest: ConnectionHost['onRequest'];
   readonly onDefect: ConnectionHost['onDefect'];
   /** Whether uploads that stand still have to make room. */
@@ -40,7 +41,7 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
   readonly withholdsCredentials: boolean;
   readonly #parts: ServerParts;
   readonly #server: Server | TlsServer;
-  readonly #tlsFiles: TlsFiles | undefined;
+  readonly #tlsFiles: Disposable | undefined;
   readonly #connections = new Set<ClientConnection>();
   readonly #perAddress = new Map<string, number>();
   readonly #maxConnections: number;
@@ -91,10 +92,11 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
     // A handshake that failed or came too late is the client's matter. Nobody else closes the connection.
     server.on('tlsClientError', (_error, socket) => socket.destroy());
     this.#server = server;
-    this.#tlsFiles = new TlsFiles(settings, context, {
+    this.#tlsFiles = followTlsFiles(settings, context, {
       intervalMs: settings.tlsRefreshIntervalMs,
       onChange: (changed) => server.setSecureContext(changed),
       log: parts.log,
+      metrics: parts.metrics,
     });
   }
 
@@ -119,11 +121,6 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
 
   get isTight(): boolean {
     return this.#parts.isTight();
-  }
-
-  /** False while the TLS files cannot be used and the last good ones stay. */
-  get tlsValid(): boolean {
-    return this.#tlsFiles?.valid ?? true;
   }
 
   /** From now on every answer is the last of its connection. New connections are still taken. */
