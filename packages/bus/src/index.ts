@@ -22,4 +22,4 @@ export { type BusHost, busObserver, type OpenOptions, openBus } from './open.ts'
 export { type BusSettings, busMistakes, busOptions } from './options.ts';
 export { inParts } from './parts.ts';
 export { type Reason, Reasons } from './reasons.ts';
-export { type Self, type StatusSection, tellStatus } from './status.ts';
+export { type Self, type StatusSection, type StatusTeller, tellStatus } from './status.ts';

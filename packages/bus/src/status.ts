@@ -36,11 +36,16 @@ const leastPauseMs = 50;
 const lookMs = 5000;
 const maxFlags = 400;
 
+export interface StatusTeller extends Disposable {
+  /** Something changed that is not to wait for the next question. Says nothing when nobody asked lately. */
+  tell(): void;
+}
+
 /**
  * Answers those who look at the gateway. Until somebody asks it does nothing, and it says that it stops only when somebody
  * asked lately. Dispose it before the bus.
  */
-export function tellStatus(bus: Bus, options: StatusOptions): Disposable {
+export function tellStatus(bus: Bus, options: StatusOptions): StatusTeller {
   let roundTripMs: number | null = null;
   let askedAtMs = Number.NEGATIVE_INFINITY;
   let brief = Number.NEGATIVE_INFINITY;
@@ -95,12 +100,16 @@ export function tellStatus(bus: Bus, options: StatusOptions): Disposable {
 
   let closed = false;
   const queries = bus.subscribe(statusQuery, answer);
+  const isWatched = () => performance.now() - askedAtMs < lookMs;
   return {
+    tell() {
+      if (!closed && isWatched()) bus.publish(statusReport, { ...head(), ...options.section?.() });
+    },
     [Symbol.dispose]() {
       if (closed) return;
       closed = true;
       queries.close();
-      if (performance.now() - askedAtMs < lookMs) bus.publish(statusReport, { ...head(), state: 'stopped' });
+      if (isWatched()) bus.publish(statusReport, { ...head(), state: 'stopped' });
     },
   };
 }

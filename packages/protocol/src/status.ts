@@ -25,6 +25,17 @@ export const statusQuery = defineEvent(subjects.statusQuery, StatusQuery);
 
 export const ProcessState = Type.Enum(['starting', 'ready', 'not_ready', 'draining', 'stopped']);
 
+/** Instances that others are preferred to, at most 500. */
+const UnwellInstances = Type.Array(
+  Type.Object({
+    id: Name,
+    state: Type.Enum(['ejected', 'suspect', 'probing', 'busy']),
+    /** When that changes by itself. */
+    forMs: Milliseconds,
+  }),
+  { maxItems: 500 },
+);
+
 const Ingress = Type.Object({
   requests: Count,
   connections: Count,
@@ -46,22 +57,15 @@ const Ingress = Type.Object({
     { maxItems: 200 },
   ),
   policy: Word,
+  /** By its own judgement, while it is degraded: no router tells then. */
+  unwell: Type.Optional(UnwellInstances),
 });
 
 const Router = Type.Object({
   instances: Count,
   mismatches: Count,
   policy: Word,
-  /** Instances that it prefers others to, at most 500. */
-  unwell: Type.Array(
-    Type.Object({
-      id: Name,
-      state: Type.Enum(['ejected', 'suspect', 'probing', 'busy']),
-      /** When that changes by itself. */
-      forMs: Milliseconds,
-    }),
-    { maxItems: 500 },
-  ),
+  unwell: UnwellInstances,
 });
 
 const Discovery = Type.Object({ source: Word, storeUp: Type.Boolean(), instances: Count, orders: Count });

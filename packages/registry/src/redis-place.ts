@@ -35,7 +35,7 @@ export class RedisPlace implements RecordPlace {
   }
 
   onDoubt(listener: () => void): void {
-    this.#store.onConnected(listener);
+    this.#store.onConnection((isConnected) => isConnected && listener());
   }
 
   [Symbol.dispose](): void {

@@ -49,6 +49,8 @@ export class RedisReader implements StoreReader {
     this.keptMs = redisKeptMs(settings.ttlMs);
     this.#store = new RedisStore(settings);
     this.#sink = sink;
+    // A Redis that is gone is noticed at once, not at the next poll.
+    this.#store.onConnection((isConnected) => isConnected || this.#pause.ring());
     this.#finished = this.#run();
   }
 

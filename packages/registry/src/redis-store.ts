@@ -16,7 +16,7 @@ export class RedisStore implements Disposable {
   readonly #home: RedisLink;
   /** Nodes of the cluster that were used, by address. */
   readonly #nodes = new Map<string, { readonly address: RedisAddress; readonly link: RedisLink }>();
-  readonly #listeners: (() => void)[] = [];
+  readonly #listeners: ((isConnected: boolean) => void)[] = [];
   /** Of nodes that left. */
   #pastConnections = 0;
   /** What a server answered shows that it belongs to a cluster, though it does not say so. */
@@ -35,10 +35,10 @@ export class RedisStore implements Disposable {
     return [...this.#links()].reduce((sum, { connections }) => sum + connections, this.#pastConnections);
   }
 
-  /** Hears of each connection. */
-  onConnected(listener: () => void): void {
+  /** Hears of each connection, and of its end. */
+  onConnection(listener: (isConnected: boolean) => void): void {
     this.#listeners.push(listener);
-    for (const link of this.#links()) link.onConnected(listener);
+    for (const link of this.#links()) link.onConnection(listener);
   }
 
   /** Runs one command that has no key. Rejects as `RedisLink.call` does, and so do the others. */
@@ -98,7 +98,7 @@ export class RedisStore implements Disposable {
     if (known) return known.link;
     if (this.#nodes.size >= maxShards) this.#keep([]);
     const link = new RedisLink({ ...this.#settings, sentinel: null }, () => [address]);
-    for (const listener of this.#listeners) link.onConnected(listener);
+    for (const listener of this.#listeners) link.onConnection(listener);
     this.#nodes.set(name, { address, link });
     return link;
   }

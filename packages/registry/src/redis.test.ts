@@ -73,9 +73,9 @@ class Reading implements AsyncDisposable {
   readonly failures: GatewayError[] = [];
   readonly #reader: RedisReader;
 
-  constructor(port: number, login: { username?: string; password?: string } = {}) {
+  constructor(port: number, login: { username?: string; password?: string } = {}, intervalMs = 50) {
     this.#reader = new RedisReader(
-      { ...settings(port, login), ttlMs, intervalMs: 50 },
+      { ...settings(port, login), ttlMs, intervalMs },
       {
         onEvent: (event) => this.events.push(event),
         onSkipped: (reason, pod) => this.skipped.push(`${pod} ${reason}`),
@@ -181,6 +181,14 @@ test('a reader tells that Redis is lost, and once it is back that what is missin
   const back = reading.events.find((event, at) => event.kind === 'loaded' && reading.events[at - 1]?.kind === 'lost');
   assert.ok(back?.kind === 'loaded' && back.doubtful);
   await until(() => reading.last?.kind === 'loaded' && !reading.last.doubtful);
+});
+
+test('a Redis that is gone is noticed at once, not at the next poll', async () => {
+  await using redis = await startRedis();
+  await using reading = new Reading(redis.port, {}, 60_000);
+  await reading.showsPods([]);
+  await redis.kill();
+  await until(() => reading.last?.kind === 'lost');
 });
 
 test('a connection that was only reset also leaves a doubt', async () => {

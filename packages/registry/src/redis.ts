@@ -66,7 +66,7 @@ export class RedisLink implements Disposable {
   readonly #settings: RedisSettings;
   readonly #addresses: () => readonly RedisAddress[];
   readonly #pause = new Pause();
-  readonly #listeners = new Set<() => void>();
+  readonly #listeners = new Set<(isConnected: boolean) => void>();
   readonly #waiting = new Set<{ resolve(connection: Connection): void; reject(error: unknown): void }>();
   #connection: Connection | null = null;
   /** What is being connected. */
@@ -92,7 +92,8 @@ export class RedisLink implements Disposable {
     return await this.#use(async (connection) => connection);
   }
 
-  onConnected(listener: () => void): void {
+  /** Hears of each connection, and of its end. */
+  onConnection(listener: (isConnected: boolean) => void): void {
     this.#listeners.add(listener);
   }
 
@@ -116,10 +117,10 @@ export class RedisLink implements Disposable {
         connection = await this.#ready();
         return await work(connection);
       } catch (cause) {
-        // What Redis itself answered, it would answer again.
+        // What Redis itself answered, it would answer again; what was never sent is not sent again.
         const answered = isAnswer(cause);
         if (answered) this.#leaveIfDemoted(cause, connection);
-        else if (failures < this.#settings.retryTimes && !this.#closed) continue;
+        else if (connection && failures < this.#settings.retryTimes && !this.#closed) continue;
         const reason = answered ? cause : (this.#lastError ?? cause);
         throw new GatewayError('store_unavailable', `redis: ${textOf(reason)}`, { cause: reason });
       }
@@ -160,8 +161,10 @@ export class RedisLink implements Disposable {
           this.#connection = connection;
           this.#connections++;
           for (const { resolve } of this.#waiting) resolve(connection);
-          for (const listener of this.#listeners) listener();
+          for (const listener of this.#listeners) listener(true);
           await ended.promise;
+          this.#connection = null;
+          if (!this.#closed) for (const listener of this.#listeners) listener(false);
         }
       } catch (error) {
         this.#lastError = error;

@@ -1,6 +1,6 @@
 import { type Instance, isTakenOut, type RequestReport, servedModels } from '@llm-gateway/protocol';
 import type { Events } from './events.ts';
-import type { ProcessRow } from './processes.ts';
+import { isThere, type ProcessRow } from './processes.ts';
 
 /** From the worst to the best. */
 export const instanceStates = ['ejected', 'suspect', 'failing', 'probing', 'out', 'draining', 'busy', 'live'] as const;
@@ -27,6 +27,9 @@ export interface InstanceRow {
   /** Since this watch began. */
   readonly ejections: number;
 }
+
+/** What an instance stays until somebody says otherwise. */
+const outlasting: ReadonlySet<InstanceState> = new Set<InstanceState>(['ejected', 'suspect', 'probing']);
 
 const windowSeconds = 60;
 const maxTimes = 64;
@@ -164,20 +167,10 @@ export class Instances {
         if (record !== undefined) record.inFlight += count;
       }
     }
-    const unwell = new Map<string, { state: InstanceState; untilMs: number }>();
-    for (const { router, heardMs, state } of processes) {
-      if (router === undefined || state === 'gone' || state === 'stopped') continue;
-      for (const { id, state: given, forMs } of router.unwell) {
-        const known = unwell.get(id);
-        if (known === undefined || rank(given) < rank(known.state)) {
-          unwell.set(id, { state: given, untilMs: heardMs + forMs });
-        }
-      }
-    }
-    this.#judge(unwell, nowMs);
+    this.#judge(unwellBy(processes), nowMs);
   }
 
-  /** @param unwell null: as the routers said last */
+  /** @param unwell null: nobody says, so that what was said last stands */
   #judge(unwell: ReadonlyMap<string, { state: InstanceState; untilMs: number }> | null, nowMs: number): void {
     for (const record of this.#records.values()) {
       const { order } = record.instance;
@@ -185,13 +178,9 @@ export class Instances {
         this.#enter(record, order.kind === 'drain' ? 'draining' : 'out', order.untilMs, nowMs);
         continue;
       }
-      if (unwell === null) {
-        if (record.state === 'draining' || record.state === 'out') this.#enter(record, 'live', 0, nowMs);
-        continue;
-      }
-      const said = unwell.get(record.instance.id);
+      const said = unwell?.get(record.instance.id);
       if (said !== undefined) this.#enter(record, said.state, said.untilMs, nowMs);
-      else {
+      else if (unwell !== null || !outlasting.has(record.state)) {
         const { calls, failed } = record.sums(10, nowMs);
         const fails = calls >= leastCalls && failed >= failingShare * calls;
         this.#enter(record, fails ? 'failing' : 'live', 0, nowMs);
@@ -273,6 +262,27 @@ export class Instances {
   #tell(level: 'notice' | 'warning' | 'critical' | 'good', subject: string, text: string, at: number): void {
     this.#events.add({ at, kind: 'instance', level, subject, text });
   }
+}
+
+type Unwell = ReadonlyMap<string, { readonly state: InstanceState; readonly untilMs: number }>;
+
+/**
+ * The worst that is said of each instance: by the routers, and by ingresses while there is no router and they choose
+ * themselves. Null when nobody says anything.
+ */
+function unwellBy(processes: readonly ProcessRow[]): Unwell | null {
+  const present = processes.filter(isThere);
+  const routers = present.filter(({ router }) => router !== undefined);
+  const speakers = routers.length > 0 ? routers : present.filter(({ ingress }) => ingress?.unwell !== undefined);
+  if (speakers.length === 0) return null;
+  const unwell = new Map<string, { state: InstanceState; untilMs: number }>();
+  for (const { router, ingress, heardMs } of speakers) {
+    for (const { id, state, forMs } of router?.unwell ?? ingress?.unwell ?? []) {
+      const known = unwell.get(id);
+      if (known === undefined || rank(state) < rank(known.state)) unwell.set(id, { state, untilMs: heardMs + forMs });
+    }
+  }
+  return unwell;
 }
 
 function rank(state: InstanceState): number {

@@ -61,6 +61,18 @@ const summary: RequestReport['requests'][number] = {
   maxGapMs: 0,
 };
 
+const degradedIngress = {
+  requests: 0,
+  connections: 0,
+  heldBytes: 0,
+  degraded: true,
+  instances: 1,
+  inFlight: {},
+  mirror: { on: false, percent: 0, target: '' },
+  routes: [],
+  policy: 'weight',
+};
+
 const describeSelf = () => ({
   host: 'h',
   pid: 1,
@@ -134,6 +146,49 @@ describe('a watch', () => {
     await until(() => watch.snapshot().instances[0]?.state === 'failing');
     assert.equal(instances[0]?.lastFailure?.cause, 'refused');
     assert.match(watch.snapshot().verdict.text, /engine-1_dp0.* fails since|Clients see 50 % errors/);
+  });
+
+  it('knows of an engine that is ejected when the routers that said so are gone', async () => {
+    await using bus = inProcessBus();
+    using _list = bus.respond(instancesList, () => ({
+      replica: 'd',
+      revision: 1,
+      storeUp: true,
+      instances: [engine],
+      more: false,
+    }));
+    using watch = new Watch(bus, { requests: false });
+    const ejected = { id: engine.id, state: 'ejected' as const, forMs: 60_000 };
+    const router = { instances: 1, mismatches: 0, policy: 'round-robin' };
+    const tell = (unwell: readonly (typeof ejected)[], process: string) =>
+      tellStatus(bus, {
+        process,
+        service: 'router',
+        describe: describeSelf,
+        section: () => ({ router: { ...router, unwell: [...unwell] } }),
+      });
+    const first = tell([ejected], 'router-1');
+    const state = () => watch.snapshot().instances[0]?.state;
+    await until(() => state() === 'ejected');
+    first[Symbol.dispose]();
+    await until(() => watch.processes.of('router').length === 0);
+    // Nobody says anything of it: the next looks change nothing.
+    watch.instances.refresh(watch.processes.all(), Date.now());
+    assert.equal(state(), 'ejected');
+    let unwell = [{ ...ejected, state: 'probing' as const }];
+    const ingress = tellStatus(bus, {
+      process: 'ingress-1',
+      service: 'ingress',
+      describe: describeSelf,
+      section: () => ({ ingress: { ...degradedIngress, unwell } }),
+    });
+    await until(() => state() === 'probing');
+    assert.match([watch.snapshot().verdict].flatMap(({ text, others }) => [text, ...others]).join(' '), /is ejected/);
+    unwell = [];
+    await until(() => state() === 'live', { what: 'an ingress that chooses itself had an answer from it' });
+    using _second = tell([ejected], 'router-2');
+    await until(() => state() === 'ejected', { what: 'routers know better than ingresses' });
+    ingress[Symbol.dispose]();
   });
 
   it('holds no more than it may', async () => {

@@ -88,12 +88,24 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
   };
   await using parts = new AsyncDisposableStack();
   const models = askedModels(values, parts, (upserts) => announceNew(upserts, []));
+  const status = tellStatus(bus, {
+    process: replica,
+    service: 'discovery',
+    describe: deps.describe,
+    section: () => ({
+      discovery: { source: values.llmBackendDiscovery, storeUp, instances: revisions.size, orders: orders.size },
+    }),
+  });
+  subscriptions.push(status);
   const onStep = (step: SourceStep): void => {
     const turned = step.storeUp !== storeUp;
     storeUp = step.storeUp;
     announceNew(models?.change(step.upserts, step.removals) ?? step.upserts, step.removals);
     if (!speaking && storeUp) speak();
-    if (turned) beat();
+    if (turned) {
+      beat();
+      status.tell();
+    }
   };
 
   // Also before it answers: the orders are there when the instances are.
@@ -117,16 +129,6 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
       if (!connected) return;
       greet();
       beat();
-    }),
-  );
-  subscriptions.push(
-    tellStatus(bus, {
-      process: replica,
-      service: 'discovery',
-      describe: deps.describe,
-      section: () => ({
-        discovery: { source: values.llmBackendDiscovery, storeUp, instances: revisions.size, orders: orders.size },
-      }),
     }),
   );
   const kept = parts.move();

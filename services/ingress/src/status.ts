@@ -9,6 +9,7 @@ import type { Mirror } from './mirror/mirror.ts';
 
 /** The busiest instances are told, so that a report stays small. */
 const maxInFlight = 500;
+const maxUnwell = 500;
 const maxRoutes = 200;
 const maxModelLength = 256;
 
@@ -42,6 +43,7 @@ export function ingressStatus(looked: Looked): NonNullable<StatusReport['ingress
       fallback,
     })),
     policy: table.policy,
+    ...(decider.degraded && { unwell: [...fleet.unwell(performance.now(), maxUnwell)] }),
   };
 }
 
