@@ -174,6 +174,40 @@ function allowed(name: string): readonly string[] {
   return services.includes(name) ? shipped : packages;
 }
 
+suite('circles', () => {
+  for (const { folder } of members) {
+    test(`${folder} has none: a file never comes back to itself, by types either`, () => {
+      const importers = new Map<string, string[]>();
+      for (const { file, from } of importsOf(folder)) {
+        if (!from.startsWith('.')) continue;
+        importers.set(file, [...(importers.get(file) ?? []), posix.join(posix.dirname(file), from)]);
+      }
+      assert.deepEqual(circleIn(importers), []);
+    });
+  }
+});
+
+/** The files of one circle in order, each of which imports the next; empty without one. */
+function circleIn(imported: ReadonlyMap<string, readonly string[]>): readonly string[] {
+  const done = new Set<string>();
+  const visit = (file: string, path: readonly string[]): readonly string[] => {
+    const start = path.indexOf(file);
+    if (start !== -1) return path.slice(start);
+    if (done.has(file)) return [];
+    for (const next of imported.get(file) ?? []) {
+      const circle = visit(next, [...path, file]);
+      if (circle.length > 0) return circle;
+    }
+    done.add(file);
+    return [];
+  };
+  for (const file of imported.keys()) {
+    const circle = visit(file, []);
+    if (circle.length > 0) return circle;
+  }
+  return [];
+}
+
 suite('layers', () => {
   for (const workspace of members) {
     const { folder, manifest } = workspace;

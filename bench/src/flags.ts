@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 import { type Part, parts } from './results.ts';
-import { type OtherPrograms, otherNames } from './targets/others.ts';
+import { type OtherPrograms, otherNames } from './targets/target.ts';
 
 export interface Flags {
   readonly quick: boolean;

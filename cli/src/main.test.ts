@@ -3,7 +3,8 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { nodePath, startProcess } from '@llm-gateway/testing';
-import { commands, services } from './commands.ts';
+import { commands } from './commands.ts';
+import { services } from './services.ts';
 
 const root = join(import.meta.dirname, '../..');
 const bin = join(root, 'cli/bin/llm-gateway.js');

@@ -1,7 +1,8 @@
 import { type Command, exitCodes, type OptionGroup, runCommand } from '@llm-gateway/runtime';
 import manifest from '../package.json' with { type: 'json' };
-import { commands, services } from './commands.ts';
+import { commands } from './commands.ts';
 import { overview } from './overview.ts';
+import { services } from './services.ts';
 
 /**
  * Runs what the first words name, a service or a command, with the words behind them.

@@ -1,4 +1,5 @@
-import { type CommandGroup, commands, services } from './commands.ts';
+import { type CommandGroup, commands } from './commands.ts';
+import { services } from './services.ts';
 
 const groups: readonly CommandGroup[] = ['Configuration', 'Clients', 'Operation'];
 

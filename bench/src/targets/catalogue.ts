@@ -1,7 +1,7 @@
 import { quietStandalone, standalone, startGateway } from './gateway.ts';
-import { litellm, otherNames, smg, vllmRouter } from './others.ts';
+import { litellm, smg, vllmRouter } from './others.ts';
 import { direct, haproxy, nginx, portkey, reference } from './servers.ts';
-import type { Setting, StartTarget, Target } from './target.ts';
+import { otherNames, type Setting, type StartTarget, type Target } from './target.ts';
 
 /** In the order in which they take turns and are reported. */
 export const catalogue = {

@@ -2,13 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { findExecutable, freePort } from '@llm-gateway/testing';
 import { startServer } from './servers.ts';
-import type { Setting, Target } from './target.ts';
-
-/** Gateways that are measured where they are installed, by the names of their programs and of their packages on PyPI. */
-export const otherNames = ['vllm-router', 'smg', 'litellm'] as const;
-export type OtherName = (typeof otherNames)[number];
-/** Where their programs are; those that are not there are not measured. */
-export type OtherPrograms = Readonly<Partial<Record<OtherName, string>>>;
+import { type OtherName, type OtherPrograms, otherNames, type Setting, type Target } from './target.ts';
 
 /** @param given paths that the user names; the rest is looked for on PATH */
 export function findOthers(given: OtherPrograms): OtherPrograms {

@@ -1,7 +1,12 @@
 import type { Engine } from '../engine-process.ts';
 import type { Pids } from '../processes.ts';
 import type { Workplace } from '../workplace.ts';
-import type { OtherPrograms } from './others.ts';
+
+/** Gateways that are measured where they are installed, by the names of their programs and of their packages on PyPI. */
+export const otherNames = ['vllm-router', 'smg', 'litellm'] as const;
+export type OtherName = (typeof otherNames)[number];
+/** Where their programs are; those that are not there are not measured. */
+export type OtherPrograms = Readonly<Partial<Record<OtherName, string>>>;
 
 /** Something that stands between client and engine. Disposing ends its processes. */
 export interface Target extends AsyncDisposable {

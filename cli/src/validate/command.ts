@@ -10,7 +10,7 @@ import {
   outputOptions,
   readOptions,
 } from '@llm-gateway/runtime';
-import { services } from '../commands.ts';
+import { services } from '../services.ts';
 import { readEnvFile } from './env-file.ts';
 import { type Container, containersOf } from './manifests.ts';
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import type { Environment } from '@llm-gateway/runtime';
 import { parseAllDocuments } from 'yaml';
-import { services } from '../commands.ts';
+import { services } from '../services.ts';
 
 /** A container that runs a service of the gateway. */
 export interface Container {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { Endpoint } from './endpoint.ts';
 import {
   countsAsFailed,
   endpointHeaders,
@@ -8,7 +9,6 @@ import {
   secretsOf,
   withoutSecrets,
 } from './endpoint-call.ts';
-import type { Endpoint } from './route-table.ts';
 
 const endpoint = (given: Partial<Endpoint> = {}): Endpoint => ({
   index: 0,

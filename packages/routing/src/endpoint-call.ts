@@ -1,5 +1,5 @@
 import { headerPairs, isCredentialHeader, keptHeaders, toThirdParty } from '@llm-gateway/http1';
-import type { Endpoint } from './route-table.ts';
+import type { Endpoint } from './endpoint.ts';
 import { joinUrl, withoutQueryCredentials } from './url.ts';
 
 /**

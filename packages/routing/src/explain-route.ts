@@ -1,5 +1,6 @@
+import type { Endpoint } from './endpoint.ts';
 import type { Route } from './policy.ts';
-import { type Endpoint, fallbacksAfter, type RouteTable } from './route-table.ts';
+import { fallbacksAfter, type RouteTable } from './route-table.ts';
 import { joinUrl, shownUrl } from './url.ts';
 
 /** Where a part of the requests goes. */

@@ -1,3 +1,4 @@
+export type { Endpoint } from './endpoint.ts';
 export {
   countsAsFailed,
   endpointHeaders,
@@ -15,7 +16,6 @@ export { pdOptions, rehearsalOptions, routeOptions } from './options.ts';
 export type { Route, RoutePolicy } from './policy.ts';
 export { routeChanges } from './route-changes.ts';
 export {
-  type Endpoint,
   fallbacksAfter,
   filesOfRows,
   RouteConfig,

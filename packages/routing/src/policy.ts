@@ -1,4 +1,4 @@
-import type { Endpoint } from './route-table.ts';
+import type { Endpoint } from './endpoint.ts';
 
 /** Where the policy sends a request; `endpoint` is an index into the route config, null when no row of it was needed. */
 export type Route =

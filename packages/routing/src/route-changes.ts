@@ -1,4 +1,5 @@
-import type { Endpoint, RouteTable } from './route-table.ts';
+import type { Endpoint } from './endpoint.ts';
+import type { RouteTable } from './route-table.ts';
 import { shownUrl } from './url.ts';
 
 /** So many changes are named; of the rest the number. */

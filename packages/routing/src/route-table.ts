@@ -3,6 +3,7 @@ import { hopByHopNames } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
+import type { Endpoint } from './endpoint.ts';
 import { type ChooseRoute, compilePolicy, type RoutePolicy } from './policy.ts';
 import { comparableUrl, isBaseUrl, joinUrl } from './url.ts';
 
@@ -128,35 +129,6 @@ function isReservedHeader(name: string): boolean {
 }
 
 const reservedNames: ReadonlySet<string> = new Set(['host', 'content-length', 'expect', 'x-request-id']);
-
-/** One row of the route config. */
-export interface Endpoint {
-  /** Its place in the config, by which decisions name it. */
-  readonly index: number;
-  /** As configured: `local`, or an absolute http(s) URL for `joinUrl`. */
-  readonly baseUrl: string;
-  /** Empty: none. Secret. */
-  readonly apiKey: string;
-  readonly model: string;
-  /** What the upstream calls the model; empty: as the client does. */
-  readonly upstreamModel: string;
-  /** Names that the prefix policy takes for this row beside its prefix. */
-  readonly aliases: readonly string[];
-  readonly fallback: boolean;
-  readonly weight: number;
-  readonly prefix: string;
-  readonly forwardAuth: boolean;
-  /** In lower case. */
-  readonly authHeader: string;
-  /** Name, value, name, value, …, the names in lower case. May hold secrets. */
-  readonly headers: readonly string[];
-  /** See `joinUrl`. */
-  readonly addV1: boolean | null;
-  /** 0: that of the flag. */
-  readonly timeoutMs: number;
-  /** Served by the instances of discovery. */
-  readonly local: boolean;
-}
 
 export interface RouteTable {
   /** `off` without a route config, whatever the flag says. */

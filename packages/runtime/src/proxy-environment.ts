@@ -1,5 +1,3 @@
-import type { Environment } from './parse-options.ts';
-
 /** The proxies that the usual variables of the environment name; empty: none. */
 export interface ProxyEnvironment {
   readonly httpProxy: string;
@@ -13,7 +11,7 @@ export interface ProxyEnvironment {
  * other proxy takes all. Null when there is no proxy. A mistake repeats no value, which may hold a password.
  */
 export function readProxies(
-  environment: Environment,
+  environment: Readonly<Record<string, string | undefined>>,
 ): { readonly proxies: ProxyEnvironment | null } | { readonly mistakes: readonly string[] } {
   const valueIn = (name: string) => environment[name.toLowerCase()] || environment[name] || '';
   const named = ['HTTP_PROXY', 'HTTPS_PROXY'].filter((name) => valueIn(name) !== '');

@@ -1,4 +1,4 @@
-import type { Answer } from './engine.ts';
+import type { Answer } from './engine-exchange.ts';
 
 type AnswerHeaders = Readonly<Record<string, string | number | readonly string[]>>;
 

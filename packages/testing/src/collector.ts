@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import protobuf from 'protobufjs';
 import { refuse, respond } from './answer.ts';
-import { type Answer, type Engine, startEngine } from './engine.ts';
+import { type Engine, startEngine } from './engine.ts';
+import type { Answer } from './engine-exchange.ts';
 import { until } from './until.ts';
 
 /** A span as it came to a collector. */

@@ -13,15 +13,8 @@ export {
   putEtcd,
   setRedis,
 } from './discovery-record.ts';
-export {
-  type Answer,
-  Engine,
-  type EngineOptions,
-  type EngineRequest,
-  type Exchange,
-  type Script,
-  startEngine,
-} from './engine.ts';
+export { Engine, type EngineOptions, startEngine } from './engine.ts';
+export type { Answer, EngineRequest, Exchange, Script } from './engine-exchange.ts';
 export { type EtcdCluster, type EtcdOptions, type EtcdServer, startEtcd, startEtcdCluster } from './etcd.ts';
 export { type MetricSample, type MetricsReading, parseMetrics, readMetrics } from './metrics.ts';
 export { type NatsOptions, type NatsServer, type NatsUser, startNats } from './nats.ts';

@@ -28,7 +28,7 @@ import manifest from '../package.json' with { type: 'json' };
 import type { SpanContext } from './context.ts';
 import { type TracingSettings, tracesUrl } from './options.ts';
 import type { Span, SpanKind, Trace } from './trace.ts';
-import type { TraceSink, TracingHost } from './tracing.ts';
+import type { TraceSink, TracingHost } from './trace-sink.ts';
 
 /** Encoding a batch holds the event loop up: some 10 µs a span. */
 const maxBatch = 256;

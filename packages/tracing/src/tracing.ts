@@ -2,25 +2,7 @@ import { names } from './attributes.ts';
 import { newTraceId, parseTraceparent } from './context.ts';
 import type { TracingSettings } from './options.ts';
 import { type Attributes, Span, type SpanKind, Trace } from './trace.ts';
-
-/** What of a process tracing reports to and lives in; the runtime's `Parts` fit. */
-export interface TracingHost {
-  readonly log: { warn(fields: object, message: string): void };
-  readonly metrics: {
-    counter(spec: { name: string; help: string; labels: readonly string[] }): {
-      labels(values: Readonly<Record<string, string>>): { inc(by?: number): void };
-    };
-    gauge(spec: { name: string; help: string; collect: () => number }): unknown;
-  };
-  own<Resource extends AsyncDisposable>(resource: Resource): Resource;
-}
-
-/** Where spans of a kept trace go. Never waits, never throws. */
-export interface TraceSink {
-  /** Whether a trace of this id is drawn. */
-  drawn(traceId: string): boolean;
-  export(trace: Trace): void;
-}
+import type { TraceSink, TracingHost } from './trace-sink.ts';
 
 export interface BeginOptions {
   readonly kind: SpanKind;

@@ -1,7 +1,6 @@
 import { blockTokens } from './block-keys.ts';
 import type { EngineReport } from './engine.ts';
-import type { Rank } from './rank.ts';
-import type { Tally } from './totals.ts';
+import type { Tally, Totals } from './totals.ts';
 
 /** A metric, of the engine as a whole or by model. */
 interface Metric {
@@ -12,8 +11,17 @@ interface Metric {
   readonly labels?: string;
 }
 
+/** What the metrics of a rank are made of. */
+export interface MeasuredRank {
+  readonly rank: number;
+  readonly metricsOf: 'vllm' | 'sglang';
+  readonly models: readonly string[];
+  readonly totals: Totals;
+  readonly engine: { readonly report: EngineReport };
+}
+
 /** The Prometheus text of a rank, under the names of vLLM or SGLang. */
-export function metricsText(rank: Rank): string {
+export function metricsText(rank: MeasuredRank): string {
   const { models, totals } = rank;
   const byModel = (count: keyof Tally) => (model: string) => totals.sum('finished', count, model);
   const metrics =

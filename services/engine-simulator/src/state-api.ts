@@ -1,12 +1,21 @@
 import { answerJson, type Handler } from './exchange.ts';
-import { metricsText } from './metrics.ts';
-import type { Rank } from './rank.ts';
+import type { Generator } from './generator.ts';
+import { type MeasuredRank, metricsText } from './metrics.ts';
 import { Refusal } from './refusal.ts';
+
+/** A rank as it is looked at from outside. */
+interface ObservedRank extends MeasuredRank {
+  readonly name: string;
+  /** Of the health check; 0: no answer. */
+  healthStatus: number;
+  readonly generator: Generator;
+  readonly waitingTransfers: number;
+}
 
 /**
  * Health and metrics as vLLM has them, and `/simulator/…` for those who test with the simulator.
  */
-export function stateRoutes(rank: Rank): [string, Handler][] {
+export function stateRoutes(rank: ObservedRank): [string, Handler][] {
   return [
     [
       'GET /health',

@@ -185,3 +185,10 @@ function invalidStream(): GatewayError {
 function invalidBody(message: string, param: string | null = null): GatewayError {
   return new GatewayError('invalid_body', message, { details: { param } });
 }
+
+/** The body of a request as an upstream gets it that knows its model by another name. */
+export interface RenamedBody {
+  readonly model: string;
+  /** Null once it was let go of. */
+  body: Buffer | null;
+}

@@ -2,49 +2,23 @@ import { HeaderLines, headerValueText, type RequestHead } from '@llm-gateway/htt
 import type { AskedPrompt, Decision, Expectation, GatewayError } from '@llm-gateway/protocol';
 import type { Purse } from '@llm-gateway/quota';
 import type { RouteTable } from '@llm-gateway/routing';
-import type { Histogram } from '@llm-gateway/runtime';
 import type { Tracing } from '@llm-gateway/tracing';
-import type { FailureCause, RelayEnd } from '@llm-gateway/upstream';
-import type { RequestContent } from './body.ts';
+import type { FailureCause } from '@llm-gateway/upstream';
+import type { RenamedBody, RequestContent } from './body.ts';
 import { type BodyBudget, Holding } from './body-budget.ts';
-import type { RenamedBody } from './calls/upstream-model.ts';
 import { ClientRequest } from './client-request.ts';
 import type { Permit } from './clients/desk.ts';
 import type { Client } from './clients/key-file.ts';
 import { limitLines } from './clients/limit-headers.ts';
-import type { FirstContent } from './first-content.ts';
 import { type AnswerWatcher, ClientResponse } from './http/client-response.ts';
 import type { ClientConnection } from './http/connection.ts';
 import type { Cors } from './http/cors.ts';
 import type { TrustedProxies } from './http/forwarded.ts';
 import { Leaving } from './http/leaving.ts';
+import type { AttemptRecord, Phase, RouteLabel, StreamProgress } from './request-record.ts';
 import { RequestTrace } from './request-trace.ts';
 import type { UsageEventFilter } from './usage/usage-event-filter.ts';
 import type { UsageReader } from './usage/usage-reader.ts';
-
-/** Where a request is; a client that leaves is counted under the phase it left in. */
-export type Phase = 'reading' | 'deciding' | 'waiting' | 'queued' | 'prefilling' | 'calling' | 'streaming';
-
-/** Which way a request went, as metrics and the log name it. */
-export type RouteLabel = 'internal' | 'external' | 'fallback' | 'none';
-
-/** How one call ended, for the log line and the metric of attempts. */
-export type AttemptOutcome = 'answered' | 'rejected' | 'failed' | 'broken' | 'cancelled';
-
-/** One call of one upstream. */
-export interface AttemptRecord {
-  readonly target: string;
-  readonly outcome: AttemptOutcome;
-  /** A cause of `upstream`, or the status that counted as failed, be it that of an answer or of an event; empty when nothing failed. */
-  readonly cause: string;
-  readonly ms: number;
-  /** What a third party calls the request. */
-  readonly requestId?: string;
-  /** Of the answer, where one came. */
-  readonly status?: number;
-  /** When it began, in monotonic milliseconds. */
-  readonly atMs: number;
-}
 
 /** The mirror copy whose answer is to be compared with the client's. */
 export interface ComparedCopy {
@@ -53,19 +27,6 @@ export interface ComparedCopy {
   readonly sinceMs: number;
 }
 
-/** How far the answer of a stream has come. */
-export interface StreamProgress {
-  /** Null once there was content. */
-  looking: FirstContent | null;
-  /** Monotonic milliseconds; 0 before there was one. */
-  firstContentAtMs: number;
-  lastChunkAtMs: number;
-  chunks: number;
-  /** The longest time between two chunks. */
-  maxGapMs: number;
-  /** Where the times between its chunks are counted. */
-  gaps: Histogram | null;
-}
 /** Something is to be computed of every prompt. */
 const minUncachedBytes = 64;
 
@@ -384,23 +345,4 @@ export class Exchange implements AnswerWatcher {
 function choiceText({ why, cached, cost }: Expectation, prompt: AskedPrompt | undefined): string {
   const share = prompt === undefined || prompt.bytes === 0 ? 0 : cached / prompt.bytes;
   return `${why}; cached=${Math.min(share, 1).toFixed(2)}; cost=${Math.round(cost)}`;
-}
-
-/** The end of a call as its record names it. */
-export function attemptOutcome(end: RelayEnd): Pick<AttemptRecord, 'outcome' | 'cause' | 'status'> {
-  switch (end.kind) {
-    case 'relayed':
-      return { outcome: 'answered', cause: '', status: end.status };
-    case 'refused':
-      return {
-        outcome: 'rejected',
-        cause: `${end.reported === true ? 'event' : 'status'}_${end.answer.status}`,
-        status: end.answer.status,
-      };
-    case 'failed':
-    case 'broken':
-      return { outcome: end.kind, cause: end.failure.cause };
-    case 'client-left':
-      return { outcome: 'cancelled', cause: '' };
-  }
 }

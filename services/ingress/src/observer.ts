@@ -3,15 +3,14 @@ import { boundedLabel, type InfoLines, type Logger, type Parts, RecentLabel } fr
 import type { DegradedReason } from './decide/decider.ts';
 import type { PickOutcome } from './decide/stock.ts';
 import type { WholeReason } from './disaggregated/whole-requests.ts';
-import type { AttemptRecord, Exchange } from './exchange.ts';
+import type { Exchange } from './exchange.ts';
 import { FailureLog } from './failure-log.ts';
 import { FirstContent } from './first-content.ts';
-import { type RequestEnd, requestLine } from './request-line.ts';
+import { requestLine } from './request-line.ts';
+import type { AttemptRecord, RequestEnd, TargetKind } from './request-record.ts';
 
 const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
-/** What was called: an instance, an endpoint of the route config as primary or as fallback, or a retry worker. */
-export type TargetKind = 'internal' | 'external' | 'fallback' | 'worker';
 /** What became of a call of a fallback endpoint. */
 export type FallbackResult = 'answered' | 'limited' | 'failed' | 'broken' | 'cancelled';
 /** What became of the offer of a 429 to the retry workers. */

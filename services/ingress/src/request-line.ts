@@ -1,14 +1,6 @@
-import type { AttemptRecord, Exchange } from './exchange.ts';
+import type { Exchange } from './exchange.ts';
+import type { AttemptRecord, RequestEnd } from './request-record.ts';
 import { usageOf } from './usage/usage-book.ts';
-
-/** How a request ended, as its line in the log and its metrics say it. */
-export interface RequestEnd {
-  readonly status: number;
-  readonly outcome: 'completed' | 'failed' | 'cancelled';
-  /** Null when nothing was sent. */
-  readonly firstByteMs: number | null;
-  readonly durationMs: number;
-}
 
 /** A longer path is not worth its place in the log. */
 const maxPathLength = 200;

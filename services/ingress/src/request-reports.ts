@@ -2,7 +2,7 @@ import type { Bus } from '@llm-gateway/bus';
 import { latencyBucket, type RequestSummary, type RequestTotals, requestReport } from '@llm-gateway/protocol';
 import type { Exchange } from './exchange.ts';
 import type { Observer } from './observer.ts';
-import type { RequestEnd } from './request-line.ts';
+import type { RequestEnd } from './request-record.ts';
 
 /** How often what happened is published. */
 const periodMs = 250;

@@ -2,9 +2,7 @@ import { type HeaderLines, HeaderLines as Lines, withHeader, withoutHeaders } fr
 import { names, operationOf, type Span, type Trace, type Tracing } from '@llm-gateway/tracing';
 import type { UpstreamRequest } from '@llm-gateway/upstream';
 import type { ClientRequest } from './client-request.ts';
-import type { AttemptRecord, Exchange } from './exchange.ts';
-import type { TargetKind } from './observer.ts';
-import type { RequestEnd } from './request-line.ts';
+import type { AttemptRecord, Phase, RequestEnd, RouteLabel, StreamProgress, TargetKind } from './request-record.ts';
 
 const contextHeader = 'traceparent';
 /** What a client's tracing says of itself, in the same words: not of a trace that is not its own. */
@@ -18,6 +16,26 @@ export interface TracedStep {
   readonly span: Span;
   /** The `traceparent` within it. */
   readonly traceparent: string;
+}
+
+/** What a trace says of its request. */
+interface TracedRequest {
+  readonly startedAtMs: number;
+  /** Why what came is no request; null for one that is. */
+  readonly problem: object | null;
+  readonly requestBytes: number;
+  readonly model: string | null;
+  readonly isStream: boolean;
+  readonly phase: Phase;
+  readonly route: RouteLabel;
+  readonly endpoint: string;
+  readonly prefill: string | undefined;
+  readonly attempts: number;
+  readonly records: readonly AttemptRecord[];
+  readonly errorCode: string | undefined;
+  readonly brokenBy: string | undefined;
+  readonly stream: StreamProgress | null;
+  readonly client: { readonly committed: boolean; readonly committedAtMs: number; readonly bodyBytes: number };
 }
 
 /** The trace of one request: a span for it, and one for each of its steps. There is none while tracing is off. */
@@ -61,19 +79,19 @@ export class RequestTrace {
     return this.#trace.contextOf(this.#trace.root);
   }
 
-  bodyRead(exchange: Exchange): void {
+  bodyRead(request: TracedRequest): void {
     this.#bodyIsRead = true;
-    const span = this.#openBody(exchange);
-    span.set({ [names.requestBytes]: exchange.requestBytes });
+    const span = this.#openBody(request);
+    span.set({ [names.requestBytes]: request.requestBytes });
     span.end();
     this.#trace.root.set({
-      [names.requestModel]: exchange.model ?? undefined,
-      [names.stream]: exchange.isStream,
+      [names.requestModel]: request.model ?? undefined,
+      [names.stream]: request.isStream,
     });
   }
 
-  #openBody(exchange: Exchange): Span {
-    return this.#trace.open('read body', { startedAtMs: exchange.startedAtMs });
+  #openBody(request: TracedRequest): Span {
+    return this.#trace.open('read body', { startedAtMs: request.startedAtMs });
   }
 
   /** A decision that took no message. */
@@ -136,13 +154,13 @@ export class RequestTrace {
   }
 
   /** The request is over. Whether its trace is worth keeping is known only now. */
-  finished(exchange: Exchange, { status, outcome, firstByteMs, durationMs }: RequestEnd): void {
-    const { client, stream } = exchange;
-    const error = outcome === 'failed' ? causeOf(exchange, status) : undefined;
+  finished(request: TracedRequest, { status, outcome, firstByteMs, durationMs }: RequestEnd): void {
+    const { client, stream } = request;
+    const error = outcome === 'failed' ? causeOf(request, status) : undefined;
     const isSlow = (firstByteMs ?? durationMs) > this.#tracing.slowMs;
     if (error !== undefined || isSlow) this.#trace.keep();
     if (!this.#trace.kept) return;
-    if (!this.#bodyIsRead && exchange.problem === null) this.#openBody(exchange).end({ error: exchange.errorCode });
+    if (!this.#bodyIsRead && request.problem === null) this.#openBody(request).end({ error: request.errorCode });
     const { root } = this.#trace;
     const firstContentAtMs = stream?.firstContentAtMs ?? 0;
     if (client.committed) root.events.push({ name: 'first byte', atMs: client.committedAtMs });
@@ -150,14 +168,14 @@ export class RequestTrace {
     root.set({
       [names.status]: status,
       [names.outcome]: outcome,
-      [names.phase]: outcome === 'cancelled' ? exchange.phase : undefined,
-      [names.route]: exchange.route,
-      [names.target]: exchange.endpoint || undefined,
-      [names.prefill]: exchange.prefill,
-      [names.attempts]: exchange.attempts,
+      [names.phase]: outcome === 'cancelled' ? request.phase : undefined,
+      [names.route]: request.route,
+      [names.target]: request.endpoint || undefined,
+      [names.prefill]: request.prefill,
+      [names.attempts]: request.attempts,
       [names.responseBytes]: client.bodyBytes,
-      [names.timeToFirstToken]: firstContentAtMs > 0 ? (firstContentAtMs - exchange.startedAtMs) / 1000 : undefined,
-      [names.errorType]: error ?? (status >= 400 ? (exchange.errorCode ?? String(status)) : undefined),
+      [names.timeToFirstToken]: firstContentAtMs > 0 ? (firstContentAtMs - request.startedAtMs) / 1000 : undefined,
+      [names.errorType]: error ?? (status >= 400 ? (request.errorCode ?? String(status)) : undefined),
     });
     this.#tracing.end(this.#trace, error);
   }
@@ -168,7 +186,7 @@ export class RequestTrace {
 }
 
 /** The one word that the log line and the metrics have as well: why the last call failed, else what the gateway itself says. */
-function causeOf(exchange: Exchange, status: number): string {
-  const last = exchange.records.findLast(({ cause }) => cause !== '');
-  return exchange.brokenBy ?? last?.cause ?? exchange.errorCode ?? `status_${status}`;
+function causeOf(request: TracedRequest, status: number): string {
+  const last = request.records.findLast(({ cause }) => cause !== '');
+  return request.brokenBy ?? last?.cause ?? request.errorCode ?? `status_${status}`;
 }

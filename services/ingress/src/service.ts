@@ -23,7 +23,7 @@ import { Prompts } from './decide/prompts.ts';
 import { Rehearsal } from './decide/rehearsal.ts';
 import { Routers } from './decide/routers.ts';
 import { Routes } from './decide/routes.ts';
-import { pdProtocol } from './disaggregated/protocol.ts';
+import { pdProtocol } from './disaggregated/protocols.ts';
 import { readSplitPaths, type SplitApi } from './disaggregated/split-paths.ts';
 import { Exchange } from './exchange.ts';
 import { Gate } from './gate.ts';

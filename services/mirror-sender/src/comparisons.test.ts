@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { MirrorPrimary } from '@llm-gateway/protocol';
-import { Comparisons, type CopyName } from './comparisons.ts';
+import { Comparisons } from './comparisons.ts';
 import { type CopyEnd, unsent } from './copy-call.ts';
+import type { CopyName } from './copy-name.ts';
 
 function nameOf(copy: number): CopyName {
   return { ingress: 'i', copy };

@@ -1,11 +1,6 @@
 import type { MirrorPrimary } from '@llm-gateway/protocol';
 import type { CopyEnd } from './copy-call.ts';
-
-/** Which copy is meant: its ingress, and the ingress's number for it. */
-export interface CopyName {
-  readonly ingress: string;
-  readonly copy: number;
-}
+import type { CopyName } from './copy-name.ts';
 
 export type UnpairedReason = 'expired' | 'too_many' | 'shutdown';
 

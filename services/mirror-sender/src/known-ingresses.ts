@@ -1,7 +1,7 @@
 import { Announced, type Bus, Reasons } from '@llm-gateway/bus';
 import { claimOrigin, mirrorAnnounce } from '@llm-gateway/protocol';
 import type { Logger } from '@llm-gateway/runtime';
-import type { CopyName } from './comparisons.ts';
+import type { CopyName } from './copy-name.ts';
 
 /** The ingresses that announced where they hold large bodies. None is fetched from anywhere else, whatever address a copy names. */
 export class KnownIngresses implements Disposable {

@@ -1,7 +1,7 @@
 import { type Bus, inParts } from '@llm-gateway/bus';
 import { type MirrorReport, mirrorReport } from '@llm-gateway/protocol';
-import type { CopyName } from './comparisons.ts';
 import type { CopyEnd } from './copy-call.ts';
+import type { CopyName } from './copy-name.ts';
 
 const reportIntervalMs = 250;
 /** Beyond it the oldest are forgotten, and their ingress counts them as lost. */

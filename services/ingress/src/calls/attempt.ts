@@ -9,25 +9,44 @@ import {
   type RelayTarget,
   type ResponseHead,
   startRelay,
+  type Upstream,
   type UpstreamFailure,
   type UpstreamRequest,
 } from '@llm-gateway/upstream';
-import { type AttemptRecord, attemptOutcome, type Exchange } from '../exchange.ts';
+import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
-import type { Gateway } from '../gateway.ts';
 import { ownResponseHeaders } from '../http/client-response.ts';
-import type { TargetKind } from '../observer.ts';
+import type { Observer } from '../observer.ts';
+import { type AttemptRecord, attemptOutcome, type TargetKind } from '../request-record.ts';
 import { ResponseIdSearch } from '../responses/response-id.ts';
+import type { StoredResponses } from '../responses/stored-responses.ts';
 import { UsageReader } from '../usage/usage-reader.ts';
-import type { InstanceLeg } from './instance-leg.ts';
 
 /** How one call to one upstream ended. */
 export type AttemptEnd = RelayEnd;
 
+/** What an attempt uses of the gateway. */
+export interface AttemptGateway {
+  readonly upstream: Upstream;
+  readonly observer: Observer;
+  readonly exposeRouteHeaders: boolean;
+  /** By path, what is held of event streams until their first content; left out: nothing is. */
+  readonly holdRules?: ReadonlyMap<string, HoldRule>;
+  /** Keeps which instance made a response; left out: nobody asks for it. */
+  readonly responses?: StoredResponses;
+}
+
+/** Follows the answer of an instance. */
+export interface AnswerFollower {
+  /** The head of its answer came. */
+  answered(status: number): void;
+  /** Some of its answer came. */
+  came(chunk: Buffer): void;
+}
+
 export interface AttemptContext {
   readonly exchange: Exchange;
-  readonly gateway: Pick<Gateway, 'upstream' | 'observer' | 'exposeRouteHeaders'> &
-    Partial<Pick<Gateway, 'holdRules' | 'responses'>>;
+  readonly gateway: AttemptGateway;
   readonly kind: TargetKind;
   /** The instance or the endpoint's host, for the log and metrics. */
   readonly target: string;
@@ -36,7 +55,7 @@ export interface AttemptContext {
   /** This call belongs to an attempt that is counted already. */
   readonly counted?: boolean;
   /** Set when the upstream is an instance. */
-  readonly leg?: Pick<InstanceLeg, 'answered' | 'came'>;
+  readonly leg?: AnswerFollower;
   /** Set when the client gets another answer than the upstream's. */
   readonly change?: AnswerChange;
   /** Set when the upstream is a retry worker, which makes the calls itself. */

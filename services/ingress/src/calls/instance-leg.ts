@@ -6,7 +6,7 @@ import { CachedShare } from '../decide/cached-share.ts';
 import type { Load } from '../decide/load.ts';
 import type { Exchange } from '../exchange.ts';
 import type { Gateway } from '../gateway.ts';
-import type { AttemptEnd } from './attempt.ts';
+import type { AnswerFollower, AttemptEnd } from './attempt.ts';
 
 /** What an internal attempt needs. */
 export interface InternalContext {
@@ -17,7 +17,7 @@ export interface InternalContext {
 }
 
 /** One request in flight at one instance, from construction until disposed. */
-export class InstanceLeg implements Disposable {
+export class InstanceLeg implements AnswerFollower, Disposable {
   readonly #load: Load;
   readonly #call: Call;
   readonly id: string;
@@ -44,12 +44,11 @@ export class InstanceLeg implements Disposable {
     this.#load.acquire(instance.id, waiting);
   }
 
-  /** The head of its answer came. */
   answered(status: number): void {
     if (status >= 200 && status < 300) this.#load.accepted(this.#call);
   }
 
-  /** Some of its answer came: the prompt is computed. */
+  /** The prompt is computed. */
   came(chunk: Buffer): void {
     this.#began();
     this.#share?.read(chunk);

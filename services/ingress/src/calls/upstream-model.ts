@@ -1,15 +1,9 @@
 import { GatewayError } from '@llm-gateway/protocol';
+import type { RenamedBody } from '../body.ts';
 import { changeMembers } from '../disaggregated/member-changes.ts';
 import type { Exchange } from '../exchange.ts';
 import { changeFormModel } from '../form.ts';
 import { scanMembers } from '../json-members.ts';
-
-/** The body of a request as an upstream gets it that knows its model by another name. */
-export interface RenamedBody {
-  readonly model: string;
-  /** Null once it was let go of. */
-  body: Buffer | null;
-}
 
 /**
  * The client's body with `model` (empty: the client's own) in place of its model, and every other byte as it was. A request

@@ -1,9 +1,6 @@
 import type { InstanceAddress } from '@llm-gateway/protocol';
-import type { Options } from '../options.ts';
 import type { Changes, JsonObject } from './member-changes.ts';
 import type { SplitApi } from './split-paths.ts';
-import { vllmKvt } from './vllm-kvt.ts';
-import { vllmMooncake } from './vllm-mooncake.ts';
 
 /**
  * How a prefill and a decode engine are brought to serve one request together. A protocol only says which fields of the client's body change
@@ -30,18 +27,3 @@ export interface Prefilled {
 
 /** `batched`: both instances are chosen at once. `staged`: the decode instance when the prefill has ended. */
 export type PdMode = 'batched' | 'staged';
-
-type PdProtocolName = Exclude<Options['pdDisaggProtocol'], ''>;
-
-const protocols: Readonly<Record<PdProtocolName, (mode: PdMode) => PdProtocol>> = {
-  'vllm-kvt': vllmKvt,
-  'vllm-mooncake': () => vllmMooncake,
-};
-
-/** The protocol that the flags name; null when engines serve whole requests. */
-export function pdProtocol({
-  pdDisaggProtocol,
-  separatePdScheduling,
-}: Pick<Options, 'pdDisaggProtocol' | 'separatePdScheduling'>): PdProtocol | null {
-  return pdDisaggProtocol === '' ? null : protocols[pdDisaggProtocol](separatePdScheduling ? 'staged' : 'batched');
-}

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { changeMembers, readObject } from './member-changes.ts';
-import { type PdProtocol, type Prefilled, pdProtocol } from './protocol.ts';
+import type { PdProtocol, Prefilled } from './protocol.ts';
+import { pdProtocol } from './protocols.ts';
 import { allSplitPaths, readSplitPaths, type SplitApi } from './split-paths.ts';
 
 const instance = { id: 'p_dp0', host: '10.0.0.1', port: 8000, kvHost: '10.1.0.1', kvPort: 22000 };
