@@ -60,6 +60,17 @@ describe('the commands of operators, at the console of a standalone', () => {
     await until(async () => /All is well/.test((await run('status')).text));
   });
 
+  it('explain where a request would go now', async () => {
+    const live = await run('explain', '--live', '--model', 'm', '--prompt-bytes', '5000', '--json');
+    assert.equal(live.code, 0, live.text);
+    const { router, owner, ways, pools } = JSON.parse(live.lines[0] ?? '{}');
+    assert.match(router, /^router-/);
+    assert.equal(owner, router);
+    assert.equal(ways[0].to, 'internal');
+    assert.deepEqual([pools[0].total, pools[0].candidates.length], [2, 2]);
+    assert.match((await run('explain', '--live', '--model', 'm')).text, /^neutral: .*_dp0, .*$/m);
+  });
+
   it('show requests as they end', async () => {
     const listening = run('requests', '--filter', 'completions', '--json');
     await until(

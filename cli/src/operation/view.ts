@@ -1,9 +1,9 @@
 import { userInfo } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type BusSettings, busMistakes, busOptions, connectNats } from '@llm-gateway/bus';
-import { GatewayError, type InstanceOrder } from '@llm-gateway/protocol';
+import { type ExplainQuery, GatewayError, type InstanceOrder } from '@llm-gateway/protocol';
 import { type OptionGroup, type OptionValues, runtimeOptions } from '@llm-gateway/runtime';
-import { matcher, type RequestRow, type Snapshot, Watch } from '@llm-gateway/watch';
+import { type Explanation, matcher, type RequestRow, type Snapshot, Watch } from '@llm-gateway/watch';
 
 /** Where a command looks: at NATS as the user `operator`, or at a console. */
 const viewOptions = {
@@ -37,6 +37,8 @@ export interface OrderEnd {
 export interface View extends AsyncDisposable {
   snapshot(): Promise<Snapshot>;
   order(order: Omit<InstanceOrder, 'by'>): Promise<OrderEnd>;
+  /** Where a request would go now. Rejects with a sentence when no router answers. */
+  explain(query: ExplainQuery): Promise<Explanation>;
   /** Calls back with requests as they end, the oldest first, until `signal` aborts. */
   follow(filter: string, onRows: (rows: readonly RequestRow[]) => void, signal: AbortSignal): Promise<void>;
 }
@@ -88,6 +90,13 @@ async function listen(values: BusSettings, signal: AbortSignal): Promise<View> {
         };
       }
     },
+    async explain(query) {
+      try {
+        return await watch.explain(query);
+      } catch (cause) {
+        throw new Error('no router answers: ingresses decide by themselves', { cause });
+      }
+    },
     async follow(filter, take, until) {
       const matches = matcher({ text: filter });
       onRows = (rows) => take(rows.filter(matches));
@@ -115,6 +124,7 @@ function consoleView({ console: url, consolePassword }: ViewValues): View {
       throw new Error(`no console answers at ${base} (--console)`, { cause });
     }
     if (response.status === 401) throw new Error(`the console at ${base} wants --console-password`);
+    if (response.status === 503) throw new Error(`the console at ${base} says that no router answers`);
     if (!response.ok) throw new Error(`the console at ${base} answers ${response.status}`);
     return (await response.json()) as T;
   };
@@ -127,6 +137,10 @@ function consoleView({ console: url, consolePassword }: ViewValues): View {
         body: JSON.stringify(order),
       });
       return (await response.json()) as OrderEnd;
+    },
+    explain({ model, path, prompt, max }) {
+      const asked = { model: model ?? '', path, bytes: String(prompt?.bytes ?? 0), max: String(max) };
+      return get<Explanation>(`/api/explain?${new URLSearchParams(asked)}`);
     },
     async follow(filter, take, signal) {
       const path = `/api/requests?limit=200&q=${encodeURIComponent(filter)}`;

@@ -39,7 +39,7 @@ const {
   mirrorSend,
 } = subjects;
 const { responsesMade, retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
-const { statusQuery, statusReport, requestReport, instanceOrder, instanceOrders } = subjects;
+const { statusQuery, statusReport, requestReport, instanceOrder, instanceOrders, routeExplain } = subjects;
 const { quotaLease, quotaRecount, limiterBeat, ingressBeat, usageRecord } = subjects;
 
 /** Who says what, and who hears it, by the catalogue of messages. */
@@ -67,7 +67,7 @@ const speakers = {
   'retry-worker': [retryAnnounce, configHeld, statusReport],
   'mirror-sender': [mirrorReport, statusReport],
   limiter: [quotaRecount, limiterBeat, statusReport],
-  console: [statusQuery, statusReport, instanceOrder, instancesList],
+  console: [statusQuery, statusReport, instanceOrder, instancesList, routeExplain],
 };
 const listeners = {
   ingress: [
@@ -85,6 +85,7 @@ const listeners = {
   router: [
     `${routeDecide} ${group}`,
     `${routeLease} ${group}`,
+    `${routeExplain} ${group}`,
     `${prefixList} ${group}`,
     prefixPlaced,
     instancesChanged,
@@ -121,7 +122,7 @@ function permissions(): Map<string, Permissions> {
   );
 }
 
-const ownedOrAny: readonly string[] = [instancesList, routeDecide, prefixList];
+const ownedOrAny: readonly string[] = [instancesList, routeDecide, routeExplain, prefixList];
 
 /** Subjects that one replica, or those of one route config, answer have its id at the end; leases are asked of one replica only. */
 function withReplicas(list: readonly string[]): string[] {
@@ -266,7 +267,7 @@ describe('the users of NATS', () => {
   }
 
   it('let an operator see the services', async () => {
-    const commands = ['SUB _INBOX.operator.1 1', 'PUB $SRV.PING _INBOX.operator.1 0\r\n'];
+    const commands = ['SUB _INBOX.operator.1 1', 'PUB $SRV.PING _INBOX.operator.1 0\r\n', `PUB ${routeExplain} 0\r\n`];
     assert.deepEqual(await violations(nats.port, 'operator', commands), []);
     assert.equal(
       (await violations(nats.port, 'operator', [`SUB ${routeDecide} 1`, `PUB ${mirrorSend} 0\r\n`])).length,

@@ -3,6 +3,8 @@ import {
   type AskedPrompt,
   type Decision,
   type Expectation,
+  type ExplainedCandidate,
+  type ExplainedPool,
   type Instance,
   type InstanceAddress,
   isSameInstance,
@@ -355,12 +357,75 @@ export class Fleet {
     for (const { instance, health } of this.#members.values()) {
       if (found.length >= max) break;
       const { state, until, busyUntil } = health;
-      if (state === 'live' && busyUntil <= now) continue;
-      const shown =
-        state === 'live' ? 'busy' : health.suspect ? 'suspect' : state === 'ejected' ? 'ejected' : 'probing';
+      const shown = stateOf(health, now);
+      if (shown === 'live') continue;
       found.push({ id: instance.id, state: shown, forMs: Math.max(0, (state === 'live' ? busyUntil : until) - now) });
     }
     return found;
+  }
+
+  /**
+   * Which instances `decide` would choose now for an ask that goes to instances, and how the others compare: a pool for each role, the best candidate
+   * first, at most `max` of each. Nothing is chosen, reserved or counted.
+   */
+  explain(ask: Wish, { now, max }: { readonly now: number; readonly max: number }): readonly ExplainedPool[] {
+    this.#refresh(now);
+    this.#ledger.expire(now);
+    if (this.#mode === 'neutral') return [this.#explainPool('neutral', ask, { now, max })];
+    const prefill = this.#explainPool('prefill', ask, { now, max });
+    const member = prefill.chosen === null ? undefined : this.#members.get(prefill.chosen);
+    const declared = member === undefined || ask.model ? '' : (servedModels(member.instance)?.[0] ?? '');
+    const avoided = [...(ask.avoided ?? []), ...(prefill.chosen === null ? [] : [prefill.chosen])];
+    const decode = this.#explainPool('decode', { ...ask, model: declared || ask.model, avoided }, { now, max });
+    // Nothing is prefilled that nobody could decode.
+    return decode.chosen === null ? [{ ...prefill, chosen: null }, decode] : [prefill, decode];
+  }
+
+  #explainPool(role: Role, wish: Wish, { now, max }: { readonly now: number; readonly max: number }): ExplainedPool {
+    const pool = this.#pool(role, wish.model, now);
+    const prompt = role === 'decode' ? undefined : wish.prompt;
+    const holders = prompt === undefined ? undefined : this.#caches?.match(prompt);
+    const probe = this.#probeIn(pool, wish);
+    const bySession = probe === undefined ? this.#placeBySession(pool, wish, holders) : -1;
+    const place = bySession === -1 ? this.#placeByScore(pool, wish, holders) : bySession;
+    const chosen = probe ?? (place === -1 ? undefined : this.#sorted[pool.slots[place] as number]);
+    const unpaired = this.#unpairedIn(pool);
+    const failed = new Set([...wish.excluded, ...(wish.avoided ?? [])]);
+    const ranked = this.#sorted.map((member) => {
+      const { instance } = member;
+      const out = outOf(instance, pool, unpaired.includes(member));
+      this.#score(member, prompt);
+      const score = out === undefined ? (this.#scores[member.slot] ?? 0) : impossibleScore;
+      this.#score(member);
+      return { member, out, score: failed.has(instance.id) ? score + excludedScore : score };
+    });
+    ranked.sort((a, b) => Number(b.member === chosen) - Number(a.member === chosen) || order(a.score, b.score));
+    const why =
+      probe !== undefined
+        ? 'probe'
+        : chosen === undefined || !this.#counted
+          ? 'turn'
+          : this.#expect(chosen, prompt, bySession !== -1, pool).why;
+    return {
+      role,
+      model: pool.model,
+      chosen: chosen?.instance.id ?? null,
+      why,
+      total: ranked.length,
+      candidates: ranked.slice(0, max).map(({ member, out }): ExplainedCandidate => {
+        const { cached, cost } = this.#costOf(member, prompt);
+        const { id } = member.instance;
+        const factor = member.health.ramp * member.health.penalty;
+        return {
+          instance: id,
+          state: stateOf(member.health, now),
+          ...(out !== undefined && { out }),
+          ...(this.#counted && { inFlight: this.#ledger.inFlight(id) }),
+          ...(this.#balanced && { waiting: this.#ledger.waiting(id), cached, cost }),
+          ...(this.#balanced && factor > 1 && { factor: Math.round(factor * 100) / 100 }),
+        };
+      }),
+    };
   }
 
   /** Whether somebody ordered the instance out, so that it gets no new request. */
@@ -400,15 +465,17 @@ export class Fleet {
     // Nothing of the prompt is computed where it is decoded.
     const prompt = role === 'decode' ? undefined : wish.prompt;
     const holders = prompt === undefined ? undefined : this.#caches?.match(prompt);
-    const probe = this.#chooseProbe(pool, wish);
-    const bySession = probe === undefined ? this.#chooseBySession(pool, wish, holders) : undefined;
-    const member = probe ?? bySession ?? this.#sorted[this.#chooseSlot(pool, wish, holders)];
+    const probe = this.#probeIn(pool, wish);
+    const bySession = probe === undefined ? this.#placeBySession(pool, wish, holders) : -1;
+    const place = probe !== undefined || bySession !== -1 ? bySession : this.#placeByScore(pool, wish, holders);
+    const member = probe ?? (place === -1 ? undefined : this.#sorted[pool.take(place)]);
     if (member === undefined) return undefined;
+    if (probe !== undefined) pool.countProbe();
     if (member.health.state === 'due') {
       member.health.probe(context.now);
       this.#settle(member, context.now);
     }
-    const expected = holders === undefined ? null : this.#expect(member, wish, bySession !== undefined, pool);
+    const expected = holders === undefined ? null : this.#expect(member, wish.prompt, bySession !== -1, pool);
     if (this.#counted && context.reply !== undefined) {
       const waiting =
         prompt === undefined ? 0 : Math.max(promptBytes(prompt) - (expected?.cached ?? 0), minWaitingBytes);
@@ -418,46 +485,45 @@ export class Fleet {
     return { member, expected };
   }
 
-  #expect(member: Member, { prompt }: Wish, bySession: boolean, pool: Pool): Expectation {
-    const { id } = member.instance;
-    const bytes = prompt === undefined ? 0 : promptBytes(prompt);
-    const cached = Math.min(this.#caches?.cached(member.number) ?? 0, bytes);
-    const cost = bytes - cached + this.#ledger.waiting(id) + requestBytes * this.#ledger.inFlight(id);
+  #expect(member: Member, prompt: AskedPrompt | undefined, bySession: boolean, pool: Pool): Expectation {
+    const { cached, cost } = this.#costOf(member, prompt);
     if (pool.slots.length === 1) return { cached, cost, why: 'only' };
     return { cached, cost, why: bySession ? 'affinity' : cached > 0 ? 'cache' : 'load' };
   }
 
+  /** In bytes of prompts that are computed before a first token; `cached` of the last match. */
+  #costOf(member: Member, prompt: AskedPrompt | undefined): { readonly cached: number; readonly cost: number } {
+    const { id } = member.instance;
+    const bytes = prompt === undefined ? 0 : promptBytes(prompt);
+    const cached = prompt === undefined ? 0 : Math.min(this.#caches?.cached(member.number) ?? 0, bytes);
+    return { cached, cost: bytes - cached + this.#ledger.waiting(id) + requestBytes * this.#ledger.inFlight(id) };
+  }
+
   /** Where nothing of the prompt is known to be cached, the requests of one session go to one instance, as long as that has no more than its share. */
-  #chooseBySession(
-    pool: Pool,
-    { prompt, excluded, avoided = [] }: Wish,
-    holders?: readonly number[],
-  ): Member | undefined {
+  #placeBySession(pool: Pool, { prompt, excluded, avoided = [] }: Wish, holders?: readonly number[]): number {
     const key = prompt?.affinity;
     if (!this.#sticky || key === undefined || (holders?.length ?? 0) > 0 || excluded.length + avoided.length > 0)
-      return undefined;
+      return -1;
     const inFlight = this.#inFlight;
     let total = 1;
     for (const slot of pool.slots) total += inFlight[slot] as number;
     // One more, so that a fleet at rest does not part two requests of one session.
     const most = Math.ceil((affinityLoadFactor * total) / pool.slots.length) + 1;
     const unpaired = this.#unpairedIn(pool);
-    const slot = pool.chooseBy(key, {
+    return pool.bestBy(key, {
       scores: this.#scores,
       limit: busyScore,
       hashes: this.#hashes,
       hasRoom: (one) => (inFlight[one] as number) < most && !unpaired.includes(this.#sorted[one] as Member),
     });
-    return this.#sorted[slot];
   }
 
   /** The member that this request is to be the probe of. A request that has failed before is none: it gets the best there is. */
-  #chooseProbe(pool: Pool, { excluded, avoided = [] }: Wish): Member | undefined {
+  #probeIn(pool: Pool, { excluded, avoided = [] }: Wish): Member | undefined {
     if (this.#due.size === 0 || excluded.length > 0 || !pool.mayProbe) return undefined;
     for (const member of this.#due) {
       if (!pool.takes(member.instance) || avoided.includes(member.instance.id)) continue;
       if (this.#unpairedIn(pool).includes(member)) continue;
-      pool.countProbe();
       return member;
     }
     return undefined;
@@ -473,10 +539,10 @@ export class Fleet {
     return pool.role === 'prefill' && pool.model === null ? this.#unpaired : [];
   }
 
-  #chooseSlot(pool: Pool, { excluded, avoided = [], prompt }: Wish, holders: readonly number[] = []): number {
+  #placeByScore(pool: Pool, { excluded, avoided = [], prompt }: Wish, holders: readonly number[] = []): number {
     const unpaired = this.#unpairedIn(pool);
     const isPriced = prompt !== undefined && this.#balanced && holders.length + this.#weighted.size > 0;
-    if (excluded.length + avoided.length + unpaired.length === 0 && !isPriced) return pool.choose(this.#scores);
+    if (excluded.length + avoided.length + unpaired.length === 0 && !isPriced) return pool.best(this.#scores);
     const raised = new Set<Member>();
     if (isPriced) {
       // What the prompt costs without a cache is the same for all others, and left out.
@@ -500,9 +566,9 @@ export class Fleet {
     for (const id of new Set(excluded)) raise(this.#members.get(id), excludedScore);
     for (const id of new Set(avoided)) raise(this.#members.get(id), avoidedScore);
     for (const member of unpaired) raise(member, impossibleScore);
-    const chosen = pool.choose(this.#scores, isPriced ? Number.NEGATIVE_INFINITY : 0);
+    const place = pool.best(this.#scores, isPriced ? Number.NEGATIVE_INFINITY : 0);
     for (const member of raised) this.#score(member);
-    return chosen;
+    return place;
   }
 
   #pool(role: Role, model: string | null, now: number): Pool {
@@ -695,6 +761,24 @@ export class Fleet {
     this.#unsettled.delete(member);
     this.#stale = true;
   }
+}
+
+/** Why a pool cannot choose an instance; undefined: it can. */
+function outOf(instance: Instance, pool: Pool, isUnpaired: boolean): ExplainedCandidate['out'] {
+  if (isTakenOut(instance)) return instance.order?.kind === 'drain' ? 'drain' : 'eject';
+  if (!instance.roles.includes(pool.role)) return 'role';
+  if (!serves(instance, pool.model)) return 'model';
+  return isUnpaired ? 'no_decode' : undefined;
+}
+
+function stateOf({ state, suspect, busyUntil }: Health, now: number): ExplainedCandidate['state'] {
+  if (state === 'live') return busyUntil > now ? 'busy' : 'live';
+  return suspect ? 'suspect' : state === 'ejected' ? 'ejected' : 'probing';
+}
+
+/** Also of what is infinite. */
+function order(a: number, b: number): number {
+  return a === b ? 0 : a < b ? -1 : 1;
 }
 
 /** The models that some instances name, and whether one of them may serve any. */

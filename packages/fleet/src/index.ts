@@ -18,5 +18,5 @@ export type { ListCause } from './follower.ts';
 export { leaseMs } from './load-ledger.ts';
 export { policyOptions, schedulingOptions } from './options.ts';
 export { type CacheOutcome, type Call, type Outcome, OutcomeTally } from './outcome-tally.ts';
-export { hashOf, rendezvousWeight } from './rendezvous.ts';
+export { hashOf, ownerOf, poolName, rendezvousWeight } from './rendezvous.ts';
 export { type FollowedFleet, startFleet } from './start.ts';

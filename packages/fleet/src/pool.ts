@@ -54,11 +54,17 @@ export class Pool {
     );
   }
 
+  /** Takes the slot of `best`; -1 when the pool is empty. */
+  choose(scores: Float64Array): number {
+    const at = this.best(scores);
+    return at === -1 ? -1 : this.take(at);
+  }
+
   /**
-   * The slot with the lowest score, the next in turn among equals; -1 when the pool is empty. A score of 0 is the lowest
-   * there is, so that the usual turn of round-robin looks at one slot; with another `lowest` the search ends there.
+   * The place in `slots` of the lowest score, the next in turn among equals; -1 when the pool is empty. Nothing is taken yet. A score of 0 is the
+   * lowest there is, so that the usual turn of round-robin looks at one slot; with another `lowest` the search ends there.
    */
-  choose(scores: Float64Array, lowest = 0): number {
+  best(scores: Float64Array, lowest = 0): number {
     const slots = this.#slots;
     const start = this.#cursor;
     let best = -1;
@@ -77,15 +83,14 @@ export class Pool {
         best = at;
       }
     }
-    if (best === -1) return -1;
-    return this.#take(best);
+    return best;
   }
 
   /**
-   * The slot that the key of this hash belongs to: of those whose score is below `limit` and that `hasRoom`, the one that all who share the list agree on.
+   * The place in `slots` that the key of this hash belongs to: of those whose score is below `limit` and that `hasRoom`, the one that all who share the list agree on.
    * -1 when there is none.
    */
-  chooseBy(
+  bestBy(
     key: number,
     {
       scores,
@@ -105,11 +110,11 @@ export class Pool {
       best = at;
       most = weight;
     }
-    return best === -1 ? -1 : this.#take(best);
+    return best;
   }
 
-  /** The turn goes on behind it. */
-  #take(best: number): number {
+  /** Takes the slot at a place. The turn goes on behind it. */
+  take(best: number): number {
     const slots = this.#slots;
     this.#probeCredit = Math.min(this.#probeCredit + 1, maxProbes * choicesPerProbe);
     this.#lastId = this.#ids[best] as string;

@@ -9,6 +9,7 @@ export const subjects = {
   routeDecide: `${prefix}.route.decide`,
   /** Asked of its owners only. */
   routeLease: `${prefix}.route.lease`,
+  routeExplain: `${prefix}.route.explain`,
   routerBeat: `${prefix}.router.beat`,
   configHeld: `${prefix}.config.held`,
   prefixPlaced: `${prefix}.prefix.placed`,

@@ -6,4 +6,4 @@ export type { ProcessRow } from './processes.ts';
 export { matcher, type RequestRow } from './requests.ts';
 export type { Columns, Window } from './series.ts';
 export type { Level, Verdict } from './verdict.ts';
-export { type Snapshot, Watch } from './watch.ts';
+export { type Explanation, type Snapshot, Watch } from './watch.ts';

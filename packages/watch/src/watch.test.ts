@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { inProcessBus, tellStatus } from '@llm-gateway/bus';
+import { ownerOf, poolName } from '@llm-gateway/fleet';
 import {
   type Instance,
   instancesList,
@@ -8,6 +9,7 @@ import {
   latencyOfBucket,
   type RequestReport,
   requestReport,
+  routeExplain,
   statusReport,
 } from '@llm-gateway/protocol';
 import { until } from '@llm-gateway/testing';
@@ -189,6 +191,39 @@ describe('a watch', () => {
     using _second = tell([ejected], 'router-2');
     await until(() => state() === 'ejected', { what: 'routers know better than ingresses' });
     ingress[Symbol.dispose]();
+  });
+
+  it('asks the router that owns the pool where a request would go', async () => {
+    await using bus = inProcessBus();
+    const names = ['router-1', 'router-2', 'router-3'];
+    const section = { instances: 1, mismatches: 0, policy: 'load-balance', unwell: [] };
+    using open = new DisposableStack();
+    for (const router of names) {
+      open.use(
+        tellStatus(bus, {
+          process: router,
+          service: 'router',
+          describe: describeSelf,
+          section: () => ({ generation: 'g', router: section }),
+        }),
+      );
+      const pool = { role: 'neutral', model: 'm', chosen: 'a', why: 'turn', total: 1, candidates: [] } as const;
+      const reply = {
+        router,
+        generation: 'g',
+        policy: 'load-balance',
+        ways: [],
+        moreWays: 0,
+        pools: [{ ...pool, candidates: [] }],
+      };
+      for (const owner of [undefined, router]) open.use(bus.respond(routeExplain, () => reply, { owner }));
+    }
+    using watch = new Watch(bus, { requests: false });
+    await until(() => watch.processes.of('router').length === names.length);
+    const query = { model: 'm', path: '/', max: 1 };
+    const { owner, router } = await watch.explain(query);
+    assert.equal(owner, ownerOf(poolName('m'), names, new Set()));
+    assert.equal(router, owner);
   });
 
   it('holds no more than it may', async () => {

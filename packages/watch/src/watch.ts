@@ -1,11 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import type { Bus } from '@llm-gateway/bus';
-import { followInstances } from '@llm-gateway/fleet';
+import { followInstances, ownerOf, poolName } from '@llm-gateway/fleet';
 import {
+  type ExplainQuery,
+  type ExplainReply,
   type InstanceOrder,
   instanceOrder,
   type OrderReply,
   requestReport,
+  routeExplain,
   type StatusReport,
   statusQuery,
   statusReport,
@@ -22,6 +25,8 @@ import { type Verdict, verdict } from './verdict.ts';
 /** How often everybody is asked whether they live; every other time for all that they can tell. */
 const askMs = 500;
 const orderTimeoutMs = 3000;
+const explainTimeoutMs = 1000;
+const nobody: ReadonlySet<string> = new Set();
 
 export interface WatchOptions {
   /** Ask ingresses for their requests, too. */
@@ -31,6 +36,11 @@ export interface WatchOptions {
 }
 
 type Routes = NonNullable<StatusReport['ingress']>['routes'];
+
+/** What a router said of one ask, and which router decides for the instances that it is about; null: none is needed. */
+export interface Explanation extends ExplainReply {
+  readonly owner: string | null;
+}
 
 /** The gateway as it is at one moment. Plain data: it is sent as JSON. */
 export interface Snapshot {
@@ -129,6 +139,31 @@ export class Watch implements Disposable {
     return this.#bus.request(instanceOrder, order, { timeoutMs: orderTimeoutMs });
   }
 
+  /**
+   * Where a request would go now, as the router says that decides for its instances; any router where that one does not answer. Nothing is chosen or
+   * counted for it. Rejects with a `GatewayError` when no router answers.
+   */
+  async explain(query: ExplainQuery): Promise<Explanation> {
+    const first = await this.#bus.request(routeExplain, query, { timeoutMs: explainTimeoutMs });
+    const [pool] = first.pools;
+    const owner = pool === undefined ? undefined : this.#ownerOf(pool.model, first);
+    if (owner === undefined || owner === first.router) return { ...first, owner: owner ?? null };
+    try {
+      const asked = { timeoutMs: explainTimeoutMs, owner };
+      return { ...(await this.#bus.request(routeExplain, query, asked)), owner };
+    } catch {
+      return { ...first, owner };
+    }
+  }
+
+  #ownerOf(model: string | null, { router, generation }: ExplainReply): string | undefined {
+    const owners = new Set([router]);
+    for (const row of this.processes.all()) {
+      if (row.router !== undefined && row.generation === generation && isAnswering(row)) owners.add(row.process);
+    }
+    return ownerOf(poolName(model), owners, nobody);
+  }
+
   get connected(): boolean {
     return this.#bus.connected;
   }
@@ -191,4 +226,9 @@ export class Watch implements Disposable {
       instances,
     };
   }
+}
+
+/** Whether a router is asked for decisions. */
+function isAnswering({ state }: ProcessRow): boolean {
+  return state === 'ready' || state === 'not_ready';
 }

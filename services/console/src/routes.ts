@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import type { ExplainQuery } from '@llm-gateway/protocol';
 import type { Describe, InternalServerOptions, Logger } from '@llm-gateway/runtime';
 import type { Watch } from '@llm-gateway/watch';
 import { type Access, isOwnAction } from './access.ts';
@@ -110,6 +111,17 @@ export function routes(app: App, parts: RouteParts): void {
   json('/api/request', (query) => watch.requests.get(query.get('id') ?? ''));
   json('/api/events', (query) => watch.events.latest(countOf(query.get('limit'), 200, maxEvents)));
 
+  app.get('/api/explain', async (request, reply) => {
+    reply.header('cache-control', 'no-store');
+    const asked = readExplain(new URLSearchParams(request.url.split('?', 2)[1] ?? ''));
+    if (asked === null) return reply.code(400).send({ status: 'invalid' });
+    try {
+      return reply.send(await watch.explain(asked));
+    } catch {
+      return reply.code(503).send({ status: 'no_router' });
+    }
+  });
+
   app.get('/api/live', (request, reply) => {
     if (live.isFull) return reply.code(503).send({ status: 'too_many_viewers' });
     const query = new URLSearchParams(request.url.split('?', 2)[1] ?? '');
@@ -160,6 +172,25 @@ export function routes(app: App, parts: RouteParts): void {
       ? reply.code(204).header('set-cookie', access.logout(request.raw)).send()
       : reply.code(403).send({ status: 'refused' }),
   );
+}
+
+const maxModel = 1024;
+const maxPath = 200;
+const maxPromptBytes = 2 ** 30;
+const maxCandidates = 1000;
+
+/** What is asked of a router; null: not what one understands. */
+function readExplain(query: URLSearchParams): ExplainQuery | null {
+  const model = query.get('model') ?? '';
+  const path = query.get('path') ?? '/v1/chat/completions';
+  const bytes = countOf(query.get('bytes'), 0, maxPromptBytes);
+  if (model.length > maxModel || path.length > maxPath || !path.startsWith('/')) return null;
+  return {
+    model: model === '' ? null : model,
+    path,
+    max: countOf(query.get('max'), 50, maxCandidates),
+    ...(bytes > 0 && { prompt: { bytes } }),
+  };
 }
 
 function isTopic(word: string): word is Topic {

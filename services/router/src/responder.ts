@@ -2,6 +2,8 @@ import { type DecideContext, type Fleet, leaseMs } from '@llm-gateway/fleet';
 import {
   type Ask,
   type Decision,
+  type ExplainQuery,
+  type ExplainReply,
   GatewayError,
   type InstanceAddress,
   isAsk,
@@ -10,20 +12,29 @@ import {
   type RouteQuery,
   type RouteReply,
 } from '@llm-gateway/protocol';
-import type { HeldTables, RouteTable } from '@llm-gateway/routing';
+import { explainRoute, type HeldTables, type RouteTable } from '@llm-gateway/routing';
 import type { Observer } from './observer.ts';
+
+/** An explanation is read by people: beyond so much it is cut, and says so. */
+const maxWays = 20;
+const maxFallbacks = 8;
+const maxUrl = 200;
+const maxPoolBytes = 48 * 1024;
 
 /** Answers batches of asks, and asks for picks in advance, for one router. */
 export class Responder {
   readonly #router: string;
+  readonly #policy: string;
   readonly #fleet: Fleet;
   readonly #tables: HeldTables;
   readonly #observer: Observer;
   /** One count for all ingresses: all that they and `Fleet` need of it is that it grows. */
   #sequence = 0;
 
-  constructor(router: string, parts: { fleet: Fleet; tables: HeldTables; observer: Observer }) {
+  /** @param parts.policy how the fleet chooses, for people */
+  constructor(router: string, parts: { fleet: Fleet; policy: string; tables: HeldTables; observer: Observer }) {
     this.#router = router;
+    this.#policy = parts.policy;
     this.#fleet = parts.fleet;
     this.#tables = parts.tables;
     this.#observer = parts.observer;
@@ -62,6 +73,29 @@ export class Responder {
     return { ...reply, leases };
   }
 
+  /** Where a request would go now by the newest config. `now` in monotonic milliseconds. */
+  explain(query: ExplainQuery, now: number): ExplainReply {
+    const table = this.#tables.newest;
+    const ways = explainRoute(table, query.model, query.path);
+    const local = ways.find(({ to }) => to === 'internal');
+    const { prompt, excluded = [], max } = query;
+    const ask = { model: local?.upstreamModel ?? query.model, excluded, ...(prompt && { prompt }) };
+    const pools = local === undefined ? [] : this.#fleet.explain(ask, { now, max });
+    const bounded = ways.slice(0, maxWays).map(({ row, to, share, why, upstreamModel, fallbacks }) => ({
+      ...{ row, to: to.slice(0, maxUrl), share, why: why.slice(0, maxUrl) },
+      ...(upstreamModel !== undefined && { upstreamModel }),
+      fallbacks: fallbacks.slice(0, maxFallbacks).map((url) => url.slice(0, maxUrl)),
+    }));
+    return {
+      router: this.#router,
+      generation: table.generation,
+      policy: this.#policy,
+      ways: bounded,
+      moreWays: ways.length - bounded.length,
+      pools: pools.map((pool) => ({ ...pool, candidates: fitting(pool.candidates, maxPoolBytes / pools.length) })),
+    };
+  }
+
   /** @param table by which is answered; undefined: it is not held, and the newest is named */
   #reply(table: RouteTable | undefined) {
     this.#sequence += 1;
@@ -79,6 +113,15 @@ export class Responder {
       return { route: 'failed' };
     }
   }
+}
+
+/** The first of them that have at most so many bytes as JSON. */
+function fitting<T>(items: readonly T[], maxBytes: number): T[] {
+  let bytes = 0;
+  return items.filter((item) => {
+    bytes += Buffer.byteLength(JSON.stringify(item));
+    return bytes <= maxBytes;
+  });
 }
 
 /** Each address once, and where it occurs. */

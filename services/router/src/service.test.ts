@@ -12,6 +12,7 @@ import {
   outcomeReport,
   type Role,
   routeDecide,
+  routeExplain,
   routeLease,
   routerBeat,
 } from '@llm-gateway/protocol';
@@ -255,6 +256,42 @@ describe('a router', () => {
     const options = { pdDisaggProtocol: 'vllm-mooncake', separatePdScheduling: true } as const;
     await using scene = await new Scene(options).knowing(instance('p', ['prefill']), instance('d', ['decode']));
     assert.deepEqual(await scene.decide({}, { stage: 'decode' }), ['p+', 'd']);
+  });
+
+  test('explains where a request would go: by which row, and among the engines with which costs', async () => {
+    const options = { routePolicy: 'prefix', routeConfig: routes, schedulingPolicy: 'load-balance' } as const;
+    await using scene = await new Scene(options).knowing(instance('a'), instance('b'));
+    scene.bus.publish(loadReport, { ingress: 'ingress-1', seen: {}, inFlight: { a: 2 } });
+    const explain = (model: string) =>
+      scene.bus.request(routeExplain, { model, path: '/v1/x', max: 10 }, { timeoutMs: 10_000 });
+    const inside = await explain('in-1');
+    assert.deepEqual(
+      inside.ways.map(({ row, to }) => [row, to]),
+      [[0, 'internal']],
+    );
+    assert.deepEqual([inside.generation, inside.policy], [scene.generation, 'load-balance']);
+    assert.deepEqual(
+      inside.pools[0]?.candidates.map(({ instance: id, inFlight }) => [id, inFlight]),
+      [
+        ['b', 0],
+        ['a', 2],
+      ],
+    );
+    const outside = await explain('out-1');
+    assert.deepEqual([outside.ways[0]?.to, outside.pools], ['http://elsewhere/v1/x', []]);
+    assert.ok(!JSON.stringify(outside).includes('sk-1'));
+    assert.equal(await scene.metric('router_decisions_total', { route: 'internal', outcome: 'instance' }), 0);
+  });
+
+  test('explains a fleet of any size in a message of bounded size, and says how many it left out', async () => {
+    const many = Array.from({ length: 2000 }, (_, at) => instance(`engine-${at}-${'x'.repeat(100)}`));
+    await using scene = await new Scene().knowing(...many);
+    const query = { model: null, path: '/v1/x', max: 1000 };
+    const reply = await scene.bus.request(routeExplain, query, { timeoutMs: 10_000 });
+    const shownCandidates = reply.pools[0]?.candidates.length ?? 0;
+    assert.ok(shownCandidates > 100 && shownCandidates < 1000, `${shownCandidates}`);
+    assert.equal(reply.pools[0]?.total, 2000);
+    assert.ok(JSON.stringify(reply).length < 64 * 1024);
   });
 
   test('leaves the group when it is disposed', async () => {

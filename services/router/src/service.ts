@@ -15,6 +15,7 @@ import {
   prefixPlaced,
   type RouteQuery,
   routeDecide,
+  routeExplain,
   routeLease,
   routerBeat,
 } from '@llm-gateway/protocol';
@@ -108,7 +109,7 @@ export async function start(
   );
   declareFleetGauges(metrics, fleet);
 
-  const responder = new Responder(router, { fleet, tables, observer });
+  const responder = new Responder(router, { fleet, policy: values.schedulingPolicy, tables, observer });
   const answer = (query: RouteQuery, { traces }: RespondContext) => {
     const startedAtMs = now();
     const reply = responder.answer(query, now, Math.random);
@@ -128,7 +129,10 @@ export async function start(
     if (answering || stopped.signal.aborted) return;
     answering = true;
     // The plain subject, and its own for the pools that it owns.
-    for (const owner of [undefined, router]) open.use(bus.respond(routeDecide, answer, { owner }));
+    for (const owner of [undefined, router]) {
+      open.use(bus.respond(routeDecide, answer, { owner }));
+      open.use(bus.respond(routeExplain, (query) => responder.explain(query, now()), { owner }));
+    }
     groups.are(tables.generations);
     open.use(bus.respond(routeLease, (query) => responder.lease(query, now()), { owner: router }));
     if (caches !== undefined) {

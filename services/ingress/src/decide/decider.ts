@@ -1,5 +1,5 @@
 import { type Bus, batched } from '@llm-gateway/bus';
-import type { Fleet } from '@llm-gateway/fleet';
+import { type Fleet, poolName } from '@llm-gateway/fleet';
 import { type Ask, type AskedPrompt, type Decision, GatewayError, routeDecide } from '@llm-gateway/protocol';
 import type { Route, RouteTable } from '@llm-gateway/routing';
 import { names } from '@llm-gateway/tracing';
@@ -9,7 +9,7 @@ import { isFollowed } from './followed-decision.ts';
 import type { Leases } from './leases.ts';
 import type { Load } from './load.ts';
 import type { PromptSource, Prompts } from './prompts.ts';
-import { isAway, poolName, type Routers } from './routers.ts';
+import { isAway, type Routers } from './routers.ts';
 
 /** Why a decision was made here instead of by a router. */
 export type DegradedReason =

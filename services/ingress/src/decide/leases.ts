@@ -1,9 +1,9 @@
 import { setImmediate } from 'node:timers';
 import { type Bus, inParts } from '@llm-gateway/bus';
-import type { Candidate, Fleet, LeaseWish } from '@llm-gateway/fleet';
+import { type Candidate, type Fleet, type LeaseWish, poolName } from '@llm-gateway/fleet';
 import { type Decision, type LeaseReply, routeLease } from '@llm-gateway/protocol';
 import type { Load } from './load.ts';
-import { isAway, poolName, type Routers } from './routers.ts';
+import { isAway, type Routers } from './routers.ts';
 import { type PickOutcome, Stock } from './stock.ts';
 
 export interface LeaseObserver {

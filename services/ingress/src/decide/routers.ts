@@ -1,5 +1,5 @@
 import type { Bus } from '@llm-gateway/bus';
-import { hashOf } from '@llm-gateway/fleet';
+import { ownerOf } from '@llm-gateway/fleet';
 import { type ConfigHeld, configHeld, GatewayError, routerBeat } from '@llm-gateway/protocol';
 import { Holders, type Holding } from './holders.ts';
 
@@ -49,21 +49,9 @@ export class Routers implements Disposable {
     return this.#holders.holding(generation, now);
   }
 
-  /**
-   * The router that decides for the pool, of those that hold the generation, by rendezvous hashing: all ingresses that receive the
-   * same messages name the same one, and a router that comes or goes moves no pool but those that it gets or had. Undefined while there is none.
-   */
+  /** The router that decides for the pool, of those that hold the generation. Undefined while there is none. */
   ownerOf(pool: string, generation: string, now: number): string | undefined {
-    let owner: string | undefined;
-    let best = -1;
-    for (const router of this.#holders.having(generation, now)) {
-      if (this.#dropped.has(router)) continue;
-      const score = hashOf(`${router} ${pool}`);
-      if (score < best || (score === best && owner !== undefined && router > owner)) continue;
-      best = score;
-      owner = router;
-    }
-    return owner;
+    return ownerOf(pool, this.#holders.having(generation, now), this.#dropped);
   }
 
   /** It did not answer: others own its pools until it is heard again. */
@@ -78,11 +66,6 @@ export class Routers implements Disposable {
 
 /** Names of routers that came and went. */
 const maxTelling = 1000;
-
-/** A pool in the names that decide who owns it; `model` as of `Fleet.poolOf`. */
-export function poolName(model: string | null): string {
-  return model === null ? 'any' : `=${model}`;
-}
 
 /** Whether the router that was asked is at fault, and not the bus or the message. */
 export function isAway(error: unknown): boolean {
