@@ -68,9 +68,29 @@ describe('instances that report their models', () => {
     assert.deepEqual(new Set(probe.times(2, { model: 'A' })), new Set(['a', 'c']));
     assert.equal(probe.decide({ model: 'B' }), 'b');
     assert.equal(probe.decide({ model: 'B-alias' }), 'b');
-    assert.equal(probe.decide({ model: 'X' }), 'none');
-    assert.equal(probe.fleet.hasServed('A-lora'), true);
-    assert.equal(probe.fleet.hasServed('X'), false);
+    assert.equal(probe.fleet.hasNamed('A-lora'), true);
+    assert.equal(probe.fleet.hasNamed('X'), false);
+  });
+
+  it('get what nobody named as well, unless their record declares a model', () => {
+    const probe = fleet();
+    assert.deepEqual(new Set(probe.times(3, { model: 'X' })), new Set(['a']));
+    assert.equal(probe.fleet.names('A-lora', 0), true);
+    assert.equal(probe.fleet.names('X', 0), false);
+    assert.equal(probe.fleet.hasServed('X'), true, 'it may have been there');
+    const declared = new Probe({}, [instance('b', { model: 'B', models: ['B-alias'] })]);
+    assert.equal(declared.decide({ model: 'X' }), 'none');
+    assert.equal(declared.fleet.hasServed('X'), false);
+  });
+
+  it('do not get what others named that are gone', () => {
+    const probe = new Probe({}, [instance('a', { models: ['A'] }), instance('b', { models: ['B'] }), instance('c')]);
+    probe.fleet.change([], ['b']);
+    assert.deepEqual(probe.times(2, { model: 'B' }), ['c', 'c'], 'but for those that said nothing');
+    probe.fleet.change([], ['c']);
+    assert.equal(probe.decide({ model: 'B' }), 'none');
+    assert.equal(probe.decide({ model: 'X' }), 'a');
+    assert.deepEqual(probe.fleet.lease({ role: 'neutral', model: 'B', count: 2 }, { now: 0 }), []);
   });
 
   it('are as they were when only their models change', () => {
@@ -95,7 +115,10 @@ describe('instances that report their models', () => {
     assert.ok(address);
     assert.ok(probe.fleet.candidate(address, { role: 'neutral', model: 'A-lora' }));
     assert.equal(probe.fleet.candidate(address, { role: 'neutral', model: 'B' }), undefined);
-    assert.equal(probe.fleet.candidate(address, { role: 'neutral', model: '' }), undefined);
+    assert.ok(probe.fleet.candidate(address, { role: 'neutral', model: '' }), 'of models that nobody named');
+    const declared = probe.fleet.address('b');
+    assert.ok(declared);
+    assert.equal(probe.fleet.candidate(declared, { role: 'neutral', model: '' }), undefined);
   });
 
   it('are a pair when they share one', () => {

@@ -171,6 +171,8 @@ export class Fleet {
   readonly #ledger: LoadLedger;
   readonly #members = new Map<string, Member>();
   readonly #served = new ServedModels();
+  /** Whether there has been an instance that declared no model. */
+  #servedUndeclared = false;
   /** Rebuilt on the first use after a change, with `#scores`, `#models`, `#unpaired` and what `#pools` hold. */
   #sorted: Member[] = [];
   #scores = new Float64Array(0);
@@ -183,7 +185,10 @@ export class Fleet {
   /** Prefill instances whose model no decode instance serves: a request that names none must not begin there. */
   #unpaired: readonly Member[] = [];
   #stale = false;
-  /** Per role, by `Pool.model`; but for null made when first asked for, so at most one for each declared model and two more. */
+  /**
+   * Per role, by `Pool.model`; but for null made when first asked for, so at most one for each model of `#models` and
+   * `#served`, and two more.
+   */
   readonly #pools: Readonly<Record<Role, Map<string | null, Pool>>> = {
     neutral: new Map(),
     prefill: new Map(),
@@ -290,8 +295,8 @@ export class Fleet {
   }
 
   /**
-   * The pool that a request for the model is served from, as `LeaseWish.model` names it. There are no more than declared models and two, whatever clients
-   * ask for.
+   * The pool that a request for the model is served from, as `LeaseWish.model` names it. There are no more than models that
+   * instances have named and two, whatever clients ask for.
    */
   poolOf(model: string | null, now: number): string | null {
     this.#refresh(now);
@@ -325,11 +330,25 @@ export class Fleet {
     return this.instances().filter(({ id }) => this.#members.get(id)?.health.state === 'live');
   }
 
-  /** Whether an instance serves the model, or has served it since this process began; true while no instance is known. */
-  hasServed(model: string | null): boolean {
+  /** Whether an instance names the model, or has named it since this process began; true while there is one that names none. */
+  hasNamed(model: string | null): boolean {
     if (this.#served.has(model)) return true;
     for (const { instance } of this.#members.values()) if (servedModels(instance) === null) return true;
     return false;
+  }
+
+  /**
+   * Whether an instance may have served the model since this process began: it named it, or one declared none. True
+   * while no instance is known.
+   */
+  hasServed(model: string | null): boolean {
+    return this.#servedUndeclared || this.#served.has(model);
+  }
+
+  /** Whether an instance names the model now; true for no model, and while none names any. */
+  names(model: string | null, now: number): boolean {
+    this.#refresh(now);
+    return !model || this.#models.size === 0 || this.#models.has(model);
   }
 
   /** The instances that this fleet's mode can choose, in no particular order. */
@@ -586,10 +605,13 @@ export class Fleet {
     return pool;
   }
 
-  /** Models that nobody declares share one pool: they are the client's word, and must not each make one. */
+  /**
+   * Models that nobody has named share one pool: they are the client's word, and must not each make one. A model whose
+   * instances are gone has one still: others do not serve it, and would call it the client's mistake.
+   */
   #poolKey(model: string | null): string | null {
     if (model === null || model === '' || this.#models.size === 0) return null;
-    return this.#models.has(model) ? model : '';
+    return this.#models.has(model) || this.#served.named(model) ? model : '';
   }
 
   /** Brings the arrays up to date with the members, and the members with the time. */
@@ -720,6 +742,7 @@ export class Fleet {
     const forgets = instance.order?.kind === 'readmit' && previous?.instance.order?.kind !== 'readmit';
     const health = previous === undefined || isOther || forgets ? new Health(this.#slowStartMs) : previous.health;
     for (const model of servedModels(instance) ?? []) this.#served.add(model);
+    if (instance.model === '') this.#servedUndeclared = true;
     const isKept = health === previous?.health;
     this.#remove(id, isKept);
     const member: Member = {

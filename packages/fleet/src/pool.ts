@@ -9,7 +9,7 @@ const choicesPerProbe = 16;
 /** The instances that can take one role for one model, sorted by id, as slots of the fleet's score array. */
 export class Pool {
   readonly role: Role;
-  /** A model that some instance names; empty: one that none names; null: any will do. */
+  /** A model that some instance names or has named; empty: one that none ever did; null: any will do. */
   readonly model: string | null;
   #slots = new Int32Array(0);
   #ids: string[] = [];
@@ -28,7 +28,6 @@ export class Pool {
     return this.#slots;
   }
 
-  /** An instance that names models serves only those. */
   takes(instance: Instance): boolean {
     return instance.roles.includes(this.role) && serves(instance, this.model);
   }
@@ -123,9 +122,14 @@ export class Pool {
   }
 }
 
-/** Whether an instance serves what a pool is for; see `Pool.model`. */
+/**
+ * Whether an instance serves what a pool is for; see `Pool.model`. One that declares its model serves no other but those
+ * that it lists. One that declares none may serve models that it does not list, as some engines do: where no instance
+ * has named the model, its own answer is the truth.
+ */
 export function serves(instance: Instance, model: string | null): boolean {
   if (model === null) return true;
+  if (model === '') return instance.model === '';
   if (instance.models === undefined) return instance.model === '' || instance.model === model;
-  return instance.models.includes(model) || (model !== '' && instance.model === model);
+  return instance.models.includes(model) || instance.model === model;
 }

@@ -11,6 +11,8 @@ test('a model was served when an instance declared it, or declared none, or ther
   assert.ok(!served.has('b'));
   served.add('');
   assert.ok(served.has('b'));
+  assert.ok(!served.named('b'));
+  assert.ok(served.named('a'));
 });
 
 test('no more than ten thousand models are remembered, the newest ones', () => {

@@ -3,13 +3,14 @@ import { describe, it } from 'node:test';
 import { type RequestContent, readContent, readMediaContent } from './body.ts';
 
 type Read = (body: Buffer, contentType?: string) => RequestContent;
-const readers: [string, Read][] = [
-  ['text', readContent],
-  ['audio and images', (body, contentType) => readMediaContent(body, contentType)],
+/** With the code of what is no JSON object. */
+const readers: [string, Read, string][] = [
+  ['text', readContent, 'invalid_body'],
+  ['audio and images', (body, contentType) => readMediaContent(body, contentType), 'model_not_found'],
 ];
 const chat = Buffer.from('{"model":"m","stream":true}');
 
-for (const [what, read] of readers) {
+for (const [what, read, code] of readers) {
   describe(`the body of a request for ${what}`, () => {
     it('is a JSON object, whatever else than a form its content type says', () => {
       for (const type of [undefined, '', 'application/json; charset=utf-8', 'text/plain', 'audio/wav', 'x']) {
@@ -21,7 +22,7 @@ for (const [what, read] of readers) {
     it('is refused when it is none', () => {
       const large = `{"model":"m","x":"${'x'.repeat(20_000)}"`;
       for (const body of ['{"model":', '[]', '"x"', '', ' ', 'null', '7', 'RIFF', `[${large}}]`, large]) {
-        assert.throws(() => read(Buffer.from(body), 'application/json'), { code: 'invalid_body' }, body);
+        assert.throws(() => read(Buffer.from(body), 'application/json'), { code }, body);
       }
       for (const body of ['{"model":7}', '{"model":"m","stream":"yes"}']) {
         assert.throws(() => read(Buffer.from(body)), { code: 'invalid_body' }, body);

@@ -76,15 +76,28 @@ const parsedWholeBytes = 16_384;
 
 /**
  * Reads the body of a request for audio or images, which is a form or JSON. Throws `GatewayError`:
- * `invalid_body`, or `model_not_found` when it names no model: few engines serve these requests,
- * and nothing else says which.
+ * `invalid_body`, or `model_not_found` when it names no model, as one that cannot be read: few
+ * engines serve these requests, and nothing else says which.
  */
 export function readMediaContent(body: Buffer, contentType: string | undefined): RequestContent {
   const content = isForm(contentType)
     ? contentOf(body, { ...readForm(body, contentType), members: null })
-    : readContent(body, contentType);
+    : readMediaJson(body, contentType);
   if (content.model !== null && content.model !== '') return content;
-  throw new GatewayError('model_not_found', 'the request names no model', { details: { param: 'model' } });
+  throw namesNoModel('the request names no model');
+}
+
+function readMediaJson(body: Buffer, contentType: string | undefined): RequestContent {
+  try {
+    return readContent(body, contentType);
+  } catch (error) {
+    if (error instanceof NotJsonError) throw namesNoModel(`the request names no model: ${error.message}`);
+    throw error;
+  }
+}
+
+function namesNoModel(message: string): GatewayError {
+  return new GatewayError('model_not_found', message, { details: { param: 'model' } });
 }
 
 /** Of a request for a response that there is already: its body, if it has one, is the engine's to read. */
@@ -136,16 +149,16 @@ function parseFields(body: Buffer): Fields {
   try {
     value = JSON.parse(body.toString());
   } catch {
-    throw invalidBody('the body is not valid JSON');
+    throw new NotJsonError('the body is not valid JSON');
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw invalidBody('the body must be a JSON object');
+    throw new NotJsonError('the body must be a JSON object');
   return value;
 }
 
 function scanWhole(body: Buffer): Member[] {
   const members = scanMembers(body);
-  if (members === null) throw invalidBody(`the body is not a valid JSON object of at most ${maxMembers} members`);
+  if (members === null) throw new NotJsonError(`the body is not a valid JSON object of at most ${maxMembers} members`);
   return members;
 }
 
@@ -172,6 +185,13 @@ function pickFields(body: Buffer, members: readonly Member[]): Fields {
     }
   }
   return fields;
+}
+
+/** The body is no JSON object that can be read. */
+class NotJsonError extends GatewayError {
+  constructor(message: string) {
+    super('invalid_body', message, { details: { param: null } });
+  }
 }
 
 function invalidModel(): GatewayError {

@@ -45,6 +45,8 @@ export interface Gateway {
   readonly cors: Cors | null;
   /** See `Fleet.hasServed`. */
   readonly hasServed: (model: string | null) => boolean;
+  /** See `Fleet.names`. */
+  readonly instancesName: (model: string | null) => boolean;
   readonly observer: Observer;
   readonly usage: UsageBook;
   /** Null: streams tell their usage to clients that ask for it. */

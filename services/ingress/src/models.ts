@@ -18,8 +18,8 @@ interface ModelCard {
 interface ModelSources {
   readonly upstream: Upstream;
   readonly table: () => RouteTable;
-  /** See `Fleet.hasServed`. */
-  readonly hasServed: (model: string) => boolean;
+  /** See `Fleet.hasNamed`. */
+  readonly hasNamed: (model: string) => boolean;
   /** Those that may be asked: an ejected one would only cost time. */
   readonly instances: () => readonly Instance[];
   /** What this gateway is called in hops: an instance that is a gateway must not ask this one. */
@@ -134,8 +134,8 @@ export class Models {
     if (denied !== undefined && lists.length === 0) return { denied };
     const cards = new Map<string, ModelCard>();
     for (const card of lists.flat()) if (!cards.has(card.id)) cards.set(card.id, card);
-    const { table, hasServed } = this.#sources;
-    for (const id of [...declaredBy(asked), ...namedByRoutes(table(), hasServed)]) {
+    const { table, hasNamed } = this.#sources;
+    for (const id of [...declaredBy(asked), ...namedByRoutes(table(), hasNamed)]) {
       if (!cards.has(id)) cards.set(id, { id, object: 'model', created: 0, owned_by: 'llm-gateway' });
     }
     if (cards.size === 0 && lists.length === 0) {
@@ -188,11 +188,11 @@ function declaredBy(instances: readonly Instance[]): string[] {
   return instances.flatMap((instance) => servedModels(instance) ?? []);
 }
 
-/** What a route sends to the instances counts only when one of them serves it: what is listed can be asked for. */
-function namedByRoutes(table: RouteTable, hasServed: (model: string) => boolean): string[] {
+/** What a route sends to the instances counts only when one of them names it: what is listed can be asked for. */
+function namedByRoutes(table: RouteTable, hasNamed: (model: string) => boolean): string[] {
   return table.endpoints.flatMap(({ model, prefix, aliases, upstreamModel, local }) =>
     [model, prefix.endsWith('*') ? '' : prefix, ...aliases].filter(
-      (name) => name !== '' && (!local || hasServed(upstreamModel || name)),
+      (name) => name !== '' && (!local || hasNamed(upstreamModel || name)),
     ),
   );
 }

@@ -164,7 +164,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   const models = new Models({
     upstream,
     table,
-    hasServed: (model) => fleet.hasServed(model),
+    hasNamed: (model) => fleet.hasNamed(model),
     instances: () => {
       const live = fleet.liveInstances();
       return live.length > 0 ? live : fleet.instances();
@@ -205,6 +205,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     health: new HealthAnswers(deps),
     cors,
     hasServed: (model) => fleet.hasServed(model),
+    instancesName: (model) => fleet.names(model, performance.now()),
     observer,
     usage: parts.use(new UsageBook({ ingress, bus, metrics, records: options.usageRecords })),
     usageStreams: options.usageStreams === 'off' ? null : new UsageStreams(options.usageStreams),

@@ -38,6 +38,8 @@ export interface AttemptGateway {
 
 /** Follows the answer of an instance. */
 export interface AnswerFollower {
+  /** Whether something else is to be tried after an answer of this status. */
+  countsAsFailed(status: number): boolean;
   /** The head of its answer came. */
   answered(status: number): void;
   /** Some of its answer came. */
@@ -173,7 +175,8 @@ class Attempt implements RelayTarget {
     leg?.answered(head.status);
     const isForeign = kind !== 'internal';
     if (isForeign) this.#exchange.upstreamRequestId = usableId(head.requestId);
-    if (job === undefined ? countsAsFailed(head.status, ourKey) : !job.isForClient(head)) return false;
+    const failed = leg === undefined ? countsAsFailed(head.status, ourKey) : leg.countsAsFailed(head.status);
+    if (job === undefined ? failed : !job.isForClient(head)) return false;
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
     const headers = isForeign ? HeaderLines.of(fromThirdParty(withoutJobHeaders(head.headers.list))) : head.headers;
     this.#exchange.client.prepare(head.status, own, headers);

@@ -2,7 +2,7 @@ import type { Decision, InstanceAddress } from '@llm-gateway/protocol';
 import { callPair, chooseDecode } from '../disaggregated/pair-call.ts';
 import type { Outcome } from '../failover.ts';
 import { outcomeOf, startAttempt } from './attempt.ts';
-import { InstanceLeg, type InternalContext, judge } from './instance-leg.ts';
+import { InstanceLeg, type InternalContext } from './instance-leg.ts';
 import { bodyWithModel } from './upstream-model.ts';
 
 /** One internal attempt, on the instances that `decision` chose. Null when nothing is left to do. */
@@ -54,7 +54,7 @@ export function startInstanceCall(
     },
     { exchange, gateway, kind: 'internal', target: leg.id, ourKey: false, leg },
     (end) => {
-      leg.outcome = judge(end);
+      leg.ended(end);
       leg[Symbol.dispose]();
       onOutcome(outcomeOf(end, [leg.id]));
     },

@@ -1,7 +1,7 @@
 import type { Call, Outcome as InstanceOutcome } from '@llm-gateway/fleet';
 import { originOf } from '@llm-gateway/http1';
 import { errorCodes, type InstanceAddress } from '@llm-gateway/protocol';
-import { isRedirect } from '@llm-gateway/routing';
+import { countsAsFailed, isRedirect } from '@llm-gateway/routing';
 import { CachedShare } from '../decide/cached-share.ts';
 import type { Load } from '../decide/load.ts';
 import type { Exchange } from '../exchange.ts';
@@ -30,6 +30,8 @@ export class InstanceLeg implements AnswerFollower, Disposable {
   /** What of the prompt is really cached there; null when nothing was expected. */
   readonly #share: CachedShare | null;
   readonly #observer: Gateway['observer'];
+  readonly #model: string | null;
+  readonly #instancesName: Gateway['instancesName'];
 
   /** @param waiting bytes of the prompt that the instance has to compute before it answers */
   constructor(instance: InstanceAddress, { exchange, gateway }: InternalContext, waiting = 0) {
@@ -39,9 +41,26 @@ export class InstanceLeg implements AnswerFollower, Disposable {
     this.origin = originOf(instance);
     this.#waiting = waiting;
     this.#observer = gateway.observer;
+    this.#model = exchange.instanceModel;
+    this.#instancesName = gateway.instancesName;
     const expected = waiting === 0 ? 0 : (exchange.expected?.cached ?? 0);
     this.#share = expected === 0 ? null : new CachedShare({ expected, bytes: exchange.prompt?.bytes ?? 0 });
     this.#load.acquire(instance.id, waiting);
+  }
+
+  countsAsFailed(status: number): boolean {
+    return countsAsFailed(status, false) || this.#isStranger(status);
+  }
+
+  /** The attempt has ended. */
+  ended(end: AttemptEnd): void {
+    const status = end.kind === 'refused' ? end.answer.status : 0;
+    this.outcome = this.#isStranger(status) ? undefined : judge(end);
+  }
+
+  /** It does not have the model, and had not said so: somebody else may, and that is no fault of it. */
+  #isStranger(status: number): boolean {
+    return status === 404 && !this.#instancesName(this.#model);
   }
 
   answered(status: number): void {
@@ -75,7 +94,7 @@ export class InstanceLeg implements AnswerFollower, Disposable {
 }
 
 /** What the end of an attempt tells about the instance; nothing when the client left. */
-export function judge(end: AttemptEnd): InstanceOutcome | undefined {
+function judge(end: AttemptEnd): InstanceOutcome | undefined {
   switch (end.kind) {
     case 'relayed':
       return judgeStatus(end.status);

@@ -1,9 +1,8 @@
 import { HeaderLines, withHeader } from '@llm-gateway/http1';
 import { type Ask, type Decision, GatewayError, type InstanceAddress } from '@llm-gateway/protocol';
-import { countsAsFailed } from '@llm-gateway/routing';
 import { isConnectFailure, type UpstreamRequest } from '@llm-gateway/upstream';
 import { attempt, outcomeOf, withOwnHeaders } from '../calls/attempt.ts';
-import { InstanceLeg, type InternalContext, judge, judgeStatus } from '../calls/instance-leg.ts';
+import { InstanceLeg, type InternalContext, judgeStatus } from '../calls/instance-leg.ts';
 import { decide as decideOn } from '../decide/decide.ts';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
@@ -112,7 +111,8 @@ async function prefill(
   });
   const end = await callPrefill(request, { target: leg.id, wanted: take !== undefined || usageShown }, context);
   exchange.memory.free(request.body?.length ?? 0);
-  leg.outcome = end.kind === 'done' ? 'succeeded' : judge(end);
+  if (end.kind === 'done') leg.outcome = 'succeeded';
+  else leg.ended(end);
   gateway.observer.prefill(end.kind === 'done' ? 'succeeded' : 'failed', performance.now() - startedAtMs);
   if (end.kind === 'done') {
     leg.answered(200);
@@ -121,7 +121,7 @@ async function prefill(
     const cachedTokens = usageShown && end.body !== null ? cachedTokensOf(end.body) : null;
     return { changes: protocol.decode({ instance: pair.prefill, taken }), cachedTokens };
   }
-  if (end.kind === 'refused' && !countsAsFailed(end.answer.status, false)) {
+  if (end.kind === 'refused' && !leg.countsAsFailed(end.answer.status)) {
     // The client's own mistake: another engine would say the same.
     const own = exchange.ownHeaders(gateway.exposeRouteHeaders);
     const headers = HeaderLines.of(withOwnHeaders(own, end.answer.headers.list));
@@ -179,7 +179,7 @@ async function decode(
     leg: held,
     ...(cachedTokens !== null && { change: new CachedTokens(cachedTokens, exchange.memory) }),
   });
-  held.outcome = judge(end);
+  held.ended(end);
   const outcome = outcomeOf(end, [held.id]);
   return outcome?.kind === 'failed' && exchange.prefill !== undefined && gateway.pd?.prefill !== null
     ? { ...outcome, begun: true }
