@@ -145,7 +145,12 @@ llm-gateway diff routes.json new-routes.json # which models move where, shares b
 llm-gateway explain --model qwen-7b --route-policy prefix --route-config @new-routes.json # which row, why, and what is tried after it
 \`\`\`
 
-Nothing is started or called. What is not in the manifests, such as a Secret that is made elsewhere, is named in a note. \`--json\` answers for programs.
+Nothing is started or called. Each line names the place: flag, variable or file, row and field, line
+and column of text that is no JSON or YAML, and what was most likely meant. \`validate\` also refuses
+what a start goes on without until it is mended: a mirror config with a mistake, and a file of
+\`NODE_EXTRA_CA_CERTS\` that cannot be read. Notes tell of what is ignored, such as misspelt fields of
+rows, and of what is not in the manifests, such as a Secret that is made elsewhere. \`--json\` answers
+for programs.
 
 JSON Schemas of the [route config](schemas/route-config.json), the [mirror config](schemas/mirror-config.json) and the messages on the bus are in [schemas](schemas/).`;
 

@@ -78,6 +78,15 @@ async function corpus(): Promise<readonly Case[]> {
     },
     { flags: [...routes({ base_url: 'local' }), '--nats-creds-file', folderPath], mistakes: 2 },
     { flags: ['--route-policy', 'weight', '--route-config', '@/nowhere.json'], mistakes: 1 },
+    {
+      flags: [
+        ...routes([{ base_url: 'http://x', weight: 1, api_key_file: file('two-words', 'two words') }]),
+        ...['--next-route-config', `@${file('next.json', '[{"base_url":"ftp://x"}]')}`],
+        ...['--client-keys', `@${file('keys.json', '{"keys": [{"nam": "a"}]}')}`],
+        ...['--client-jwt-jwks-file', file('jwks.json', '{}'), '--client-jwt-issuer', 'i'],
+      ],
+      mistakes: 5,
+    },
     { flags: inFile(''), mistakes: 1 },
     { flags: inFile('[{"base_url"'), mistakes: 1 },
     { flags: ['--config', '/nowhere.yaml'], mistakes: 1 },
@@ -95,6 +104,16 @@ async function corpus(): Promise<readonly Case[]> {
       mistakes: 2,
     },
     { service: 'registrar', mistakes: 1 },
+  ];
+}
+
+/** Files that a start goes on without, because they may be mended while it runs: `validate` refuses them. */
+function followedCorpus(): readonly { readonly text: string; readonly mistake: RegExp }[] {
+  return [
+    { text: '', mistake: /the file is empty$/ },
+    { text: '{\n  "Enable": true,\n}', mistake: /it is no JSON at line 3, column 1$/ },
+    { text: '{"Enable": true, "Target": "http://u:canary@x"}', mistake: /Target must be an absolute http\(s\) URL/ },
+    { text: '{"Enable": "yes", "Ratio": "canary"}', mistake: /Enable must be boolean; Ratio must be number$/ },
   ];
 }
 
@@ -119,6 +138,40 @@ describe('llm-gateway validate', { concurrency: 2, timeout: 300_000 }, () => {
     await Promise.all([work(), work()]);
   });
 
+  it('refuses a mirror config that a start goes on without, in the words of its log', async () => {
+    const paths = followedCorpus().map(({ text }, at) => file(`mirror-${at}.json`, text));
+    const folderPath = join(folder, 'mirror-folder');
+    mkdirSync(folderPath);
+    const started = paths.map(async (path, at) => {
+      await using ingress = await startService('standalone', ['--mirror-config', path], { until: 'listening' });
+      const line = await until(() => ingress.logs().find(({ msg }) => msg === 'the mirror config file cannot be used'));
+      const validated = await run(['validate', '--mirror-config', path]);
+      assert.equal(validated.code, 64, validated.output);
+      assert.equal(validated.output, `standalone: --mirror-config: ${path}: ${line.mistake}`);
+      assert.match(String(line.mistake), followedCorpus()[at]?.mistake ?? /^$/);
+      assert.doesNotMatch(validated.output, /canary/);
+    });
+    await Promise.all(started);
+    const notRead = await run(['validate', '--service', 'ingress', '--mirror-config', folderPath]);
+    assert.match(notRead.output, /--mirror-config: .* cannot be read: .* is not a file$/m);
+  });
+
+  it('names what is most likely meant otherwise, and is no mistake', async () => {
+    const routes = file('misspelt.json', '[{"base_url": "local", "wieght": 1, "weight": 1}]');
+    const mirror = file('misspelt-mirror.json', '{"Enabled": true}');
+    const flags = ['--route-policy', 'weight', '--route-config', `@${routes}`, '--mirror-config', mirror];
+    const { code, output } = await run(['validate', '--service', 'ingress', ...flags]);
+    assert.equal(code, 0, output);
+    assert.match(output, /^note: ingress: --route-config\[0\]\."wieght": ignored, .*, did you mean weight\?$/m);
+    assert.match(output, /^note: ingress: --mirror-config: .*: Enabled is ignored, did you mean Enable\?$/m);
+    const missing = await run(['validate', '--service', 'ingress', '--mirror-config', '/nowhere.json']);
+    assert.equal(missing.code, 0, missing.output);
+    assert.match(missing.output, /^note: .*\/nowhere\.json is missing; mirroring is off until it appears$/m);
+    const authorities = await run(['validate', '--service', 'ingress'], { NODE_EXTRA_CA_CERTS: '/nowhere.pem' });
+    assert.equal(authorities.code, 64);
+    assert.match(authorities.output, /^ingress: NODE_EXTRA_CA_CERTS: \/nowhere\.pem cannot be read: ENOENT/m);
+  });
+
   it('says that a good one is good, and answers in JSON', async () => {
     const { code, output } = await run(['validate', '--json', '--service', 'router', '--nats-user', 'a']);
     assert.equal(code, 0, output);
@@ -137,13 +190,18 @@ describe('llm-gateway validate', { concurrency: 2, timeout: 300_000 }, () => {
   });
 
   it('checks the containers of manifests, with the files that they mount', async () => {
-    const manifests = (routes: string, flag: string) =>
+    const manifests = (routes: string, flag: string, mirror = '{"Enabled":true}') =>
       file(
         'manifests.yaml',
         `apiVersion: v1
 kind: Secret
 metadata: { name: routes }
 stringData: { routes.json: '${routes}', key: sk-1 }
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: mirror }
+data: { mirror.json: '${mirror}' }
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -158,9 +216,9 @@ spec:
             - { name: LLM_GATEWAY_ROUTE_POLICY, value: weight }
             - { name: LLM_GATEWAY_ROUTE_CONFIG, value: "@/etc/gw/routes.json" }
             - { name: LLM_GATEWAY_NATS_PASSWORD, valueFrom: { secretKeyRef: { name: nats, key: ingress } } }
-          volumeMounts: [{ name: routes, mountPath: /etc/gw }]
+          volumeMounts: [{ name: routes, mountPath: /etc/gw }, { name: mirror, mountPath: /mnt }]
         - { name: sidecar, args: [something, else] }
-      volumes: [{ name: routes, secret: { secretName: routes } }]
+      volumes: [{ name: routes, secret: { secretName: routes } }, { name: mirror, configMap: { name: mirror } }]
 `,
       );
     const rows = (scheme: string) =>
@@ -168,10 +226,15 @@ spec:
     const good = await run(['validate', '-f', manifests(rows('http'), '--port')]);
     assert.equal(good.code, 0, good.output);
     assert.match(good.output, /note: .*Secret nats, key ingress is not in the manifests/);
-    const bad = await run(['validate', '-f', manifests(rows('ftp'), '--prot')]);
+    assert.match(
+      good.output,
+      /note: Deployment\/front gateway: --mirror-config: \/mnt\/mirror\.json: Enabled is ignored/,
+    );
+    const bad = await run(['validate', '-f', manifests(rows('ftp'), '--prot', '{')]);
     assert.equal(bad.code, 64);
     assert.match(bad.output, /^Deployment\/front gateway: --prot: no flag of this service, did you mean --port\?/m);
     assert.match(bad.output, /^Deployment\/front gateway: --route-config\[0\]\.base_url/m);
+    assert.match(bad.output, /^Deployment\/front gateway: --mirror-config: \/mnt\/mirror\.json: it is no JSON at/m);
   });
 });
 

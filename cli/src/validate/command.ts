@@ -9,6 +9,8 @@ import {
   nearest,
   outputOptions,
   readOptions,
+  readRegularFile,
+  type ServiceFlags,
 } from '@llm-gateway/runtime';
 import { services } from '../services.ts';
 import { readEnvFile } from './env-file.ts';
@@ -16,6 +18,12 @@ import { type Container, containersOf } from './manifests.ts';
 
 /** Those that one set of variables is meant for. */
 const scaled = ['ingress', 'router', 'discovery', 'retry-worker', 'mirror-sender', 'limiter'];
+
+/** What is checked; `here` says where files of the service are, `original` gives a text the paths that it has. */
+interface Checking extends Pick<Container, 'place' | 'service' | 'argv' | 'env'> {
+  readonly here?: Container['here'];
+  readonly original?: Container['original'];
+}
 
 interface Finding {
   /** What was checked: a service, and the container that it is in. */
@@ -57,13 +65,18 @@ export const command = defineCommand({
     const findings: Finding[] = [];
     const notes: string[] = [];
     const places: string[] = [];
-    const checkOne = async (place: string, service: string, argv: readonly string[], variables: Environment) => {
+    const checkOne = async ({ place, service, argv, env, here, original = (text) => text }: Checking) => {
       places.push(place);
       const entry = services.get(service);
       if (entry === undefined) return;
       const { options } = await entry.options();
-      const parsed = await readOptions(options, argv, variables);
-      for (const mistake of 'mistakes' in parsed ? parsed.mistakes : []) findings.push({ place, mistake });
+      const parsed = await readOptions(options, argv, here ? withDefaultFiles(options, env, here) : env, {
+        thorough: true,
+      });
+      const mistakes = [...('mistakes' in parsed ? parsed.mistakes : []), ...authorityMistakes(env)];
+      findings.push(...mistakes.map((mistake) => ({ place, mistake: original(mistake) })));
+      const remarks = ('remarks' in parsed ? parsed.remarks : undefined) ?? [];
+      notes.push(...remarks.map((remark) => `${place}: ${original(remark)}`));
     };
 
     if (values.manifests !== '') {
@@ -75,8 +88,7 @@ export const command = defineCommand({
       using _ = found;
       for (const container of found.containers) {
         if (values.service !== '' && container.service !== values.service) continue;
-        await checkOne(container.place, container.service, [...container.argv, ...rest], container.env);
-        for (const finding of findings) Object.assign(finding, { mistake: container.original(finding.mistake) });
+        await checkOne({ ...container, argv: [...container.argv, ...rest] });
         findings.push(...(await strayVariables(container)));
       }
       if (found.containers.length === 0) {
@@ -87,7 +99,7 @@ export const command = defineCommand({
       for (const mistake of file?.mistakes ?? []) findings.push({ place: values.envFile, mistake });
       const chosen = values.service !== '' ? [values.service] : file === null ? ['standalone'] : scaled;
       const variables = file?.env ?? env;
-      for (const service of chosen) await checkOne(service, service, rest, variables);
+      for (const service of chosen) await checkOne({ place: service, service, argv: rest, env: variables });
       if (file !== null) findings.push(...(await strayVariables({ place: values.envFile, env: file.env })));
     }
 
@@ -100,6 +112,29 @@ export const command = defineCommand({
     return findings.length === 0 ? exitCodes.done : exitCodes.usage;
   },
 });
+
+/** Files that nobody names are read where they are mounted by default. */
+function withDefaultFiles(options: ServiceFlags, env: Environment, here: (path: string) => string): Environment {
+  const files = [...flagTable(options)].flatMap(([flag, { default: path }]) => {
+    const name = environmentName(flag);
+    const isMounted = typeof path === 'string' && path.startsWith('/') && here(path) !== path;
+    return isMounted && !env[name] ? [[name, here(path)]] : [];
+  });
+  return { ...env, ...Object.fromEntries(files) };
+}
+
+/** Node reads it at its start, and goes on without. */
+function authorityMistakes({ NODE_EXTRA_CA_CERTS: path = '' }: Environment): string[] {
+  if (path === '') return [];
+  try {
+    readRegularFile(path, maxAuthorityBytes);
+    return [];
+  } catch (error) {
+    return [`NODE_EXTRA_CA_CERTS: ${path} cannot be read: ${error instanceof Error ? error.message : error}`];
+  }
+}
+
+const maxAuthorityBytes = 16 * 1024 * 1024;
 
 function names(): string {
   return [...services.keys()].join(', ');

@@ -12,6 +12,8 @@ export interface Container {
   readonly service: string;
   readonly argv: readonly string[];
   readonly env: Environment;
+  /** Where a file of the container is here: the path itself where nothing of the manifests is mounted. */
+  here(path: string): string;
   /** A mistake with the paths that the container has. */
   original(mistake: string): string;
 }
@@ -170,6 +172,7 @@ function containerOf(
       env: Object.fromEntries(
         Object.entries(env).flatMap(([name, value]) => (isUnknown(value) ? [] : [[name, here(value)]])),
       ),
+      here,
       original: (mistake) =>
         mounts.reduce((text, { path, folder }) => (folder === null ? text : text.replaceAll(folder, path)), mistake),
     },

@@ -25,6 +25,7 @@ export {
   OrderReply,
   orderKinds,
 } from './instance-order.ts';
+export { jsonMistakePlace } from './json-place.ts';
 export {
   type Codec,
   defineEvent,

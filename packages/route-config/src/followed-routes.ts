@@ -8,7 +8,7 @@ import {
   routeTable,
   secretsOf,
 } from '@llm-gateway/routing';
-import { FollowedFile, type LiveOptions, type Metrics, readRegularFile } from '@llm-gateway/runtime';
+import { FollowedFile, type LiveOptions, type Metrics, nearest, readRegularFile } from '@llm-gateway/runtime';
 
 /** The flags that say what the routes are. */
 export interface RouteSettings {
@@ -49,7 +49,13 @@ function readFile(path: string): string {
 }
 
 /** What is wrong with the flags of the routes, for the `check` of a service. */
-export const checkRoutes = routeChecks(readFile);
+export const checkRoutes = routeChecks({ readFile });
+
+/** What of the route config is ignored, for `validate`. */
+export function routeRemarks({ routePolicy, routeConfig }: { routePolicy: string; routeConfig: string }): string[] {
+  const reading = readRoutes({ routePolicy, routeConfig }, { readFile, nearest });
+  return 'mistakes' in reading ? [] : [...reading.warnings];
+}
 
 /** The same for the flag of a rehearsal. */
 export function checkNextRoutes({
@@ -134,7 +140,7 @@ class RouteSource implements Disposable {
       texts.set(name, text);
       return text;
     };
-    this.first = routeTable(settings, readNoting, (line) => log.warn(line));
+    this.first = routeTable(settings, { readFile: readNoting, nearest }, (line) => log.warn(line));
     const hideKeys = ({ endpoints }: RouteTable) => {
       for (const endpoint of endpoints) {
         for (const [field, value] of secretsOf(endpoint))
@@ -159,7 +165,10 @@ class RouteSource implements Disposable {
       initialFinding: { text, others: texts },
       others: filesOfRows,
       read(found, other) {
-        const reading = readRoutes(settings, (name) => (name === path ? found : other(name)));
+        const reading = readRoutes(settings, {
+          readFile: (name) => (name === path ? found : other(name)),
+          nearest,
+        });
         if ('mistakes' in reading) return { mistake: reading.mistakes.join('; ') };
         warnings = reading.warnings;
         return { value: reading.table };

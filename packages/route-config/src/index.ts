@@ -4,4 +4,5 @@ export {
   type FollowedRoutes,
   followRoutes,
   type RouteSettings,
+  routeRemarks,
 } from './followed-routes.ts';

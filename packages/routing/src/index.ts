@@ -19,6 +19,7 @@ export {
   fallbacksAfter,
   filesOfRows,
   RouteConfig,
+  type RouteFiles,
   type RouteTable,
   type RouteTableReading,
   readRoutes,

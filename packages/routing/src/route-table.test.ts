@@ -144,7 +144,10 @@ describe('readRouteTable', () => {
     }
     for (const config of ['[{"api_key": sk-1}]', '[{"api_key": "sk-1" "x"}]', 'sk-1', '[{"api_key": "sk-1']) {
       const [line = '', ...more] = mistakesOf('weight', config);
-      assert.match(line, /^--route-config: read text that is not JSON.*, allowed: a JSON array of endpoints$/);
+      assert.match(
+        line,
+        /^--route-config: read text that is not JSON at line \d+, column \d+, allowed: a JSON array of endpoints$/,
+      );
       assert.doesNotMatch(line, /sk-/);
       assert.deepEqual(more, []);
     }
@@ -155,6 +158,8 @@ describe('readRouteTable', () => {
     ['base_url', '', '""'],
     ['base_url', 7, '7'],
     ['base_url', null, 'null'],
+    ['base_url', { toString: 1 }, 'an object'],
+    ['auth_header', { toString: 1 }, 'an object'],
     ['base_url', 'Local', '"Local"'],
     ['base_url', 'vllm-external:8000', '"vllm-external:8000"'],
     ['base_url', '/v1', '"/v1"'],

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { hopByHopNames } from '@llm-gateway/http1';
-import { GatewayError } from '@llm-gateway/protocol';
+import { GatewayError, jsonMistakePlace } from '@llm-gateway/protocol';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import type { Endpoint } from './endpoint.ts';
@@ -150,16 +150,26 @@ export interface RouteTable {
   readonly choose: ChooseRoute;
 }
 
+type ReadFile = (path: string) => string;
+
+/** What reading a route config needs from outside. */
+export interface RouteFiles {
+  /** The text of a file. Throws when it cannot be read. */
+  readonly readFile: ReadFile;
+  /** The name of `candidates` that was most likely meant; without it no suggestion is made. */
+  readonly nearest?: (name: string, candidates: Iterable<string>) => string | undefined;
+}
+
 export type RouteTableReading =
   | { readonly table: RouteTable; readonly warnings: readonly string[] }
   | { readonly mistakes: readonly string[] };
 
 /**
- * Reads `--route-policy` and `--route-config` (JSON, or `@FILE` read through `readFile`). Gives the table, with warnings
+ * Reads `--route-policy` and `--route-config` (JSON, or `@FILE` read through `read`). Gives the table, with warnings
  * about what was ignored, or every mistake found, one line each. No line holds an api_key.
  */
-export function readRouteTable(policy: string, config: string, readFile: (path: string) => string): RouteTableReading {
-  const rows = readRows(config, readFile);
+export function readRouteTable(policy: string, config: string, read: ReadFile | RouteFiles): RouteTableReading {
+  const rows = readRows(config, typeof read === 'function' ? { readFile: read } : read);
   const { entries, keys, warnings } = rows;
   const mistakes = [...policyMistakes(policy, entries), ...rows.mistakes];
   if (mistakes.length > 0) return { mistakes };
@@ -208,11 +218,11 @@ interface PdFlags {
  * policy. The second needs both flags, the first one of them.
  */
 export function routeChecks(
-  readFile: (path: string) => string,
+  files: RouteFiles,
 ): readonly [(values: Pick<RouteFlags, 'routeConfig'>) => string[], (values: RouteFlags) => string[]] {
   return [
-    ({ routeConfig }) => [...readRows(routeConfig, readFile).mistakes],
-    ({ routePolicy, routeConfig }) => policyMistakes(routePolicy, readRows(routeConfig, readFile).entries),
+    ({ routeConfig }) => [...readRows(routeConfig, files).mistakes],
+    ({ routePolicy, routeConfig }) => policyMistakes(routePolicy, readRows(routeConfig, files).entries),
   ];
 }
 
@@ -225,11 +235,11 @@ interface Rows {
   readonly warnings: string[];
 }
 
-function readRows(config: string, readFile: (path: string) => string): Rows {
+function readRows(config: string, { readFile, nearest }: RouteFiles): Rows {
   const mistakes: string[] = [];
   const warnings: string[] = [];
   const entries = parseConfig(config, readFile, mistakes);
-  if (entries.length > 0) checkEntries(entries, mistakes, warnings);
+  if (entries.length > 0) checkEntries(entries, { mistakes, warnings, nearest });
   return { entries, keys: readKeys(entries, readFile, mistakes), mistakes, warnings };
 }
 
@@ -242,11 +252,8 @@ function policyMistakes(policy: string, entries: readonly unknown[]): string[] {
 }
 
 /** As `readRouteTable`, with the generation of the P/D flags. */
-export function readRoutes(
-  values: RouteFlags & Partial<PdFlags>,
-  readFile: (path: string) => string,
-): RouteTableReading {
-  const reading = readRouteTable(values.routePolicy, values.routeConfig, readFile);
+export function readRoutes(values: RouteFlags & Partial<PdFlags>, read: ReadFile | RouteFiles): RouteTableReading {
+  const reading = readRouteTable(values.routePolicy, values.routeConfig, read);
   const { pdDisaggProtocol: protocol = '', separatePdScheduling: staged = false } = values;
   if ('mistakes' in reading || protocol === '') return reading;
   const { table, warnings } = reading;
@@ -281,10 +288,10 @@ function keyFileOf(row: unknown): string | undefined {
  */
 export function routeTable(
   values: RouteFlags & Partial<PdFlags>,
-  readFile: (path: string) => string,
+  read: ReadFile | RouteFiles,
   warn: (line: string) => void = () => {},
 ): RouteTable {
-  const reading = readRoutes(values, readFile);
+  const reading = readRoutes(values, read);
   if ('mistakes' in reading) throw new GatewayError('invalid_config', reading.mistakes.join('; '));
   for (const warning of reading.warnings) warn(warning);
   return reading.table;
@@ -388,7 +395,10 @@ function parseConfig(config: string, readFile: (path: string) => string, mistake
     const path = text.slice(1);
     source += ` @${path}`;
     try {
-      text = readFile(path).trim();
+      // Lines at its beginning count in the place of a mistake.
+      text = readFile(path)
+        .replace(/^\ufeff/, '')
+        .trimEnd();
       // Emptied by accident, most likely: it would send every request to the instances.
       if (text === '') mistakes.push(`${source}: read an empty file, allowed: a JSON array of endpoints, [] for none`);
     } catch (error) {
@@ -402,17 +412,21 @@ function parseConfig(config: string, readFile: (path: string) => string, mistake
     const value: unknown = JSON.parse(text);
     if (Array.isArray(value)) return value;
     mistakes.push(`${source}: read ${kindOf(value)}, allowed: a JSON array of endpoints`);
-  } catch (error) {
-    // The message quotes the text around the place, which may be a key; only the place is taken from it.
-    const place = /\(line \d+ column \d+\)/.exec(error instanceof Error ? error.message : '')?.[0];
-    mistakes.push(
-      `${source}: read text that is not JSON${place ? ` ${place}` : ''}, allowed: a JSON array of endpoints`,
-    );
+  } catch {
+    const place = jsonMistakePlace(text);
+    mistakes.push(`${source}: read text that is not JSON at ${place}, allowed: a JSON array of endpoints`);
   }
   return [];
 }
 
-function checkEntries(entries: readonly unknown[], mistakes: string[], warnings: string[]): void {
+function checkEntries(
+  entries: readonly unknown[],
+  {
+    mistakes,
+    warnings,
+    nearest,
+  }: { mistakes: string[]; warnings: string[]; nearest: RouteFiles['nearest'] | undefined },
+): void {
   const check = Compile(RouteConfigEntry);
   for (const [index, entry] of entries.entries()) {
     const at = `--route-config[${index}]`;
@@ -422,15 +436,18 @@ function checkEntries(entries: readonly unknown[], mistakes: string[], warnings:
     }
     const fields: Readonly<Record<string, unknown>> = { ...entry };
     const wrong = new Set(check.Errors(entry).map((error) => error.instancePath.split('/')[1] || 'base_url'));
-    const base = String(fields.base_url);
-    if (base !== 'local' && !isBaseUrl(base, { withQuery: true })) wrong.add('base_url');
-    if (isReservedHeader(String(fields.auth_header))) wrong.add('auth_header');
+    const { base_url: base, auth_header: header } = fields;
+    if (typeof base === 'string' && base !== 'local' && !isBaseUrl(base, { withQuery: true })) wrong.add('base_url');
+    if (typeof header === 'string' && isReservedHeader(header)) wrong.add('auth_header');
     if (Object.keys(Object(fields.headers)).some(isReservedHeader)) wrong.add('headers');
     for (const [field, what] of Object.entries(allowed)) {
       if (wrong.has(field)) mistakes.push(`${at}.${field}: read ${showField(field, fields[field])}, allowed: ${what}`);
     }
     for (const field of Object.keys(fields)) {
-      if (!Object.hasOwn(allowed, field)) warnings.push(`${at}.${show(field)}: ignored, there is no such field`);
+      if (Object.hasOwn(allowed, field)) continue;
+      const near = nearest?.(field, Object.keys(allowed));
+      const advice = near === undefined ? '' : `, did you mean ${near}?`;
+      warnings.push(`${at}.${show(field)}: ignored, there is no such field${advice}`);
     }
   }
 }

@@ -199,8 +199,14 @@ export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends S
    * What is wrong between flags: a line each that names them and repeats no secret. Of several checks those are left out that
    * read a flag which is wrong by itself.
    */
-  readonly check?: Check<ServiceValues<Groups>> | readonly Check<ServiceValues<Groups>>[];
+  readonly check?: Checks<ServiceValues<Groups>>;
+  /** What is wrong with files that a start goes on without until they are mended. It is `validate` that refuses it. */
+  readonly checkFollowed?: Checks<ServiceValues<Groups>>;
+  /** What is most likely not as somebody meant it, but no mistake: `validate` tells it. */
+  readonly remarks?: Checks<ServiceValues<Groups>>;
 }
+
+type Checks<Values> = Check<Values> | readonly Check<Values>[];
 
 // A method, so that a service is one whatever its flags.
 export type Check<Values> = { check(values: Values): string[] }['check'];

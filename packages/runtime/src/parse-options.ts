@@ -34,8 +34,10 @@ export type Parsed<Values> =
       readonly operands: readonly string[];
       /** The words that a command with `rest` does not know. */
       readonly rest: readonly string[];
+      /** Where they were asked for, as is `remarks` of mistakes. */
+      readonly remarks?: readonly string[];
     }
-  | { readonly mistakes: readonly string[] }
+  | { readonly mistakes: readonly string[]; readonly remarks?: readonly string[] }
   | { readonly help: string }
   | { readonly version: true };
 
@@ -57,30 +59,39 @@ export function parseOptions<Groups extends readonly OptionGroup[]>(
 
 /**
  * The same with the file that `--config` names, which flags and the environment beat. The file is read anew at each call.
- * @param secrets takes the secrets that are found
+ * @param options.secrets takes the secrets that are found
+ * @param options.thorough whether the service's `checkFollowed` and `remarks` are asked as well
  */
 export async function readOptions<Values>(
   service: Checked<Values>,
   argv: readonly string[],
   env: Environment,
-  secrets = new Secrets(),
+  { secrets = new Secrets(), thorough = false }: { secrets?: Secrets; thorough?: boolean } = {},
 ): Promise<Parsed<Values>> {
   const table = flagTable(service);
   const { written, asked } = readArguments(table, argv, service.command);
   const path = table.has('config') ? (written.get('config') ?? fromEnvironment('config', env))?.text : undefined;
-  if (!path || asked !== undefined) return parse(service, argv, env, { secrets });
+  if (!path || asked !== undefined) return parse(service, argv, env, { secrets, thorough });
   // What reads YAML is loaded by those alone that have a file.
   const { readConfigFile } = await import('./config-file.ts');
-  return parse(service, argv, env, { secrets, layer: readConfigFile(path, service) });
+  return parse(service, argv, env, { secrets, thorough, layer: readConfigFile(path, service) });
 }
 
-export type Checked<Values> = ServiceFlags & { readonly check?: Check<Values> | readonly Check<Values>[] };
+export interface Checked<Values> extends ServiceFlags {
+  readonly check?: Check<Values> | readonly Check<Values>[];
+  readonly checkFollowed?: Check<Values> | readonly Check<Values>[];
+  readonly remarks?: Check<Values> | readonly Check<Values>[];
+}
 
 export function parse<Values>(
   service: Checked<Values>,
   argv: readonly string[],
   env: Environment,
-  { secrets = new Secrets(), layer }: { secrets?: Secrets; layer?: ConfigLayer } = {},
+  {
+    secrets = new Secrets(),
+    layer,
+    thorough = false,
+  }: { secrets?: Secrets; layer?: ConfigLayer; thorough?: boolean } = {},
 ): Parsed<Values> {
   const table = flagTable(service);
   const line = readArguments(table, argv, service.command);
@@ -121,13 +132,15 @@ export function parse<Values>(
   }
   // Each value was read by the specification that its type is inferred from.
   const typed = values as Values;
-  const { check = [] } = service;
-  for (const one of Array.isArray(check) ? check : [check]) mistakes.push(...checked(one, typed));
+  const { check = [], checkFollowed = [], remarks = [] } = service;
+  for (const one of thorough ? [check, checkFollowed].flat() : [check].flat()) mistakes.push(...checked(one, typed));
+  const remarked = thorough && { remarks: [remarks].flat().flatMap((one) => checked(one, typed)) };
   const found = readProxies(service.usesProxies === true ? env : {});
   if ('mistakes' in found) mistakes.push(...found.mistakes);
   // A file of keys that cannot be read shows in several flags.
-  if (mistakes.length > 0) return { mistakes: [...new Set(mistakes.map(oneLine))] };
-  return { values: typed, secrets, given, configText: layer?.text, operands: line.operands, rest: line.rest };
+  if (mistakes.length > 0) return { mistakes: [...new Set(mistakes.map(oneLine))], ...remarked };
+  const { operands, rest } = line;
+  return { values: typed, secrets, given, configText: layer?.text, operands, rest, ...remarked };
 }
 
 /** What a check reads of a flag that is wrong by itself. */

@@ -1,6 +1,6 @@
 import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
 import { policyOptions } from '@llm-gateway/fleet';
-import { checkNextRoutes, checkRoutes } from '@llm-gateway/route-config';
+import { checkNextRoutes, checkRoutes, routeRemarks } from '@llm-gateway/route-config';
 import { pdOptions, rehearsalOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { tracingOptions } from '@llm-gateway/tracing';
@@ -10,12 +10,22 @@ import { clientKeyOptions, showsClients } from './clients/options.ts';
 import { affinityMistakes, promptOptions } from './decide/options.ts';
 import { allSplitPaths, readSplitPaths } from './disaggregated/split-paths.ts';
 import { clientMistakes, clientOptions } from './http/options.ts';
+import { mirrorConfigMistakes, mirrorConfigRemarksOf } from './mirror/config-file.ts';
 import { mirrorOptions } from './mirror/options.ts';
 import { usageOptions } from './usage/options.ts';
 
 // For the commands that make and check such files.
 export { newKey, readKeyFile } from './clients/key-file.ts';
-export { affinityMistakes, clientKeyMistakes, clientKeyOptions, clientMistakes, clientOptions, showsClients };
+export {
+  affinityMistakes,
+  clientKeyMistakes,
+  clientKeyOptions,
+  clientMistakes,
+  clientOptions,
+  mirrorConfigMistakes,
+  mirrorConfigRemarksOf,
+  showsClients,
+};
 
 export const ingressOptions = {
   'max-body-bytes': { type: 'integer', default: 67_108_864, min: 1, description: 'Largest request body' },
@@ -121,6 +131,8 @@ export const options = defineService({
     busOptions,
   ],
   check: [clientMistakes, clientKeyMistakes, affinityMistakes, busMistakes, ...checkRoutes, checkNextRoutes],
+  checkFollowed: mirrorConfigMistakes,
+  remarks: [routeRemarks, mirrorConfigRemarksOf],
 });
 
 export type Options = OptionsOf<typeof options>;

@@ -1,6 +1,6 @@
 import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { policyOptions, schedulingOptions } from '@llm-gateway/fleet';
-import { checkRoutes } from '@llm-gateway/route-config';
+import { checkRoutes, routeRemarks } from '@llm-gateway/route-config';
 import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
 import { tracingOptions } from '@llm-gateway/tracing';
@@ -10,6 +10,7 @@ export const options = defineService({
   description: 'Decides where requests go: the routing policy, and which instance takes them',
   groups: [routeOptions, pdOptions, policyOptions, schedulingOptions, tracingOptions, busOptions],
   check: [busMistakes, ...checkRoutes],
+  remarks: routeRemarks,
 });
 
 export type Options = OptionsOf<typeof options>;

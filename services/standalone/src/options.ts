@@ -8,12 +8,14 @@ import {
   clientMistakes,
   clientOptions,
   ingressOptions,
+  mirrorConfigMistakes,
+  mirrorConfigRemarksOf,
 } from '@llm-gateway/ingress/options';
 import { limiterOptions } from '@llm-gateway/limiter/options';
 import { mirrorSenderOptions } from '@llm-gateway/mirror-sender/options';
 import { discoveryOptions, storeMistakes } from '@llm-gateway/registry';
 import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
-import { checkNextRoutes, checkRoutes } from '@llm-gateway/route-config';
+import { checkNextRoutes, checkRoutes, routeRemarks } from '@llm-gateway/route-config';
 import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { tracingOptions } from '@llm-gateway/tracing';
@@ -69,6 +71,8 @@ export const options = defineService({
     storeMistakes,
     (values) => (values.console ? consoleMistakes({ ...values, consoleIngress: '' }) : []),
   ],
+  checkFollowed: mirrorConfigMistakes,
+  remarks: [routeRemarks, mirrorConfigRemarksOf],
 });
 
 export type Options = OptionsOf<typeof options>;

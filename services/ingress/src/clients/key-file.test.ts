@@ -45,7 +45,7 @@ describe('the file of client keys', () => {
   });
 
   it('names each mistake by its place and row, and repeats no value', () => {
-    assert.deepEqual(mistakesIn('{'), ['it is not valid JSON']);
+    assert.deepEqual(mistakesIn('{'), ['it is no JSON at line 1, column 2']);
     assert.match(mistakesIn([]).join(), /^the file must be object/);
     const secret = 'sk-plain-key';
     for (const [row, place] of [
@@ -53,6 +53,7 @@ describe('the file of client keys', () => {
       [{ name: 'a', hash, rpm: -1 }, /^keys\[0\]\.rpm \(a\)/],
       [{ name: 'a', hash, models: [secret, 5] }, /^keys\[0\]\.models\[1\] \(a\)/],
       [{ name: 'a', hash, key: secret }, /^keys\[0\] \(a\) must not have additional/],
+      [{ name: 'a', hash, modles: [secret] }, /^keys\[0\] \(a\) must not have .*; of modles: did you mean models\?$/],
       [{ name: 'a', hash, expires: 'tomorrow' }, /^keys\[0\]\.expires \(a\)/],
       [{ name: 'a b', hash }, /^keys\[0\]\.name/],
       [{ hash }, /^keys\[0\].*name/],

@@ -1,6 +1,9 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { jsonMistakePlace } from '@llm-gateway/protocol';
+import { nearest } from '@llm-gateway/runtime';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
+import type { TLocalizedValidationError } from 'typebox/error';
 
 const Limit = (description: string) => Type.Optional(Type.Integer({ minimum: 0, maximum: 1e12, description }));
 
@@ -116,18 +119,19 @@ export class ModelPatterns {
 
 /** The keys that a file's text holds, or every mistake in it, a line each. No mistake repeats a value. */
 export function readKeyFile(text: string): { readonly keys: KeyTable } | { readonly mistakes: readonly string[] } {
+  const json = text.replace(/^\ufeff/, '');
   let value: unknown;
   try {
-    value = JSON.parse(text.replace(/^\ufeff/, ''));
+    value = JSON.parse(json);
   } catch {
-    return { mistakes: ['it is not valid JSON'] };
+    return { mistakes: [`it is no JSON at ${jsonMistakePlace(json)}`] };
   }
   if (!validator.Check(value)) {
     const mistakes = validator
       .Errors(value)
       // Says of a field that is not known what its row says too.
       .filter(({ message }) => message !== 'schema is false')
-      .map(({ instancePath, message }) => `${placeOf(instancePath, value)} ${message}`);
+      .map((error) => `${placeOf(error.instancePath, value)} ${error.message}${suggestion(error)}`);
     return { mistakes: shortened([...new Set(mistakes)]) };
   }
   const { keys } = value as Static<typeof ClientKeyFile>;
@@ -173,6 +177,17 @@ function placeOf(path: string, value: unknown): string {
   const field = rest.map((part) => (/^\d+$/.test(part) ? `[${part}]` : `.${part}`)).join('');
   const whose = typeof name === 'string' && /^[\w.@:/+-]{1,128}$/.test(name) ? ` (${name})` : '';
   return `${list}[${index}]${field}${whose}`;
+}
+
+/** Of a field that is not known. It is named where it is near to a known one: any other might be a secret. */
+function suggestion(error: TLocalizedValidationError): string {
+  if (error.keyword !== 'additionalProperties') return '';
+  const known = Object.keys((error.instancePath === '' ? ClientKeyFile : KeyRow).properties);
+  const advice = error.params.additionalProperties.flatMap((name) => {
+    const near = nearest(name, known);
+    return near === undefined ? [] : [`; of ${name}: did you mean ${near}?`];
+  });
+  return advice.join('');
 }
 
 function shortened(mistakes: readonly string[]): readonly string[] {

@@ -1,5 +1,7 @@
-import { FollowedFile, type Logger, type Metrics, type ReadText } from '@llm-gateway/runtime';
-import { type MirrorConfig, mirroringOff, readMirrorConfig } from './config.ts';
+import { existsSync } from 'node:fs';
+import { FollowedFile, type Logger, type Metrics, type ReadText, readRegularFile } from '@llm-gateway/runtime';
+import { type MirrorConfig, mirrorConfigRemarks, mirroringOff, readMirrorConfig } from './config.ts';
+import { mirrorOptions } from './options.ts';
 
 const maxConfigBytes = 1024 * 1024;
 
@@ -37,4 +39,35 @@ export function mirrorConfigFile(options: {
     collect: () => Number(file.value.Enable && file.value.Ratio > 0),
   });
   return file;
+}
+
+interface MirrorFlags {
+  readonly mirrorConfig: string;
+}
+
+/** What is wrong with the file as it is now. A start goes on without mirroring until it is mended. */
+export function mirrorConfigMistakes({ mirrorConfig: path }: MirrorFlags): string[] {
+  if (!existsSync(path)) return [];
+  const flag = `--mirror-config: ${path}`;
+  try {
+    const read = readMirrorConfig(readRegularFile(path, maxConfigBytes));
+    return 'mistake' in read ? [`${flag}: ${read.mistake}`] : [];
+  } catch (error) {
+    return [`${flag} cannot be read: ${error instanceof Error ? error.message : error}`];
+  }
+}
+
+/** What of the file is ignored, and that a file which somebody named is not there. */
+export function mirrorConfigRemarksOf({ mirrorConfig: path }: MirrorFlags): string[] {
+  const flag = `--mirror-config: ${path}`;
+  if (!existsSync(path)) {
+    return path === mirrorOptions['mirror-config'].default
+      ? []
+      : [`${flag} is missing; mirroring is off until it appears`];
+  }
+  try {
+    return mirrorConfigRemarks(readRegularFile(path, maxConfigBytes)).map((remark) => `${flag}: ${remark}`);
+  } catch {
+    return [];
+  }
 }

@@ -1,4 +1,6 @@
+import { jsonMistakePlace } from '@llm-gateway/protocol';
 import { isBaseUrl } from '@llm-gateway/routing';
+import { nearest } from '@llm-gateway/runtime';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { maxMembers, scanMembers } from '../json-members.ts';
@@ -61,6 +63,16 @@ export function readMirrorConfig(text: string): { config: MirrorConfig } | { mis
   return mistake === undefined ? { config } : { mistake };
 }
 
+/** The keys of a text that are ignored and were most likely meant as another, a line each. */
+export function mirrorConfigRemarks(text: string): string[] {
+  const members = readMembers(text);
+  if ('mistake' in members) return [];
+  return members.flatMap(([name]) => {
+    const near = keys.has(name.toLowerCase()) ? undefined : nearest(name.toLowerCase(), keys.keys());
+    return near === undefined ? [] : [`${name} is ignored, did you mean ${keys.get(near)}?`];
+  });
+}
+
 /** The members of the object, in the order they stand there: of two spellings of a key the last counts, which an object of ours would not tell. */
 function readMembers(text: string): [name: string, value: unknown][] | { mistake: string } {
   // Some editors begin every file with a byte order mark.
@@ -70,7 +82,7 @@ function readMembers(text: string): [name: string, value: unknown][] | { mistake
   try {
     value = JSON.parse(json);
   } catch {
-    return { mistake: 'the file is not valid JSON' };
+    return { mistake: `it is no JSON at ${jsonMistakePlace(json)}` };
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     return { mistake: 'it must be a JSON object' };
