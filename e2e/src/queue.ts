@@ -2,6 +2,9 @@ import type { Answer, Engine, Script, Service } from '@llm-gateway/testing';
 import { refuse, until } from '@llm-gateway/testing';
 import { type Gateway, startGateway } from './gateway.ts';
 
+/** The key of all endpoints. */
+export const endpointKey = 'key-of-the-endpoints';
+
 /** A gateway without instances: every request goes down the fallback chain of these endpoints, whose 429s are queued. */
 export async function startQueue(options: {
   endpoints: readonly Engine[];
@@ -11,7 +14,7 @@ export async function startQueue(options: {
   workerFlags?: readonly string[];
   ingress?: readonly string[];
 }): Promise<Gateway> {
-  const routes = options.endpoints.map(({ url }) => ({ base_url: url, api_key: 'key', fallback: true }));
+  const routes = options.endpoints.map(({ url }) => ({ base_url: url, api_key: endpointKey, fallback: true }));
   const routing = ['--route-policy', 'weight', '--route-config', JSON.stringify(routes)];
   const worker = Object.entries(options.worker ?? {}).flatMap(([flag, value]) => [
     `--fallback-retry-${flag}`,

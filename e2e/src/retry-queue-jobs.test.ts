@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import {
   cut,
   type Engine,
+  type EngineRequest,
   refuse,
   respond,
   type Script,
@@ -16,7 +17,7 @@ import {
 } from '@llm-gateway/testing';
 import { ask, begin } from './answer.ts';
 import { chat, type Gateway, post } from './gateway.ts';
-import { callsOf, held, limitedFirst, startQueue, sumOf, untilWaiting } from './queue.ts';
+import { callsOf, endpointKey, held, limitedFirst, startQueue, sumOf, untilWaiting } from './queue.ts';
 
 describe('a job of the 429 queue', { timeout: 180_000 }, () => {
   const stack = new AsyncDisposableStack();
@@ -64,13 +65,25 @@ describe('a job of the 429 queue', { timeout: 180_000 }, () => {
     for (const call of calls) {
       assert.ok(call.body.equals(Buffer.from(body)));
       assert.deepEqual([call.method, call.url], ['POST', '/v1/chat/completions?a=%2F']);
-      assert.equal(call.headers.authorization, 'Bearer key');
+      assert.equal(call.headers.authorization, `Bearer ${endpointKey}`);
       assert.deepEqual(
         call.rawHeaders.filter((name) => !/^(connection|keep-alive|x-gateway-job-token|forged)$/.test(name)),
         calls[0]?.rawHeaders.filter((name) => !/^(connection|keep-alive|x-gateway-job-token|forged)$/.test(name)),
         'as the ingress itself sends it',
       );
     }
+  });
+
+  it("quotes no key of the endpoint's, and the client's own as it came", async () => {
+    const quoting = (request: EngineRequest) =>
+      respond(401, { error: { message: `${request.headers.authorization} is not Bearer of-the-client` } });
+    first.script = limitedFirst(1, quoting);
+    second.script = () => cut('before-head');
+    const answer = await ask(gateway.url, { id: 'quoted', headers: { authorization: 'Bearer of-the-client' } });
+    second.script = () => respond(200, 'second');
+    assert.equal(callsOf(first, 'quoted'), 2, "the second call is the worker's");
+    assert.equal(answer.status, 401);
+    assert.deepEqual(JSON.parse(answer.text), { error: { message: 'Bearer *** is not Bearer of-the-client' } });
   });
 
   it('streams its answer as it is made', async () => {

@@ -132,6 +132,11 @@ describe('what a client gets of the answer of a third party', () => {
       'report-to',
       'OpenAI-Organization',
       'cf-ray',
+      'Location',
+      'content-location',
+      'Link',
+      'operation-location',
+      'refresh',
     ];
     const kept = ['content-type', 'retry-after', 'x-ratelimit-remaining-requests', 'openai-processing-ms', 'date'];
     assert.deepEqual(fromThirdParty(pairs([...kept, ...theirs, 'access-control-allow-origin'])), pairs(kept));

@@ -26,21 +26,30 @@ function tellsTheWay(lowerName: string): boolean {
   return wayNames.has(name) || wayPrefix.test(name) || forwarding.test(name);
 }
 
-/** Fields by which a server speaks of its own host, or of the account that called it. */
+/**
+ * Fields by which a server speaks of its own host, or of the account that called it. Those that say where something is
+ * name a host that the client has no key for, or, relative, a path that is not ours.
+ */
 const ownHostNames: ReadonlySet<string> = new Set([
   'accept-ch',
   'alt-svc',
   'anthropic-organization-id',
+  'azure-asyncoperation',
   'clear-site-data',
+  'content-location',
   'content-security-policy',
   'content-security-policy-report-only',
   'critical-ch',
   'expect-ct',
+  'link',
+  'location',
   'nel',
   'openai-organization',
   'openai-project',
+  'operation-location',
   'public-key-pins',
   'public-key-pins-report-only',
+  'refresh',
   'report-to',
   'reporting-endpoints',
   'set-cookie',

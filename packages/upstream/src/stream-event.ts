@@ -132,6 +132,8 @@ function errorOf(value: JsonObject, name: string): StreamError | null {
   if (failed !== null) return streamError(isObject(failed.error) ? failed.error : {}, value);
   if (isObject(value.error)) return streamError(value.error, value);
   if (typeof value.error === 'string') return streamError({ message: value.error }, value);
+  // Engines like vLLM have reported errors as objects of their own kind.
+  if (value.object === 'error') return streamError(value, value);
   const isError = name === 'error' || value.type === 'error';
   return isError ? streamError({ ...value, type: 'server_error' }, value) : null;
 }

@@ -135,6 +135,8 @@ describe('the start of an event stream', () => {
     ] as const) {
       assert.equal(errorIn('chat', [...data({ error })]).status, status, JSON.stringify(error));
     }
+    const old = { object: 'error', message: 'too long', type: 'BadRequestError', param: null, code: 400 };
+    assert.deepEqual(errorIn('chat', [role, data(old)]), { status: 400, body: { error: old } });
     const failed = { type: 'response.failed', response: { error: { code: 'server_error', message: 'broken' } } };
     const expected = { error: { code: 'server_error', message: 'broken', type: 'server_error', param: null } };
     assert.deepEqual(errorIn('responses', [preambles.responses[0] ?? '', named(failed)]), {

@@ -140,6 +140,19 @@ describe('an answer', { timeout: 60_000 }, () => {
     assert.match(text, /x-kept: 1/);
   });
 
+  it('of 205 has a length of 0, whatever the engine sends', async () => {
+    for (const headers of [none, HeaderLines.of(['Content-Length', '5'])]) {
+      const { text } = await receive(({ client }) => {
+        client.prepare(205, none, headers);
+        client.write(Buffer.from('hello'), () => {});
+        client.end();
+      });
+      assert.match(text, /^HTTP\/1\.1 205 Reset Content\r\n[\s\S]*content-length: 0\r\n/);
+      assert.equal(text.match(/content-length/gi)?.length, 1);
+      assert.equal(bodyOf(text), '');
+    }
+  });
+
   it('that breaks ends with an event in the shape of the path where its framing lets it', async () => {
     const broken = ({ client }: Exchange) => {
       client.prepare(200, none, events);

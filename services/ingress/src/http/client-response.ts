@@ -118,10 +118,12 @@ export class ClientResponse implements Flushable, ConnectionUser {
     }
     this.#head = { status, own: own.lines, headers };
     const isHttp11 = this.#request.minor === 1;
-    const lengthTold = headers.value('content-length') !== undefined;
+    const lengthTold = status === 205 || headers.value('content-length') !== undefined;
     // An answer without content has no length either (RFC 9110 section 8.6).
     if (status === 204 && lengthTold) this.#head = { status, own: own.lines, headers: withoutLength(headers) };
-    this.#noBody = status === 204 || status === 304 || this.#request.method === 'HEAD';
+    // Of one that resets a form it is 0 (RFC 9110 section 15.3.6).
+    if (status === 205) this.#head = { status, own: own.lines, headers: withLengthZero(headers) };
+    this.#noBody = status === 204 || status === 205 || status === 304 || this.#request.method === 'HEAD';
     this.#chunked = !this.#noBody && isHttp11 && !lengthTold;
     this.#endUnmarked = !this.#noBody && !isHttp11 && !lengthTold;
     this.#eventStream = isEventStream(headers);
@@ -438,6 +440,10 @@ function keepAliveLines(keepAliveMs: number): string {
 }
 
 const lengthOnly: ReadonlySet<string> = new Set(['content-length']);
+
+function withLengthZero(headers: HeaderLines): HeaderLines {
+  return HeaderLines.of([...withoutHeaders(headers.list, lengthOnly), 'content-length', '0']);
+}
 
 function withoutLength(headers: HeaderLines): HeaderLines {
   return HeaderLines.of(withoutHeaders(headers.list, lengthOnly));

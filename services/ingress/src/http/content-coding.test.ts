@@ -54,6 +54,13 @@ describe('an encoded body', () => {
       await assert.rejects(decode(Buffer.from('{"model":"m"}'), coding), { code: 'invalid_body' });
     });
 
+    it(`of ${title} with something behind its end is refused`, async () => {
+      const whole = encode(Buffer.from('{"model":"m"}'));
+      for (const rest of [Buffer.from('{'), Buffer.alloc(200_000, 7)]) {
+        await assert.rejects(decode(Buffer.concat([whole, rest]), coding), { code: 'invalid_body' });
+      }
+    });
+
     it(`of ${title} that grows too much is given up in time`, async () => {
       const bomb = encode(Buffer.alloc(20_000_000));
       await assert.rejects(decode(bomb, coding), { code: 'body_too_large' });

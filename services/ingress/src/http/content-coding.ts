@@ -107,10 +107,14 @@ function chunksOf(
       fail(new GatewayError('overloaded', 'the gateway holds too many request bodies at the moment'));
     } else chunks.push(chunk);
   });
-  decoder.on('end', () => resolve(chunks));
-  decoder.on('error', (cause) => {
+  const refuse = (cause?: Error) =>
     reject(new GatewayError('invalid_body', `the body is not valid ${coding}`, { cause, details: { param: null } }));
+  decoder.on('end', () => {
+    // Only gzip's decoder says itself that something is behind the end; zeros may be, as padding.
+    if (coding !== 'gzip' && decoder.bytesWritten !== body.length) refuse();
+    else resolve(chunks);
   });
+  decoder.on('error', refuse);
   decoder.end(body);
   return promise.finally(() => signal.removeEventListener('abort', onAbort));
 }
