@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { nodePath, startProcess, temporaryFolder } from '@llm-gateway/testing';
@@ -22,6 +22,20 @@ describe('llm-gateway keys', { concurrency: 2 }, () => {
     const file = join(temporaryFolder(), 'keys.json');
     writeFileSync(file, `{"keys":[${row}]}`);
     assert.deepEqual(await keys('check', file), { code: 0, lines: ['1 keys, no mistake'] });
+  });
+
+  it('adds rows to a file, and leaves one with a mistake as it is', async () => {
+    const file = join(temporaryFolder(), 'keys.json');
+    for (const name of ['a', 'b']) assert.equal((await keys('new', '--name', name, '--file', file)).code, 0);
+    assert.deepEqual((await keys('check', file)).lines, ['2 keys, no mistake']);
+    const before = readFileSync(file, 'utf8');
+    const again = await keys('new', '--name', 'b', '--file', file);
+    assert.equal(again.code, 64);
+    assert.match(again.lines.join('\n'), /keys\[2\]\.name \(b\) is the name of another key/);
+    assert.equal(readFileSync(file, 'utf8'), before);
+    writeFileSync(file, '{"keys":');
+    assert.equal((await keys('new', '--name', 'c', '--file', file)).code, 64);
+    assert.equal(readFileSync(file, 'utf8'), '{"keys":');
   });
 
   it('names the mistakes of a file, and refuses a name that none can have', async () => {

@@ -1,3 +1,4 @@
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { newKey, readKeyFile } from '@llm-gateway/ingress/options';
 import { defineCommand, exitCodes, outputOptions } from '@llm-gateway/runtime';
 
@@ -12,6 +13,11 @@ const rowOptions = {
   tpm: { type: 'integer', default: 0, min: 0, description: 'Tokens a minute; 0: no limit' },
   concurrent: { type: 'integer', default: 0, min: 0, description: 'Requests at once; 0: no limit' },
   expires: { type: 'string', default: '', description: 'When it stops to be valid: 2027-01-31T00:00:00Z' },
+  file: {
+    type: 'string',
+    default: '',
+    description: 'File of --client-keys to add the row to, made when missing; empty: only print it',
+  },
 } as const;
 
 /** Makes a key. It is shown once, here: the row has its hash alone. */
@@ -21,7 +27,7 @@ export const command = defineCommand({
   command: { operands: [] },
   groups: [rowOptions, outputOptions],
   check: ({ name }) => (name === '' ? ['--name is needed'] : []),
-  async run({ name, models, rpm, tpm, concurrent, expires }, { answer, tell }) {
+  async run({ name, models, rpm, tpm, concurrent, expires, file }, { answer, tell }) {
     const { key, hash } = newKey();
     const row = {
       name,
@@ -32,12 +38,24 @@ export const command = defineCommand({
       ...(concurrent > 0 && { concurrent }),
       ...(expires !== '' && { expires }),
     };
-    const read = readKeyFile(JSON.stringify({ keys: [row] }));
+    const rows = file !== '' && existsSync(file) ? rowsOf(readFileSync(file, 'utf8')) : { keys: [] };
+    const read = 'mistakes' in rows ? rows : readKeyFile(JSON.stringify({ keys: [...rows.keys, row] }));
     if ('mistakes' in read) {
       for (const mistake of read.mistakes) tell(mistake);
       return exitCodes.usage;
+    }
+    if (file !== '' && 'keys' in rows) {
+      // Whoever follows the file sees the old one or the new one, and never a part.
+      writeFileSync(`${file}.new`, `${JSON.stringify({ keys: [...rows.keys, row] }, null, 2)}\n`);
+      renameSync(`${file}.new`, file);
     }
     answer({ key, row }, `${key}\n${JSON.stringify(row)}`);
     return exitCodes.done;
   },
 });
+
+/** The rows of a file as they are written there, or its mistakes. */
+function rowsOf(text: string): { readonly keys: readonly unknown[] } | { readonly mistakes: readonly string[] } {
+  const read = readKeyFile(text);
+  return 'mistakes' in read ? read : (JSON.parse(text.replace(/^\ufeff/, '')) as { keys: unknown[] });
+}

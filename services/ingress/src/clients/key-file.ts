@@ -131,7 +131,11 @@ export function readKeyFile(text: string): { readonly keys: KeyTable } | { reado
       .Errors(value)
       // Says of a field that is not known what its row says too.
       .filter(({ message }) => message !== 'schema is false')
-      .map((error) => `${placeOf(error.instancePath, value)} ${error.message}${suggestion(error)}`);
+      .map((error) =>
+        error.instancePath === '' && error.message === 'must be object'
+          ? 'the file must be a JSON object with a list "keys"'
+          : `${placeOf(error.instancePath, value)} ${error.message}${suggestion(error)}`,
+      );
     return { mistakes: shortened([...new Set(mistakes)]) };
   }
   const { keys } = value as Static<typeof ClientKeyFile>;
