@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import { until } from '@llm-gateway/testing';
 import type { Page } from 'playwright-core';
 import { axeSource } from './browser.ts';
-import { type ConsoleScene, model, startConsoleScene, verdictOf, waitForText } from './console.ts';
+import { type ConsoleScene, keyOf, model, startConsoleScene, verdictOf, waitForText } from './console.ts';
 
 /** Two seconds on a machine that is idle; this is for one that is not. */
 const shownMs = 10_000;
@@ -19,7 +19,8 @@ describe('the console, in a browser over real processes', () => {
     ['/', /Requests\/s[\s\S]*First token, p95[\s\S]*routers[\s\S]*Qwen3-32B/],
     ['/engines', /live[\s\S]*engine-1_dp0[\s\S]*Qwen3-32B/],
     ['/requests', /200[\s\S]*engine-[123]_dp0[\s\S]*\/v1\/chat\/completions/],
-    ['/routes', /engines[\s\S]*100 %[\s\S]*ingress-\w+/],
+    ['/routes', /Where would this go[\s\S]*engines[\s\S]*100 %[\s\S]*ingress-\w+/],
+    ['/clients', /Clients need no keys here/],
     ['/mirror', /Mirroring is off[\s\S]*mirror-sender-\w+/],
     ['/processes', /ready[\s\S]*discovery-\w+[\s\S]*redis answers, 3 engines[\s\S]*router-\w+/],
     ['/events', /Kind/],
@@ -91,6 +92,18 @@ describe('the console, in a browser over real processes', () => {
     await again.context().close();
   });
 
+  it('says where a request would go now, under an address of its own, and sends nothing for it', async () => {
+    const page = await scene.open(`/routes?model=${model}`);
+    await page.waitForSelector('.where');
+    await waitForText(page, /router-\w+ decides, by[\s\S]*100 % to the engines[\s\S]*Engine: engine-[123]_dp0/);
+    assert.equal(await page.locator('.where tbody tr').count(), 3);
+    await page.getByLabel('Model').fill('nobody-has-this');
+    await page.getByRole('button', { name: 'Ask' }).click();
+    await waitForText(page, /Engine: none can take it[\s\S]*another model/);
+    assert.match(page.url(), /model=nobody-has-this/);
+    await page.context().close();
+  });
+
   it('sends a request, and shows its answer and its receipt', async () => {
     const page = await scene.open('/try');
     await page.getByLabel('Model').fill(model);
@@ -158,8 +171,51 @@ describe('the console, in a browser over real processes', () => {
 });
 
 describe('a console that only shows', () => {
+  let scene: ConsoleScene;
+  before(async () => {
+    scene = await startConsoleScene({
+      flags: ['--no-console-actions'],
+      with: ['limiter'],
+      clients: ['search-team', 'batch-team'],
+      ingressFlags: ['--scheduling-policy', 'cache-aware'],
+      routerFlags: ['--scheduling-policy', 'cache-aware'],
+      prompt: 'Once upon a time '.repeat(400),
+      rate: 10,
+    });
+  });
+  after(() => scene[Symbol.asyncDispose]());
+
+  it('shows clients with their limits by the names of their keys, and never a key', async () => {
+    const page = await scene.open('/clients');
+    await waitForText(page, /2 keys in effect[\s\S]*search-team[\s\S]*of 6000[\s\S]*of 2 M[\s\S]*of 50/);
+    await waitForText(page, /batch-team/);
+    assert.deepEqual(await seriousFaults(page), []);
+    for (const path of ['/api/state', '/api/requests?limit=200', '/clients']) {
+      const text = await (await fetch(scene.url + path)).text();
+      assert.ok(!text.includes(keyOf('search-team')) && !text.includes('sk-gw-'), path);
+    }
+    const { clients } = (await (await fetch(`${scene.url}/api/state`)).json()) as {
+      clients: { rows: { name: string; requests: number; promptTokens: number; used: number[] }[] };
+    };
+    const row = clients.rows.find(({ name }) => name === 'search-team');
+    assert.ok(row !== undefined && row.requests > 0 && (row.used[0] ?? 0) > 0, JSON.stringify(row));
+    await page.context().close();
+  });
+
+  it('tells of a request whose it was, what it was chosen for, and where it would go now', async () => {
+    const page = await scene.open('/requests?q=search-team');
+    await page.waitForSelector('tbody tr.clickable');
+    await page.keyboard.press('p');
+    await page.locator('tbody tr.clickable').first().click();
+    await waitForText(page, /client\s*search-team/);
+    await waitForText(page, /chosen for\s*(its cache|having the least to do|its session)/);
+    await page.getByRole('button', { name: 'Where would it go now?' }).click();
+    await waitForText(page, /The same request now[\s\S]*by cache-aware[\s\S]*Engine: engine-[12]_dp0/);
+    assert.deepEqual(await seriousFaults(page), []);
+    await page.context().close();
+  });
+
   it('has no buttons for orders, and refuses them', async () => {
-    await using scene = await startConsoleScene({ flags: ['--no-console-actions'], rate: 5 });
     const page = await scene.open('/engines');
     await page.waitForSelector('text=read-only');
     assert.equal(await page.getByRole('button', { name: /drain|eject/ }).count(), 0);

@@ -1,3 +1,6 @@
+import { createHash } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import {
   completion,
   discoveryRecord,
@@ -7,6 +10,7 @@ import {
   setRedis,
   startEngine,
   startRedis,
+  temporaryFolder,
   until,
 } from '@llm-gateway/testing';
 import type { Page } from 'playwright-core';
@@ -34,15 +38,28 @@ export interface SceneOptions {
   /** Of the console. */
   readonly flags?: readonly string[];
   readonly ingressFlags?: readonly string[];
-  readonly with?: readonly ('retry-worker' | 'mirror-sender')[];
+  readonly with?: readonly ('retry-worker' | 'mirror-sender' | 'limiter')[];
+  readonly routerFlags?: readonly string[];
   /** Called before the processes start. */
   prepare?(engines: readonly Engine[]): void;
+  /** Names of clients that show keys, of which each may have 6,000 requests a minute. */
+  readonly clients?: readonly string[];
+  /** What each request says. */
+  readonly prompt?: string;
   /** Requests a second. */
   readonly rate?: number;
 }
 
 export async function startConsoleScene(options: SceneOptions = {}): Promise<ConsoleScene> {
-  const { engines: count = 2, flags = [], ingressFlags = [], rate = 20 } = options;
+  const {
+    engines: count = 2,
+    flags = [],
+    ingressFlags = [],
+    routerFlags = [],
+    clients: names = [],
+    prompt = 'Hello',
+    rate = 20,
+  } = options;
   await using stack = new AsyncDisposableStack();
   const redis = stack.use(await startRedis());
   const engines = await Promise.all(
@@ -76,7 +93,8 @@ export async function startConsoleScene(options: SceneOptions = {}): Promise<Con
           '--discovery-redis-status-ttl-ms',
           '600000',
         ],
-        ingress: ['--retry-max-count', '2', ...ingressFlags],
+        ingress: ['--retry-max-count', '2', ...ingressFlags, ...keyFlags(names)],
+        router: routerFlags,
         console: ['--console-actions', ...flags],
       },
       with: options.with ?? [],
@@ -86,7 +104,7 @@ export async function startConsoleScene(options: SceneOptions = {}): Promise<Con
   const url = page.addresses.console ?? '';
   const browser = stack.adopt(await startBrowser(), (one) => one.close());
   const stop = new AbortController();
-  const clients = ask(gateway.url, rate, stop.signal);
+  const clients = ask(gateway.url, { rate, names, prompt, signal: stop.signal });
   stack.defer(async () => {
     stop.abort();
     await clients;
@@ -121,12 +139,32 @@ export async function startConsoleScene(options: SceneOptions = {}): Promise<Con
   };
 }
 
+/** The key of a client of the scene. */
+export function keyOf(name: string): string {
+  return `sk-gw-${name}-secret`;
+}
+
+function keyFlags(names: readonly string[]): string[] {
+  if (names.length === 0) return [];
+  const keys = names.map((name) => {
+    const hash = createHash('sha256').update(keyOf(name)).digest('hex');
+    return { name, hash: `sha256:${hash}`, rpm: 6000, tpm: 2_000_000, concurrent: 50 };
+  });
+  const file = join(temporaryFolder(), 'keys.json');
+  writeFileSync(file, JSON.stringify({ keys }));
+  return ['--client-keys', `@${file}`];
+}
+
 /** Asks at a steady rate until told to stop; some streams, some not, some for a model that nobody has. */
-async function ask(url: string, rate: number, signal: AbortSignal): Promise<void> {
+async function ask(
+  url: string,
+  { rate, names, prompt, signal }: { rate: number; names: readonly string[]; prompt: string; signal: AbortSignal },
+): Promise<void> {
   const open = new Set<Promise<unknown>>();
   for (let n = 0; !signal.aborted; n++) {
-    const body = chat({ model, stream: n % 3 !== 0 });
-    const request = post(url, body)
+    const body = chat({ model, stream: n % 3 !== 0, content: prompt });
+    const name = names[n % names.length];
+    const request = post(url, body, name === undefined ? {} : { headers: { 'x-api-key': keyOf(name) } })
       .then((response) => response.arrayBuffer())
       .catch(() => undefined)
       .finally(() => open.delete(request));

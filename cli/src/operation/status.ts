@@ -12,8 +12,8 @@ export const command = defineCommand({
   check: viewMistakes,
   async run(values, { answer, signal }) {
     await using view = await openView(values, signal);
-    const { instances, ...state } = await view.snapshot();
-    const whole = { ...state, instances };
+    const whole = await view.snapshot();
+    const { instances, clients, ...state } = whole;
     const text = [
       verdictText(whole),
       numbersText(whole),

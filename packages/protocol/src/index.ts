@@ -110,6 +110,7 @@ export {
   quotaResources,
 } from './quota.ts';
 export {
+  type ClientTotals,
   latencyBucket,
   latencyOfBucket,
   RequestReport,

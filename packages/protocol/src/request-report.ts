@@ -38,6 +38,28 @@ const RequestTotals = Type.Object({
 });
 export type RequestTotals = Static<typeof RequestTotals>;
 
+/** What one client had since the last report that has any: the name of its key, never the key. */
+const ClientTotals = Type.Object({
+  /** `_other` of those beyond the first hundred. */
+  name: Type.String({ maxLength: 256 }),
+  requests: Count,
+  /** Refused for a limit of the client. */
+  limited: Count,
+  failed: Count,
+  promptTokens: Count,
+  completionTokens: Count,
+});
+export type ClientTotals = Static<typeof ClientTotals>;
+
+/** What the last choice of an instance was made for. */
+const Choice = Type.Object({
+  why: Word,
+  /** Bytes of the prompt, and of those that were expected in the cache of the instance. */
+  bytes: Count,
+  cached: Count,
+  cost: Count,
+});
+
 const Attempt = Type.Object({
   target: Name,
   outcome: Word,
@@ -58,6 +80,10 @@ const RequestSummary = Type.Object({
   route: Word,
   endpoint: Name,
   prefill: Type.Optional(Name),
+  /** The name of its key. */
+  client: Type.Optional(Name),
+  /** Left out where the policy compares no costs. */
+  choice: Type.Optional(Choice),
   attempts: Type.Array(Attempt, { maxItems: 16 }),
   attemptCount: Count,
   status: Count,
@@ -86,6 +112,8 @@ export const RequestReport = Type.Object({
   generation: Word,
   inFlight: Count,
   totals: Type.Array(RequestTotals, { maxItems: 200 }),
+  /** In about every fourth report, where clients show keys. */
+  clients: Type.Optional(Type.Array(ClientTotals, { maxItems: 200 })),
   /** `requests` has one of so many. */
   every: Type.Integer({ minimum: 1 }),
   requests: Type.Array(RequestSummary, { maxItems: 200 }),

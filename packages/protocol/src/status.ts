@@ -9,6 +9,7 @@ import { subjects } from './subjects.ts';
 
 const Count = Type.Integer({ minimum: 0 });
 const Milliseconds = Type.Number({ minimum: 0 });
+const Limit = Type.Union([Count, Type.Null()]);
 const Word = Type.String({ maxLength: 64 });
 const Name = Type.String({ maxLength: 512 });
 
@@ -57,6 +58,24 @@ const Ingress = Type.Object({
     { maxItems: 200 },
   ),
   policy: Word,
+  /** Where clients show keys. */
+  clients: Type.Optional(
+    Type.Object({
+      /** Keys in effect. */
+      keys: Count,
+      /** Clients with limits that sent something in the last minute, the busiest first, at most 100. */
+      limited: Type.Array(
+        Type.Object({
+          name: Type.String({ maxLength: 256 }),
+          /** In the order of `quotaResources`; null: no limit. */
+          limits: Type.Tuple([Limit, Limit, Limit]),
+          /** What this ingress alone let in: requests and tokens of the last minute, and requests in flight. */
+          used: Type.Tuple([Count, Count, Count]),
+        }),
+        { maxItems: 100 },
+      ),
+    }),
+  ),
   /** By its own judgement, while it is degraded: no router tells then. */
   unwell: Type.Optional(UnwellInstances),
 });

@@ -62,6 +62,11 @@ export class Purse {
     return now >= this.#validUntil && !this.isUnreported;
   }
 
+  /** What this ingress let in: requests and tokens of the last minute, and requests in flight. */
+  used(now: number): [requests: number, tokens: number, slots: number] {
+    return [this.#own[requests].sum(now), this.#own[tokens].sum(now), this.#inFlight];
+  }
+
   /** Whether the limiter has not heard of all that was spent and given back. */
   get isUnreported(): boolean {
     const { spent, returned } = this.#reported;

@@ -1,3 +1,4 @@
+export type { ClientRow, ClientsSeen } from './clients.ts';
 export type { DependencyRow } from './dependencies.ts';
 export type { EventKind, EventLevel, GatewayEvent } from './events.ts';
 export type { FlowRow } from './flows.ts';

@@ -16,6 +16,8 @@ export interface ProcessRow extends Omit<StatusReport, 'state'> {
   readonly sinceMs: number;
   readonly heardMs: number;
   readonly firstHeardMs: number;
+  /** When it took the route config that it has, in milliseconds since 1970; null: it had it when it was first heard. */
+  readonly generationMs: number | null;
 }
 
 /** The processes of the gateway by what they say, and by their silence. */
@@ -40,6 +42,7 @@ export class Processes {
       sinceMs: before?.state === state ? before.sinceMs : nowMs,
       heardMs: nowMs,
       firstHeardMs: before?.firstHeardMs ?? nowMs,
+      generationMs: isOther(before?.generation, report.generation) ? nowMs : (before?.generationMs ?? null),
     };
     this.#rows.set(report.process, row);
     this.#tell(before, row, nowMs);
@@ -88,7 +91,7 @@ export class Processes {
       if (nowMs - this.#startedMs > 2 * silentMs) add('notice', `${row.process} appeared on ${row.host}`);
       return;
     }
-    if (before.generation !== undefined && row.generation !== undefined && before.generation !== row.generation) {
+    if (row.generation !== undefined && isOther(before.generation, row.generation)) {
       const text = `${row.process} has another route config: ${row.generation.slice(0, 8)}`;
       this.#events.add({ at: nowMs, kind: 'config', level: 'notice', subject: row.process, text });
     }
@@ -114,6 +117,10 @@ export class Processes {
       text: storeUp ? `${row.process} has ${source} again` : `${row.process} has lost ${source}; the last list is kept`,
     });
   }
+}
+
+function isOther(before: string | undefined, after: string | undefined): boolean {
+  return before !== undefined && after !== undefined && before !== after;
 }
 
 export function isThere({ state }: Pick<ProcessRow, 'state'>): boolean {

@@ -60,7 +60,7 @@ export function matcher({ text = '' }: RequestFilter): (row: RequestRow) => bool
     const attempts = row.attempts.map(({ target, outcome, cause }) => `${target} ${outcome} ${cause}`).join(' ');
     const state = row.attemptCount > 1 ? 'retried' : '';
     const hay =
-      `${row.id} ${row.model ?? ''} ${row.path} ${row.status} ${row.outcome} ${row.code ?? ''} ${row.brokenBy ?? ''} ${row.route} ${row.endpoint} ${row.ingress} ${state} ${attempts}`.toLowerCase();
+      `${row.id} ${row.model ?? ''} ${row.path} ${row.status} ${row.outcome} ${row.code ?? ''} ${row.brokenBy ?? ''} ${row.route} ${row.endpoint} ${row.client ?? ''} ${row.ingress} ${state} ${attempts}`.toLowerCase();
     return words.every((word) => hay.includes(word));
   };
 }

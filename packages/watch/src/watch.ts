@@ -13,6 +13,7 @@ import {
   statusQuery,
   statusReport,
 } from '@llm-gateway/protocol';
+import { Clients, type ClientsSeen } from './clients.ts';
 import { type DependencyRow, dependencies } from './dependencies.ts';
 import { Events, type GatewayEvent } from './events.ts';
 import { type FlowRow, Flows } from './flows.ts';
@@ -59,6 +60,7 @@ export interface Snapshot {
   readonly routes: { readonly policy: string; readonly rows: Routes };
   readonly processes: readonly ProcessRow[];
   readonly instances: readonly InstanceRow[];
+  readonly clients: ClientsSeen;
 }
 
 /**
@@ -77,6 +79,7 @@ export class Watch implements Disposable {
   readonly #options: WatchOptions;
   readonly #asker = `watch-${randomUUID().slice(0, 8)}`;
   readonly #open = new DisposableStack();
+  readonly #clients = new Clients();
   readonly #models = new Flows(({ model }) => model);
   readonly #targets = new Flows(({ route, endpoint }) => (route === 'internal' ? 'local' : endpoint || route));
   /** What each ingress said last, and when. */
@@ -107,6 +110,7 @@ export class Watch implements Disposable {
           this.#models.add(report, nowMs);
           this.#targets.add(report, nowMs);
           this.instances.count(report, nowMs);
+          this.#clients.add(report, nowMs);
           this.#inFlight.delete(report.ingress);
           this.#inFlight.set(report.ingress, { count: report.inFlight, atMs: nowMs });
           const rows = this.requests.add(report);
@@ -224,6 +228,7 @@ export class Watch implements Disposable {
       routes: { policy: ingresses[0]?.policy ?? '', rows: ingresses[0]?.routes ?? [] },
       processes,
       instances,
+      clients: this.#clients.seen(processes, nowMs),
     };
   }
 }

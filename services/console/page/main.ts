@@ -1,5 +1,6 @@
 import { render } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
+import { ClientsView } from './clients.ts';
 import { EnginesView } from './engines.ts';
 import { EventsView } from './events.ts';
 import { html } from './markup.ts';
@@ -10,6 +11,7 @@ import { RequestsView } from './requests.ts';
 import { RoutesView } from './routes.ts';
 import { changed, getJson, listen, loadEvents, type Me, post, store, useStore } from './store.ts';
 import { TryView } from './trial.ts';
+import { type Asked, askedIn } from './where.ts';
 
 interface View {
   readonly path: string;
@@ -24,6 +26,7 @@ const views: readonly View[] = [
   { path: '/engines', name: 'Engines', topics: 'engines', filters: true },
   { path: '/requests', name: 'Requests', topics: 'requests', filters: true },
   { path: '/routes', name: 'Routes', topics: 'processes', filters: false },
+  { path: '/clients', name: 'Clients', topics: 'clients', filters: true },
   { path: '/mirror', name: 'Mirror', topics: 'processes', filters: false },
   { path: '/processes', name: 'Processes', topics: 'processes', filters: true },
   { path: '/events', name: 'Events', topics: '', filters: true },
@@ -125,21 +128,27 @@ function App() {
             </div>
           `
         }
-        <${Shown} view=${view} filter=${filter} openId=${url.searchParams.get('id') ?? ''} onOpen=${(id: string) => setQuery('id', id)} />
+        <${Shown} view=${view} filter=${filter} query=${url.searchParams} openId=${url.searchParams.get('id') ?? ''} onOpen=${(id: string) => setQuery('id', id)} />
       </main>
       ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
     </div>
   `;
 }
 
+function ask({ model, path, bytes }: Asked): void {
+  go(`/routes?${new URLSearchParams({ model, path, ...(bytes > 0 && { bytes: String(bytes) }) })}`);
+}
+
 function Shown({
   view,
   filter,
+  query,
   openId,
   onOpen,
 }: {
   view: View;
   filter: string;
+  query: URLSearchParams;
   openId: string;
   onOpen: (id: string) => void;
 }) {
@@ -149,7 +158,9 @@ function Shown({
     case '/requests':
       return html`<${RequestsView} filter=${filter} openId=${openId} onOpen=${onOpen} />`;
     case '/routes':
-      return html`<${RoutesView} />`;
+      return html`<${RoutesView} asked=${askedIn(query)} onAsk=${ask} />`;
+    case '/clients':
+      return html`<${ClientsView} filter=${filter} />`;
     case '/mirror':
       return html`<${MirrorView} />`;
     case '/processes':
@@ -169,7 +180,7 @@ function Help({ onClose }: { onClose: () => void }) {
   const keys: readonly (readonly [string, string])[] = [
     ['/', 'filter'],
     ['p', 'pause, and go on'],
-    ['1 – 8', 'the views, from left to right'],
+    ['1 – 9', 'the views, from left to right'],
     ['Esc', 'leave the filter or a dialog'],
     ['?', 'this help'],
   ];

@@ -1,8 +1,9 @@
 import type { RequestRow } from '@llm-gateway/watch';
 import { useEffect, useState } from 'preact/hooks';
-import { bytes, clock, count, took } from './format.ts';
+import { bytes, clock, count, percent, took } from './format.ts';
 import { html } from './markup.ts';
 import { getJson, keyOf, loadRequests, useStore } from './store.ts';
+import { Where } from './where.ts';
 
 const bad: ReadonlySet<string> = new Set(['rejected', 'failed', 'broken']);
 
@@ -108,6 +109,7 @@ function Attempts({ row }: { row: RequestRow }) {
 /** Where the time went, and what was decided. */
 function Receipt({ row }: { row: RequestRow }) {
   const { durationMs, readMs, attempts, firstByteMs } = row;
+  const [compares, setCompares] = useState(false);
   const total = Math.max(durationMs, 0.01);
   const left = (ms: number) => `${Math.min(100, (100 * ms) / total)}%`;
   const wide = (ms: number) => `${Math.min(100, (100 * ms) / total)}%`;
@@ -122,6 +124,8 @@ function Receipt({ row }: { row: RequestRow }) {
     ],
     ['way', `${row.route}${row.endpoint ? ` to ${row.endpoint}` : ''}`],
     ...(row.prefill ? [['prefill', row.prefill] as const] : []),
+    ...(row.client ? [['client', row.client] as const] : []),
+    ...(row.choice ? [['chosen for', choiceText(row.choice)] as const] : []),
     ['attempts', row.attemptCount],
     ...(row.stream ? [['longest gap', took(row.maxGapMs)] as const] : []),
     ['ingress', row.ingress],
@@ -149,6 +153,27 @@ function Receipt({ row }: { row: RequestRow }) {
         ${firstByteMs !== null && html`<p class="muted">The dark mark is the first byte, after ${took(firstByteMs)}.</p>`}
       </div>
       <dl class="facts">${facts.map(([name, value]) => html`<dt key=${name}>${name}</dt><dd>${value}</dd>`)}</dl>
+      <div class="whole">
+        ${
+          compares
+            ? html`<h3>The same request now</h3><${Where} asked=${{ model: row.model ?? '', path: row.path, bytes: row.choice?.bytes ?? 0 }} />`
+            : row.model?.startsWith('_')
+              ? html`<span class="muted">No instance and no route took its model, whose name is not told.</span>`
+              : html`<button onClick=${() => setCompares(true)}>Where would it go now?</button> <span class="muted">The engines as they are now, not as they were when it was decided.</span>`
+        }
+      </div>
     </div>
   `;
+}
+
+const whys: Readonly<Record<string, string>> = {
+  cache: 'its cache',
+  load: 'having the least to do',
+  affinity: 'its session',
+  only: 'being the only one',
+};
+
+function choiceText({ why, bytes: size, cached, cost }: NonNullable<RequestRow['choice']>): string {
+  const share = size === 0 ? '' : `${percent(cached / size)} of ${bytes(size)} expected in its cache, `;
+  return `${whys[why] ?? why}: ${share}cost ${bytes(cost)} to be computed before it`;
 }

@@ -1,9 +1,10 @@
 import { ago, count, percent, took } from './format.ts';
 import { html } from './markup.ts';
 import { useStore } from './store.ts';
+import { type Asked, WhereWouldThisGo } from './where.ts';
 
 /** The table in force, what each way really gets, and who holds which config. */
-export function RoutesView() {
+export function RoutesView({ asked, onAsk }: { asked: Asked | null; onAsk: (asked: Asked) => void }) {
   const { now, processes } = useStore();
   if (now === null) return null;
   const { policy, rows } = now.routes;
@@ -16,7 +17,9 @@ export function RoutesView() {
   const workers = (processes ?? []).flatMap(({ retryWorker, process }) =>
     retryWorker ? [{ process, ...retryWorker }] : [],
   );
+  const usual = now.models.find(({ name }) => name !== '' && !name.startsWith('_'))?.name ?? '';
   return html`
+    <${WhereWouldThisGo} asked=${asked} usual=${usual} onAsk=${onAsk} />
     <div class="card flush">
       <table>
         <thead>
@@ -75,8 +78,8 @@ export function RoutesView() {
           <thead><tr><th scope="col">Process</th><th scope="col">Route config</th><th scope="col" class="right">Held for</th></tr></thead>
           <tbody>
             ${holders.map(
-              ({ process, generation, upMs }) =>
-                html`<tr key=${process}><td>${process}</td><td><code>${generation?.slice(0, 8)}</code></td><td class="right">${ago(0, upMs)}</td></tr>`,
+              ({ process, generation, generationMs, firstHeardMs }) =>
+                html`<tr key=${process}><td>${process}</td><td><code>${generation?.slice(0, 8)}</code></td><td class="right">${generationMs === null ? `over ${ago(firstHeardMs, now.at)}` : ago(generationMs, now.at)}</td></tr>`,
             )}
           </tbody>
         </table>

@@ -1,4 +1,4 @@
-import type { GatewayEvent, InstanceRow, ProcessRow, RequestRow, Snapshot } from '@llm-gateway/watch';
+import type { ClientsSeen, GatewayEvent, InstanceRow, ProcessRow, RequestRow, Snapshot } from '@llm-gateway/watch';
 import { useEffect, useState } from 'preact/hooks';
 
 /** Columns as `/api/series` has them. */
@@ -26,7 +26,10 @@ export interface Me {
   readonly version: string;
 }
 
-type Now = Omit<Snapshot, 'instances' | 'processes'> & { readonly second: Columns; readonly events: GatewayEvent[] };
+type Now = Omit<Snapshot, 'instances' | 'processes' | 'clients'> & {
+  readonly second: Columns;
+  readonly events: GatewayEvent[];
+};
 
 const maxRows = 300;
 const maxEvents = 5000;
@@ -38,6 +41,7 @@ export const store = {
   now: null as Now | null,
   instances: null as InstanceRow[] | null,
   processes: null as ProcessRow[] | null,
+  clients: null as ClientsSeen | null,
   requests: [] as RequestRow[],
   /** Requests that came too fast to be shown. */
   left: 0,
@@ -124,6 +128,10 @@ export function listen(topics: string, filter: string): void {
   });
   on<ProcessRow[]>('processes', (rows) => {
     store.processes = rows;
+    changed();
+  });
+  on<ClientsSeen>('clients', (clients) => {
+    store.clients = clients;
     changed();
   });
   on<{ rows: RequestRow[]; left: number }>('requests', ({ rows, left }) => {

@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { type GatewayEvent, matcher, type RequestRow, type Snapshot, type Watch } from '@llm-gateway/watch';
 
 /** What a viewer can ask for beside what every view needs. */
-export const topics = ['engines', 'processes', 'requests'] as const;
+export const topics = ['engines', 'processes', 'requests', 'clients'] as const;
 export type Topic = (typeof topics)[number];
 
 interface Viewer {
@@ -103,7 +103,7 @@ export class Live implements Disposable {
       texts.set(name, text);
       return text;
     };
-    const { instances, processes, ...rest } = snapshot;
+    const { instances, processes, clients, ...rest } = snapshot;
     let text = once('now', () => ({
       ...rest,
       second: this.#watch.seconds.columns(snapshot.at, 5),
@@ -111,6 +111,7 @@ export class Live implements Disposable {
     }));
     if (viewer.topics.has('engines')) text += once('engines', () => instances);
     if (viewer.topics.has('processes')) text += once('processes', () => processes);
+    if (viewer.topics.has('clients')) text += once('clients', () => clients);
     if (viewer.topics.has('requests') && this.#rows.length > 0) {
       const rows = this.#rows.filter(viewer.matches);
       const shown = rows.slice(-maxRows);

@@ -1,8 +1,15 @@
 import type { Bus } from '@llm-gateway/bus';
-import { latencyBucket, type RequestSummary, type RequestTotals, requestReport } from '@llm-gateway/protocol';
+import {
+  type ClientTotals,
+  latencyBucket,
+  type RequestSummary,
+  type RequestTotals,
+  requestReport,
+} from '@llm-gateway/protocol';
 import type { Exchange } from './exchange.ts';
 import type { Observer } from './observer.ts';
 import type { RequestEnd } from './request-record.ts';
+import type { TokenCounts } from './usage/usage-reader.ts';
 
 /** How often what happened is published. */
 const periodMs = 250;
@@ -11,6 +18,9 @@ const watchedMs = 5000;
 /** Of more requests than 144 a second one in N is told: a report stays under 16 KB, and an ingress under 64 KB a second. */
 const maxPerPeriod = 36;
 const maxModels = 100;
+const maxClients = 100;
+/** What clients had is told in every so many reports. */
+const reportsPerClients = 4;
 const maxTotals = 200;
 const maxAttempts = 16;
 const maxIdLength = 256;
@@ -23,6 +33,8 @@ interface Watched {
   /** A name that nothing took is the client's word alone. */
   readonly model: string;
 }
+
+type ClientTally = { -readonly [K in keyof ClientTotals]: ClientTotals[K] };
 
 interface Tally extends Required<Omit<RequestTotals, 'firstByte'>> {
   readonly firstByte: Map<number, number>;
@@ -44,6 +56,7 @@ export class RequestReports implements Disposable {
   #sinceMs = 0;
   #tallies = new Map<string, Tally>();
   #models = new Set<string>();
+  #clients = new Map<string, ClientTally>();
   #sample: RequestSummary[] = [];
   /** One in so many is taken; grows within a period, and begins at what the last one needed. */
   #every = 1;
@@ -106,9 +119,28 @@ export class RequestReports implements Disposable {
       tally.cachedTokens += tokens.cached;
       tally.completionTokens += tokens.completion;
     }
+    if (exchange.from !== null) this.#countClient(exchange.from.name, exchange, { end, tokens });
     if (end.firstByteMs === null || end.status >= 400) return;
     const bucket = latencyBucket(end.firstByteMs);
     tally.firstByte.set(bucket, (tally.firstByte.get(bucket) ?? 0) + 1);
+  }
+
+  #countClient(
+    given: string,
+    { errorCode }: Exchange,
+    { end, tokens }: { readonly end: RequestEnd; readonly tokens: TokenCounts | null },
+  ): void {
+    const name = this.#clients.has(given) || this.#clients.size < maxClients ? given : '_other';
+    let tally = this.#clients.get(name);
+    if (tally === undefined) {
+      tally = { name, requests: 0, limited: 0, failed: 0, promptTokens: 0, completionTokens: 0 };
+      this.#clients.set(name, tally);
+    }
+    tally.requests++;
+    if (errorCode === 'rate_limit_exceeded') tally.limited++;
+    else if (end.outcome === 'failed') tally.failed++;
+    tally.promptTokens += tokens?.prompt ?? 0;
+    tally.completionTokens += tokens?.completion ?? 0;
   }
 
   #bounded(model: string): string {
@@ -154,16 +186,20 @@ export class RequestReports implements Disposable {
       this.#timer = undefined;
       this.#observer.watcher = null;
     }
+    this.#sequence++;
+    const tellsClients = this.#clients.size > 0 && this.#sequence % reportsPerClients === 0;
     this.#bus.publish(requestReport, {
       ingress: this.#ingress,
-      sequence: ++this.#sequence,
+      sequence: this.#sequence,
       periodMs: now - this.#sinceMs,
       generation: this.#generation(),
       inFlight: this.#inFlight(),
       totals: [...this.#tallies.values()].map((tally) => ({ ...tally, firstByte: [...tally.firstByte] })),
+      ...(tellsClients && { clients: [...this.#clients.values()] }),
       every: this.#every,
       requests: this.#sample,
     });
+    if (tellsClients) this.#clients = new Map();
     this.#sinceMs = now;
     // Half of what was needed: the sample must not stay thin after a burst.
     this.#every = Math.max(1, this.#every >> (this.#sample.length < maxPerPeriod / 2 ? 1 : 0));
@@ -186,6 +222,15 @@ function summaryOf({ exchange, end, model }: Watched): RequestSummary {
     route: exchange.route,
     endpoint: exchange.endpoint.slice(0, maxNameLength),
     ...(exchange.prefill !== undefined && { prefill: exchange.prefill.slice(0, maxNameLength) }),
+    ...(exchange.from !== null && { client: exchange.from.name }),
+    ...(exchange.expected !== undefined && {
+      choice: {
+        why: exchange.expected.why,
+        bytes: exchange.prompt?.bytes ?? 0,
+        cached: Math.round(exchange.expected.cached),
+        cost: Math.round(exchange.expected.cost),
+      },
+    }),
     attempts: records.slice(0, maxAttempts).map(({ target, outcome, cause, ms, atMs }) => ({
       target: target.slice(0, maxNameLength),
       outcome,

@@ -2,6 +2,8 @@ import type { Fleet } from '@llm-gateway/fleet';
 import type { StatusReport } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
 import type { BodyBudget } from './body-budget.ts';
+import type { Clients } from './clients/clients.ts';
+import type { Quota } from './clients/quota.ts';
 import type { Decider } from './decide/decider.ts';
 import type { Load } from './decide/load.ts';
 import type { Gate } from './gate.ts';
@@ -11,6 +13,7 @@ import type { Mirror } from './mirror/mirror.ts';
 const maxInFlight = 500;
 const maxUnwell = 500;
 const maxRoutes = 200;
+const maxClients = 100;
 const maxModelLength = 256;
 
 interface Looked {
@@ -21,12 +24,15 @@ interface Looked {
   readonly bodies: BodyBudget;
   readonly decider: Decider;
   readonly mirror: Mirror;
+  /** Null where clients show no keys. */
+  readonly clients: Clients | null;
+  readonly quota: Quota | null;
   connections(): number;
 }
 
 /** What an ingress tells people who look at it. No URL, key or header. */
 export function ingressStatus(looked: Looked): NonNullable<StatusReport['ingress']> {
-  const { fleet, load, gate, bodies, decider, mirror } = looked;
+  const { fleet, load, gate, bodies, decider, mirror, clients, quota } = looked;
   const table = looked.table();
   return {
     requests: gate.inside,
@@ -43,6 +49,9 @@ export function ingressStatus(looked: Looked): NonNullable<StatusReport['ingress
       fallback,
     })),
     policy: table.policy,
+    ...(clients !== null && {
+      clients: { keys: clients.keys, limited: quota?.used(performance.now(), maxClients) ?? [] },
+    }),
     ...(decider.degraded && { unwell: [...fleet.unwell(performance.now(), maxUnwell)] }),
   };
 }

@@ -24,7 +24,7 @@ export class Clients implements Disposable {
       help: 'Requests without a valid key, by why',
       labels: ['reason'],
     });
-    metrics.gauge({ name: 'client_keys', help: 'Keys in effect', collect: () => this.#file?.value.size ?? 0 });
+    metrics.gauge({ name: 'client_keys', help: 'Keys in effect', collect: () => this.keys });
   }
 
   /** Null when nobody has to show anything. Throws when the file, which was checked before, cannot be used after all. */
@@ -59,6 +59,11 @@ export class Clients implements Disposable {
       throw new GatewayError('invalid_config', `--client-keys: ${file.mistake}`);
     }
     return new Clients(file, tokens, metrics);
+  }
+
+  /** Keys in effect. */
+  get keys(): number {
+    return this.#file?.value.size ?? 0;
   }
 
   /**

@@ -103,6 +103,17 @@ export class Quota implements Disposable {
     return this.#failed || this.#limiters.names(performance.now()).length === 0;
   }
 
+  /** What clients with limits used here, those with the most requests first; `now` in monotonic milliseconds. */
+  used(now: number, max: number): { name: string; limits: QuotaAsk['limits']; used: [number, number, number] }[] {
+    const all = [...this.#desks.values()].map(({ purse }) => ({
+      name: purse.client,
+      limits: purse.limits,
+      used: purse.used(now),
+    }));
+    all.sort((a, b) => b.used[2] - a.used[2] || b.used[0] - a.used[0]);
+    return all.slice(0, max);
+  }
+
   /**
    * Lets a request in, whose body is there: at once when it returns null. Throws, or rejects with, `GatewayError`
    * `rate_limit_exceeded`, with `details.retryAfterMs`.
