@@ -16,6 +16,8 @@ export interface StreamScript {
   readonly gapMs: number;
   /** `spread`: each stream has its own rhythm. `step`: all write in the same moment, as one engine's decoding steps make them. */
   readonly phase: 'spread' | 'step';
+  /** One more chunk before those, with the role and no content, as vLLM's streams begin. */
+  readonly role?: boolean;
 }
 
 export interface EngineCounts {
@@ -62,6 +64,15 @@ const chunk = frame(
     created: 1_767_225_600,
     model: 'bench',
     choices: [{ index: 0, delta: { content: ' token' }, finish_reason: null }],
+  })}\n\n`,
+);
+const roleChunk = frame(
+  `data: ${JSON.stringify({
+    id: 'chatcmpl-0123456789abcdef',
+    object: 'chat.completion.chunk',
+    created: 1_767_225_600,
+    model: 'bench',
+    choices: [{ index: 0, delta: { role: 'assistant', content: '' }, finish_reason: null }],
   })}\n\n`,
 );
 const lastChunk = Buffer.concat([frame('data: [DONE]\n\n'), Buffer.from('0\r\n\r\n')]);
@@ -163,7 +174,10 @@ class Connection {
       if (left < 0) this.#stop();
     };
     // At once: a gateway may hold back the head until the first byte of the body.
-    write();
+    if (script.role === true) {
+      counts.chunks++;
+      socket.write(roleChunk);
+    } else write();
     const halt = everyGap(write);
     this.#stop = () => {
       counts.openStreams--;

@@ -77,9 +77,11 @@ export async function startGateway(setting: Setting, options: GatewayOptions = {
 export const mirrorRefreshMs = 50;
 
 /** The embedded default: the whole gateway in one process. */
-export async function standalone(setting: Setting): Promise<Target> {
+export async function standalone(setting: Setting, further: readonly string[] = []): Promise<Target> {
   const service = 'standalone';
-  const started = await startService(setting.place, { service, name: service, flags: alone(setting), nodeFlags: [] });
+  const flags = [...alone(setting), ...further];
+  const name = [service, ...further].join('');
+  const started = await startService(setting.place, { service, name, flags, nodeFlags: [] });
   return {
     url: await started.address('http'),
     headers: clientHeaders,
