@@ -8,10 +8,12 @@ const missShare = 0.5;
 const missesToEmpty = 4;
 const defaultMaxEntries = 1_000_000;
 const defaultMaxAgeMs = 60 * 60_000;
+/** Of an instance that does not say how much it holds: a million tokens. */
+const defaultCapacityBytes = 4 * 1024 * 1024;
 
 export interface CachesOptions {
-  /** Bytes of prompts that fit into the KV cache of one instance. */
-  readonly capacityBytes: number;
+  /** Bytes of prompts that fit into the KV cache of one instance; left out: as many as its engine says. */
+  readonly capacityBytes?: number;
   readonly maxEntries?: number;
   readonly maxAgeMs?: number;
   /** Hears which prompts were sent where, for the other routers. */
@@ -24,6 +26,7 @@ export interface CachesOptions {
 export class Caches {
   readonly #index: PrefixIndex;
   readonly #capacityBytes: number;
+  readonly #learnsCapacity: boolean;
   readonly #onPlaced: (instance: string, fingerprints: string) => void;
   readonly #onLost: (instance: string) => void;
   readonly #numbers = new Map<string, number>();
@@ -38,7 +41,8 @@ export class Caches {
       maxEntries: options.maxEntries ?? defaultMaxEntries,
       maxAgeMs: options.maxAgeMs ?? defaultMaxAgeMs,
     });
-    this.#capacityBytes = options.capacityBytes;
+    this.#capacityBytes = options.capacityBytes ?? defaultCapacityBytes;
+    this.#learnsCapacity = options.capacityBytes === undefined;
     this.#onPlaced = options.onPlaced ?? (() => {});
     this.#onLost = options.onLost ?? (() => {});
   }
@@ -64,10 +68,16 @@ export class Caches {
     this.#misses.delete(instance);
   }
 
-  /** Learns how many bytes of prompts fit into the cache of one instance. */
-  resize(instance: string, capacityBytes: number): void {
+  /** An engine says how many bytes of prompts fit into its cache. */
+  learnCapacity(instance: string, capacityBytes: number): void {
     const number = this.#numbers.get(instance);
-    if (number !== undefined) this.#index.resize(number, capacityBytes);
+    if (this.#learnsCapacity && number !== undefined) this.#index.resize(number, capacityBytes);
+  }
+
+  /** The instance has lost what it had. */
+  empty(instance: string): void {
+    const number = this.#numbers.get(instance);
+    if (number !== undefined) this.#index.empty(number);
   }
 
   /** Looks for the instances that have some of the prompt, by their numbers: `cached` tells how much. Good until the next call. */

@@ -1,67 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Ask, Fingerprints, type Instance } from '@llm-gateway/protocol';
-import { readRouteTable } from '@llm-gateway/routing';
 import { conversations } from '@llm-gateway/testing';
 import fc from 'fast-check';
-import { Caches } from './caches.ts';
+import { instance, names, prompt, Scene, step } from './choice-scene.ts';
 import { type SimulatedChoices, simulateChoices } from './choice-simulation.ts';
-import { Fleet, type FleetOptions } from './fleet.ts';
-
-const off = (() => {
-  const reading = readRouteTable('', '', () => '');
-  if (!('table' in reading)) throw new Error('no table');
-  return reading.table;
-})();
-
-const step = 1024;
-const names = ['a', 'b', 'c', 'd'] as const;
-
-function instance(id: string, roles: Instance['roles'] = ['neutral']): Instance {
-  const address = { host: '10.0.0.1', port: 8000, kvHost: '10.0.0.1', kvPort: 28000 };
-  return { id, roles: [...roles], ...address, dpRank: 0, dpSize: 1, model: '' };
-}
-
-/** A prompt whose beginnings are named by numbers, a step each. */
-function prompt(keys: readonly number[], affinity?: number): Ask['prompt'] & object {
-  const prints = new Fingerprints();
-  for (const [at, key] of keys.entries())
-    prints.add(
-      key + 1,
-      keys.slice(0, at).reduce((hash, before) => Math.imul(hash ^ (before + 1), 0x01000193) >>> 0, 0x811c9dc5),
-      (at + 1) * step,
-    );
-  return { bytes: keys.length * step, fingerprints: prints.write(), ...(affinity !== undefined && { affinity }) };
-}
-
-class Scene {
-  readonly caches = new Caches({ capacityBytes: 1e9 });
-  readonly fleet: Fleet;
-  sequence = 0;
-
-  constructor(options: Partial<FleetOptions> = {}, instances = names.map((name) => instance(name))) {
-    this.fleet = new Fleet({ mode: 'neutral', policy: 'cache-aware', self: 'me', caches: this.caches, ...options });
-    this.fleet.reset(instances);
-  }
-
-  decide(asked: Ask['prompt'], change: Partial<Ask> = {}) {
-    const ask: Ask = { model: null, stage: 'internal', excluded: [], ...change };
-    return this.fleet.decide(off, asked === undefined ? ask : { ...ask, prompt: asked }, {
-      now: 0,
-      random: () => 0.5,
-      reply: { ingress: 'a', sequence: ++this.sequence },
-    });
-  }
-
-  chosen(asked: Ask['prompt'], change: Partial<Ask> = {}): string {
-    const decision = this.decide(asked, change);
-    return decision.route === 'internal' ? decision.instance.id : decision.route;
-  }
-
-  report(inFlight: Record<string, number>, waiting: Record<string, number> = {}): void {
-    this.fleet.report({ ingress: 'a', seen: { me: this.sequence }, inFlight, waiting }, 0);
-  }
-}
 
 describe('the choice by cost', () => {
   it('is the instance with the fewest bytes to compute before the first token, as an oracle without an end says', () => {

@@ -2,6 +2,7 @@ import {
   type Ask,
   type AskedPrompt,
   type Decision,
+  type EngineFigures,
   type Expectation,
   type ExplainedCandidate,
   type ExplainedPool,
@@ -16,6 +17,7 @@ import {
 } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
 import type { Caches } from './caches.ts';
+import { EngineLoad, type EngineReportResult } from './engine-load.ts';
 import { Health } from './health.ts';
 import { LoadLedger, type ReplyTo } from './load-ledger.ts';
 import { Pool, serves } from './pool.ts';
@@ -109,8 +111,12 @@ interface Member extends Candidate {
   readonly hash: number;
   /** Its place in `#sorted` and `#scores`. */
   slot: number;
-  /** When time changes its health next. */
+  /** When time changes its health, or what is known of its engine, next. */
   changeAt: number;
+  /** What its engine says of itself; null: it never did. */
+  engine: EngineLoad | null;
+  /** What its engine does for others, in bytes of prompts. */
+  elsewhereBytes: number;
 }
 
 /**
@@ -118,6 +124,12 @@ interface Member extends Candidate {
  * unit of load is a request, and this many bytes are as much as one.
  */
 const requestBytes = 256;
+/** A prompt of somebody else is taken to be as long as ours were on average; this long before there was one. */
+const firstMeanPromptBytes = 2048;
+/** The mean follows about so many of the last prompts. */
+const meanPrompts = 64;
+/** So many instances are asked at most whether this prompt fits into their memory; further ones are taken to have room. */
+const maxRoomChecks = 8;
 /** A fully cached prompt is not for nothing. */
 const minWaitingBytes = 64;
 /** An instance takes a session of its own as long as it has at most so much more in flight than the mean, and one. */
@@ -178,6 +190,9 @@ export class Fleet {
   #scores = new Float64Array(0);
   #inFlight = new Float64Array(0);
   #hashes = new Uint32Array(0);
+  /** How many members say how much memory they have left. */
+  #measured = 0;
+  #meanPromptBytes = firstMeanPromptBytes;
   /** Members whose load counts for more than it is, and members by their number in `Caches`. */
   readonly #weighted = new Set<Member>();
   readonly #numbered: (Member | undefined)[] = [];
@@ -218,7 +233,9 @@ export class Fleet {
     for (const role of rolesOf[options.mode]) this.#pools[role].set(null, new Pool(role, null));
     this.#ledger = new LoadLedger(options.self ?? '', (id) => {
       const member = this.#members.get(id);
-      if (member !== undefined) this.#score(member);
+      if (member === undefined) return;
+      member.engine?.observe(this.#ledger.inFlight(id));
+      this.#score(member);
     });
   }
 
@@ -259,6 +276,30 @@ export class Fleet {
       }
       this.#settle(member, now);
     }
+  }
+
+  /**
+   * What an engine says of itself, as `reporter` read it. It counts until the next report, or until
+   * it is too old; a report of an instance that is not known here is ignored.
+   */
+  engineReport(
+    { reporter, instance, figures }: { reporter: string; instance: string; figures: EngineFigures },
+    now: number,
+  ): EngineReportResult {
+    const member = this.#members.get(instance);
+    if (member === undefined) return 'unknown_instance';
+    member.engine ??= new EngineLoad();
+    const { engine } = member;
+    if (!engine.accepts(reporter, now)) return 'other_reporter';
+    const measured = Number(engine.isMeasured);
+    const isAnew = engine.take(reporter, figures, { inFlight: this.#ledger.inFlight(instance), now });
+    this.#measured += Number(engine.isMeasured) - measured;
+    // What it had cached was of the process before.
+    if (isAnew) this.#caches?.empty(instance);
+    if (engine.capacityBytes > 0) this.#caches?.learnCapacity(instance, engine.capacityBytes);
+    this.#weigh(member, engine);
+    this.#settle(member, now);
+    return 'taken';
   }
 
   /** Decides one ask. Cost does not grow with the number of instances beyond one pass over an array of numbers. */
@@ -432,7 +473,7 @@ export class Fleet {
       why,
       total: ranked.length,
       candidates: ranked.slice(0, max).map(({ member, out }): ExplainedCandidate => {
-        const { cached, cost } = this.#costOf(member, prompt);
+        const { cached, elsewhere, cost } = this.#costOf(member, prompt);
         const { id } = member.instance;
         const factor = member.health.ramp * member.health.penalty;
         return {
@@ -441,6 +482,7 @@ export class Fleet {
           ...(out !== undefined && { out }),
           ...(this.#counted && { inFlight: this.#ledger.inFlight(id) }),
           ...(this.#balanced && { waiting: this.#ledger.waiting(id), cached, cost }),
+          ...(this.#balanced && elsewhere > 0 && { elsewhere: Math.round(elsewhere) }),
           ...(this.#balanced && factor > 1 && { factor: Math.round(factor * 100) / 100 }),
         };
       }),
@@ -498,6 +540,7 @@ export class Fleet {
     if (this.#counted && context.reply !== undefined) {
       const waiting =
         prompt === undefined ? 0 : Math.max(promptBytes(prompt) - (expected?.cached ?? 0), minWaitingBytes);
+      if (prompt !== undefined) this.#meanPromptBytes += (waiting - this.#meanPromptBytes) / meanPrompts;
       this.#ledger.choose(member.instance.id, context.reply, { now: context.now, waiting });
     }
     if (holders !== undefined) this.#caches?.place(member.instance.id, context.now);
@@ -511,11 +554,16 @@ export class Fleet {
   }
 
   /** In bytes of prompts that are computed before a first token; `cached` of the last match. */
-  #costOf(member: Member, prompt: AskedPrompt | undefined): { readonly cached: number; readonly cost: number } {
+  #costOf(
+    member: Member,
+    prompt: AskedPrompt | undefined,
+  ): { readonly cached: number; readonly elsewhere: number; readonly cost: number } {
     const { id } = member.instance;
     const bytes = prompt === undefined ? 0 : promptBytes(prompt);
     const cached = prompt === undefined ? 0 : Math.min(this.#caches?.cached(member.number) ?? 0, bytes);
-    return { cached, cost: bytes - cached + this.#ledger.waiting(id) + requestBytes * this.#ledger.inFlight(id) };
+    const elsewhere = member.elsewhereBytes + this.#lackingBytes(member, bytes - cached);
+    const own = bytes - cached + this.#ledger.waiting(id) + requestBytes * this.#ledger.inFlight(id);
+    return { cached, elsewhere, cost: own + elsewhere };
   }
 
   /** Where nothing of the prompt is known to be cached, the requests of one session go to one instance, as long as that has no more than its share. */
@@ -561,7 +609,11 @@ export class Fleet {
   #placeByScore(pool: Pool, { excluded, avoided = [], prompt }: Wish, holders: readonly number[] = []): number {
     const unpaired = this.#unpairedIn(pool);
     const isPriced = prompt !== undefined && this.#balanced && holders.length + this.#weighted.size > 0;
-    if (excluded.length + avoided.length + unpaired.length === 0 && !isPriced) return pool.best(this.#scores);
+    if (excluded.length + avoided.length + unpaired.length === 0 && !isPriced) {
+      const place = pool.best(this.#scores);
+      // What the others would lack makes them no better.
+      if (this.#measured === 0 || prompt === undefined || !this.#lacksRoom(pool, place, prompt)) return place;
+    }
     const raised = new Set<Member>();
     if (isPriced) {
       // What the prompt costs without a cache is the same for all others, and left out.
@@ -585,9 +637,41 @@ export class Fleet {
     for (const id of new Set(excluded)) raise(this.#members.get(id), excludedScore);
     for (const id of new Set(avoided)) raise(this.#members.get(id), avoidedScore);
     for (const member of unpaired) raise(member, impossibleScore);
-    const place = pool.best(this.#scores, isPriced ? Number.NEGATIVE_INFINITY : 0);
+    const lowest = isPriced ? Number.NEGATIVE_INFINITY : 0;
+    let place = pool.best(this.#scores, lowest);
+    if (this.#measured > 0 && prompt !== undefined) {
+      // Its score as it stands is for a prompt that fits into its memory. When this one does not, its true score may be
+      // higher than that of another; those that are not looked at could only be worse than their scores.
+      for (let checks = 0; checks < maxRoomChecks && this.#lacksRoom(pool, place, prompt); checks++) {
+        const member = this.#sorted[pool.slots[place] as number] as Member;
+        if (raised.has(member)) break;
+        raised.add(member);
+        this.#score(member, prompt);
+        place = pool.best(this.#scores, lowest);
+      }
+    }
     for (const member of raised) this.#score(member);
     return place;
+  }
+
+  /** Whether not all of the prompt fits into the free memory of the instance that has this place in the pool. */
+  #lacksRoom(pool: Pool, place: number, prompt: AskedPrompt): boolean {
+    const member = this.#sorted[pool.slots[place] ?? -1];
+    return member !== undefined && this.#lackingBytes(member, promptBytes(prompt)) > this.#lackingBytes(member, 0);
+  }
+
+  /**
+   * Bytes of prompts, those that wait there and so many more, for which its engine has no memory left. It makes room by
+   * giving up as much of what it has computed, which it computes again.
+   */
+  #lackingBytes({ instance, engine }: Member, bytes: number): number {
+    if (engine === null || !engine.isMeasured) return 0;
+    return Math.max(0, this.#ledger.waiting(instance.id) + bytes - engine.freeBytes);
+  }
+
+  /** What the engine does for others: their requests as ours, and prompts that nobody measured as the mean of ours. */
+  #weigh(member: Member, { others, othersWaiting, preempted }: EngineLoad): void {
+    member.elsewhereBytes = requestBytes * others + this.#meanPromptBytes * (othersWaiting + preempted);
   }
 
   #pool(role: Role, model: string | null, now: number): Pool {
@@ -624,9 +708,18 @@ export class Fleet {
         this.#changeDue = Math.min(this.#changeDue, member.changeAt);
       } else {
         member.health.tick(now);
+        this.#expireEngine(member, now);
         this.#settle(member, now);
       }
     }
+  }
+
+  #expireEngine(member: Member, now: number): void {
+    const { engine } = member;
+    if (engine === null || now < engine.expiryAt) return;
+    this.#measured -= Number(engine.isMeasured);
+    engine.forget();
+    this.#weigh(member, engine);
   }
 
   #rebuild(now: number): void {
@@ -695,7 +788,7 @@ export class Fleet {
     else this.#ejected.add(member);
     if (health.state === 'due' && !isTakenOut(member.instance)) this.#due.add(member);
     else this.#due.delete(member);
-    member.changeAt = health.nextChange(now);
+    member.changeAt = Math.min(health.nextChange(now), member.engine?.expiryAt ?? Number.POSITIVE_INFINITY);
     this.#changeDue = Math.min(this.#changeDue, member.changeAt);
     if (member.changeAt === Number.POSITIVE_INFINITY) this.#unsettled.delete(member);
     else this.#unsettled.add(member);
@@ -714,11 +807,15 @@ export class Fleet {
     if (this.#counted) {
       const { id } = member.instance;
       const inFlight = this.#ledger.inFlight(id);
-      this.#inFlight[member.slot] = inFlight;
+      const { engine } = member;
+      this.#inFlight[member.slot] = inFlight + (engine?.others ?? 0);
       if (this.#balanced) {
         const bytes = prompt === undefined ? 0 : promptBytes(prompt);
         const cached = prompt === undefined ? 0 : Math.min(this.#caches?.cached(member.number) ?? 0, bytes);
-        const load = (inFlight + (this.#ledger.waiting(id) + bytes - cached) / requestBytes) * health.ramp;
+        const uncached = bytes - cached;
+        const lacking = engine === null ? 0 : this.#lackingBytes(member, uncached);
+        const work = this.#ledger.waiting(id) + uncached + member.elsewhereBytes + lacking;
+        const load = (inFlight + work / requestBytes) * health.ramp;
         score = Math.min((load + 1) * health.penalty - 1, maxLoadScore) - bytes / requestBytes;
         if (health.ramp > 1 || health.penalty > 1) this.#weighted.add(member);
         else this.#weighted.delete(member);
@@ -755,6 +852,8 @@ export class Fleet {
       hash: previous?.hash ?? hashOf(id),
       slot: -1,
       changeAt: Number.POSITIVE_INFINITY,
+      engine: isKept ? previous.engine : null,
+      elsewhereBytes: isKept ? previous.elsewhereBytes : 0,
     };
     this.#members.set(id, member);
     this.#numbered[member.number] = member;
@@ -777,7 +876,10 @@ export class Fleet {
     this.#members.delete(id);
     this.#weighted.delete(member);
     this.#numbered[member.number] = undefined;
-    if (!keepsCache) this.#caches?.remove(id);
+    if (!keepsCache) {
+      this.#caches?.remove(id);
+      this.#measured -= Number(member.engine?.isMeasured ?? false);
+    }
     this.#ejected.delete(member);
     this.#due.delete(member);
     this.#joined.delete(member);

@@ -1,4 +1,5 @@
 export { Caches } from './caches.ts';
+export { type EngineReportResult, engineReportResults } from './engine-load.ts';
 export {
   type Candidate,
   type DecideContext,

@@ -20,10 +20,10 @@ export const schedulingOptions = {
   },
   'instance-kv-bytes': {
     type: 'integer',
-    default: 4_194_304,
-    min: 1,
+    default: 0,
+    min: 0,
     max: 1_000_000_000_000,
     description:
-      'Bytes of prompts that the KV cache of one instance holds, for cache-aware: about four for each token of its cache',
+      'Bytes of prompts that the KV cache of one instance holds, for cache-aware: about four for each token of its cache; 0: as many as its engine reports, and 4194304 while it does not',
   },
 } as const;

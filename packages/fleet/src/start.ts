@@ -1,5 +1,6 @@
 import type { Bus } from '@llm-gateway/bus';
-import { loadReport, outcomeReport } from '@llm-gateway/protocol';
+import { engineReport, loadReport, outcomeReport } from '@llm-gateway/protocol';
+import type { EngineReportResult } from './engine-load.ts';
 import { Fleet, type FleetOptions, fleetMode, needsKvAddress } from './fleet.ts';
 import { type Follower, followInstances } from './follow.ts';
 
@@ -12,6 +13,8 @@ interface PdSettings {
 interface StartOptions extends Omit<FleetOptions, 'mode' | 'kvAddressNeeded'> {
   /** Whether loads and outcomes come over the bus, from all ingresses; otherwise the caller tells its own. */
   readonly hearsIngresses?: boolean;
+  /** Hears what became of each report of an engine. */
+  readonly onEngineReport?: (result: EngineReportResult) => void;
   /** Called for each whole list of instances, after the fleet has it. */
   readonly onList?: () => void;
 }
@@ -26,13 +29,23 @@ export interface FollowedFleet extends Disposable {
 export function startFleet(
   bus: Bus,
   settings: PdSettings,
-  { hearsIngresses = false, onList, ...options }: StartOptions,
+  { hearsIngresses = false, onList, onEngineReport, ...options }: StartOptions,
 ): FollowedFleet {
   const fleet = new Fleet({ ...options, mode: fleetMode(settings), kvAddressNeeded: needsKvAddress(settings) });
   const open = new DisposableStack();
   const now = () => performance.now();
   if (hearsIngresses) {
-    if (options.policy !== 'round-robin') open.use(bus.subscribe(loadReport, (report) => fleet.report(report, now())));
+    if (options.policy !== 'round-robin') {
+      open.use(bus.subscribe(loadReport, (report) => fleet.report(report, now())));
+      open.use(
+        bus.subscribe(engineReport, ({ reporter, engines }) => {
+          for (const { instance, figures } of engines) {
+            const result = fleet.engineReport({ reporter, instance, figures }, now());
+            onEngineReport?.(result);
+          }
+        }),
+      );
+    }
     open.use(bus.subscribe(outcomeReport, (report) => fleet.outcomes(report, { now: now(), random: Math.random })));
   }
   const instances = open.use(

@@ -1,5 +1,14 @@
 export { claimHolderHeader, claimOrigin, claimUrlOf } from './claim.ts';
 export {
+  bytesPerToken,
+  EngineFigures,
+  EngineReport,
+  engineReport,
+  engineReportTtlMs,
+  isEngineFigures,
+  maxReportedEngines,
+} from './engine-report.ts';
+export {
   type AnthropicErrorBody,
   anthropicErrorBody,
   anthropicErrorType,

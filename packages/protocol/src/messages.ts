@@ -1,5 +1,6 @@
 import { type Static, Type } from 'typebox';
 import { Compile, type Validator } from 'typebox/compile';
+import { engineReport } from './engine-report.ts';
 import { maxFingerprintText } from './fingerprints.ts';
 import { Instance, InstanceAddress, roles } from './instance.ts';
 import { instanceOrder, instanceOrders } from './instance-order.ts';
@@ -195,6 +196,8 @@ export const ExplainedCandidate = Type.Object({
   waiting: Type.Optional(Type.Number({ minimum: 0 })),
   /** Bytes of this prompt that it is believed to have in its cache. */
   cached: Type.Optional(Count),
+  /** What its engine has to do besides, as it reports it, in bytes of prompts; left out: nothing, as far as is known. */
+  elsewhere: Type.Optional(Count),
   /** As in `Expectation`: the lowest is chosen. */
   cost: Type.Optional(Type.Number({ minimum: 0 })),
   /** What its load counts for while it is new or fails now and then; left out: 1. */
@@ -522,6 +525,7 @@ export const catalogue = [
   instancesChanged,
   loadReport,
   outcomeReport,
+  engineReport,
   responsesMade,
   retryOffer,
   retryAnnounce,

@@ -18,6 +18,7 @@ export const subjects = {
   instancesChanged: `${prefix}.instances.changed`,
   loadReport: `${prefix}.load.report`,
   outcomeReport: `${prefix}.outcome.report`,
+  engineReport: `${prefix}.engine.report`,
   responsesMade: `${prefix}.responses.made`,
   retryOffer: `${prefix}.retry.offer`,
   retryAnnounce: `${prefix}.retry.announce`,

@@ -1,4 +1,10 @@
-import type { Caches, Ejection, Fleet } from '@llm-gateway/fleet';
+import {
+  type Caches,
+  type Ejection,
+  type EngineReportResult,
+  engineReportResults,
+  type Fleet,
+} from '@llm-gateway/fleet';
 import { type ChoiceReason, choiceReasons, type Decision } from '@llm-gateway/protocol';
 import type { Counter, Histogram, Logger, Metrics } from '@llm-gateway/runtime';
 
@@ -37,6 +43,7 @@ export class Observer {
   readonly #choices: Readonly<Record<ChoiceReason, Counter>>;
   readonly #placementsDropped: Counter;
   readonly #cachesLost: Counter;
+  readonly #engineReports: Readonly<Record<EngineReportResult, Counter>>;
   readonly #toldGenerations = new Set<string>();
   #nextFailureToldMs = 0;
 
@@ -86,7 +93,13 @@ export class Observer {
       help: 'Instances chosen under cache-aware, by why: part of the prompt is there, it has the least to do, its session is there, or there is no other',
       labels: ['why'],
     });
-    this.#choices = byReason((why) => choices.labels({ why }));
+    this.#choices = byWord(choiceReasons, (why) => choices.labels({ why }));
+    const engineReports = metrics.counter({
+      name: 'router_engine_reports_total',
+      help: 'What engines said of themselves: taken, of an instance that is not known, or of one that another reporter speaks for',
+      labels: ['result'],
+    });
+    this.#engineReports = byWord(engineReportResults, (result) => engineReports.labels({ result }));
     this.#placementsDropped = metrics.counter({
       name: 'router_placements_dropped_total',
       help: 'Placements of prompts that were not told to the other routers, because they were too many at once',
@@ -140,6 +153,10 @@ export class Observer {
     this.#log.info({ instance }, 'instance has not cached what was expected; taking its cache for empty');
   }
 
+  engineReported(result: EngineReportResult): void {
+    this.#engineReports[result].inc();
+  }
+
   kvAddressMissing(instance: string): void {
     this.#log.warn({ instance }, 'no prefill goes to an instance that registers without a kv_transfer address');
   }
@@ -155,8 +172,11 @@ export class Observer {
   }
 }
 
-function byReason<Value>(make: (why: ChoiceReason) => Value): Readonly<Record<ChoiceReason, Value>> {
-  return Object.fromEntries(choiceReasons.map((why) => [why, make(why)])) as Record<ChoiceReason, Value>;
+function byWord<Word extends string, Value>(
+  words: readonly Word[],
+  make: (word: Word) => Value,
+): Readonly<Record<Word, Value>> {
+  return Object.fromEntries(words.map((word) => [word, make(word)])) as Record<Word, Value>;
 }
 
 export function declareCacheGauges(metrics: Metrics, caches: Caches): void {

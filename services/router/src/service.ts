@@ -90,7 +90,7 @@ export async function start(
   const caches =
     values.schedulingPolicy === 'cache-aware'
       ? new Caches({
-          capacityBytes: values.instanceKvBytes,
+          ...(values.instanceKvBytes > 0 && { capacityBytes: values.instanceKvBytes }),
           onPlaced: (instance, fingerprints) => placements.add(instance, fingerprints),
           onLost: (instance) => observer.cacheLost(instance),
         })
@@ -103,6 +103,7 @@ export async function start(
       hearsIngresses: true,
       ...(caches !== undefined && { caches }),
       onKvAddressMissing: (instance) => observer.kvAddressMissing(instance),
+      onEngineReport: (result) => observer.engineReported(result),
       onEject: (ejection) => observer.ejected(ejection),
       onList: () => void warmUp(),
     }),
