@@ -167,6 +167,7 @@ function allowed(name: string): readonly string[] {
   if (name === 'protocol') return ['http1'];
   if (name === 'fleet') return ['http1', 'protocol', 'bus', 'routing'];
   if (name === 'route-config') return ['http1', 'protocol', 'routing', 'runtime'];
+  if (name === 'engine-metrics') return ['http1', 'protocol', 'bus', 'upstream'];
   if (name === 'watch') return ['protocol', 'bus', 'fleet'];
   if (packages.includes(name)) return ['http1', 'protocol'];
   const shipped = packages.filter((one) => one !== 'testing');

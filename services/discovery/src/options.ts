@@ -1,4 +1,5 @@
 import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
+import { engineMetricsOptions } from '@llm-gateway/engine-metrics';
 import { discoveryOptions, readStaticEndpoints, storeMistakes } from '@llm-gateway/registry';
 import { pdOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
@@ -17,7 +18,7 @@ export const instanceModelOptions = {
 export const options = defineService({
   name: 'discovery',
   description: 'Knows the live instances, from Redis, etcd or a static list, and announces them',
-  groups: [discoveryOptions, instanceModelOptions, pdOptions, busOptions],
+  groups: [discoveryOptions, instanceModelOptions, engineMetricsOptions, pdOptions, busOptions],
   check: [staticEndpointMistakes, storeMistakes, busMistakes],
 });
 

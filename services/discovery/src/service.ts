@@ -3,6 +3,7 @@ import { type Bus, eachSecond, Reasons, tellStatus } from '@llm-gateway/bus';
 import { type Instance, instanceOrder, instanceOrders, instancesChanged, instancesList } from '@llm-gateway/protocol';
 import type { Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
+import { EngineLooks } from './engine-looks.ts';
 import type { Settings } from './options.ts';
 import { Orders } from './orders.ts';
 import { OtherInstallations, sourceOf } from './other-installations.ts';
@@ -97,9 +98,20 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
     }),
   });
   subscriptions.push(status);
+  const looks =
+    values.engineMetricsIntervalMs === 0
+      ? null
+      : parts.use(
+          new EngineLooks({
+            ...{ bus, metrics: deps.metrics, replica },
+            intervalMs: values.engineMetricsIntervalMs,
+            path: values.engineMetricsPath,
+          }),
+        );
   const onStep = (step: SourceStep): void => {
     const turned = step.storeUp !== storeUp;
     storeUp = step.storeUp;
+    looks?.change(step.upserts, step.removals);
     announceNew(models?.change(step.upserts, step.removals) ?? step.upserts, step.removals);
     if (!speaking && storeUp) speak();
     if (turned) {

@@ -1,3 +1,5 @@
+import { busMistakes, busOptions } from '@llm-gateway/bus';
+import { engineMetricsOptions } from '@llm-gateway/engine-metrics';
 import { roles } from '@llm-gateway/protocol';
 import { isHost, maxPodNameLength, storeMistakes, storeOptions } from '@llm-gateway/registry';
 import { defineService, type OptionsOf, type OptionValues, type runtimeOptions } from '@llm-gateway/runtime';
@@ -54,11 +56,28 @@ export const registrarOptions = {
   },
 } as const;
 
+/** It needs no bus for its record. */
+const optionalBusOptions = {
+  ...busOptions,
+  'nats-servers': {
+    ...busOptions['nats-servers'],
+    default: '',
+    description: `${busOptions['nats-servers'].description}; empty: what the engine says of itself is not reported`,
+    validate: (value: string) => (value === '' ? undefined : busOptions['nats-servers'].validate(value)),
+  },
+} as const;
+
+const engineOptions = {
+  ...engineMetricsOptions,
+  'engine-metrics-interval-ms': { ...engineMetricsOptions['engine-metrics-interval-ms'], default: 200 },
+} as const;
+
 export const options = defineService({
   name: 'registrar',
   description: 'Checks the health of one engine pod and keeps its discovery record in Redis or etcd',
-  groups: [registrarOptions, storeOptions],
-  check: mistakes,
+  groups: [registrarOptions, storeOptions, engineOptions, optionalBusOptions],
+  // A variable for all services may have a password of NATS where this one has no NATS.
+  check: [mistakes, (values) => (values.natsServers === '' ? [] : busMistakes(values))],
 });
 
 export type Options = OptionsOf<typeof options>;

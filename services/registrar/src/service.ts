@@ -1,4 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { openBus } from '@llm-gateway/bus';
+import { EngineReporter, lookFailures } from '@llm-gateway/engine-metrics';
 import { type Instance, roles } from '@llm-gateway/protocol';
 import { failureReason, failureReasons, instanceId, openRecordKeeper, refusals } from '@llm-gateway/registry';
 import { type Parts, Reasons, type Running } from '@llm-gateway/runtime';
@@ -9,7 +12,8 @@ import type { Options } from './options.ts';
 const removeTimeoutMs = 1200;
 
 /** The registrar: the record of one pod holds those of its ranks that are healthy. Without any there is no record. */
-export async function start(values: Options, { log, metrics }: Parts): Promise<Running> {
+export async function start(values: Options, parts: Parts): Promise<Running> {
+  const { log, metrics } = parts;
   const failures = metrics.counter({
     name: 'store_failures_total',
     help: 'Failed tries to read or write the store',
@@ -43,6 +47,8 @@ export async function start(values: Options, { log, metrics }: Parts): Promise<R
   });
   metrics.gauge({ name: 'healthy_ranks', help: 'Ranks whose engine is healthy', collect: () => healthy.length });
 
+  const reporter = reportEngines(values, parts);
+  reporter?.change(instances, []);
   const stop = new AbortController();
   const heartbeats = beat(values, stop.signal, (passed) => {
     if (keeper.storeUp && keeper.refusal === null && trouble.end()) {
@@ -62,9 +68,32 @@ export async function start(values: Options, { log, metrics }: Parts): Promise<R
       stop.abort();
       const removed = await keeper.remove(removeTimeoutMs);
       if (!removed) log.warn('the store did not remove the record in time; it will expire');
-      await Promise.all([heartbeats, keeper[Symbol.asyncDispose]()]);
+      await Promise.all([heartbeats, keeper[Symbol.asyncDispose](), reporter?.[Symbol.asyncDispose]()]);
     },
   };
+}
+
+/** Reports what the engine says of itself; null where nobody would hear it. The process closes its connection to NATS. */
+function reportEngines(values: Options, parts: Parts): EngineReporter | null {
+  if (values.natsServers === '' || values.engineMetricsIntervalMs === 0) return null;
+  const reported = parts.metrics.counter({
+    name: 'engine_reports_total',
+    help: 'Messages with what the engine says of itself',
+  });
+  const failed = parts.metrics.counter({
+    name: 'engine_metrics_failures_total',
+    help: 'Times the metrics of the engine were not there, or not those of an engine',
+    labels: ['reason'],
+  });
+  for (const reason of lookFailures) failed.labels({ reason });
+  return new EngineReporter({
+    bus: openBus(values, 'registrar', parts, { connection: 'reports' }),
+    reporter: `registrar-${randomUUID().slice(0, 8)}`,
+    intervalMs: values.engineMetricsIntervalMs,
+    path: values.engineMetricsPath,
+    onReported: () => reported.inc(),
+    onFailed: (reason) => failed.labels({ reason }).inc(),
+  });
 }
 
 /** All ranks of the pod, healthy or not. */

@@ -1,5 +1,6 @@
 import { consoleMistakes, consoleOptions } from '@llm-gateway/console/options';
 import { instanceModelOptions, staticEndpointMistakes } from '@llm-gateway/discovery/options';
+import { engineMetricsOptions } from '@llm-gateway/engine-metrics';
 import { policyOptions, schedulingOptions } from '@llm-gateway/fleet';
 import {
   affinityMistakes,
@@ -48,6 +49,7 @@ export const options = defineService({
     ingressOptions,
     aloneDiscoveryOptions,
     instanceModelOptions,
+    engineMetricsOptions,
     routeOptions,
     pdOptions,
     policyOptions,
