@@ -50,7 +50,10 @@ export function processesText(rows: readonly ProcessRow[]): string {
 
 export function instancesText(rows: readonly InstanceRow[], at: number): string {
   return table(
-    ['INSTANCE', 'STATE', 'SINCE', 'MODEL', 'ROLE', 'IN FLIGHT', 'REQ/S', 'FAILED', 'P95', 'LAST FAILURE'],
+    [
+      ...['INSTANCE', 'STATE', 'SINCE', 'MODEL', 'ROLE', 'IN FLIGHT', 'ENGINE', 'KV', 'HITS'],
+      ...['REQ/S', 'FAILED', 'P95', 'LAST FAILURE'],
+    ],
     rows.map((row) => [
       row.id,
       row.state,
@@ -58,12 +61,19 @@ export function instancesText(rows: readonly InstanceRow[], at: number): string 
       row.model || 'any',
       row.roles.length === 3 ? 'all' : row.roles.join(','),
       row.inFlight,
+      row.engine === null ? '–' : `${row.engine.running}+${row.engine.waiting}`,
+      share(row.engine?.kvUsage),
+      share(row.engine?.hits),
       row.requestsPerSecond,
       percent(row.failedShare),
       took(row.firstByteP95Ms),
       row.lastFailure === null ? '' : `${row.lastFailure.cause}, ${span(at - row.lastFailure.at)} ago`,
     ]),
   );
+}
+
+function share(part: number | null | undefined): string {
+  return part === null || part === undefined ? '–' : percent(part);
 }
 
 /** `10:42:07 200 Qwen3-32B engine-4 refused → engine-7 200, first 121 ms, 2.1 s`. */

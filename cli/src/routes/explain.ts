@@ -101,13 +101,14 @@ function poolText({ role, chosen, why, total, candidates }: Explanation['pools']
   return [
     chosen === null ? `${role}: no engine can take it` : `${role}: ${chosen}, ${reasons[why]}`,
     table(
-      ['INSTANCE', 'STATE', 'IN FLIGHT', 'WAITING', 'CACHED', 'COST', 'LOAD', 'LEFT OUT'],
+      ['INSTANCE', 'STATE', 'IN FLIGHT', 'WAITING', 'CACHED', 'ELSEWHERE', 'COST', 'LOAD', 'LEFT OUT'],
       candidates.map((one) => [
         one.instance,
         one.state,
         one.inFlight ?? '–',
         one.waiting === undefined ? '–' : Math.round(one.waiting),
         one.cached ?? '–',
+        one.elsewhere ?? '–',
         one.cost === undefined ? '–' : Math.round(one.cost),
         one.factor === undefined ? '' : `× ${one.factor}`,
         one.out === undefined ? '' : outs[one.out],

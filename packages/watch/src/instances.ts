@@ -1,4 +1,5 @@
-import { type Instance, isTakenOut, type RequestReport, servedModels } from '@llm-gateway/protocol';
+import { type EngineReport, type Instance, isTakenOut, type RequestReport, servedModels } from '@llm-gateway/protocol';
+import { type EngineRow, ReportedEngine } from './engine-figures.ts';
 import type { Events } from './events.ts';
 import { isThere, type ProcessRow } from './processes.ts';
 
@@ -26,6 +27,8 @@ export interface InstanceRow {
   readonly lastFailure: { readonly at: number; readonly cause: string } | null;
   /** Since this watch began. */
   readonly ejections: number;
+  /** What it says of itself; null: nobody reports it. */
+  readonly engine: EngineRow | null;
 }
 
 /** What an instance stays until somebody says otherwise. */
@@ -45,6 +48,7 @@ class Record {
   inFlight = 0;
   ejections = 0;
   lastFailure: InstanceRow['lastFailure'] = null;
+  readonly engine = new ReportedEngine();
   /** By second, see `#slot`. */
   readonly #at = new Float64Array(windowSeconds);
   readonly #calls = new Float64Array(windowSeconds);
@@ -157,6 +161,11 @@ export class Instances {
     }
   }
 
+  /** What engines say of themselves. */
+  report({ engines }: EngineReport, nowMs: number): void {
+    for (const { instance, figures } of engines) this.#records.get(instance)?.engine.report(figures, nowMs);
+  }
+
   /** What routers and ingresses say now. */
   refresh(processes: readonly ProcessRow[], nowMs: number): void {
     for (const record of this.#records.values()) record.inFlight = 0;
@@ -231,6 +240,7 @@ export class Instances {
         firstByteP95Ms: rounded(record.p95(nowMs)),
         lastFailure,
         ejections,
+        engine: record.engine.row(nowMs),
       };
     });
     return rows.sort(

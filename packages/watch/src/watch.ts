@@ -4,6 +4,7 @@ import { followInstances, ownerOf, poolName } from '@llm-gateway/fleet';
 import {
   type ExplainQuery,
   type ExplainReply,
+  engineReport,
   type InstanceOrder,
   instanceOrder,
   type OrderReply,
@@ -101,6 +102,7 @@ export class Watch implements Disposable {
         onChange: (upserts, removals) => this.instances.change(upserts, removals, Date.now()),
       }),
     );
+    this.#open.use(bus.subscribe(engineReport, (report) => this.instances.report(report, Date.now())));
     if (options.requests) {
       this.#open.use(
         bus.subscribe(requestReport, (report) => {

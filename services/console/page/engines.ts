@@ -71,6 +71,9 @@ export function EnginesView({ filter }: { filter: string }) {
             <th scope="col">Model</th>
             <th scope="col" class="wide">Role</th>
             <th scope="col" class="right">In flight</th>
+            <th scope="col" class="right wide" title="Requests that the engine itself computes, and those that wait there">Engine</th>
+            <th scope="col" class="right wide" title="Share of the engine's KV cache in use">KV</th>
+            <th scope="col" class="right wide" title="Share of prompt tokens that the engine had cached, of the last minute">Hits</th>
             <th scope="col" class="right wide">requests/s</th>
             <th scope="col" class="right">Failed</th>
             <th scope="col" class="right">First token p95</th>
@@ -85,11 +88,11 @@ export function EnginesView({ filter }: { filter: string }) {
             .slice(from, to)
             .map((entry) =>
               entry.kind === 'group'
-                ? html`<${Group} key=${`group ${entry.name}`} ...${entry} columns=${me?.actions ? 11 : 10} />`
+                ? html`<${Group} key=${`group ${entry.name}`} ...${entry} columns=${me?.actions ? 14 : 13} />`
                 : html`<${Engine} key=${entry.row.id} row=${entry.row} at=${now.at} most=${most} onWish=${me?.actions ? setWish : null} />`,
             )}
           ${to < entries.length && html`<tr style=${{ height: `${(entries.length - to) * rowHeight}px` }}></tr>`}
-          ${entries.length === 0 && html`<tr><td colspan="11" class="empty">${instances.length === 0 ? 'Discovery lists no engine.' : 'No engine has all these words.'}</td></tr>`}
+          ${entries.length === 0 && html`<tr><td colspan="14" class="empty">${instances.length === 0 ? 'Discovery lists no engine.' : 'No engine has all these words.'}</td></tr>`}
         </tbody>
       </table>
     </div>
@@ -120,6 +123,13 @@ function Group({ name, rows, columns }: { name: string; rows: readonly InstanceR
   `;
 }
 
+/** The engine does not say. */
+const dash = html`<span class="muted">–</span>`;
+
+function share(part: number | null | undefined) {
+  return part === null || part === undefined ? dash : percent(part);
+}
+
 interface EngineProps {
   readonly row: InstanceRow;
   readonly at: number;
@@ -128,7 +138,7 @@ interface EngineProps {
 }
 
 function Engine({ row, at, most, onWish }: EngineProps) {
-  const { id, address, model, roles, state, sinceMs, inFlight, lastFailure } = row;
+  const { id, address, model, roles, state, sinceMs, inFlight, lastFailure, engine } = row;
   return html`
     <tr>
       <td class="nowrap"><span class=${`pill ${tones[state]}`}>${state}</span>${' '}<span class="muted">${stateFoot(row, at)}</span></td>
@@ -136,6 +146,9 @@ function Engine({ row, at, most, onWish }: EngineProps) {
       <td class="cut">${model || html`<span class="muted">any</span>`}</td>
       <td class="wide">${roles.length === 3 ? 'all' : roles.join(', ')}</td>
       <td class="right nowrap">${inFlight}<span class="meter wide"><i style=${{ width: `${(100 * inFlight) / most}%` }}></i></span></td>
+      <td class="right wide nowrap">${engine === null ? dash : `${count(engine.running)} + ${count(engine.waiting)}`}</td>
+      <td class="right wide">${share(engine?.kvUsage)}</td>
+      <td class="right wide">${share(engine?.hits)}</td>
       <td class="right wide">${count(row.requestsPerSecond)}</td>
       <td class=${`right ${row.failedShare >= 0.01 ? 'critical' : ''}`}>${percent(row.failedShare)}</td>
       <td class="right">${took(row.firstByteP95Ms)}</td>
