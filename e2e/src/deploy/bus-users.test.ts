@@ -10,11 +10,14 @@ import { promisify } from 'node:util';
 import { subjects } from '@llm-gateway/protocol';
 import {
   createCertificates,
+  type Engine,
   findBinary,
   type NatsServer,
+  type RedisServer,
   type Service,
   startEngine,
   startNats,
+  startRedis,
   startService,
   temporaryFolder,
   until,
@@ -40,6 +43,7 @@ const {
 } = subjects;
 const { responsesMade, retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
 const { statusQuery, statusReport, requestReport, instanceOrder, instanceOrders, routeExplain } = subjects;
+const { engineReport } = subjects;
 const { quotaLease, quotaRecount, limiterBeat, ingressBeat, usageRecord } = subjects;
 
 /** Who says what, and who hears it, by the catalogue of messages. */
@@ -63,11 +67,12 @@ const speakers = {
     usageRecord,
   ],
   router: [routerBeat, configHeld, instancesList, prefixPlaced, prefixList, statusReport],
-  discovery: [instancesChanged, instanceOrders, statusReport],
+  discovery: [instancesChanged, instanceOrders, engineReport, statusReport],
   'retry-worker': [retryAnnounce, configHeld, statusReport],
   'mirror-sender': [mirrorReport, statusReport],
   limiter: [quotaRecount, limiterBeat, statusReport],
   console: [statusQuery, statusReport, instanceOrder, instancesList, routeExplain],
+  registrar: [engineReport],
 };
 const listeners = {
   ingress: [
@@ -91,13 +96,22 @@ const listeners = {
     instancesChanged,
     loadReport,
     outcomeReport,
+    engineReport,
     statusQuery,
   ],
-  discovery: [`${instancesList} ${group}`, instancesChanged, `${instanceOrder} ${group}`, instanceOrders, statusQuery],
+  discovery: [
+    `${instancesList} ${group}`,
+    instancesChanged,
+    `${instanceOrder} ${group}`,
+    instanceOrders,
+    engineReport,
+    statusQuery,
+  ],
   'retry-worker': [`${retryOffer} ${group}`, statusQuery],
   'mirror-sender': [`${mirrorSend} ${group}`, mirrorAnnounce, mirrorPrimary, statusQuery],
   limiter: [`${quotaLease} ${group}`, ingressBeat, statusQuery],
-  console: [statusQuery, statusReport, requestReport, instancesChanged],
+  console: [statusQuery, statusReport, requestReport, instancesChanged, engineReport],
+  registrar: [],
 };
 type User = keyof typeof speakers;
 const services = Object.keys(speakers) as User[];
@@ -165,6 +179,7 @@ describe('the users of NATS', () => {
     stack = new AsyncDisposableStack();
     nats = stack.use(await startNats({ config: text.replaceAll(/\$NATS_\w+/g, 'secret') }));
     const engine = stack.use(await startEngine());
+    const redis = stack.use(await startRedis());
     const mirrorConfig = join(temporaryFolder(), 'mirror.json');
     writeFileSync(mirrorConfig, JSON.stringify({ Enable: true, Target: engine.url, Ratio: 100 }));
     const keys = join(temporaryFolder(), 'keys.json');
@@ -183,7 +198,11 @@ describe('the users of NATS', () => {
         'cache-aware',
       ],
       router: ['--scheduling-policy', 'cache-aware'],
-      discovery: ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.endpoint],
+      discovery: [
+        ...['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.endpoint],
+        ...['--engine-metrics-interval-ms', '1000'],
+      ],
+      registrar: registrarFlags(engine, redis),
     };
     const login = (user: User) => ['--nats-servers', nats.url, '--nats-user', user, '--drain-delay-ms', '0'];
     const env = { LLM_GATEWAY_NATS_PASSWORD: 'secret' };
@@ -201,7 +220,9 @@ describe('the users of NATS', () => {
     for (const service of services) {
       const { publish, subscribe } = found.get(service) ?? { publish: [], subscribe: [] };
       assert.deepEqual([...publish].sort(), withReplicas(speakers[service]).sort(), service);
-      const expected = [...withReplicas(listeners[service]), `_INBOX.${service}.>`, '$SRV.>'];
+      // A registrar is not listed among the services.
+      const listed = service === 'registrar' ? [] : ['$SRV.>'];
+      const expected = [...withReplicas(listeners[service]), `_INBOX.${service}.>`, ...listed];
       assert.deepEqual([...subscribe].sort(), expected.sort(), service);
     }
     const heard = new Set(services.flatMap((service) => listeners[service]).map((entry) => entry.split(' ')[0]));
@@ -294,9 +315,11 @@ describe('the users of NATS under a namespace', () => {
     const config = underNamespace(text).replaceAll(/\$NATS_\w+/g, 'secret');
     const nats = stack.use(await startNats({ config }));
     const engine = stack.use(await startEngine());
+    const redis = stack.use(await startRedis());
     const own: Partial<Record<User, string[]>> = {
       ingress: ['--fallback-retry-queue-enabled'],
       discovery: ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.endpoint],
+      registrar: registrarFlags(engine, redis),
     };
     const env = { LLM_GATEWAY_NATS_PASSWORD: 'secret', LLM_GATEWAY_NAMESPACE: 'acme' };
     const login = (user: User) => ['--nats-servers', nats.url, '--nats-user', user, '--drain-delay-ms', '0'];
@@ -316,6 +339,13 @@ describe('the users of NATS under a namespace', () => {
     assert.equal((await violations(nats.port, 'router', commands)).length, 2);
   });
 });
+
+function registrarFlags(engine: Engine, redis: RedisServer): string[] {
+  return [
+    ...['--pod-name', 'pod-a', '--entrypoint-ip', engine.host, '--entrypoint-port', String(engine.port)],
+    ...['--discovery-redis-host', '127.0.0.1', '--discovery-redis-port', String(redis.port)],
+  ];
+}
 
 interface Connection {
   readonly authorized_user: string;

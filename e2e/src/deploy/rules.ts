@@ -207,7 +207,11 @@ function calls(set: ManifestSet): string[] {
   const workloads = set.workloads();
   const named = (name: string) => workloads.filter((workload) => workload.name === name);
   const component = (name: string) => workloads.filter(({ labels }) => labels[componentLabel] === name);
-  const bus = component('gateway').map((from) => ({ from, to: named('nats'), port: 4222 }));
+  const bus = [...component('gateway'), ...component('engine')].map((from) => ({
+    from,
+    to: named('nats'),
+    port: 4222,
+  }));
   const stored = [...named('discovery'), ...component('engine')];
   const edges = [
     ...bus,
