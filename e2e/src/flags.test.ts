@@ -83,6 +83,18 @@ describe('flags', { concurrency: 4 }, () => {
     }
   });
 
+  it('names the variables of OpenTelemetry by which no trace would arrive, and no key', async () => {
+    const env = {
+      OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc',
+      OTEL_TRACES_SAMPLER: 'xray',
+      OTEL_EXPORTER_OTLP_HEADERS: 's3cret',
+      OTEL_EXPORTER_OTLP_CERTIFICATE: '/nowhere/ca.crt',
+    };
+    const output = await refused('router', ['--otlp-endpoint', 'https://collector:4318'], env);
+    for (const name of Object.keys(env)) assert.ok(output.includes(`router: ${name}: `), `${name} in\n${output}`);
+    assert.ok(!output.includes('s3cret'), output);
+  });
+
   it('names the mistakes of the routes, and files that are missing, beside all others', async () => {
     const output = await refused('ingress', [
       ...['--port', '99999', '--route-config', '[{"base_url":"ftp://x"}]'],

@@ -16,16 +16,16 @@ import {
   until,
 } from '@llm-gateway/testing';
 import { ask } from './answer.ts';
-import { chat, post } from './gateway.ts';
+import { chat, type Gateway, post } from './gateway.ts';
 import { MirrorScene } from './mirror.ts';
 import { faultyScript, type Row, rows } from './outcome-table.ts';
-import { halves, startPdGateway } from './pd.ts';
+import { disaggregations, halves, startPdGateway, titleOf } from './pd.ts';
 import { limitedFirst, startQueue } from './queue.ts';
 
 /** Of silence that is meant; on a busy machine everything else takes its time as well. */
 const limits = ['connect', 'headers', 'idle'].flatMap((what) => [`--upstream-${what}-timeout-ms`, '3000']);
-/** Each decision is asked for, so that each trace has the same steps. */
-const asking = ['--no-decision-leases'];
+/** Each decision is asked for, however long its answer takes, so that each trace has the same steps. */
+const asking = ['--no-decision-leases', '--decision-timeout-ms', '20000'];
 
 /** A client's own trace, which keeps what is done for it. */
 class ClientSpan {
@@ -206,6 +206,26 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
     assert.equal(got?.headers.tracestate, undefined);
   });
 
+  it('goes to the collector as the standard variables say, which names what it leaves undone', async () => {
+    await using secured = await startCollector();
+    const env = {
+      OTEL_EXPORTER_OTLP_ENDPOINT: secured.url,
+      OTEL_EXPORTER_OTLP_HEADERS: 'api-key=a%2Cb',
+      OTEL_EXPORTER_OTLP_COMPRESSION: 'gzip',
+      OTEL_SERVICE_NAME: 'edge',
+      OTEL_RESOURCE_ATTRIBUTES: 'region=eu,team',
+    };
+    await using plain = await startService('standalone', ['--llm-backend-endpoints', good.endpoint], { env });
+    const client = new ClientSpan();
+    await ask(plain.url, { id: 'variables', headers: client.headers });
+    const [span] = await secured.trace(client.traceId);
+    assert.equal(span?.service, 'edge');
+    const [got] = secured.engine?.requests ?? [];
+    assert.deepEqual([got?.headers['api-key'], got?.headers['content-encoding']], ['a,b', 'gzip']);
+    const said = plain.logs().map(({ msg }) => String(msg));
+    assert.ok(said.some((line) => line.startsWith('OTEL_RESOURCE_ATTRIBUTES: item 2, "team"')));
+  });
+
   it('costs no request anything while the collector hangs, and the process ends in time', async () => {
     await using hanging = await startCollector({
       answer:
@@ -228,6 +248,22 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
   });
 });
 
+/** A client whose request routers decided about, so many times: one that is slow to start is decided about by the ingress. */
+async function askedOfRouter(collector: Collector, gateway: Gateway, decisions: number): Promise<ClientSpan> {
+  return await until(
+    async () => {
+      const client = new ClientSpan();
+      const answer = await post(gateway.url, chat({ stream: true }), { headers: client.headers });
+      assert.ok((await answer.text()).includes('[DONE]'));
+      const spans = await collector.trace(client.traceId, having('read body', 1));
+      if (!spans.every(({ attributes }) => attributes['llm_gateway.decision.degraded'] === undefined)) return null;
+      await collector.trace(client.traceId, having('route', decisions));
+      return client;
+    },
+    { timeoutMs: 60_000, what: 'a request that routers decide about' },
+  );
+}
+
 describe('the trace of a request over several processes', { timeout: 120_000 }, () => {
   const stack = new AsyncDisposableStack();
   let collector: Collector;
@@ -246,37 +282,44 @@ describe('the trace of a request over several processes', { timeout: 120_000 }, 
     decode: () => completion(),
   });
 
-  for (const [protocol, steps] of [
-    ['vllm-kvt', ['decide', 'prefill', 'decide', 'decode']],
-    ['vllm-mooncake', ['decide', 'prefill', 'decide', 'decode']],
-  ] as const) {
-    it(`has the prefill and the decode of ${protocol}, each asked of a router`, async () => {
-      await using engine = await startEngine(script);
-      await using gateway = await startPdGateway(
-        { protocol, staged: true },
-        { engines: [engine, engine], flags: { ingress: [...flags, ...asking], router: flags } },
-      );
-      const client = new ClientSpan();
-      const answer = await post(gateway.url, chat({ stream: true }), {
-        headers: { ...client.headers, 'x-request-id': protocol },
+  for (const disaggregation of disaggregations) {
+    const { protocol, staged } = disaggregation;
+    const title = titleOf(disaggregation);
+    it(`has the prefill and the decode of ${title}, asked of a router ${staged ? 'each' : 'together'}`, async () => {
+      await using prefill = await startEngine(script);
+      await using decode = await startEngine(script);
+      await using gateway = await startPdGateway(disaggregation, {
+        engines: [prefill, decode],
+        flags: { ingress: [...flags, ...asking], router: flags },
       });
-      assert.ok((await answer.text()).includes('[DONE]'));
-      const spans = await collector.trace(client.traceId, having('route', 2));
+      const client = await askedOfRouter(collector, gateway, staged ? 2 : 1);
+      const spans = await collector.trace(client.traceId);
       const root = assertTree(spans, client);
-      const own = spans.filter(({ parentId }) => parentId === root.spanId).sort((a, b) => Number(a.start - b.start));
-      assert.deepEqual(
-        own.map(({ name }) => name),
-        ['read body', ...steps],
-      );
-      const decided = new Set(own.filter(({ name }) => name === 'decide').map(({ spanId }) => spanId));
+      const own = spans.filter(({ parentId }) => parentId === root.spanId);
+      const named = (name: string) => own.filter((span) => span.name === name);
+      const decisions = staged ? ['decide', 'decide'] : ['decide'];
+      // Of this one the decode engine turns to the prefill engine, which gets no call.
+      const calls = protocol === 'vllm-kvt' && !staged ? ['decode'] : ['prefill', 'decode'];
+      assert.deepEqual(own.map(({ name }) => name).toSorted(), [...decisions, ...calls, 'read body'].toSorted());
+      const chosen = ['llm_gateway.prefill', 'llm_gateway.target'].map((name) => String(root.attributes[name]));
+      assert.deepEqual(chosen.toSorted(), [prefill, decode].map(({ endpoint }) => `${endpoint}_dp0`).toSorted());
       const routed = spans.filter(({ name }) => name === 'route');
-      assert.deepEqual(new Set(routed.map(({ parentId }) => parentId)), decided);
-      assert.deepEqual([...new Set(routed.map(({ service }) => service))], ['llm-gateway-router']);
-      const halvesOf = own.filter(({ name }) => name === 'prefill' || name === 'decode').map(({ spanId }) => spanId);
-      const got = engine.requests.filter(({ method }) => method === 'POST');
       assert.deepEqual(
-        got.map(({ headers }) => String(headers.traceparent)),
-        halvesOf.map((spanId) => `00-${client.traceId}-${spanId}-01`),
+        routed.map(({ parentId }) => parentId).toSorted(),
+        named('decide')
+          .map(({ spanId }) => spanId)
+          .toSorted(),
+      );
+      assert.deepEqual([...new Set(routed.map(({ service }) => service))], ['llm-gateway-router']);
+      const called = calls.flatMap((name) => named(name));
+      const [first, second = first] = called;
+      assert.ok(first && second && (first === second || first.end <= second.start), treeText(spans));
+      const got = [...prefill.requests, ...decode.requests].filter(({ headers }) =>
+        String(headers.traceparent).includes(client.traceId),
+      );
+      assert.deepEqual(
+        got.toSorted((a, b) => a.receivedAt - b.receivedAt).map(({ headers }) => headers.traceparent),
+        called.map(({ spanId }) => `00-${client.traceId}-${spanId}-01`),
       );
     });
   }

@@ -1,5 +1,11 @@
-import { type CommandFlags, checkTable, type OptionGroup, type OptionValues } from './option-table.ts';
-import { type Environment, readOptions } from './parse-options.ts';
+import {
+  type CommandFlags,
+  checkTable,
+  type Environment,
+  type OptionGroup,
+  type OptionValues,
+} from './option-table.ts';
+import { readOptions } from './parse-options.ts';
 
 /** What a command ends with: it did what it was asked to, it could not, or it was asked wrongly (EX_USAGE). */
 export const exitCodes = { done: 0, failed: 1, usage: 64 } as const;

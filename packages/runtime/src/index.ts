@@ -31,6 +31,7 @@ export { nearest } from './nearest.ts';
 export {
   allowedValues,
   defineService,
+  type Environment,
   environmentName,
   flagsOf,
   flagTable,
@@ -42,7 +43,7 @@ export {
   type ServiceFlags,
   type ServiceOptions,
 } from './option-table.ts';
-export { type Checked, type Environment, type Parsed, parseOptions, readOptions } from './parse-options.ts';
+export { type Checked, type Parsed, parseOptions, readOptions } from './parse-options.ts';
 export type { ProxyEnvironment } from './proxy-environment.ts';
 export { Reasons } from './reasons.ts';
 export { readRegularFile } from './regular-file.ts';

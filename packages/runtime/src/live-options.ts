@@ -2,8 +2,14 @@ import { maxConfigBytes, readConfigText, type Written } from './config-file.ts';
 import { FollowedFile } from './followed-file.ts';
 import type { Log } from './logger.ts';
 import type { Metrics } from './metrics.ts';
-import { flagTable, type OptionValue, type RuntimeValues, type ServiceFlags } from './option-table.ts';
-import { type Environment, type Parsed, parse } from './parse-options.ts';
+import {
+  type Environment,
+  flagTable,
+  type OptionValue,
+  type RuntimeValues,
+  type ServiceFlags,
+} from './option-table.ts';
+import { type Parsed, parse } from './parse-options.ts';
 import type { Secrets } from './secrets.ts';
 
 /** The values of all flags, by their names in the code. */

@@ -1,5 +1,8 @@
 import type { SecretReader } from './secrets.ts';
 
+/** Variables by name; an empty one counts as absent. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
 /**
  * The option table. A flag is declared once, as plain data in the group of the package or service that understands it;
  * parsing, `--help`, the start-up log and `docs/configuration.md` are made from that.
@@ -196,8 +199,8 @@ export interface ServiceFlags {
 export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends ServiceFlags {
   readonly groups: Groups;
   /**
-   * What is wrong between flags: a line each that names them and repeats no secret. Of several checks those are left out that
-   * read a flag which is wrong by itself.
+   * What is wrong between flags, and with variables of standards that are no flags: a line each that names them and repeats no
+   * secret. Of several checks those are left out that read a flag which is wrong by itself.
    */
   readonly check?: Checks<ServiceValues<Groups>>;
   /** What is wrong with files that a start goes on without until they are mended. It is `validate` that refuses it. */
@@ -209,7 +212,7 @@ export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends S
 type Checks<Values> = Check<Values> | readonly Check<Values>[];
 
 // A method, so that a service is one whatever its flags.
-export type Check<Values> = { check(values: Values): string[] }['check'];
+export type Check<Values> = { check(values: Values, env: Environment): string[] }['check'];
 
 /** The flags and operands of a command. */
 export interface CommandFlags<Groups extends readonly OptionGroup[]> extends ServiceFlags {

@@ -5,6 +5,7 @@ import {
   allowedValues,
   type Check,
   camelCase,
+  type Environment,
   environmentName,
   flagTable,
   type OptionGroup,
@@ -19,8 +20,6 @@ import {
 } from './option-table.ts';
 import { readProxies } from './proxy-environment.ts';
 import { readSecretFile, type SecretReader, Secrets } from './secrets.ts';
-
-export type Environment = Readonly<Record<string, string | undefined>>;
 
 export type Parsed<Values> =
   | {
@@ -133,8 +132,9 @@ export function parse<Values>(
   // Each value was read by the specification that its type is inferred from.
   const typed = values as Values;
   const { check = [], checkFollowed = [], remarks = [] } = service;
-  for (const one of thorough ? [check, checkFollowed].flat() : [check].flat()) mistakes.push(...checked(one, typed));
-  const remarked = thorough && { remarks: [remarks].flat().flatMap((one) => checked(one, typed)) };
+  const checks = thorough ? [check, checkFollowed].flat() : [check].flat();
+  for (const one of checks) mistakes.push(...checked(one, typed, env));
+  const remarked = thorough && { remarks: [remarks].flat().flatMap((one) => checked(one, typed, env)) };
   const found = readProxies(service.usesProxies === true ? env : {});
   if ('mistakes' in found) mistakes.push(...found.mistakes);
   // A file of keys that cannot be read shows in several flags.
@@ -155,9 +155,9 @@ function hideFromChecks(values: object, flag: string): void {
   });
 }
 
-function checked<Values>(check: Check<Values>, values: Values): string[] {
+function checked<Values>(check: Check<Values>, values: Values, env: Environment): string[] {
   try {
-    return check(values);
+    return check(values, env);
   } catch (error) {
     if (error === wrongFlag) return [];
     throw error;

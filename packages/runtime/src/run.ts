@@ -11,6 +11,7 @@ import { Metrics } from './metrics.ts';
 import { declareNodeMetrics } from './node-metrics.ts';
 import {
   camelCase,
+  type Environment,
   flagTable,
   type OptionGroup,
   type OptionValue,
@@ -20,7 +21,7 @@ import {
   type ServiceValues,
   shownValue,
 } from './option-table.ts';
-import { type Environment, readOptions } from './parse-options.ts';
+import { readOptions } from './parse-options.ts';
 import { lineFormat } from './pretty.ts';
 import { type ProxyEnvironment, readProxies } from './proxy-environment.ts';
 import { Reasons } from './reasons.ts';
@@ -55,6 +56,8 @@ export interface Parts {
   readonly version: string;
   /** Null when the environment names none, or the service uses none. */
   readonly proxies: ProxyEnvironment | null;
+  /** For variables of standards that are no flags. */
+  readonly environment: Environment;
   /** What `/readyz` of this process answers, for a listener that tells it as well. */
   readiness(): Readiness;
   /** What the process says of itself to people who look. */
@@ -127,6 +130,7 @@ export async function run<const Groups extends readonly OptionGroup[]>(
         metrics,
         runtime,
         proxies: found,
+        environment: env,
         hide: (name, value) => secrets.add(name, value),
         options,
         shown: changedOptions(service, values),
@@ -150,9 +154,10 @@ async function live(
     runtime,
     hide,
     proxies,
+    environment,
     options,
     shown,
-  }: Pick<Parts, 'metrics' | 'hide' | 'proxies' | 'options'> & {
+  }: Pick<Parts, 'metrics' | 'hide' | 'proxies' | 'environment' | 'options'> & {
     readonly log: Log;
     readonly runtime: RuntimeValues;
     readonly shown: readonly (readonly [string, OptionValue])[];
@@ -194,6 +199,7 @@ async function live(
       options,
       metrics,
       proxies,
+      environment,
       shutdown,
       version: manifest.version,
       readiness,

@@ -11,7 +11,6 @@ import {
   TraceFlags,
   type Tracer,
 } from '@opentelemetry/api';
-import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto';
 import { detectResources, envDetector, resourceFromAttributes } from '@opentelemetry/resources';
 import {
   AlwaysOnSampler,
@@ -25,7 +24,9 @@ import {
   TracerProvider,
 } from '@opentelemetry/sdk-trace';
 import manifest from '../package.json' with { type: 'json' };
+import { Collector, type Delivery, sendFailures } from './collector.ts';
 import type { SpanContext } from './context.ts';
+import { readCollectorSettings } from './environment.ts';
 import { type TracingSettings, tracesUrl } from './options.ts';
 import type { Span, SpanKind, Trace } from './trace.ts';
 import type { TraceSink, TracingHost } from './trace-sink.ts';
@@ -38,6 +39,7 @@ const maxAttributeLength = 1000;
 const maxAttributes = 64;
 /** A clock that ran away from that of the machine by so much is set again. */
 const maxDriftMs = 20;
+/** Each cause by itself. */
 const warnEveryMs = 60_000;
 
 const kinds: Readonly<Record<SpanKind, OtelKind>> = {
@@ -46,8 +48,6 @@ const kinds: Readonly<Record<SpanKind, OtelKind>> = {
   client: OtelKind.CLIENT,
   consumer: OtelKind.CONSUMER,
 };
-
-type ExportResult = Parameters<Parameters<SpanExporter['export']>[1]>[0];
 
 /**
  * Gives kept traces to the official SDK, which sends them in batches. At most `traceQueueSize` spans are held, those on their way
@@ -62,7 +62,8 @@ export class OtlpSink implements TraceSink, AsyncDisposable {
 
   constructor(settings: TracingSettings, service: string, host: TracingHost) {
     this.#ratio = new TraceIdRatioBasedSampler(settings.traceRatio);
-    const exporter = new OTLPTraceExporter({ url: tracesUrl(settings.otlpEndpoint) });
+    const collector = readCollectorSettings(host.environment, settings.otlpEndpoint);
+    const exporter = new Collector(tracesUrl(settings.otlpEndpoint), collector);
     this.#provider = new TracerProvider({
       idGenerator: this.#ids,
       sampler: new AlwaysOnSampler(),
@@ -170,58 +171,72 @@ class WallClock {
 class BoundedProcessor implements SpanProcessor {
   readonly #inner: BatchSpanProcessor;
   readonly #maxHeld: number;
-  readonly #sent;
-  readonly #dropped;
+  readonly #count: (outcome: 'sent' | 'dropped' | 'failed', cause: string) => { inc(by?: number): void };
+  readonly #overflowed: { inc(by?: number): void };
+  readonly #log: TracingHost['log'];
+  readonly #warnAtMs = new Map<string, number>();
   #held = 0;
 
-  constructor(
-    exporter: SpanExporter,
-    { traceQueueSize, traceIntervalMs }: TracingSettings,
-    { metrics, log }: TracingHost,
-  ) {
+  constructor(collector: Collector, { traceQueueSize, traceIntervalMs }: TracingSettings, host: TracingHost) {
     this.#maxHeld = traceQueueSize;
-    const spans = metrics.counter({
+    this.#log = host.log;
+    const spans = host.metrics.counter({
       name: 'trace_spans_total',
-      help: 'Spans of kept traces: sent to the collector, dropped because too many were held, or failed to be sent',
-      labels: ['outcome'],
+      help: 'Spans of kept traces: sent to the collector, dropped because too many were held or the collector rejected them, or failed to be sent; and why',
+      labels: ['outcome', 'cause'],
     });
-    this.#sent = spans.labels({ outcome: 'sent' });
-    this.#dropped = spans.labels({ outcome: 'dropped' });
-    const failed = spans.labels({ outcome: 'failed' });
-    metrics.gauge({ name: 'trace_spans_held', help: 'Spans held for the collector', collect: () => this.#held });
-    let warnAtMs = Number.NEGATIVE_INFINITY;
-    const counted: SpanExporter = {
-      export: (batch: ReadableSpan[], done: (result: ExportResult) => void) =>
-        exporter.export(batch, (result) => {
-          this.#held -= batch.length;
-          if (result.code === 0) this.#sent.inc(batch.length);
-          else failed.inc(batch.length);
-          const now = performance.now();
-          if (result.code !== 0 && now >= warnAtMs) {
-            warnAtMs = now + warnEveryMs;
-            log.warn(
-              { cause: causeOf(result.error) },
-              'the OpenTelemetry collector took no spans; requests do not wait',
-            );
-          }
-          done(result);
+    this.#count = (outcome, cause) => spans.labels({ outcome, cause });
+    // All are there from the start, so that a rate sees the first.
+    this.#count('sent', '');
+    this.#overflowed = this.#count('dropped', 'queue_full');
+    this.#count('dropped', 'rejected');
+    for (const cause of sendFailures) this.#count('failed', cause);
+    host.metrics.gauge({ name: 'trace_spans_held', help: 'Spans held for the collector', collect: () => this.#held });
+    const exporter: SpanExporter = {
+      export: (batch: ReadableSpan[], done) =>
+        collector.send(batch, (delivery) => {
+          this.#delivered(batch.length, delivery);
+          done({ code: delivery.failure === undefined ? 0 : 1 });
         }),
-      shutdown: () => exporter.shutdown(),
-      forceFlush: () => exporter.forceFlush?.() ?? Promise.resolve(),
+      shutdown: () => collector.shutdown(),
+      forceFlush: () => collector.forceFlush(),
     };
     this.#inner = new BatchSpanProcessor({
-      exporter: counted,
+      exporter,
       maxQueueSize: traceQueueSize,
       maxExportBatchSize: Math.min(maxBatch, traceQueueSize),
       scheduledDelayMillis: traceIntervalMs,
     });
   }
 
+  #delivered(spans: number, { rejected, failure }: Delivery): void {
+    this.#held -= spans;
+    if (failure !== undefined) {
+      this.#count('failed', failure.cause).inc(spans);
+      this.#warn(failure, 'the OpenTelemetry collector took no spans; requests do not wait');
+      return;
+    }
+    this.#count('sent', '').inc(spans - rejected);
+    if (rejected === 0) return;
+    this.#count('dropped', 'rejected').inc(rejected);
+    this.#warn(
+      { cause: 'rejected', rejected, of: spans },
+      'the OpenTelemetry collector rejected spans; they are dropped',
+    );
+  }
+
+  #warn(fields: { readonly cause: string; readonly [more: string]: unknown }, message: string): void {
+    const now = performance.now();
+    if (now < (this.#warnAtMs.get(fields.cause) ?? Number.NEGATIVE_INFINITY)) return;
+    this.#warnAtMs.set(fields.cause, now + warnEveryMs);
+    this.#log.warn(fields, message);
+  }
+
   onStart(): void {}
 
   onEnd(span: ReadableSpan): void {
     if (this.#held >= this.#maxHeld) {
-      this.#dropped.inc();
+      this.#overflowed.inc();
       return;
     }
     this.#held++;
@@ -235,10 +250,4 @@ class BoundedProcessor implements SpanProcessor {
   shutdown(): Promise<void> {
     return this.#inner.shutdown();
   }
-}
-
-/** A code or a status; what a collector answered stays out of the log. */
-function causeOf(error: Error | undefined): string {
-  if (error === undefined) return 'unknown';
-  return 'code' in error ? String(error.code) : error.name;
 }

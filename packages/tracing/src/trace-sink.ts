@@ -1,8 +1,10 @@
+import type { Environment } from './environment.ts';
 import type { Trace } from './trace.ts';
 
 /** What of a process tracing reports to and lives in; the runtime's `Parts` fit. */
 export interface TracingHost {
   readonly log: { warn(fields: object, message: string): void };
+  readonly environment: Environment;
   readonly metrics: {
     counter(spec: { name: string; help: string; labels: readonly string[] }): {
       labels(values: Readonly<Record<string, string>>): { inc(by?: number): void };

@@ -1,5 +1,6 @@
 import { names } from './attributes.ts';
 import { newTraceId, parseTraceparent } from './context.ts';
+import { tracingRemarks } from './environment.ts';
 import type { TracingSettings } from './options.ts';
 import { type Attributes, Span, type SpanKind, Trace } from './trace.ts';
 import type { TraceSink, TracingHost } from './trace-sink.ts';
@@ -66,6 +67,7 @@ export async function openTracing(
   service: string,
   host: TracingHost,
 ): Promise<Tracing | null> {
+  for (const remark of tracingRemarks(settings, host.environment)) host.log.warn({}, remark);
   if (settings.otlpEndpoint === '') return null;
   const { OtlpSink } = await import('./otlp-sink.ts');
   return new Tracing(settings, host.own(new OtlpSink(settings, service, host)));

@@ -3,7 +3,7 @@ import { policyOptions } from '@llm-gateway/fleet';
 import { checkNextRoutes, checkRoutes, routeRemarks } from '@llm-gateway/route-config';
 import { pdOptions, rehearsalOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
-import { tracingOptions } from '@llm-gateway/tracing';
+import { tracingMistakes, tracingOptions, tracingRemarks } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 import { clientKeyMistakes } from './clients/clients.ts';
 import { clientKeyOptions, showsClients } from './clients/options.ts';
@@ -130,9 +130,17 @@ export const options = defineService({
     tracingOptions,
     busOptions,
   ],
-  check: [clientMistakes, clientKeyMistakes, affinityMistakes, busMistakes, ...checkRoutes, checkNextRoutes],
+  check: [
+    clientMistakes,
+    clientKeyMistakes,
+    affinityMistakes,
+    tracingMistakes,
+    busMistakes,
+    ...checkRoutes,
+    checkNextRoutes,
+  ],
   checkFollowed: mirrorConfigMistakes,
-  remarks: [routeRemarks, mirrorConfigRemarksOf],
+  remarks: [routeRemarks, mirrorConfigRemarksOf, tracingRemarks],
 });
 
 export type Options = OptionsOf<typeof options>;

@@ -1,6 +1,6 @@
 import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { defineService } from '@llm-gateway/runtime';
-import { tracingOptions } from '@llm-gateway/tracing';
+import { tracingMistakes, tracingOptions, tracingRemarks } from '@llm-gateway/tracing';
 import { upstreamOptions } from '@llm-gateway/upstream';
 import { targetsMistake } from './allowed-targets.ts';
 
@@ -52,5 +52,6 @@ export const options = defineService({
   name: 'mirror-sender',
   description: 'Sends the copies of mirrored requests to the mirror target',
   groups: [mirrorSenderOptions, upstreamOptions, tracingOptions, busOptions],
-  check: busMistakes,
+  check: [busMistakes, tracingMistakes],
+  remarks: tracingRemarks,
 });

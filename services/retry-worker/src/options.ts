@@ -2,7 +2,7 @@ import { busMistakes, busOptions } from '@llm-gateway/bus';
 import { checkRoutes } from '@llm-gateway/route-config';
 import { routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionValues, type runtimeOptions } from '@llm-gateway/runtime';
-import { tracingOptions } from '@llm-gateway/tracing';
+import { tracingMistakes, tracingOptions, tracingRemarks } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 
 export const retryWorkerOptions = {
@@ -57,7 +57,8 @@ export const options = defineService({
     tracingOptions,
     busOptions,
   ],
-  check: [busMistakes, ...checkRoutes],
+  check: [busMistakes, tracingMistakes, ...checkRoutes],
+  remarks: tracingRemarks,
 });
 
 /** What a worker is started with; the rest of its flags is for its process. */

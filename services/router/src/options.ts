@@ -3,14 +3,14 @@ import { policyOptions, schedulingOptions } from '@llm-gateway/fleet';
 import { checkRoutes, routeRemarks } from '@llm-gateway/route-config';
 import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
-import { tracingOptions } from '@llm-gateway/tracing';
+import { tracingMistakes, tracingOptions, tracingRemarks } from '@llm-gateway/tracing';
 
 export const options = defineService({
   name: 'router',
   description: 'Decides where requests go: the routing policy, and which instance takes them',
   groups: [routeOptions, pdOptions, policyOptions, schedulingOptions, tracingOptions, busOptions],
-  check: [busMistakes, ...checkRoutes],
-  remarks: routeRemarks,
+  check: [busMistakes, tracingMistakes, ...checkRoutes],
+  remarks: [routeRemarks, tracingRemarks],
 });
 
 export type Options = OptionsOf<typeof options>;

@@ -19,7 +19,7 @@ import { retryWorkerOptions } from '@llm-gateway/retry-worker/options';
 import { checkNextRoutes, checkRoutes, routeRemarks } from '@llm-gateway/route-config';
 import { pdOptions, routeOptions } from '@llm-gateway/routing';
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
-import { tracingOptions } from '@llm-gateway/tracing';
+import { tracingMistakes, tracingOptions, tracingRemarks } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
 
 /** Alone there is no store to expect: a list of endpoints, and without one simulated engines. */
@@ -67,6 +67,7 @@ export const options = defineService({
     clientMistakes,
     clientKeyMistakes,
     affinityMistakes,
+    tracingMistakes,
     ...checkRoutes,
     checkNextRoutes,
     (values) => (usesSimulators(values) ? [] : staticEndpointMistakes(values)),
@@ -74,7 +75,7 @@ export const options = defineService({
     (values) => (values.console ? consoleMistakes({ ...values, consoleIngress: '' }) : []),
   ],
   checkFollowed: mirrorConfigMistakes,
-  remarks: [routeRemarks, mirrorConfigRemarksOf],
+  remarks: [routeRemarks, mirrorConfigRemarksOf, tracingRemarks],
 });
 
 export type Options = OptionsOf<typeof options>;
