@@ -11,6 +11,9 @@ import {
   stream,
 } from '@llm-gateway/testing';
 
+/** Without an error event, which only follows whole lines. */
+const withinLine = 'late cut within a line';
+
 /** What goes wrong at the engine; `late`: after the first content of a stream. */
 const faults = [
   'refused',
@@ -18,6 +21,7 @@ const faults = [
   '429',
   '500',
   'cut',
+  withinLine,
   'error event',
   'late error event',
   'stall',
@@ -171,6 +175,10 @@ function answerOf(fault: string, api: Api, isStream: boolean): Answer {
       return isStream
         ? cut({ afterBytes: begun.length }, { body: begun })
         : cut({ afterBytes: 20 }, { body, headers: json });
+    case withinLine: {
+      const half = begun + content.slice(0, -20);
+      return cut({ afterBytes: half.length }, { body: half });
+    }
     case 'error event':
       return stream([start, error]);
     case 'late error event':
@@ -214,7 +222,10 @@ export interface Seen {
 }
 
 /** What becomes of a request at each fault; in a few an SDK differs from the others. */
-export type Expectation = Readonly<Record<Fault | 'none' | 'cut in one piece', Seen>>;
+export type Expectation = Readonly<
+  Record<Exclude<Fault, typeof withinLine> | 'none' | 'cut in one piece', Seen> &
+    Partial<Record<typeof withinLine, Seen>>
+>;
 
 /** The classes that OpenAI's and Anthropic's SDKs have in common. What breaks within a stream has no status. */
 export const common: Expectation = {
@@ -244,8 +255,9 @@ export const rows: readonly Row[] = [false, true].flatMap((stream) =>
 );
 
 export function expectedRows(expectation: Expectation): (Row & Seen)[] {
-  return rows.map((row) => ({
-    ...row,
-    ...expectation[row.fault === 'cut' && !row.stream ? 'cut in one piece' : row.fault],
-  }));
+  const whole = expectation['cut in one piece'];
+  return rows.map((row) => {
+    if (row.fault === withinLine) return { ...row, ...(expectation[withinLine] ?? whole) };
+    return { ...row, ...(row.fault === 'cut' && !row.stream ? whole : expectation[row.fault]) };
+  });
 }

@@ -147,7 +147,13 @@ describe('SDKs, at every fault of an engine', { timeout: 300_000 }, () => {
     const printed = JSON.parse(await runPython(script, [site.url, JSON.stringify(rows)], packages));
     const streamed = { error: 'APIStatusError', status: 200 };
     const timeout = { error: 'GatewayTimeoutError', status: 504 };
-    const ofAnthropic = { stall: timeout, cut: streamed, 'late error event': streamed, 'late stall': streamed };
+    const ofAnthropic = {
+      stall: timeout,
+      cut: streamed,
+      'late cut within a line': { error: 'RemoteProtocolError', status: null },
+      'late error event': streamed,
+      'late stall': streamed,
+    };
     assert.deepEqual(printed, {
       chat: expectedRows(common),
       // The engine's own error event, which this SDK gives as an event; of the gateway's it makes an exception.
