@@ -44,7 +44,7 @@ const {
 const { responsesMade, retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
 const { statusQuery, statusReport, requestReport, instanceOrder, instanceOrders, routeExplain } = subjects;
 const { engineReport } = subjects;
-const { quotaLease, quotaRecount, limiterBeat, ingressBeat, usageRecord } = subjects;
+const { quotaLease, quotaRecount, limiterBeat, ingressBeat, queueReport, usageRecord } = subjects;
 
 /** Who says what, and who hears it, by the catalogue of messages. */
 const speakers = {
@@ -62,6 +62,7 @@ const speakers = {
     mirrorPrimary,
     quotaLease,
     ingressBeat,
+    queueReport,
     statusReport,
     requestReport,
     usageRecord,
@@ -85,6 +86,7 @@ const listeners = {
     `${quotaRecount} ${group}`,
     limiterBeat,
     ingressBeat,
+    queueReport,
     statusQuery,
   ],
   router: [
@@ -192,6 +194,7 @@ describe('the users of NATS', () => {
         mirrorConfig,
         '--client-keys',
         `@${keys}`,
+        ...['--instance-max-requests', '8', '--queue-max-requests', '8'],
         '--quota-timeout-ms',
         '2000',
         '--scheduling-policy',

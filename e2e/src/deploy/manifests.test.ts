@@ -23,6 +23,7 @@ components:
   - ../../deploy/components/nats-tls
   - ../../deploy/components/internet-endpoints
   - ../../deploy/components/client-keys
+  - ../../deploy/components/queueing
   - ../../deploy/components/monitoring
   - ../../deploy/components/tracing
 images: [{ name: llm-gateway, newName: llm-gateway, newTag: "9.9" }]

@@ -20,6 +20,7 @@ import type { Caches } from './caches.ts';
 import { EngineLoad, type EngineReportResult } from './engine-load.ts';
 import { Health } from './health.ts';
 import { LoadLedger, type ReplyTo } from './load-ledger.ts';
+import { ModelGroups } from './model-groups.ts';
 import { Pool, serves } from './pool.ts';
 import { hashOf } from './rendezvous.ts';
 import { ServedModels } from './served-models.ts';
@@ -199,6 +200,8 @@ export class Fleet {
   #models = new Set<string>();
   /** Prefill instances whose model no decode instance serves: a request that names none must not begin there. */
   #unpaired: readonly Member[] = [];
+  /** Made when first asked for after a change. */
+  #groups: ModelGroups | null = null;
   #stale = false;
   /**
    * Per role, by `Pool.model`; but for null made when first asked for, so at most one for each model of `#models` and
@@ -342,6 +345,32 @@ export class Fleet {
   poolOf(model: string | null, now: number): string | null {
     this.#refresh(now);
     return this.#poolKey(model);
+  }
+
+  /** The name of the model that stands for all that the instances of this one serve; see `ModelGroups`. */
+  groupOf(model: string | null, now: number): string | null {
+    this.#refresh(now);
+    this.#groups ??= new ModelGroups(this.#sorted.map(({ instance }) => instance));
+    return this.#groups.of(this.#poolKey(model));
+  }
+
+  /** How many instances take this role for a model or group; those that fail or are taken out only where no others are left. */
+  serving(role: Role, model: string | null, now: number): number {
+    this.#refresh(now);
+    const pool = this.#poolOf(role, model === '' && this.#models.size > 0 ? '' : this.#poolKey(model), now);
+    let well = 0;
+    let any = 0;
+    for (const slot of pool.slots) {
+      const score = this.#scores[slot] ?? impossibleScore;
+      if (score < suspectScore) well++;
+      if (score !== impossibleScore) any++;
+    }
+    return well > 0 ? well : any;
+  }
+
+  /** The roles of which a request of this fleet's mode needs an instance each. */
+  get roles(): readonly Role[] {
+    return rolesOf[this.#mode];
   }
 
   /** The instance that a pick names, when it is known here at the same address and serves the pool. */
@@ -724,6 +753,7 @@ export class Fleet {
 
   #rebuild(now: number): void {
     this.#stale = false;
+    this.#groups = null;
     this.#sorted = [...this.#members.values()].sort((a, b) => (a.instance.id < b.instance.id ? -1 : 1));
     this.#scores = new Float64Array(this.#sorted.length);
     this.#inFlight = new Float64Array(this.#sorted.length);

@@ -16,6 +16,8 @@ export const errorCodes = {
   unsupported_encoding: { status: 415, type: 'invalid_request_error', elsewhere: false },
   upgrade_required: { status: 426, type: 'invalid_request_error', elsewhere: false },
   rate_limit_exceeded: { status: 429, type: 'rate_limit_error', elsewhere: false },
+  queue_full: { status: 429, type: 'rate_limit_error', elsewhere: true },
+  queue_timeout: { status: 429, type: 'rate_limit_error', elsewhere: true },
   headers_too_large: { status: 431, type: 'invalid_request_error', elsewhere: false },
   internal: { status: 500, type: 'server_error', elsewhere: false },
   upstream_failed: { status: 502, type: 'server_error', elsewhere: true },

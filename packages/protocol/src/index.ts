@@ -102,6 +102,7 @@ export {
   routerBeat,
   stages,
 } from './messages.ts';
+export { maxQueuePools, QueueReport, queueReport } from './queue.ts';
 export {
   IngressBeat,
   ingressBeat,

@@ -5,6 +5,7 @@ import { maxFingerprintText } from './fingerprints.ts';
 import { Instance, InstanceAddress, roles } from './instance.ts';
 import { instanceOrder, instanceOrders } from './instance-order.ts';
 import { defineEvent, defineJob, defineRequest } from './message.ts';
+import { queueReport } from './queue.ts';
 import { ingressBeat, limiterBeat, quotaLease, quotaRecount } from './quota.ts';
 import { requestReport } from './request-report.ts';
 import { statusQuery, statusReport } from './status.ts';
@@ -537,6 +538,7 @@ export const catalogue = [
   quotaRecount,
   limiterBeat,
   ingressBeat,
+  queueReport,
   statusQuery,
   statusReport,
   requestReport,

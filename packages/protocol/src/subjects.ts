@@ -32,6 +32,7 @@ export const subjects = {
   quotaRecount: `${prefix}.quota.recount`,
   limiterBeat: `${prefix}.limiter.beat`,
   ingressBeat: `${prefix}.ingress.beat`,
+  queueReport: `${prefix}.queue.report`,
   statusQuery: `${prefix}.status.query`,
   statusReport: `${prefix}.status.report`,
   requestReport: `${prefix}.request.report`,

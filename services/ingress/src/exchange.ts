@@ -4,6 +4,7 @@ import type { Purse } from '@llm-gateway/quota';
 import type { RouteTable } from '@llm-gateway/routing';
 import type { Tracing } from '@llm-gateway/tracing';
 import type { FailureCause } from '@llm-gateway/upstream';
+import type { Place } from './admission/place.ts';
 import type { RenamedBody, RequestContent } from './body.ts';
 import { type BodyBudget, Holding } from './body-budget.ts';
 import { ClientRequest } from './client-request.ts';
@@ -98,6 +99,8 @@ export class Exchange implements AnswerWatcher {
   limits: Purse | null = null;
   /** Set when those have let it in. */
   permit: Permit | null = null;
+  /** Its place at instances, where those have a limit; null: it has none, or needs none. */
+  place: Place | null = null;
   /** When the request was whole, in monotonic milliseconds; 0: not noted, because nobody watches. */
   receivedAtMs = 0;
   /** What routers are told of the prompt; undefined when the policy needs nothing of it. */

@@ -31,6 +31,8 @@ export interface FailoverRules {
 export type Outcome =
   | { readonly kind: 'unknown-route' }
   | { readonly kind: 'no-instance' }
+  /** The instances had no room for it in time, and it has a fallback chain. */
+  | { readonly kind: 'spilled' }
   /** The upstream answered, with a status that counts as failed. */
   | { readonly kind: 'refused'; readonly answer: StoredAnswer; readonly instances: readonly string[] }
   /** No whole answer: connection, timeout, cut. */
@@ -199,6 +201,8 @@ function errorCode(outcome: Outcome): ErrorCode {
       return 'no_instance';
     case 'failed':
       return outcome.code;
+    case 'spilled':
+      return 'queue_full';
     case 'no-other':
     case 'refused':
     case 'queue-refused':

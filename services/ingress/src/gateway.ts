@@ -1,4 +1,5 @@
 import type { HoldRule, Upstream } from '@llm-gateway/upstream';
+import type { Admission } from './admission/admission.ts';
 import type { BodyBudget } from './body-budget.ts';
 import type { EngineIds } from './calls/engine-request-id.ts';
 import type { InstanceHeaders } from './calls/instance-headers.ts';
@@ -29,6 +30,8 @@ export interface Gateway {
   readonly clients: Clients | null;
   /** The limits of clients; null without `clients`. */
   readonly quota: Quota | null;
+  /** Null: instances get all requests at once. */
+  readonly admission: Admission | null;
   readonly routes: Routes;
   /** Null: no other route config is tried out. */
   readonly rehearsal: Rehearsal | null;

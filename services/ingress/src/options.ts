@@ -5,6 +5,7 @@ import { pdOptions, rehearsalOptions, routeOptions } from '@llm-gateway/routing'
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { tracingMistakes, tracingOptions, tracingRemarks } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
+import { admissionMistakes, admissionOptions } from './admission/options.ts';
 import { clientKeyMistakes } from './clients/clients.ts';
 import { clientKeyOptions, showsClients } from './clients/options.ts';
 import { affinityMistakes, promptOptions } from './decide/options.ts';
@@ -17,6 +18,7 @@ import { usageOptions } from './usage/options.ts';
 // For the commands that make and check such files.
 export { newKey, readKeyFile } from './clients/key-file.ts';
 export {
+  admissionMistakes,
   affinityMistakes,
   clientKeyMistakes,
   clientKeyOptions,
@@ -107,6 +109,7 @@ export const ingressOptions = {
     default: false,
     description: 'Answer with x-gateway-route, x-gateway-endpoint, x-gateway-attempts and x-gateway-choice',
   },
+  ...admissionOptions,
   ...promptOptions,
   ...mirrorOptions,
   ...rehearsalOptions,
@@ -133,6 +136,7 @@ export const options = defineService({
   check: [
     clientMistakes,
     clientKeyMistakes,
+    admissionMistakes,
     affinityMistakes,
     tracingMistakes,
     busMistakes,

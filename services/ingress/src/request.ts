@@ -150,11 +150,20 @@ function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
   if (exchange.stored !== null) return toOwner(exchange.stored, exchange, gateway);
   gateway.rehearsal?.count(exchange.table, exchange.model);
   const { trace } = exchange;
-  if (trace === null) return gateway.decider.tryDecide(exchange, exchange.table);
+  if (trace === null) return tryDecide(exchange, gateway);
   const startedAtMs = performance.now();
-  const begun = gateway.decider.tryDecide(exchange, exchange.table);
+  const begun = tryDecide(exchange, gateway);
   if ('route' in begun) trace.decided(begun.route === 'internal' ? 'lease' : 'policy', startedAtMs);
   return begun;
+}
+
+/** Without a place at the instances, where those have a limit, what is returned is an `Ask` that has to wait for one. */
+function tryDecide(exchange: Exchange, { admission, decider }: Gateway): Decision | Ask {
+  if (admission === null) return decider.tryDecide(exchange, exchange.table);
+  const route = routeOf(exchange, exchange.table);
+  if (route.route !== 'internal') return route;
+  if (admission.tryEnter(exchange)) return decider.tryInstance(exchange);
+  return { model: exchange.instanceModel, stage: 'internal', excluded: [] };
 }
 
 /** To the instance that keeps a response, when that is known. The model of a request for a response alone is not. */
@@ -164,6 +173,25 @@ function toOwner(id: string, exchange: Exchange, gateway: Gateway): Decision | A
   if (instance) return { route: 'internal', instance };
   const stage = responseIdOf(exchange.request.place) === null ? 'route' : 'internal';
   return { model: exchange.instanceModel, stage, excluded: [] };
+}
+
+/** The first decision, once the instances have a place for the request; null: it goes to its fallback chain instead. */
+async function inTurn(begun: Decision | Ask, exchange: Exchange, gateway: Gateway): Promise<Decision | null> {
+  if ('route' in begun) return begun;
+  const { admission, decider } = gateway;
+  if (admission === null || exchange.place !== null || exchange.stored !== null) {
+    return await firstDecision(begun, exchange, gateway);
+  }
+  const span = exchange.trace?.waiting();
+  try {
+    const canSpill = chainOf(exchange, null).length > 0;
+    if (!(await admission.wait(exchange, { canSpill }))) return null;
+  } finally {
+    span?.end();
+  }
+  exchange.entered('deciding');
+  const again = decider.tryInstance(exchange);
+  return 'route' in again ? again : await decide(again, exchange, gateway);
 }
 
 function firstDecision(ask: Ask, exchange: Exchange, gateway: Gateway): Promise<Decision> {
@@ -221,6 +249,7 @@ function endAfter(work: Promise<void>, exchange: Exchange, gateway: Gateway): vo
 function end(exchange: Exchange, gateway: Gateway, error?: unknown): void {
   if (error !== undefined) refuse(exchange, error, gateway);
   exchange.releaseBody();
+  exchange.place?.release(exchange.usage?.counts ?? null, isAnswered(exchange));
   if (exchange.permit !== null)
     gateway.quota?.ended(exchange.permit, exchange.usage?.counts ?? null, isAnswered(exchange));
   // Nothing may be left waiting for an answer that nobody gives.
@@ -243,22 +272,18 @@ function isAnswered({ usage, attempts, signal, client }: Exchange): boolean {
  */
 async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | Ask, first?: Outcome): Promise<void> {
   const { request, signal } = exchange;
-  const decision = 'route' in begun ? begun : await firstDecision(begun, exchange, gateway);
-  const primary = decision.route === 'external' ? decision.endpoint : null;
+  const decision = await inTurn(begun, exchange, gateway);
+  const primary = decision?.route === 'external' ? decision.endpoint : null;
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,
     connectRetryCount: gateway.connectRetryCount,
-    // No endpoint has a response that an instance keeps.
-    fallbacks:
-      request.isFallback || responseIdOf(request.place) !== null
-        ? []
-        : fallbacksAfter(exchange.table, primary, request.target),
+    fallbacks: chainOf(exchange, primary),
     queueEnabled: gateway.queue !== null,
     forwarded: request.hops.forwarded,
   };
   let state = begin(primary === null ? { route: 'internal' } : { route: 'external', endpoint: primary });
-  let given: Decision | undefined = decision;
-  let outcome: Outcome | null | undefined = first;
+  let given: Decision | undefined = decision ?? undefined;
+  let outcome: Outcome | null | undefined = decision === null ? { kind: 'spilled' } : first;
   while (!signal.aborted) {
     outcome ??= await carryOut(state.step, given, exchange, gateway);
     given = undefined;
@@ -269,12 +294,18 @@ async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | As
       // A step that wants another instance took nothing from the budget.
       if (!state.step.anew) gateway.budget?.made();
       gateway.observer.retry(retryCause(outcome));
-    }
+    } else exchange.place?.release(null, false);
     outcome = undefined;
   }
 }
 
 const unlimited = () => true;
+
+/** The fallbacks of a request, in their order. No endpoint has a response that an instance keeps. */
+function chainOf({ request, table }: Exchange, primary: number | null): readonly number[] {
+  if (request.isFallback || responseIdOf(request.place) !== null) return [];
+  return fallbacksAfter(table, primary, request.target);
+}
 
 /** Null: nothing is left to do. */
 async function carryOut(
@@ -387,6 +418,8 @@ function errorHeaders(code: ErrorCode, error: GatewayError | undefined): readonl
     case 'invalid_api_key':
       return ['www-authenticate', 'Bearer'];
     case 'rate_limit_exceeded':
+    case 'queue_full':
+    case 'queue_timeout':
       return ['retry-after', String(Math.max(1, Math.ceil(Number(error?.details.retryAfterMs ?? 0) / 1000)))];
     case 'method_not_allowed':
       return ['allow', String(error?.details.allow ?? '')];
@@ -419,6 +452,8 @@ function clientMessage(code: ErrorCode, exchange: Exchange): string {
       return 'no live instance can serve this request';
     case 'upstream_timeout':
       return 'the upstream did not answer in time';
+    case 'queue_full':
+      return 'all instances are busy';
     case 'overloaded':
       return 'the gateway cannot open more connections at the moment';
     default:

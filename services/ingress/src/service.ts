@@ -6,6 +6,8 @@ import { followRoutes } from '@llm-gateway/route-config';
 import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
 import type { Tracing } from '@llm-gateway/tracing';
 import { holdRules, Upstream } from '@llm-gateway/upstream';
+import { Admission } from './admission/admission.ts';
+import { queues } from './admission/options.ts';
 import { BodyBudget } from './body-budget.ts';
 import { EngineIds } from './calls/engine-request-id.ts';
 import { InstanceHeaders } from './calls/instance-headers.ts';
@@ -156,6 +158,9 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   }
   const quota =
     clients === null ? null : parts.use(new Quota({ ingress, bus, metrics, timeoutMs: options.quotaTimeoutMs }));
+  const admission = queues(options)
+    ? parts.use(new Admission({ ingress, bus, fleet, settings: options, metrics }))
+    : null;
   const instanceHeaders = new InstanceHeaders({
     instanceApiKey: options.instanceApiKey,
     withheld: clients !== null,
@@ -189,6 +194,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
     gate,
     clients,
     quota,
+    admission,
     routes,
     rehearsal:
       options.nextRouteConfig === ''

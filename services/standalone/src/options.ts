@@ -3,6 +3,7 @@ import { instanceModelOptions, staticEndpointMistakes } from '@llm-gateway/disco
 import { engineMetricsOptions } from '@llm-gateway/engine-metrics';
 import { policyOptions, schedulingOptions } from '@llm-gateway/fleet';
 import {
+  admissionMistakes,
   affinityMistakes,
   clientKeyMistakes,
   clientKeyOptions,
@@ -66,6 +67,7 @@ export const options = defineService({
   check: [
     clientMistakes,
     clientKeyMistakes,
+    admissionMistakes,
     affinityMistakes,
     tracingMistakes,
     ...checkRoutes,

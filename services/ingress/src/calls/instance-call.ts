@@ -17,6 +17,7 @@ export async function callInstances(decision: Decision, context: InternalContext
       if (gateway.pd !== null && api !== undefined) {
         return await callPair(decision, { protocol: gateway.pd, api }, context);
       }
+      exchange.place?.prefilled();
       // The decode engine is the one that generates, and does a prefill of its own when it is told of none.
       const instance = decision.decode ?? (await chooseDecode(decision, context));
       return instance === null ? { kind: 'no-instance' } : await callInstance(instance, context);

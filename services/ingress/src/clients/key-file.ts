@@ -4,6 +4,7 @@ import { nearest } from '@llm-gateway/runtime';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import type { TLocalizedValidationError } from 'typebox/error';
+import { type RequestClass, requestClasses } from '../admission/fair-queue.ts';
 
 const Limit = (description: string) => Type.Optional(Type.Integer({ minimum: 0, maximum: 1e12, description }));
 
@@ -26,6 +27,12 @@ const KeyRow = Type.Object(
     rpm: Limit('Requests in any 60 seconds, over all ingresses; left out: no limit'),
     tpm: Limit('Tokens in any 60 seconds, of prompts and answers, over all ingresses; left out: no limit'),
     concurrent: Limit('Requests in flight at once, over all ingresses; left out: no limit'),
+    class: Type.Optional(
+      Type.Enum([...requestClasses], {
+        description:
+          'The first class in which its requests may wait for instances that are full; left out: default. A request asks for a later one by `x-gateway-class`',
+      }),
+    ),
     expires: Type.Optional(
       Type.String({ description: 'When the key stops to be valid, in RFC 3339: 2027-01-31T00:00:00Z' }),
     ),
@@ -58,6 +65,8 @@ export interface Client {
   readonly requestsPerMinute: number | null;
   readonly tokensPerMinute: number | null;
   readonly concurrentRequests: number | null;
+  /** The first in which its requests may wait for instances. */
+  readonly class: RequestClass;
   /** Milliseconds since the epoch; infinite for one that does not expire. */
   readonly expiresAtMs: number;
   readonly disabled: boolean;
@@ -164,6 +173,7 @@ function clientOf(row: Static<typeof KeyRow>, expiresAtMs: number): Client {
     requestsPerMinute: row.rpm ?? null,
     tokensPerMinute: row.tpm ?? null,
     concurrentRequests: row.concurrent ?? null,
+    class: row.class ?? 'default',
     expiresAtMs,
     disabled: row.disabled ?? false,
     forward: row.forward ?? 'none',

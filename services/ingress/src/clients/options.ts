@@ -37,7 +37,7 @@ export const clientKeyOptions = {
     type: 'string',
     default: '',
     description:
-      'Claims with the name, models and limits of a client, where they are not sub, models, rpm, tpm and concurrent: name=email,rpm=limit_rpm',
+      'Claims with the name, models, limits and class of a client, where they are not sub, models, rpm, tpm, concurrent and class: name=email,rpm=limit_rpm',
   },
   'quota-timeout-ms': {
     type: 'integer',

@@ -10,6 +10,7 @@ import {
   type JWTVerifyGetKey,
   jwtVerify,
 } from 'jose';
+import { type RequestClass, requestClasses } from '../admission/fair-queue.ts';
 import { type Client, digestOf, ModelPatterns } from './key-file.ts';
 import type { ClientTokenSettings } from './options.ts';
 
@@ -38,7 +39,7 @@ const algorithms = [
 ];
 const maxNameLength = 128;
 const maxModels = 1000;
-const claimNames = ['name', 'models', 'rpm', 'tpm', 'concurrent'] as const;
+const claimNames = ['name', 'models', 'rpm', 'tpm', 'concurrent', 'class'] as const;
 type Claims = Readonly<Record<(typeof claimNames)[number], string>>;
 
 /** Lets in the requests that show a signed token (RFC 7519), and reads their limits from its claims. */
@@ -150,7 +151,8 @@ function clientOf(payload: JWTPayload, claims: Claims): Client | null {
   const models = modelsOf(payload[claims.models]);
   const limits = [claims.rpm, claims.tpm, claims.concurrent].map((claim) => limitOf(payload[claim]));
   const [requestsPerMinute = null, tokensPerMinute = null, concurrentRequests = null] = limits;
-  if (models === undefined || limits.includes(undefined)) return null;
+  const requestClass = classOf(payload[claims.class]);
+  if (models === undefined || requestClass === undefined || limits.includes(undefined)) return null;
   return {
     // Apart from the names of keys: one must not use up the limits of the other.
     name: `jwt:${name}`,
@@ -158,10 +160,17 @@ function clientOf(payload: JWTPayload, claims: Claims): Client | null {
     requestsPerMinute,
     tokensPerMinute,
     concurrentRequests,
+    class: requestClass,
     expiresAtMs: ((payload.exp ?? 0) + clockToleranceSeconds) * 1000,
     disabled: false,
     forward: 'none',
   };
+}
+
+/** Undefined when it is no class. */
+function classOf(value: unknown): RequestClass | undefined {
+  if (value === undefined || value === null) return 'default';
+  return requestClasses.find((one) => one === value);
 }
 
 /** Undefined when it is no limit; null when there is none. */
@@ -211,6 +220,7 @@ function readClaims(text: string): Claims | null {
     rpm: 'rpm',
     tpm: 'tpm',
     concurrent: 'concurrent',
+    class: 'class',
   };
   for (const pair of text === '' ? [] : text.split(',')) {
     const [, name = '', claim = ''] = /^\s*(\w+)=(\S+)\s*$/.exec(pair) ?? [];

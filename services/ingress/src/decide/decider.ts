@@ -142,7 +142,7 @@ export class Decider implements Disposable {
    * comes from the picks that a router gave in advance. Otherwise what is left to ask of `decide`.
    */
   tryDecide(exchange: Asking, table: RouteTable): Decision | Ask {
-    const { leases, prompts, bus } = this.#parts;
+    const { leases, prompts } = this.#parts;
     const { model: asked } = exchange;
     // Which row it is must be known here where the model's name depends on it.
     if (leases === null && !table.renamesLocally) {
@@ -151,8 +151,13 @@ export class Decider implements Disposable {
       return { model: asked, stage: 'route', excluded: [], prompt: exchange.prompt };
     }
     const route = routeOf(exchange, table);
-    if (route.route !== 'internal') return route;
-    const model = exchange.upstreamModel ?? asked;
+    return route.route === 'internal' ? this.tryInstance(exchange) : route;
+  }
+
+  /** The same of a request whose way is known: to an instance. */
+  tryInstance(exchange: Asking): Decision | Ask {
+    const { leases, prompts, bus } = this.#parts;
+    const model = exchange.upstreamModel ?? exchange.model;
     if (prompts !== null) {
       const prompt = prompts.of(exchange);
       exchange.prompt = prompt;

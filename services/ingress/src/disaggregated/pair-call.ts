@@ -57,6 +57,7 @@ export async function callPair(
   const whole = reasonForWhole(body);
   if (whole !== null) {
     if (exchange.attempts === 1) gateway.observer.notSplit(whole);
+    exchange.place?.prefilled();
     return await decode({ changes: noHandover, cachedTokens: null }, reserved, call);
   }
   if (protocol.prefill === null) return await decodeForBoth(reserved, call);
@@ -115,6 +116,7 @@ async function prefill(
   else leg.ended(end);
   gateway.observer.prefill(end.kind === 'done' ? 'succeeded' : 'failed', performance.now() - startedAtMs);
   if (end.kind === 'done') {
+    exchange.place?.prefilled();
     leg.answered(200);
     const taken = take !== undefined && end.body !== null ? take(end.body) : null;
     if (take !== undefined && taken === null) gateway.observer.handoverMissing(exchange);
@@ -140,6 +142,7 @@ async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): P
   exchange.whenCommitted(() => {
     if (exchange.client.status < 300) prefillLeg.outcome = 'succeeded';
     prefillLeg[Symbol.dispose]();
+    exchange.place?.prefilled();
   });
   const changes = call.protocol.decode({ instance: call.pair.prefill, taken: null });
   const outcome = await decode({ changes, cachedTokens: null }, reserved, call);

@@ -40,6 +40,7 @@ export interface ConnectionUser {
 /** What the ingress looks at in a request's head, beside what HTTP itself is made of. */
 const noted = [
   'x-request-id',
+  'x-gateway-class',
   'x-gateway-fallback',
   'x-gateway-hops',
   'traceparent',

@@ -1,0 +1,412 @@
+import { type Bus, eachSecond, inParts } from '@llm-gateway/bus';
+import type { Fleet } from '@llm-gateway/fleet';
+import type { RequestHead } from '@llm-gateway/http1';
+import { GatewayError, maxQueuePools, type QueueReport, queueReport } from '@llm-gateway/protocol';
+import type { Metrics } from '@llm-gateway/runtime';
+import type { Exchange } from '../exchange.ts';
+import { capacityOf } from './capacity.ts';
+import { DrainRate } from './drain-rate.ts';
+import { FairQueue, type RequestClass, requestClasses, type Waiting } from './fair-queue.ts';
+import type { AdmissionSettings } from './options.ts';
+import { Peers, type PlaceKind } from './peers.ts';
+import { type Held, Place } from './place.ts';
+
+interface AdmissionParts {
+  readonly ingress: string;
+  readonly bus: Bus;
+  readonly fleet: Fleet;
+  readonly settings: AdmissionSettings;
+  readonly metrics: Metrics;
+}
+
+/** What an ingress holds is told this often at most. */
+const reportIntervalMs = 10;
+/** While something waits, what nobody tells of is looked at this often: instances that came or went, and whose turn it is. */
+const lookMs = 50;
+/** An allowance holds so long, unless somebody tells something. */
+const allowanceMs = 50;
+const minPartBytes = 8 * 1024;
+const poolBytes = 96;
+const envelopeBytes = 1024;
+/** As `TokenEstimate`: about four bytes of prose and code are a token, and an answer takes so many. */
+const bytesPerToken = 4;
+const answerTokens = 256;
+const minRetryMs = 1000;
+const maxRetryMs = 600_000;
+const classHeader = 'x-gateway-class';
+
+type Refusal = 'full' | 'displaced' | 'timeout';
+
+/** Places of one role for the models of one pool. */
+interface Kind extends Held, PlaceKind {
+  allowance: number;
+  allowanceUntil: number;
+  /** Whether others were told of something, so that they have to be told when it is over. */
+  told: boolean;
+}
+
+/** Requests for models that the same instances serve. */
+interface Pool {
+  readonly model: string | null;
+  readonly queue: FairQueue<Waiter>;
+  readonly kinds: readonly Kind[];
+  readonly rate: DrainRate;
+}
+
+/** What of an exchange matters here. */
+export interface Entering
+  extends Pick<Exchange, 'instanceModel' | 'requestBytes' | 'signal' | 'place' | 'entered' | 'from'> {
+  place: Place | null;
+  readonly request: { readonly head: Pick<RequestHead, 'noted'> | null };
+}
+
+interface Waiter {
+  readonly exchange: Entering;
+  readonly class: RequestClass;
+  readonly sinceMs: number;
+  /** It has a place. */
+  start(): void;
+  turnAway(cause: Refusal): void;
+}
+
+/**
+ * Lets requests go to instances as long as those have places, and has the others wait here, in the order of `FairQueue`.
+ * Ingresses tell each other what they hold and want; each takes its fair share of the places, and no more than the others
+ * leave free by what they told last.
+ */
+export class Admission implements Disposable {
+  readonly #parts: AdmissionParts;
+  readonly #peers: Peers;
+  readonly #pools = new Map<string | null, Pool>();
+  /** Those in which something waits. */
+  readonly #waiting = new Set<Pool>();
+  readonly #owned = new DisposableStack();
+  #look: NodeJS.Timeout | undefined;
+  #report: NodeJS.Timeout | undefined;
+  #reportedAtMs = Number.NEGATIVE_INFINITY;
+  #isAlone = true;
+  readonly #waits;
+  readonly #spilled;
+  readonly #refused;
+
+  constructor(parts: AdmissionParts) {
+    this.#parts = parts;
+    const { ingress, bus, metrics } = parts;
+    this.#peers = new Peers(ingress);
+    metrics.gauge({
+      name: 'queue_requests',
+      help: 'Requests that wait for an instance with room, by class',
+      labels: ['class'],
+      collect: (set) => {
+        for (const one of requestClasses)
+          set(
+            { class: one },
+            this.#sum(({ queue }) => queue.sizeOf(one)),
+          );
+      },
+    });
+    metrics.gauge({
+      name: 'queue_places_held',
+      help: 'Requests of this ingress at instances, by the role of those',
+      labels: ['role'],
+      collect: (set) => {
+        for (const role of parts.fleet.roles) {
+          set(
+            { role },
+            this.#sum(({ kinds }) => kinds.find((kind) => kind.role === role)?.held ?? 0),
+          );
+        }
+      },
+    });
+    metrics.gauge({
+      name: 'queue_ingresses',
+      help: 'Ingresses that share the places at instances, as far as this one hears',
+      collect: () => this.ingresses,
+    });
+    this.#waits = metrics.histogram({
+      name: 'queue_wait_seconds',
+      help: 'How long requests waited for an instance with room, by class; those that did not wait are not counted',
+      labels: ['class'],
+    });
+    this.#spilled = metrics.counter({
+      name: 'queue_spilled_requests_total',
+      help: 'Requests that went to the fallback chain because instances had no room for them',
+    });
+    this.#refused = metrics.counter({
+      name: 'queue_refused_requests_total',
+      help: 'Requests that were answered 429 because instances had no room for them, by why',
+      labels: ['cause'],
+    });
+    this.#owned.use(bus.subscribe(queueReport, (report) => this.#hear(report)));
+    this.#owned.use(eachSecond(() => this.#keepAlive()));
+    this.#owned.defer(() => {
+      clearInterval(this.#look);
+      clearTimeout(this.#report);
+    });
+    this.#tell(true);
+  }
+
+  /** Requests that wait. */
+  get size(): number {
+    return this.#sum(({ queue }) => queue.size);
+  }
+
+  /** How many ingresses share the places, as far as this one hears. */
+  get ingresses(): number {
+    return this.#peers.count(performance.now());
+  }
+
+  /** Gives a request for instances its place. False: it has to wait, see `wait`. */
+  tryEnter(exchange: Entering): boolean {
+    const now = performance.now();
+    const pool = this.#poolOf(exchange, now);
+    if (pool.queue.size > 0 || !this.#hasRoom(pool, now)) return false;
+    this.#enter(pool, exchange, now);
+    return true;
+  }
+
+  /**
+   * Waits for a place: true when the request has it. False: it is to go to its fallback chain, which is offered only where
+   * `canSpill`. Rejects with `GatewayError`: `client_closed`, or `queue_full` and `queue_timeout` with
+   * `details.retryAfterMs`.
+   */
+  wait(exchange: Entering, { canSpill }: { canSpill: boolean }): Promise<boolean> {
+    const { queueMaxWaitMs, spillAfterMs } = this.#parts.settings;
+    const spills = canSpill && spillAfterMs > 0;
+    const now = performance.now();
+    const pool = this.#poolOf(exchange, now);
+    const requestClass = classOf(exchange);
+    exchange.entered('queued');
+    if (exchange.signal.aborted) return Promise.reject(new GatewayError('client_closed', 'the client left'));
+    return new Promise((resolve, reject) => {
+      let waiting: Waiting<Waiter> | null = null;
+      const over = () => {
+        clearTimeout(timer);
+        exchange.signal.removeEventListener('abort', left);
+        if (waiting !== null) pool.queue.remove(waiting);
+        this.#settled(pool);
+      };
+      const left = () => {
+        over();
+        reject(new GatewayError('client_closed', 'the client left'));
+      };
+      const waiter: Waiter = {
+        exchange,
+        class: requestClass,
+        sinceMs: now,
+        start: () => {
+          over();
+          resolve(true);
+        },
+        turnAway: (cause) => {
+          over();
+          if (spills) {
+            this.#spilled.inc();
+            resolve(false);
+          } else {
+            this.#refused.labels({ cause }).inc();
+            reject(this.#refusal(pool, requestClass, cause));
+          }
+        },
+      };
+      const timer = setTimeout(() => waiter.turnAway('timeout'), spills ? spillAfterMs : queueMaxWaitMs);
+      exchange.signal.addEventListener('abort', left);
+      const added = pool.queue.add(waiter, { client: clientOf(exchange), class: requestClass });
+      waiting = added.waiting;
+      added.displaced?.item.turnAway('displaced');
+      if (waiting === null) {
+        waiter.turnAway('full');
+        return;
+      }
+      this.#waiting.add(pool);
+      this.#look ??= setInterval(() => this.#lookAtAll(), lookMs).unref();
+      this.#changed();
+      this.#serve(pool, now);
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
+    for (const pool of this.#pools.values()) {
+      for (let waiter = pool.queue.next(); waiter !== undefined; waiter = pool.queue.next()) waiter.turnAway('timeout');
+    }
+  }
+
+  #poolOf({ instanceModel }: Entering, now: number): Pool {
+    const { fleet, settings } = this.#parts;
+    const model = fleet.groupOf(instanceModel, now);
+    let pool = this.#pools.get(model);
+    if (pool === undefined) {
+      const kinds = fleet.roles.map((role) => ({
+        ...{ role, model, held: 0, told: false },
+        ...{ allowance: 0, allowanceUntil: Number.NEGATIVE_INFINITY },
+      }));
+      const queue = new FairQueue<Waiter>({ maxWaiting: settings.queueMaxRequests });
+      pool = { model, queue, kinds, rate: new DrainRate(now) };
+      this.#pools.set(model, pool);
+    }
+    return pool;
+  }
+
+  #hasRoom({ kinds, queue }: Pool, now: number): boolean {
+    for (const kind of kinds) {
+      if (now >= kind.allowanceUntil) this.#allow(kind, queue, now);
+      if (kind.held >= kind.allowance) return false;
+    }
+    return true;
+  }
+
+  #allow(kind: Kind, queue: Pool['queue'], now: number): void {
+    const { fleet, settings, bus } = this.#parts;
+    const places = capacityOf(kind, { fleet, maxRequests: settings.instanceMaxRequests, now });
+    kind.allowanceUntil = now + allowanceMs;
+    // That there is no instance is told at once, and nothing to wait for.
+    kind.allowance =
+      places === 0
+        ? Number.POSITIVE_INFINITY
+        : this.#peers.allowance(kind, places, {
+            ...{ now, epochMs: Date.now(), connected: bus.connected },
+            demand: kind.held + queue.size + 1,
+          });
+  }
+
+  #enter(pool: Pool, exchange: Entering, now: number): void {
+    const { queue, kinds } = pool;
+    const client = clientOf(exchange);
+    const estimate = Math.ceil(exchange.requestBytes / bytesPerToken) + answerTokens;
+    queue.charge(client, estimate, now);
+    pool.rate.count(now);
+    exchange.place = new Place({
+      ...{ queue, client, estimate, kinds },
+      onFree: () => {
+        this.#changed();
+        if (queue.size > 0) this.#serve(pool, performance.now());
+      },
+    });
+    this.#changed();
+  }
+
+  #serve(pool: Pool, now: number): void {
+    while (pool.queue.size > 0 && this.#hasRoom(pool, now)) {
+      const waiter = pool.queue.next();
+      if (waiter === undefined) return;
+      this.#enter(pool, waiter.exchange, now);
+      this.#waits.labels({ class: waiter.class }).observe((now - waiter.sinceMs) / 1000);
+      waiter.start();
+    }
+  }
+
+  /** Something does not wait any more. */
+  #settled(pool: Pool): void {
+    this.#changed();
+    if (pool.queue.size > 0) return;
+    this.#waiting.delete(pool);
+    if (this.#waiting.size > 0) return;
+    clearInterval(this.#look);
+    this.#look = undefined;
+  }
+
+  #lookAtAll(): void {
+    const now = performance.now();
+    for (const pool of this.#waiting) this.#serve(pool, now);
+  }
+
+  #refusal(pool: Pool, requestClass: RequestClass, cause: Refusal): GatewayError {
+    const now = performance.now();
+    const { queue, rate } = pool;
+    // Whoever comes then is behind all of its class and those before it.
+    const upTo = requestClasses.slice(0, requestClasses.indexOf(requestClass) + 1);
+    const ahead = upTo.reduce((sum, one) => sum + queue.sizeOf(one), 1);
+    const perMs = rate.at(now);
+    const expectedMs = perMs === 0 ? this.#parts.settings.queueMaxWaitMs : ahead / perMs;
+    const details = { retryAfterMs: Math.min(Math.max(expectedMs, minRetryMs), maxRetryMs) };
+    return cause === 'timeout'
+      ? new GatewayError('queue_timeout', 'no instance had room for this request in time', { details })
+      : new GatewayError('queue_full', 'all instances are busy, and too many requests wait', { details });
+  }
+
+  #hear(report: QueueReport): void {
+    const now = performance.now();
+    if (report.ingress === this.#parts.ingress) return;
+    this.#isAlone = false;
+    // One that begins has to know what is held.
+    if (this.#peers.hear(report, now)) this.#tell(true);
+    this.#forgetAllowances();
+    this.#lookAtAll();
+  }
+
+  #forgetAllowances(): void {
+    for (const { kinds } of this.#pools.values()) {
+      for (const kind of kinds) kind.allowanceUntil = Number.NEGATIVE_INFINITY;
+    }
+  }
+
+  #keepAlive(): void {
+    const { bus, fleet } = this.#parts;
+    const now = performance.now();
+    if (!bus.connected) {
+      this.#peers.excuse(now);
+      return;
+    }
+    this.#peers.sweep(now);
+    this.#isAlone = this.#peers.count(now) === 1;
+    for (const [model, { queue, kinds }] of this.#pools) {
+      const isIdle = queue.size === 0 && kinds.every(({ held, told }) => held === 0 && !told);
+      if (isIdle && fleet.groupOf(model, now) !== model) this.#pools.delete(model);
+    }
+    this.#tell(true);
+  }
+
+  /** The first change after a pause is told when the turn ends, those that follow it together. */
+  #changed(): void {
+    if (this.#report !== undefined || this.#isAlone) return;
+    const waitMs = Math.max(0, this.#reportedAtMs + reportIntervalMs - performance.now());
+    this.#report = setTimeout(() => this.#tell(false), waitMs).unref();
+  }
+
+  /** @param always also when there is nothing to tell but that this ingress lives */
+  #tell(always: boolean): void {
+    clearTimeout(this.#report);
+    this.#report = undefined;
+    const now = performance.now();
+    this.#reportedAtMs = now;
+    const { bus, ingress } = this.#parts;
+    const pools: QueueReport['pools'] = [];
+    for (const { queue, kinds } of this.#pools.values()) {
+      for (const kind of kinds) {
+        const { role, model, held } = kind;
+        const tells = held + queue.size > 0;
+        if (tells || kind.told) pools.push({ role, model, held, wanted: queue.size });
+        kind.told = tells;
+        if (tells) this.#peers.told(kind, held + queue.size, now);
+        else this.#peers.drop(kind);
+      }
+    }
+    if (pools.length === 0 && !always) return;
+    const maxBytes = Math.max(minPartBytes, bus.maxBytes - envelopeBytes);
+    for (const part of inParts(pools, ({ model }) => poolBytes + 6 * (model?.length ?? 0), maxBytes)) {
+      for (let at = 0; at === 0 || at < part.length; at += maxQueuePools) {
+        bus.publish(queueReport, { ingress, pools: part.slice(at, at + maxQueuePools) });
+      }
+    }
+  }
+
+  #sum(of: (pool: Pool) => number): number {
+    let sum = 0;
+    for (const pool of this.#pools.values()) sum += of(pool);
+    return sum;
+  }
+}
+
+/** Whose tokens count; without keys all are one. */
+function clientOf({ from }: Entering): string {
+  return from?.name ?? '';
+}
+
+/** What the key may have at most; the request may ask for a later one. */
+function classOf({ from, request }: Entering): RequestClass {
+  const most = requestClasses.indexOf(from?.class ?? 'default');
+  const name = request.head?.noted(classHeader)?.toLowerCase() ?? '';
+  const asked = (requestClasses as readonly string[]).indexOf(name);
+  return requestClasses[Math.max(most, asked)] ?? 'default';
+}

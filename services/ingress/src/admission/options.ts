@@ -1,0 +1,59 @@
+import type { OptionValues } from '@llm-gateway/runtime';
+
+/** How requests wait for instances that are full. */
+export const admissionOptions = {
+  'instance-max-requests': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: 1_000_000,
+    description:
+      'Requests that one instance is given at once, over all ingresses; with --queue-max-requests the others wait. 0: no limit',
+  },
+  'queue-max-requests': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: 1_000_000,
+    description:
+      'Requests that wait at this ingress for the instances of one model; beyond it requests are answered 429. 0: none waits, and instances get all',
+  },
+  'queue-max-wait-ms': {
+    type: 'integer',
+    default: 30_000,
+    min: 0,
+    max: 86_400_000,
+    description: 'Longest wait for an instance; then a request is answered 429. 0: none waits, and instances get all',
+  },
+  'spill-after-ms': {
+    type: 'integer',
+    default: 0,
+    min: 0,
+    max: 86_400_000,
+    description:
+      'Wait after which a request goes to the fallback chain of its model, as does one for which there is no room to wait; 0: it does not',
+  },
+} as const;
+
+export type AdmissionSettings = OptionValues<readonly [typeof admissionOptions]>;
+
+/** Whether requests wait here when all instances are full. */
+export function queues({ queueMaxRequests, queueMaxWaitMs }: AdmissionSettings): boolean {
+  return queueMaxRequests > 0 && queueMaxWaitMs > 0;
+}
+
+/** Mistakes of the flags, a line each. */
+export function admissionMistakes(settings: AdmissionSettings): string[] {
+  const { instanceMaxRequests, queueMaxWaitMs, spillAfterMs } = settings;
+  const mistakes: string[] = [];
+  if (queues(settings)) {
+    if (instanceMaxRequests === 0) {
+      mistakes.push('--queue-max-requests needs --instance-max-requests: without it no instance is ever full');
+    }
+    if (spillAfterMs >= queueMaxWaitMs) mistakes.push('--spill-after-ms must be less than --queue-max-wait-ms');
+  } else {
+    if (instanceMaxRequests > 0) mistakes.push('--instance-max-requests needs --queue-max-requests');
+    if (spillAfterMs > 0) mistakes.push('--spill-after-ms needs --queue-max-requests');
+  }
+  return mistakes;
+}
