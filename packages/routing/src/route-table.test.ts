@@ -190,7 +190,7 @@ describe('readRouteTable', () => {
     ['prefix', ['a*'], 'an array'],
     ['prefix', {}, 'an object'],
     ['forward_auth', 'no', '"no"'],
-    ['auth_header', 'x y', '"x y"'],
+    ['auth_header', 'x y', 'a string (not shown)'],
     ['auth_header', 'Host', '"Host"'],
     ['auth_header', '', '""'],
     ['headers', ['a'], 'an array'],

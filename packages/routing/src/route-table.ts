@@ -454,6 +454,8 @@ function checkEntries(
 
 function showField(field: string, value: unknown): string {
   if (field === 'api_key') return `${kindOf(value)} (not shown)`;
+  // Of a whole header the key would be seen.
+  if (field === 'auth_header' && typeof value === 'string' && !/^[\w-]*$/.test(value)) return 'a string (not shown)';
   // Credentials and query of a refused URL may be secrets too.
   if (field === 'base_url' && typeof value === 'string') {
     return show(value.replace(/\/\/.*@/s, '//…@').replace(/[?#].+$/s, (tail) => `${tail.charAt(0)}…`));

@@ -1,4 +1,5 @@
 import type { SecretReader } from './secrets.ts';
+import { withoutUrlSecrets } from './url-secrets.ts';
 
 /** Variables by name; an empty one counts as absent. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -351,16 +352,9 @@ export function camelCase(flag: string): string {
   return flag.replace(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 }
 
-/** A value as logs and mistakes may show it: nothing of a secret, and no `user:password@` of a URL. */
+/** A value as logs and mistakes may show it: nothing of a secret, and no credential of a URL. */
 export function shownValue(spec: OptionSpec, value: OptionValue): OptionValue {
   if (typeof value !== 'string') return value;
   if (spec.secret) return value === '' ? '' : '[redacted]';
-  return withoutUserinfo(value);
-}
-
-/** Drops `user:password@`, with a scheme before it or without. */
-export function withoutUserinfo(text: string): string {
-  // Most values hold none, and looking for one at each character of a long value takes long.
-  if (!text.includes('@')) return text;
-  return text.replace(/(?<=\/\/)[^/\s]*@|(?<![^\s/,@:"])[^\s/,@:"]+:[^\s/,@"]*@/g, '[redacted]@');
+  return withoutUrlSecrets(value);
 }

@@ -15,11 +15,11 @@ import {
   type ServiceOptions,
   type ServiceValues,
   shownValue,
-  withoutUserinfo,
   wrongValue,
 } from './option-table.ts';
 import { readProxies } from './proxy-environment.ts';
 import { readSecretFile, type SecretReader, Secrets } from './secrets.ts';
+import { secretsOfUrl, withoutUrlSecrets } from './url-secrets.ts';
 
 export type Parsed<Values> =
   | {
@@ -121,7 +121,10 @@ export function parse<Values>(
       continue;
     }
     written ??= layer?.written.get(flag);
-    if (written) given.set(flag, written);
+    if (written) {
+      given.set(flag, written);
+      for (const [at, secret] of secretsOfUrl(written.text).entries()) secrets.add(`${flag}[${at}]`, secret);
+    }
     const read = written ? readValue(flag, spec, written.text) : { value: spec.default };
     if ('value' in read) values[camelCase(flag)] = read.value;
     else {
@@ -328,7 +331,7 @@ function convert(spec: OptionSpec, text: string): OptionValue | undefined {
 
 function mistake(spec: OptionSpec, { text, source }: Written, wrong: string): string {
   const read = spec.secret ? 'a secret' : JSON.stringify(shortened(String(shownValue(spec, text))));
-  const safe = spec.secret && text !== '' ? wrong.replaceAll(text, '[redacted]') : withoutUserinfo(wrong);
+  const safe = spec.secret && text !== '' ? wrong.replaceAll(text, '[redacted]') : withoutUrlSecrets(wrong);
   return `${source}: read ${read}, ${safe}`;
 }
 

@@ -27,6 +27,7 @@ import { type ProxyEnvironment, readProxies } from './proxy-environment.ts';
 import { Reasons } from './reasons.ts';
 import type { SecretReader, Secrets } from './secrets.ts';
 import { type Describe, describeSelf } from './self-description.ts';
+import { environmentSecrets } from './url-secrets.ts';
 
 /** A service that has started. Disposing it cuts whatever is still in flight and frees all it holds. */
 export interface Running extends AsyncDisposable {
@@ -114,7 +115,7 @@ export async function run<const Groups extends readonly OptionGroup[]>(
       onDropped: (lines) => dropped.inc(lines),
     });
     const found = proxies(service, env);
-    for (const [name, url] of Object.entries(found ?? {})) secrets.add(name, URL.parse(String(url))?.password ?? '');
+    for (const [name, secret] of environmentSecrets(env)) secrets.add(name, secret);
     reportUnreadable(secrets, log.logger);
     exitOnCrash(log);
     logWarnings(log);

@@ -46,6 +46,16 @@ test('a rotated value is read, and hidden as the one before it', () => {
   assert.equal(secrets.hide(JSON.stringify('a second-"value" b first-value')), '"a [redacted] b [redacted]"');
 });
 
+test('a value is hidden as a URL has it, and of a header the credential alone', () => {
+  const secrets = new Secrets();
+  secrets.add('header', 'Bearer sk-of/the+header');
+  secrets.add('short', 'to be');
+  assert.equal(secrets.hide('got sk-of/the+header, to be'), 'got [redacted], [redacted]');
+  assert.equal(secrets.hide('be'), 'be');
+  secrets.add('key', 'a/b c');
+  assert.equal(secrets.hide('http://h?k=a%2Fb%20c'), 'http://h?k=[redacted]');
+});
+
 test('a file that is gone leaves the last value, and is reported', () => {
   using at = folder();
   const file = join(at.path, 'secret');

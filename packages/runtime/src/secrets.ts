@@ -7,6 +7,8 @@ export type SecretReader = () => string;
 const maxFileBytes = 1 << 20;
 /** Shorter values would be found in harmless words. */
 const minHiddenLength = 4;
+/** A longer value, such as a route config, stands in no URL. */
+const maxEncodedLength = 4096;
 /** Earlier values of one file that are still hidden: an error that holds one may be logged after the rotation. */
 const maxRemembered = 8;
 
@@ -19,13 +21,13 @@ export class Secrets {
   /** Receives why a file that was read before cannot be read now. The process goes on with the value it had. */
   onUnreadable: (flag: string, error: Error) => void = () => undefined;
 
-  /** Hides a value from now on. */
+  /** Hides a value from now on, also as a URL has it, and of a header such as `Bearer KEY` the credential alone. */
   add(flag: string, value: string): void {
     const values = this.#known.get(flag) ?? [];
     if (values.at(-1) === value) return;
     const others = values.filter((one) => one !== value);
     this.#known.set(flag, [...others, value].slice(-maxRemembered));
-    this.#hidden = [...new Set([...this.#known.values()].flat())]
+    this.#hidden = [...new Set([...this.#known.values()].flat().flatMap(formsOf))]
       .filter((one) => one.length >= minHiddenLength)
       .sort((a, b) => b.length - a.length)
       .map((one) => JSON.stringify(one).slice(1, -1));
@@ -51,6 +53,16 @@ export class Secrets {
       return last;
     };
   }
+}
+
+function formsOf(value: string): string[] {
+  const credential = /^[A-Za-z]+ (\S{8,})$/.exec(value)?.[1];
+  const isEncodable = value.length <= maxEncodedLength && value.isWellFormed();
+  return [
+    value,
+    ...(isEncodable ? [encodeURIComponent(value)] : []),
+    ...(credential === undefined ? [] : [credential]),
+  ];
 }
 
 /** What the file holds, without the newline at its end. Throws when it cannot be read or is no secret's size. */

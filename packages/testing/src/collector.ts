@@ -66,7 +66,8 @@ const request = protobuf.parse(definitions, { keepCase: true }).root.lookupType(
 export async function startCollector({ answer = () => respond(200, '') }: CollectorOptions = {}): Promise<Collector> {
   const collector = new Collector();
   const engine = await startEngine((got) => {
-    if (got.url !== '/v1/traces' || got.headers['content-type'] !== 'application/x-protobuf') return refuse(400);
+    if (got.url.split('?', 1)[0] !== '/v1/traces' || got.headers['content-type'] !== 'application/x-protobuf')
+      return refuse(400);
     const body = got.headers['content-encoding'] === 'gzip' ? gunzipSync(got.body) : got.body;
     collector.take(body);
     return answer();
