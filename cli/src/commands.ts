@@ -66,4 +66,12 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     'readmit',
     { group: 'Operation', summary: 'lets an engine have requests again', load: () => import('./operation/readmit.ts') },
   ],
+  [
+    'mirror pause',
+    { group: 'Operation', summary: 'stops mirroring for a while', load: () => import('./operation/mirror-pause.ts') },
+  ],
+  [
+    'mirror resume',
+    { group: 'Operation', summary: 'ends a pause of mirroring', load: () => import('./operation/mirror-resume.ts') },
+  ],
 ]);

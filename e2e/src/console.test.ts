@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { until } from '@llm-gateway/testing';
+import { temporaryFolder, until } from '@llm-gateway/testing';
 import type { Page } from 'playwright-core';
 import { axeSource } from './browser.ts';
 import { type ConsoleScene, keyOf, model, startConsoleScene, verdictOf, waitForText } from './console.ts';
@@ -11,7 +13,14 @@ const shownMs = 10_000;
 describe('the console, in a browser over real processes', () => {
   let scene: ConsoleScene;
   before(async () => {
-    scene = await startConsoleScene({ engines: 3, with: ['retry-worker', 'mirror-sender'] });
+    const mirrorConfig = join(temporaryFolder(), 'mirror.json');
+    scene = await startConsoleScene({
+      engines: 3,
+      with: ['retry-worker', 'mirror-sender'],
+      ingressFlags: ['--mirror-config', mirrorConfig],
+      prepare: ([engine]) =>
+        writeFileSync(mirrorConfig, JSON.stringify({ Enable: true, Target: engine?.url, Ratio: 10, Compare: true })),
+    });
   });
   after(() => scene[Symbol.asyncDispose]());
 
@@ -21,7 +30,7 @@ describe('the console, in a browser over real processes', () => {
     ['/requests', /200[\s\S]*engine-[123]_dp0[\s\S]*\/v1\/chat\/completions/],
     ['/routes', /Where would this go[\s\S]*engines[\s\S]*100 %[\s\S]*ingress-\w+/],
     ['/clients', /Clients need no keys here/],
-    ['/mirror', /Mirroring is off[\s\S]*mirror-sender-\w+/],
+    ['/mirror', /10 % of completions are copied[\s\S]*mirror-sender-\w+/],
     ['/processes', /ready[\s\S]*discovery-\w+[\s\S]*redis answers, 3 engines[\s\S]*router-\w+/],
     ['/events', /Kind/],
     ['/try', /Send a chat request[\s\S]*OPENAI_BASE_URL/],
@@ -142,6 +151,24 @@ describe('the console, in a browser over real processes', () => {
     await until(() => (engine?.requests.length ?? 0) > before, { what: 'it serves again' });
     await page.goto(`${scene.url}/events`);
     await page.waitForSelector('text=console ordered drain for engine-2_dp0: new driver');
+    await page.context().close();
+  });
+
+  it('pauses the mirror and resumes it', async () => {
+    const page = await scene.open('/mirror');
+    await page.getByRole('button', { name: 'pause', exact: true }).click();
+    await page.getByLabel('Why').fill('slow target');
+    await page.getByRole('dialog').getByRole('button', { name: 'Pause' }).click();
+    await page.waitForSelector('text=Ordered.');
+    const dialog = await page.getByRole('dialog').textContent();
+    assert.match(dialog ?? '', /llm-gateway mirror pause --for 7200s --reason 'slow target'/);
+    await page.keyboard.press('Escape');
+    await waitForText(page, /Mirroring is paused until \d\d:\d\d by console: slow target/);
+    await page.getByRole('button', { name: 'resume', exact: true }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Resume' }).click();
+    await page.waitForSelector('text=Ordered.');
+    await page.keyboard.press('Escape');
+    await waitForText(page, /10 % of completions are copied/);
     await page.context().close();
   });
 

@@ -9,7 +9,7 @@ const reasonOptions = {
   reason: { type: 'string', default: '', description: 'Why, for the events' },
 } as const;
 
-export const spanOptions = {
+export const forOption = {
   for: {
     type: 'string',
     default: '2h',
@@ -19,6 +19,10 @@ export const spanOptions = {
       return ms !== null && ms >= 1000 && ms <= maxMs ? undefined : 'allowed: 1s to 7d, such as 10m or 2h';
     },
   },
+} as const;
+
+export const spanOptions = {
+  ...forOption,
   force: { type: 'boolean', default: false, description: 'Also when nothing else serves the model' },
 } as const;
 
@@ -35,6 +39,19 @@ const usualMs = 7_200_000;
 const pollMs = 300;
 /** Everybody has told what is in flight once in this time. */
 const roundMs = 1300;
+
+/** Pauses the mirror, or resumes it. */
+export async function giveMirrorOrder(
+  values: ViewValues,
+  { kind, for: span, reason }: { readonly kind: 'pause' | 'resume'; readonly for?: string; readonly reason: string },
+  { answer, tell, signal }: CommandParts,
+): Promise<ExitCode> {
+  await using view = await openView(values, signal);
+  const { result, message } = await view.orderMirror({ kind, forMs: readSpan(span ?? '') ?? usualMs, reason });
+  if (result !== 'done') tell(`mirror: ${message}`);
+  answer({ kind, result }, `${kind} of the mirror: ${result === 'done' ? 'done' : 'not done'}`);
+  return result === 'done' ? exitCodes.done : exitCodes.failed;
+}
 
 export const orderGroups = [reasonOptions, ...viewGroups, outputOptions] as const;
 export const orderMistakes = viewMistakes;

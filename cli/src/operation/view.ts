@@ -1,7 +1,7 @@
 import { userInfo } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type BusSettings, busMistakes, busOptions, connectNats } from '@llm-gateway/bus';
-import { type ExplainQuery, GatewayError, type InstanceOrder } from '@llm-gateway/protocol';
+import { type ExplainQuery, GatewayError, type InstanceOrder, type MirrorOrder } from '@llm-gateway/protocol';
 import { type OptionGroup, type OptionValues, runtimeOptions } from '@llm-gateway/runtime';
 import { type Explanation, matcher, type RequestRow, type Snapshot, Watch } from '@llm-gateway/watch';
 
@@ -37,6 +37,7 @@ export interface OrderEnd {
 export interface View extends AsyncDisposable {
   snapshot(): Promise<Snapshot>;
   order(order: Omit<InstanceOrder, 'by'>): Promise<OrderEnd>;
+  orderMirror(order: Omit<MirrorOrder, 'by'>): Promise<OrderEnd>;
   /** Where a request would go now. Rejects with a sentence when no router answers. */
   explain(query: ExplainQuery): Promise<Explanation>;
   /** Calls back with requests as they end, the oldest first, until `signal` aborts. */
@@ -83,11 +84,15 @@ async function listen(values: BusSettings, signal: AbortSignal): Promise<View> {
         const { result } = await watch.order({ ...order, by: userName() });
         return { result, message: messages[result] };
       } catch (error) {
-        const away = error instanceof GatewayError && error.code === 'bus_no_responders';
-        return {
-          result: 'unavailable',
-          message: away ? 'no discovery answers, and it alone takes orders' : String(error),
-        };
+        return unavailable(error);
+      }
+    },
+    async orderMirror(order) {
+      try {
+        await watch.orderMirror({ ...order, by: userName() });
+        return { result: 'done', message: '' };
+      } catch (error) {
+        return unavailable(error);
       }
     },
     async explain(query) {
@@ -104,6 +109,11 @@ async function listen(values: BusSettings, signal: AbortSignal): Promise<View> {
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+function unavailable(error: unknown): OrderEnd {
+  const away = error instanceof GatewayError && error.code === 'bus_no_responders';
+  return { result: 'unavailable', message: away ? 'no discovery answers, and it alone takes orders' : String(error) };
 }
 
 const messages = {
@@ -128,16 +138,18 @@ function consoleView({ console: url, consolePassword }: ViewValues): View {
     if (!response.ok) throw new Error(`the console at ${base} answers ${response.status}`);
     return (await response.json()) as T;
   };
+  const act = async (body: object): Promise<OrderEnd> => {
+    const response = await fetch(`${base}/api/actions`, {
+      method: 'POST',
+      headers: { ...headers, 'content-type': 'application/json', 'x-console-action': '1' },
+      body: JSON.stringify(body),
+    });
+    return (await response.json()) as OrderEnd;
+  };
   return {
     snapshot: () => get<Snapshot>('/api/state'),
-    async order(order) {
-      const response = await fetch(`${base}/api/actions`, {
-        method: 'POST',
-        headers: { ...headers, 'content-type': 'application/json', 'x-console-action': '1' },
-        body: JSON.stringify(order),
-      });
-      return (await response.json()) as OrderEnd;
-    },
+    order: act,
+    orderMirror: ({ kind, ...rest }) => act({ kind: `${kind}-mirror`, ...rest }),
     explain({ model, path, prompt, max }) {
       const asked = { model: model ?? '', path, bytes: String(prompt?.bytes ?? 0), max: String(max) };
       return get<Explanation>(`/api/explain?${new URLSearchParams(asked)}`);

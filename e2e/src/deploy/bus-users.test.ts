@@ -41,7 +41,8 @@ const {
   retryOffer,
   mirrorSend,
 } = subjects;
-const { responsesMade, retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport } = subjects;
+const { responsesMade, retryAnnounce, mirrorAnnounce, mirrorPrimary, mirrorReport, mirrorOrder, mirrorPaused } =
+  subjects;
 const { statusQuery, statusReport, requestReport, instanceOrder, instanceOrders, routeExplain } = subjects;
 const { engineReport } = subjects;
 const { quotaLease, quotaRecount, limiterBeat, ingressBeat, queueReport, usageRecord } = subjects;
@@ -68,11 +69,11 @@ const speakers = {
     usageRecord,
   ],
   router: [routerBeat, configHeld, instancesList, prefixPlaced, prefixList, statusReport],
-  discovery: [instancesChanged, instanceOrders, engineReport, statusReport],
+  discovery: [instancesChanged, instanceOrders, mirrorPaused, engineReport, statusReport],
   'retry-worker': [retryAnnounce, configHeld, statusReport],
   'mirror-sender': [mirrorReport, statusReport],
   limiter: [quotaRecount, limiterBeat, statusReport],
-  console: [statusQuery, statusReport, instanceOrder, instancesList, routeExplain],
+  console: [statusQuery, statusReport, instanceOrder, instancesList, routeExplain, mirrorOrder],
   registrar: [engineReport],
 };
 const listeners = {
@@ -83,6 +84,7 @@ const listeners = {
     responsesMade,
     retryAnnounce,
     mirrorReport,
+    mirrorPaused,
     `${quotaRecount} ${group}`,
     limiterBeat,
     ingressBeat,
@@ -106,6 +108,8 @@ const listeners = {
     instancesChanged,
     `${instanceOrder} ${group}`,
     instanceOrders,
+    `${mirrorOrder} ${group}`,
+    mirrorPaused,
     engineReport,
     statusQuery,
   ],

@@ -102,6 +102,7 @@ export {
   routerBeat,
   stages,
 } from './messages.ts';
+export { laterPause, MirrorOrder, MirrorPause, mirrorOrder, mirrorPaused } from './mirror-order.ts';
 export { maxQueuePools, QueueReport, queueReport } from './queue.ts';
 export {
   IngressBeat,

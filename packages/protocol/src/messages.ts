@@ -5,6 +5,7 @@ import { maxFingerprintText } from './fingerprints.ts';
 import { Instance, InstanceAddress, roles } from './instance.ts';
 import { instanceOrder, instanceOrders } from './instance-order.ts';
 import { defineEvent, defineJob, defineRequest } from './message.ts';
+import { mirrorOrder, mirrorPaused } from './mirror-order.ts';
 import { queueReport } from './queue.ts';
 import { ingressBeat, limiterBeat, quotaLease, quotaRecount } from './quota.ts';
 import { requestReport } from './request-report.ts';
@@ -534,6 +535,8 @@ export const catalogue = [
   mirrorAnnounce,
   mirrorPrimary,
   mirrorReport,
+  mirrorOrder,
+  mirrorPaused,
   quotaLease,
   quotaRecount,
   limiterBeat,

@@ -46,7 +46,20 @@ const Ingress = Type.Object({
   instances: Count,
   /** In flight at instances: those under an order first, then the busiest, at most 500. */
   inFlight: Type.Record(Type.String({ maxLength: 512 }), Count),
-  mirror: Type.Object({ on: Type.Boolean(), percent: Type.Number(), target: Name }),
+  mirror: Type.Object({
+    /** Requests are copied, or would be but for a pause. */
+    on: Type.Boolean(),
+    percent: Type.Number(),
+    target: Name,
+    /** Somebody ordered that nothing is copied until then, in milliseconds since 1970. */
+    paused: Type.Optional(
+      Type.Object({
+        untilMs: Type.Integer({ minimum: 0 }),
+        by: Type.String({ maxLength: 128 }),
+        reason: Type.String({ maxLength: 300 }),
+      }),
+    ),
+  }),
   routes: Type.Array(
     Type.Object({
       model: Type.String({ maxLength: 256 }),

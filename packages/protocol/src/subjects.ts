@@ -26,6 +26,8 @@ export const subjects = {
   mirrorAnnounce: `${prefix}.mirror.announce`,
   mirrorPrimary: `${prefix}.mirror.primary`,
   mirrorReport: `${prefix}.mirror.report`,
+  mirrorOrder: `${prefix}.mirror.order`,
+  mirrorPaused: `${prefix}.mirror.paused`,
   /** Asked of its owners only. */
   quotaLease: `${prefix}.quota.lease`,
   /** Asked of its owners only. */

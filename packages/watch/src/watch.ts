@@ -7,6 +7,8 @@ import {
   engineReport,
   type InstanceOrder,
   instanceOrder,
+  type MirrorOrder,
+  mirrorOrder,
   type OrderReply,
   requestReport,
   routeExplain,
@@ -143,6 +145,11 @@ export class Watch implements Disposable {
   /** Rejects with a `GatewayError` when no discovery answers. */
   order(order: InstanceOrder): Promise<OrderReply> {
     return this.#bus.request(instanceOrder, order, { timeoutMs: orderTimeoutMs });
+  }
+
+  /** Pauses mirroring at every ingress, or resumes it. Answers when that ends; rejects as `order` does. */
+  async orderMirror(order: MirrorOrder): Promise<{ readonly untilMs: number }> {
+    return await this.#bus.request(mirrorOrder, order, { timeoutMs: orderTimeoutMs });
   }
 
   /**

@@ -1,15 +1,19 @@
-import { bytes, count, percent, took } from './format.ts';
+import { useState } from 'preact/hooks';
+import { bytes, clock, count, percent, took } from './format.ts';
 import { html } from './markup.ts';
+import { type MirrorWish, OrderDialog } from './order-dialog.ts';
 import { useStore } from './store.ts';
 
 /** What becomes of copies, and how the target answers beside the clients' answers. */
 export function MirrorView() {
-  const { processes } = useStore();
+  const { processes, me, now } = useStore();
+  const [wish, setWish] = useState<MirrorWish | null>(null);
   if (processes === null) return html`<div class="card empty">Listening…</div>`;
   const present = processes.filter(({ state }) => state !== 'gone' && state !== 'stopped');
   const settings = present.flatMap(({ ingress, process }) => (ingress ? [{ process, ...ingress.mirror }] : []));
   const senders = present.flatMap(({ mirrorSender, process }) => (mirrorSender ? [{ process, ...mirrorSender }] : []));
   const on = settings.filter((setting) => setting.on);
+  const pause = settings.find(({ paused }) => paused !== undefined && paused.untilMs > (now?.at ?? 0))?.paused;
   const outcomes = summed(
     senders.flatMap((sender) =>
       sender.outcomes.map((row) => [`${row.outcome} ${row.reason}`.trim(), row.count] as const),
@@ -24,10 +28,13 @@ export function MirrorView() {
   return html`
     <section class="card">
       ${
-        on.length === 0
-          ? html`Mirroring is off. <span class="muted">It is turned on in the file of --mirror-config of the ingresses.</span>`
-          : html`${on[0]?.percent} % of completions are copied to <b>${on[0]?.target}</b> by ${on.length} of ${settings.length} ${settings.length === 1 ? 'ingress' : 'ingresses'}.`
+        pause !== undefined
+          ? html`<b class="warning">Mirroring is paused</b> until ${clock(pause.untilMs, false)} by ${pause.by}${pause.reason === '' ? '' : `: ${pause.reason}`}. <span class="muted">${on.length === 0 ? 'It is off in the mirror config as well.' : `Then ${on[0]?.percent} % of completions are copied to ${on[0]?.target} again.`}</span>`
+          : on.length === 0
+            ? html`Mirroring is off. <span class="muted">It is turned on in the file of --mirror-config of the ingresses.</span>`
+            : html`${on[0]?.percent} % of completions are copied to <b>${on[0]?.target}</b> by ${on.length} of ${settings.length} ${settings.length === 1 ? 'ingress' : 'ingresses'}.`
       }
+      ${me?.actions && (on.length > 0 || pause !== undefined) && html` <button onClick=${() => setWish(pause === undefined ? 'pause-mirror' : 'resume-mirror')}>${pause === undefined ? 'pause' : 'resume'}</button>`}
     </section>
     <div class="two">
       <section class="card flush">
@@ -62,6 +69,7 @@ export function MirrorView() {
         </table>
       </section>
     </div>
+    ${wish !== null && html`<${OrderDialog} key=${wish} wish=${{ kind: wish }} onClose=${() => setWish(null)} />`}
     ${
       statuses.length > 0 &&
       html`

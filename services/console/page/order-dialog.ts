@@ -8,17 +8,24 @@ export interface Wish {
   readonly instance: InstanceRow;
 }
 
-const titles: Readonly<Record<Wish['kind'], string>> = {
+export type MirrorWish = 'pause-mirror' | 'resume-mirror';
+type AnyWish = Wish | { readonly kind: MirrorWish };
+
+const titles: Readonly<Record<AnyWish['kind'], string>> = {
   drain: 'Drain',
   undrain: 'End the drain of',
   eject: 'Eject',
   readmit: 'Readmit',
+  'pause-mirror': 'Pause the mirror',
+  'resume-mirror': 'Resume the mirror',
 };
-const effects: Readonly<Record<Wish['kind'], string>> = {
+const effects: Readonly<Record<AnyWish['kind'], string>> = {
   drain: 'It gets no new request. Those in flight finish; the table says when it is safe to delete.',
   undrain: 'It gets requests again at once.',
   eject: 'It gets no new request until the time is over or it is readmitted.',
   readmit: 'It gets requests again at once, and its failures are forgotten.',
+  'pause-mirror': 'No ingress copies a request until the time is over or it is resumed. Copies under way end.',
+  'resume-mirror': 'The mirror config counts again at once.',
 };
 const spans: readonly (readonly [label: string, ms: number])[] = [
   ['10 minutes', 600_000],
@@ -34,7 +41,7 @@ interface Answer {
 }
 
 /** Asks how long and why, gives the order, and shows the command that does the same. */
-export function OrderDialog({ wish, onClose }: { wish: Wish; onClose: () => void }) {
+export function OrderDialog({ wish, onClose }: { wish: AnyWish; onClose: () => void }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const [forMs, setForMs] = useState(wish.kind === 'eject' ? 600_000 : 7_200_000);
   const [reason, setReason] = useState('');
@@ -42,14 +49,15 @@ export function OrderDialog({ wish, onClose }: { wish: Wish; onClose: () => void
   const [answer, setAnswer] = useState<Answer | null>(null);
   const [busy, setBusy] = useState(false);
   useEffect(() => dialog.current?.showModal(), []);
-  const { kind, instance } = wish;
-  const lasts = kind === 'drain' || kind === 'eject';
+  const { kind } = wish;
+  const instance = 'instance' in wish ? wish.instance.id : '';
+  const lasts = kind === 'drain' || kind === 'eject' || kind === 'pause-mirror';
 
   const give = async (event: Event) => {
     event.preventDefault();
     setBusy(true);
     try {
-      const response = await post('/api/actions', { kind, instance: instance.id, forMs, reason, force });
+      const response = await post('/api/actions', { kind, instance, forMs, reason, force });
       setAnswer((await response.json()) as Answer);
     } catch {
       setAnswer({ result: 'failed', message: 'The console could not be reached.' });
@@ -60,7 +68,7 @@ export function OrderDialog({ wish, onClose }: { wish: Wish; onClose: () => void
   return html`
     <dialog ref=${dialog} onClose=${onClose} aria-labelledby="order-title">
       <form class="form" onSubmit=${give}>
-        <h2 id="order-title">${titles[kind]} ${instance.id}</h2>
+        <h2 id="order-title">${titles[kind]} ${instance}</h2>
         <p class="muted" style=${{ margin: 0 }}>${effects[kind]}</p>
         ${
           lasts &&

@@ -4,6 +4,7 @@ import { type Instance, instanceOrder, instanceOrders, instancesChanged, instanc
 import type { Parts, Running } from '@llm-gateway/runtime';
 import { Upstream } from '@llm-gateway/upstream';
 import { EngineLooks } from './engine-looks.ts';
+import { MirrorOrders } from './mirror-orders.ts';
 import type { Settings } from './options.ts';
 import { Orders } from './orders.ts';
 import { OtherInstallations, sourceOf } from './other-installations.ts';
@@ -120,13 +121,17 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
     }
   };
 
+  const mirrorOrders = new MirrorOrders(bus, { replica, log });
+  subscriptions.push(mirrorOrders);
   // Also before it answers: the orders are there when the instances are.
   subscriptions.push(
     bus.subscribe(instanceOrders, (held) => {
       if (held.replica === replica) return;
       announceOrders(orders.merge(held, wall()));
       // It has just started, and asks.
-      if (held.orders.length === 0) tellOrders();
+      if (held.orders.length > 0) return;
+      tellOrders();
+      mirrorOrders.tell();
     }),
   );
   const source = openSource(values, deps, onStep);

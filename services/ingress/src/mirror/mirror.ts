@@ -5,10 +5,14 @@ import {
   claimUrlOf,
   errorCodes,
   FinishReason,
+  laterPause,
   type MirrorCopy,
+  type MirrorPause,
   mirrorAnnounce,
+  mirrorPaused,
   mirrorPrimary,
   mirrorSend,
+  type StatusReport,
 } from '@llm-gateway/protocol';
 import { joinUrl, withoutQueryCredentials } from '@llm-gateway/routing';
 import {
@@ -63,6 +67,9 @@ export class Mirror implements AsyncDisposable {
   readonly #books: Books;
   readonly #pool: ClaimPool;
   #config: MirrorConfig = mirroringOff;
+  /** The last order; null once it is over. */
+  #pause: MirrorPause | null = null;
+  #pauseEnd: NodeJS.Timeout | undefined;
   /** Where senders fetch large bodies. */
   #origin = '';
   #announcer: Announcer | undefined;
@@ -79,6 +86,11 @@ export class Mirror implements AsyncDisposable {
         onExpired: (copy) => this.#books.dropOpen(copy, 'claim_expired'),
       }),
     );
+    parts.metrics.gauge({
+      name: 'mirror_paused',
+      help: '1 while nothing is copied because somebody ordered a pause',
+      collect: () => Number(this.#pause?.paused === true),
+    });
     parts.metrics.gauge({
       name: 'mirror_pool_bytes',
       help: 'Large bodies of mirror copies held until they are fetched',
@@ -121,20 +133,57 @@ export class Mirror implements AsyncDisposable {
       onChange: (config) => {
         this.#parts.hide?.('mirror-config', config.Authorization);
         this.#config = config;
-        this.on = config.Enable && config.Ratio > 0;
-        this.#announcer?.now();
+        this.#settle();
       },
       log: this.#parts.log,
       metrics: this.#parts.metrics,
     });
     this.#owned.use(file);
+    this.#owned.use(this.#parts.bus.subscribe(mirrorPaused, (told) => this.#ordered(told)));
+    this.#owned.defer(() => clearTimeout(this.#pauseEnd));
     await file.refresh();
   }
 
+  /** It is told each second: only what changes something is looked at. */
+  #ordered(told: MirrorPause): void {
+    const nowMs = Date.now();
+    const pause = laterPause(this.#pause, told, nowMs);
+    if (pause === this.#pause || pause === null) return;
+    const changes = pause.paused !== (this.#pause?.paused ?? false);
+    this.#pause = pause;
+    clearTimeout(this.#pauseEnd);
+    this.#pauseEnd = setTimeout(() => {
+      this.#pause = null;
+      this.#settle();
+    }, pause.untilMs - nowMs).unref();
+    this.#settle();
+    if (!changes) return;
+    const { by, reason, untilMs } = pause;
+    if (pause.paused) this.#parts.log.info({ by, reason, until: new Date(untilMs) }, 'mirroring paused by order');
+    else this.#parts.log.info({ by, reason }, 'mirroring resumed by order');
+  }
+
+  /** By the config and the last order. */
+  #settle(): void {
+    const wasOn = this.on;
+    this.on = this.#isConfigured && this.#pause?.paused !== true;
+    if (this.on || wasOn) this.#announcer?.now();
+  }
+
+  get #isConfigured(): boolean {
+    return this.#config.Enable && this.#config.Ratio > 0;
+  }
+
   /** What it does at present, for people who look. */
-  get state(): { readonly on: boolean; readonly percent: number; readonly target: string } {
+  get state(): NonNullable<StatusReport['ingress']>['mirror'] {
     const { Ratio, Target } = this.#config;
-    return { on: this.on, percent: Math.min(Math.max(Ratio, 0), 100), target: URL.parse(Target)?.host ?? '' };
+    const pause = this.#pause;
+    return {
+      on: this.#isConfigured,
+      percent: Math.min(Math.max(Ratio, 0), 100),
+      target: URL.parse(Target)?.host ?? '',
+      ...(pause?.paused && { paused: { untilMs: pause.untilMs, by: pause.by, reason: pause.reason } }),
+    };
   }
 
   /** Publishes a copy of a request with a valid body if it is drawn, while `on`; a copy is not copied again. Never throws. */
