@@ -21,6 +21,7 @@ import { MirrorScene } from './mirror.ts';
 import { faultyScript, type Row, rows } from './outcome-table.ts';
 import { disaggregations, halves, startPdGateway, titleOf } from './pd.ts';
 import { limitedFirst, startQueue } from './queue.ts';
+import { talk } from './raw-client.ts';
 
 /** Of silence that is meant; on a busy machine everything else takes its time as well. */
 const limits = ['connect', 'headers', 'idle'].flatMap((what) => [`--upstream-${what}-timeout-ms`, '3000']);
@@ -204,6 +205,50 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
     const [got] = good.requests.filter(({ headers }) => headers['x-request-id'] === 'edge');
     assert.equal(String(got?.headers.traceparent).split('-')[1], root.traceId);
     assert.equal(got?.headers.tracestate, undefined);
+  });
+
+  it('is called by few names, whatever clients ask for', async () => {
+    const rootOf = async (head: string) => {
+      const client = new ClientSpan();
+      const lines = [
+        head,
+        'host: gw',
+        `traceparent: ${client.headers.traceparent}`,
+        'content-length: 0',
+        'connection: close',
+      ];
+      await talk(site.url, `${lines.join('\r\n')}\r\n\r\n`);
+      return assertTree(await collector.trace(client.traceId, isWhole), client);
+    };
+    const stored = await rootOf('GET /v1/responses/resp_17/input_items HTTP/1.1');
+    assert.equal(stored.name, 'GET /v1/responses/{id}/input_items');
+    assert.equal(stored.attributes['http.route'], '/v1/responses/{id}/input_items');
+    assert.equal(stored.attributes['url.path'], '/v1/responses/resp_17/input_items');
+    assert.equal((await rootOf('GET /invented/17 HTTP/1.1')).name, 'GET');
+  });
+
+  it('goes on with one traceparent alone, and with a tracestate of a length that all pass on', async () => {
+    const [one, other] = [new ClientSpan(), new ClientSpan()];
+    const asked = async (id: string, fields: readonly string[]) => {
+      const body = chat();
+      const lines = [
+        ...['POST /v1/chat/completions HTTP/1.1', 'host: gw', `x-request-id: ${id}`],
+        ...['content-type: application/json', `content-length: ${body.length}`, 'connection: close'],
+        ...fields,
+      ];
+      await talk(site.url, `${lines.join('\r\n')}\r\n\r\n${body}`);
+      return await until(() => faulty.requests.find(({ headers }) => headers['x-request-id'] === id)?.headers);
+    };
+    const parents = [one, other].map(({ headers }) => `traceparent: ${headers.traceparent}`);
+    const twice = await asked('two-parents', [...parents, 'tracestate: a=1']);
+    assert.equal(twice.tracestate, undefined);
+    const [, traceId = ''] = String(twice.traceparent).split('-');
+    assert.ok(![one, other].some((client) => client.traceId === traceId));
+    const spans = await collector.trace(traceId, having('POST /v1/chat/completions', 1));
+    assert.equal(spans.find(({ name }) => name.startsWith('POST '))?.parentId, '');
+    const long = `long=${'x'.repeat(500)}`;
+    const bounded = await asked('long-state', [...parents.slice(0, 1), 'tracestate: a=1', `tracestate: ${long},b=2`]);
+    assert.equal(bounded.tracestate, 'a=1,b=2');
   });
 
   it('goes to the collector as the standard variables say, which names what it leaves undone', async () => {

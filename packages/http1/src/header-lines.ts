@@ -44,6 +44,16 @@ export class HeaderLines {
   }
 }
 
+/** The values of a field, by its lower-case name, in their order. */
+export function headerValues(headers: readonly string[], lowerName: string): string[] {
+  const values: string[] = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const name = headers[i] as string;
+    if (name.length === lowerName.length && name.toLowerCase() === lowerName) values.push(headers[i + 1] as string);
+  }
+  return values;
+}
+
 /** The first value of a field, by its lower-case name. */
 export function headerValue(headers: readonly string[], lowerName: string): string | undefined {
   for (let i = 0; i + 1 < headers.length; i += 2) {

@@ -20,6 +20,7 @@ export {
   HeaderLines,
   headerPairs,
   headerValue,
+  headerValues,
   headerValueText,
   hopByHopNames,
   keptHeaders,

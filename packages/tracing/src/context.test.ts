@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatTraceparent, newSpanId, newTraceId, parseTraceparent } from './context.ts';
+import { boundedTracestate, formatTraceparent, newSpanId, newTraceId, parseTraceparent } from './context.ts';
 
 const traceId = '0af7651916cd43dd8448eb211c80319c';
 const spanId = 'b7ad6b7169203331';
@@ -31,6 +31,31 @@ test('what is none is nothing', () => {
     `01-${traceId}-${spanId}-01-${'x'.repeat(300)}`,
   ];
   for (const text of wrong) assert.equal(parseTraceparent(text), null, `${text}`);
+});
+
+test('a tracestate goes on as it is, in one field and without its empty members', () => {
+  assert.equal(boundedTracestate(['a=1,b=2']), 'a=1,b=2');
+  assert.equal(boundedTracestate(['a=1, b=2,', ',c=3']), 'a=1,b=2,c=3');
+  assert.equal(boundedTracestate(['', ' , ']), undefined);
+  const whole = `a=${'x'.repeat(126)},b=${'x'.repeat(381)}`;
+  assert.equal(whole.length, 512);
+  assert.equal(boundedTracestate([whole]), whole);
+});
+
+test('of a tracestate that is too long the longest members go first, then the last ones', () => {
+  const long = `l=${'x'.repeat(200)}`;
+  const short = Array.from({ length: 30 }, (_, at) => `k${at}=${'y'.repeat(16)}`);
+  assert.equal(boundedTracestate([[long, ...short.slice(0, 20)].join(',')]), short.slice(0, 20).join(','));
+  const left = boundedTracestate([short.join(',')]) ?? '';
+  assert.ok(left.length <= 512 && left.length > 480 && short.join(',').startsWith(left));
+  assert.equal(boundedTracestate([`l=${'x'.repeat(600)}`]), undefined);
+});
+
+test('a tracestate of more than 32 members is none, however many there are', () => {
+  const members = (count: number) => Array.from({ length: count }, (_, at) => `${at}=1`).join(',');
+  assert.equal(boundedTracestate([members(32)]), members(32));
+  assert.equal(boundedTracestate([members(33)]), undefined);
+  assert.equal(boundedTracestate([members(10_000)]), undefined);
 });
 
 test('new ids are valid', () => {

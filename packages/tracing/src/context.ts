@@ -21,6 +21,34 @@ export function parseTraceparent(text: string | undefined): SpanContext | null {
   return { traceId, spanId, sampled: (Number.parseInt(flags, 16) & sampledFlag) !== 0 };
 }
 
+/** What the specification has everybody pass on, at least; here it is the most. */
+const maxStateLength = 512;
+const maxStateMembers = 32;
+/** Empty ones are allowed between them; of a field of many of those the rest is not read. */
+const maxFieldMembers = 4 * maxStateMembers;
+/** Longer members go before others do. */
+const longMember = 128;
+
+/**
+ * The `tracestate` of a request as it may go on: its fields as one, shortened as the specification says (section 3.3.1.5).
+ * Undefined when nothing is left, or there are more members than there may be.
+ */
+export function boundedTracestate(fields: readonly string[]): string | undefined {
+  const members = fields.flatMap((field) => field.split(',', maxFieldMembers)).map((member) => member.trim());
+  const kept = members.filter((member) => member !== '');
+  if (kept.length > maxStateMembers) return undefined;
+  let length = kept.reduce((sum, member) => sum + member.length + 1, -1);
+  for (const least of [longMember, 0]) {
+    for (let at = kept.length - 1; at >= 0 && length > maxStateLength; at--) {
+      const member = kept[at] ?? '';
+      if (member.length <= least) continue;
+      kept.splice(at, 1);
+      length -= member.length + 1;
+    }
+  }
+  return kept.length === 0 ? undefined : kept.join(',');
+}
+
 export function formatTraceparent({ traceId, spanId, sampled }: SpanContext): string {
   return `00-${traceId}-${spanId}-${sampled ? '01' : '00'}`;
 }

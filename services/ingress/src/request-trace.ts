@@ -1,12 +1,21 @@
-import { type HeaderLines, HeaderLines as Lines, withHeader, withoutHeaders } from '@llm-gateway/http1';
-import { names, operationOf, type Span, type Trace, type Tracing } from '@llm-gateway/tracing';
+import {
+  type HeaderLines,
+  headerValue,
+  headerValues,
+  HeaderLines as Lines,
+  withHeader,
+  withoutHeaders,
+} from '@llm-gateway/http1';
+import { boundedTracestate, names, operationOf, type Span, type Trace, type Tracing } from '@llm-gateway/tracing';
 import type { UpstreamRequest } from '@llm-gateway/upstream';
 import type { ClientRequest } from './client-request.ts';
+import { templateOf } from './http/surface.ts';
 import type { AttemptRecord, Phase, RequestEnd, RouteLabel, StreamProgress, TargetKind } from './request-record.ts';
 
 const contextHeader = 'traceparent';
 /** What a client's tracing says of itself, in the same words: not of a trace that is not its own. */
-const vendorHeader: ReadonlySet<string> = new Set(['tracestate']);
+const vendorHeader = 'tracestate';
+const vendorHeaders: ReadonlySet<string> = new Set([vendorHeader]);
 
 /** What a call is to the request. */
 export type CallName = 'call' | 'prefill' | 'decode';
@@ -42,24 +51,30 @@ interface TracedRequest {
 export class RequestTrace {
   readonly #tracing: Tracing;
   readonly #trace: Trace;
+  /** What calls get as `tracestate` where they go on with the client's trace. */
+  readonly #state: string | undefined;
   #bodyIsRead = false;
   /** Goes on while retry workers have the request. */
   #queue: Span | undefined;
 
   constructor(tracing: Tracing, request: ClientRequest, startedAtMs: number) {
-    const { method, path } = request;
+    const { method, path, place } = request;
     const operation = operationOf(path);
+    const template = templateOf(place);
+    const given = contextOf(request);
     this.#tracing = tracing;
-    this.#trace = tracing.begin(operation === undefined ? method || 'request' : `${method} ${path}`, {
+    this.#state = given.state;
+    // Names are few, whatever clients ask for.
+    this.#trace = tracing.begin(`${method || 'HTTP'}${template ? ` ${template}` : ''}`, {
       kind: 'server',
-      parent: request.head?.noted(contextHeader),
+      parent: given.parent,
       relation: tracing.restarts ? 'restarted' : 'child',
       startedAtMs,
       attributes: {
         [names.requestId]: request.id,
         [names.method]: method || undefined,
         [names.path]: path || undefined,
-        [names.httpRoute]: operation === undefined ? undefined : path,
+        [names.httpRoute]: template,
         [names.operation]: operation,
       },
     });
@@ -145,12 +160,14 @@ export class RequestTrace {
 
   #headers(headers: HeaderLines, span: Span): HeaderLines {
     const own = withHeader(headers.list, contextHeader, this.#trace.contextOf(span));
-    return Lines.of(this.#trace.parent === null ? withoutHeaders(own, vendorHeader) : own);
+    if (this.#trace.parent === null || this.#state === undefined) return Lines.of(withoutHeaders(own, vendorHeaders));
+    // Not every target gets all of the client's headers.
+    return Lines.of(headerValue(own, vendorHeader) === undefined ? own : withHeader(own, vendorHeader, this.#state));
   }
 
   /** Headers of a mirror copy: whoever sends it begins a trace of its own that comes of this one. */
   copyHeaders(headers: readonly string[]): readonly string[] {
-    return withoutHeaders(withHeader(headers, contextHeader, this.traceparent), vendorHeader);
+    return withoutHeaders(withHeader(headers, contextHeader, this.traceparent), vendorHeaders);
   }
 
   /** The request is over. Whether its trace is worth keeping is known only now. */
@@ -189,4 +206,19 @@ export class RequestTrace {
 function causeOf(request: TracedRequest, status: number): string {
   const last = request.records.findLast(({ cause }) => cause !== '');
   return request.brokenBy ?? last?.cause ?? request.errorCode ?? `status_${status}`;
+}
+
+/** The client's own trace. Of several `traceparent`s none is known to be the right one, so it has none. */
+function contextOf({ head }: ClientRequest): {
+  readonly parent: string | undefined;
+  readonly state: string | undefined;
+} {
+  const first = head?.noted(contextHeader);
+  if (head === null || first === undefined) return { parent: undefined, state: undefined };
+  const { list } = head.headers;
+  const [parent, more] = headerValues(list, contextHeader);
+  return {
+    parent: more === undefined ? parent : undefined,
+    state: boundedTracestate(headerValues(list, vendorHeader)),
+  };
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FieldInterest, parseRequestHead } from '@llm-gateway/http1';
-import { modelIdOf, placeOf, serviceOf } from './surface.ts';
+import { modelIdOf, placeOf, serviceOf, templateOf } from './surface.ts';
 
 const interest = new FieldInterest({ noted: [], withheld: [] });
 const headOf = (target: string, method = 'POST') =>
@@ -9,6 +9,16 @@ const headOf = (target: string, method = 'POST') =>
 const pathOf = (target: string) => placeOf(headOf(target)).path;
 
 describe('a path', () => {
+  it('has a template without ids, and none where nothing is served', () => {
+    const template = (target: string) => templateOf(placeOf(headOf(target)));
+    assert.equal(template('/v1/chat/completions?x=1'), '/v1/chat/completions');
+    assert.equal(template('/models/org/name'), '/v1/models/{id}');
+    assert.equal(template('/v1/responses/resp_responses'), '/v1/responses/{id}');
+    assert.equal(template('/v1/responses/resp_1/input_items'), '/v1/responses/{id}/input_items');
+    assert.equal(template('/v1/invented/17'), undefined);
+    assert.equal(template('nonsense'), undefined);
+  });
+
   it('is understood behind a base URL with a slash at its end, without /v1, or with it twice', () => {
     const meant = [
       '/v1/chat/completions',

@@ -119,6 +119,14 @@ export function responseIdOf({ path }: Place): string | null {
   return storedIn(path)?.id ?? null;
 }
 
+/** The path with its ids left open, `/v1/responses/{id}`: one of a few. Undefined where nothing is served. */
+export function templateOf({ path }: Place): string | undefined {
+  if (routes.has(path)) return path;
+  if (path.startsWith(modelPrefix)) return `${modelPrefix}{id}`;
+  const id = storedIn(path)?.id;
+  return id === undefined ? undefined : path.replace(id, '{id}');
+}
+
 const modelPrefix = '/v1/models/';
 const slash = 0x2f;
 
