@@ -25,7 +25,7 @@ import {
   until,
 } from '@llm-gateway/testing';
 import { chat, type Gateway, post, startGateway } from './gateway.ts';
-import { NatsTap } from './nats-tap.ts';
+import { RawNats } from './raw-nats.ts';
 
 /** What no output may hold. Each secret has a name of its own, which says what leaked. */
 const canary = (what: string) => `cnry-${what}-7f3a9`;
@@ -61,7 +61,7 @@ describe('secrets, with the log at its most talkative', { timeout: 240_000 }, ()
   let alone: Service;
   let third: Engine;
   let collector: Collector;
-  let tap: NatsTap;
+  let tap: RawNats;
   let nats: readonly string[];
   let routes: (generation: string) => string;
   let deadPort: number;
@@ -96,7 +96,7 @@ describe('secrets, with the log at its most talkative', { timeout: 240_000 }, ()
     gateway = stack.use(
       await startGateway({ nats: { users: [user] }, replicas: { discovery: 0, router: 0, ingress: 0 } }),
     );
-    tap = stack.use(await NatsTap.open(gateway.nats.port, user));
+    tap = stack.use(await RawNats.open(gateway.nats.port, user));
     nats = ['--nats-user', 'all', '--nats-password-file', put('nats-password', canary('nats'))];
 
     const rowKey = put('row-key', canary('row-key-file'));
