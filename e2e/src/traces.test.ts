@@ -16,7 +16,7 @@ import {
   until,
 } from '@llm-gateway/testing';
 import { ask } from './answer.ts';
-import { chat, type Gateway, post } from './gateway.ts';
+import { chat, post } from './gateway.ts';
 import { MirrorScene } from './mirror.ts';
 import { faultyScript, type Row, rows } from './outcome-table.ts';
 import { disaggregations, halves, startPdGateway, titleOf } from './pd.ts';
@@ -68,6 +68,8 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
   let faulty: Engine;
   let good: Engine;
   let site: Service;
+  /** In front of the good engine alone. */
+  let plain: Service;
 
   before(async () => {
     collector = stack.use(await startCollector());
@@ -78,6 +80,7 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
       { base_url: good.url, fallback: true },
     ];
     site = stack.use(await start(faulty, ['--route-policy', 'prefix', '--route-config', JSON.stringify(routes)]));
+    plain = stack.use(await start(good, []));
   });
   after(() => stack.disposeAsync());
 
@@ -145,10 +148,8 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
   });
 
   it('has what a model is asked for, when the first token came, and nothing of prompt or answer', async () => {
-    await using plain = await start(good, []);
-    const client = new ClientSpan();
-    await ask(plain.url, { id: 'attributes', model: 'm', stream: true, headers: client.headers });
-    const spans = await collector.trace(client.traceId, isWhole);
+    const client = await askedOfRouter(collector, plain.url, { decisions: 1, model: 'm' });
+    const spans = await collector.trace(client.traceId);
     assert.equal(
       treeText(spans),
       ['POST /v1/chat/completions', '  read body', '  decide', '    route', '  call'].join('\n'),
@@ -217,7 +218,7 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
         'content-length: 0',
         'connection: close',
       ];
-      await talk(site.url, `${lines.join('\r\n')}\r\n\r\n`);
+      await talk(plain.url, `${lines.join('\r\n')}\r\n\r\n`);
       return assertTree(await collector.trace(client.traceId, isWhole), client);
     };
     const stored = await rootOf('GET /v1/responses/resp_17/input_items HTTP/1.1');
@@ -236,8 +237,8 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
         ...['content-type: application/json', `content-length: ${body.length}`, 'connection: close'],
         ...fields,
       ];
-      await talk(site.url, `${lines.join('\r\n')}\r\n\r\n${body}`);
-      return await until(() => faulty.requests.find(({ headers }) => headers['x-request-id'] === id)?.headers);
+      await talk(plain.url, `${lines.join('\r\n')}\r\n\r\n${body}`);
+      return await until(() => good.requests.find(({ headers }) => headers['x-request-id'] === id)?.headers);
     };
     const parents = [one, other].map(({ headers }) => `traceparent: ${headers.traceparent}`);
     const twice = await asked('two-parents', [...parents, 'tracestate: a=1']);
@@ -294,11 +295,15 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
 });
 
 /** A client whose request routers decided about, so many times: one that is slow to start is decided about by the ingress. */
-async function askedOfRouter(collector: Collector, gateway: Gateway, decisions: number): Promise<ClientSpan> {
+async function askedOfRouter(
+  collector: Collector,
+  url: string,
+  { decisions, model = 'test-model' }: { decisions: number; model?: string },
+): Promise<ClientSpan> {
   return await until(
     async () => {
       const client = new ClientSpan();
-      const answer = await post(gateway.url, chat({ stream: true }), { headers: client.headers });
+      const answer = await post(url, chat({ model, stream: true }), { headers: client.headers });
       assert.ok((await answer.text()).includes('[DONE]'));
       const spans = await collector.trace(client.traceId, having('read body', 1));
       if (!spans.every(({ attributes }) => attributes['llm_gateway.decision.degraded'] === undefined)) return null;
@@ -337,7 +342,7 @@ describe('the trace of a request over several processes', { timeout: 120_000 }, 
         engines: [prefill, decode],
         flags: { ingress: [...flags, ...asking], router: flags },
       });
-      const client = await askedOfRouter(collector, gateway, staged ? 2 : 1);
+      const client = await askedOfRouter(collector, gateway.url, { decisions: staged ? 2 : 1 });
       const spans = await collector.trace(client.traceId);
       const root = assertTree(spans, client);
       const own = spans.filter(({ parentId }) => parentId === root.spanId);
