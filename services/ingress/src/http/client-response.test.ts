@@ -95,13 +95,17 @@ describe('an answer', { timeout: 60_000 }, () => {
       ({ client }: Exchange) => client.write(Buffer.from(half), () => {}),
       ({ client }: Exchange) =>
         client.writeFramed(Buffer.from(`17\r\n${half}\r\n`), { payloadBytes: half.length, last: false }, () => {}),
+      ({ client }: Exchange) => {
+        client.writeFramed(Buffer.from(`17\r\n${half}\r\n`), { payloadBytes: half.length, last: false }, () => {});
+        client.writeFramed(Buffer.from('1\r\nx\r\n'), { payloadBytes: 1, last: false }, () => {});
+      },
     ]) {
       const { text } = await receive((exchange) => {
         exchange.client.prepare(200, none, events);
         write(exchange);
         exchange.client.breakOff('upstream_failed', 'it broke');
       });
-      assert.equal(bodyOf(text), `17\r\n${half}\r\n`);
+      assert.match(bodyOf(text), /^17\r\ndata: \{"choices":\[\{"del\r\n(?:1\r\nx\r\n)?$/);
     }
   });
 

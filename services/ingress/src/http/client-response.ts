@@ -474,10 +474,10 @@ function dateLine(): string {
 /** Of a chunk this short the octets before its data are framing. */
 const shortChunkEnd = /\r\n[1-3]\r\n[\s\S]{1,3}\r\n$/;
 
-/** The last data of the chunks that `bytes` end with; `?` where it takes more than a look to tell them from the framing. */
+/** The last data of the chunks that `bytes` end with; its last octet where it takes more than a look to tell more from the framing. */
 function tailOfChunks(bytes: Buffer): string {
   const end = bytes.toString('latin1', Math.max(0, bytes.length - 12));
-  return shortChunkEnd.test(end) || end.length < 12 ? '?' : end.slice(-6, -2);
+  return end.slice(shortChunkEnd.test(end) || end.length < 12 ? -3 : -6, -2);
 }
 
 /** Whether an event stream that ended with these bytes has no event open (an empty line, in any of the three line endings). */
@@ -487,5 +487,5 @@ function endsEvent(tail: string): boolean {
 
 /** Whether an event stream that ended with these bytes has a line begun. */
 function endsWithinLine(tail: string): boolean {
-  return tail !== '' && tail !== '?' && !tail.endsWith('\n') && !tail.endsWith('\r');
+  return tail !== '' && !tail.endsWith('\n') && !tail.endsWith('\r');
 }
