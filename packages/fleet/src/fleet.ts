@@ -118,6 +118,8 @@ interface Member extends Candidate {
   engine: EngineLoad | null;
   /** What its engine does for others, in bytes of prompts. */
   elsewhereBytes: number;
+  /** Of the ledger, as it was scored by. */
+  waitingBytes: number;
 }
 
 /**
@@ -193,6 +195,8 @@ export class Fleet {
   #hashes = new Uint32Array(0);
   /** How many members say how much memory they have left. */
   #measured = 0;
+  /** Slots whose scores are lowered for the prompt that is being decided, and their scores before. */
+  readonly #discounted: readonly [slots: number[], before: number[]] = [[], []];
   #meanPromptBytes = firstMeanPromptBytes;
   /** Members whose load counts for more than it is, and members by their number in `Caches`. */
   readonly #weighted = new Set<Member>();
@@ -648,9 +652,10 @@ export class Fleet {
       // What the prompt costs without a cache is the same for all others, and left out.
       for (const number of holders) {
         const member = this.#numbered[number];
-        if (member === undefined) continue;
-        raised.add(member);
-        this.#score(member, prompt);
+        if (member !== undefined && !this.#weighted.has(member) && !this.#discount(member, prompt)) {
+          raised.add(member);
+          this.#score(member, prompt);
+        }
       }
       for (const member of this.#weighted) {
         raised.add(member);
@@ -680,7 +685,26 @@ export class Fleet {
       }
     }
     for (const member of raised) this.#score(member);
+    const [slots, before] = this.#discounted;
+    for (let at = slots.length - 1; at >= 0; at--) this.#scores[slots[at] as number] = before[at] as number;
+    slots.length = 0;
+    before.length = 0;
     return place;
+  }
+
+  /**
+   * Takes off a score what of the prompt is cached there, which is all that the prompt changes of the score of most holders.
+   * False: more is, and it has to be scored anew.
+   */
+  #discount(member: Member, prompt: AskedPrompt): boolean {
+    const bytes = promptBytes(prompt);
+    const cached = Math.min(this.#caches?.cached(member.number) ?? 0, bytes);
+    if (this.#lackingBytes(member, bytes - cached) > 0) return false;
+    const score = this.#scores[member.slot] as number;
+    this.#discounted[0].push(member.slot);
+    this.#discounted[1].push(score);
+    this.#scores[member.slot] = score - cached / requestBytes;
+    return true;
   }
 
   /** Whether not all of the prompt fits into the free memory of the instance that has this place in the pool. */
@@ -693,9 +717,8 @@ export class Fleet {
    * Bytes of prompts, those that wait there and so many more, for which its engine has no memory left. It makes room by
    * giving up as much of what it has computed, which it computes again.
    */
-  #lackingBytes({ instance, engine }: Member, bytes: number): number {
-    if (engine === null || !engine.isMeasured) return 0;
-    return Math.max(0, this.#ledger.waiting(instance.id) + bytes - engine.freeBytes);
+  #lackingBytes({ engine, waitingBytes }: Member, bytes: number): number {
+    return engine === null ? 0 : Math.max(0, waitingBytes + bytes - engine.freeBytes);
   }
 
   /** What the engine does for others: their requests as ours, and prompts that nobody measured as the mean of ours. */
@@ -843,8 +866,9 @@ export class Fleet {
         const bytes = prompt === undefined ? 0 : promptBytes(prompt);
         const cached = prompt === undefined ? 0 : Math.min(this.#caches?.cached(member.number) ?? 0, bytes);
         const uncached = bytes - cached;
-        const lacking = engine === null ? 0 : this.#lackingBytes(member, uncached);
-        const work = this.#ledger.waiting(id) + uncached + member.elsewhereBytes + lacking;
+        const waiting = this.#ledger.waiting(id);
+        member.waitingBytes = waiting;
+        const work = waiting + uncached + member.elsewhereBytes + this.#lackingBytes(member, uncached);
         const load = (inFlight + work / requestBytes) * health.ramp;
         score = Math.min((load + 1) * health.penalty - 1, maxLoadScore) - bytes / requestBytes;
         if (health.ramp > 1 || health.penalty > 1) this.#weighted.add(member);
@@ -884,6 +908,7 @@ export class Fleet {
       changeAt: Number.POSITIVE_INFINITY,
       engine: isKept ? previous.engine : null,
       elsewhereBytes: isKept ? previous.elsewhereBytes : 0,
+      waitingBytes: 0,
     };
     this.#members.set(id, member);
     this.#numbered[member.number] = member;
