@@ -181,6 +181,36 @@ test('OpenMetrics is what it is called there, with the trace of an observation, 
   assert.ok(!plain.includes('trace_id'));
 });
 
+test('OpenMetrics is for those who prefer it', async () => {
+  const metrics = new Metrics();
+  const isOpen = async (accept?: string) => {
+    const { contentType } = await metrics.exposition(accept);
+    return contentType.startsWith('application/openmetrics-text');
+  };
+  const prometheus =
+    'application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1';
+  for (const accept of [
+    prometheus,
+    'application/openmetrics-text',
+    'APPLICATION/OpenMetrics-Text; version=1.0.0',
+    'text/html, application/openmetrics-text;q=0.1',
+  ]) {
+    assert.equal(await isOpen(accept), true, accept);
+  }
+  assert.equal(await isOpen(), false);
+  for (const accept of [
+    '*/*',
+    'application/openmetrics-text;q=0',
+    'application/openmetrics-text;q=0.1,text/plain',
+    'text/plain;note="application/openmetrics-text"',
+    'application/openmetrics-text-2',
+    'x-application/openmetrics-text',
+    `application/openmetrics-text,${'a/b,'.repeat(1000)}`,
+  ]) {
+    assert.equal(await isOpen(accept), false, accept);
+  }
+});
+
 test('a label of recent values gives the place of one that is no longer used to a new one, and drops its series', async () => {
   const metrics = new Metrics();
   let now = 0;

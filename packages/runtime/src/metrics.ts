@@ -1,3 +1,4 @@
+import Negotiator from 'negotiator';
 import { type Metric, type OpenMetricsContentType, Gauge as PromGauge, Registry } from 'prom-client';
 
 /** Only ever grows. */
@@ -116,9 +117,9 @@ export class Metrics {
     return spec.labels ? family : family.labels({});
   }
 
-  /** All that there is to scrape, in the format that the `accept` of the asker prefers: OpenMetrics when it is named there. */
+  /** All that there is to scrape, in the format that the `accept` of the asker prefers; text where it says nothing. */
   async exposition(accept = ''): Promise<{ readonly contentType: string; readonly text: string }> {
-    const registry = accept.includes('application/openmetrics-text') ? this.#open : this.#plain;
+    const registry = prefersOpenMetrics(accept) ? this.#open : this.#plain;
     return { contentType: registry.contentType, text: await registry.metrics() };
   }
 
@@ -166,6 +167,18 @@ export class Metrics {
     // The same signature was made by the same kind of `make`.
     return known as F;
   }
+}
+
+const openType = 'application/openmetrics-text';
+const plainTypes: ReadonlySet<string> = new Set(['text/plain', 'text/*', '*/*']);
+/** That of a Prometheus has some 250 characters. */
+const maxAcceptLength = 1000;
+
+function prefersOpenMetrics(accept: string): boolean {
+  if (accept === '' || accept.length > maxAcceptLength) return false;
+  // Without their parameters: of each version and escaping asked for we have one.
+  const wanted = new Negotiator({ headers: { accept: accept.toLowerCase() } }).mediaTypes();
+  return wanted.find((type) => type === openType || plainTypes.has(type)) === openType;
 }
 
 /**
