@@ -79,6 +79,7 @@ export function busObserver(
     help: 'Subjects and messages that the NATS server refused, such as those that its user may not use',
     labels: ['connection'],
   });
+  refusals.labels({ connection });
   const drops = metrics.counter({
     name: 'bus_dropped_total',
     help: 'Events and jobs that were not sent',

@@ -14,17 +14,22 @@ const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 /** What became of a call of a fallback endpoint. */
 export type FallbackResult = 'answered' | 'limited' | 'failed' | 'broken' | 'cancelled';
 /** What became of the offer of a 429 to the retry workers. */
-export type OfferResult =
-  | 'accepted'
-  | 'full'
-  | 'draining'
-  | 'generation'
-  | 'hopeless'
+const offerResults = [
+  'accepted',
+  'full',
+  'draining',
+  'generation',
+  'hopeless',
   /** Accepted at an address that no retry worker announced. */
-  | 'unknown_worker'
-  | 'no_responders'
-  | 'timeout'
-  | 'unavailable';
+  'unknown_worker',
+  'no_responders',
+  'timeout',
+  'unavailable',
+] as const;
+export type OfferResult = (typeof offerResults)[number];
+/** Of connections: all of them, and those of one address. */
+const connectionLimits = ['connections', 'address'] as const;
+type ConnectionLimit = (typeof connectionLimits)[number];
 /** What became of a job for the retry workers; `refused`: none of them had it. */
 export type QueueJobResult =
   | 'answered'
@@ -128,6 +133,8 @@ export class Observer {
       help: 'Connections of clients refused at a limit',
       labels: ['limit'],
     });
+    // What is counted from its start is seen by a rate the first time.
+    for (const limit of connectionLimits) this.#refusedConnections.labels({ limit });
     this.#expectedBytes = metrics.counter({
       name: 'prefix_expected_bytes_total',
       help: 'Bytes of prompts that were expected in the cache of their instance, of answers that said what was there',
@@ -147,6 +154,7 @@ export class Observer {
       help: 'Offers of a 429 to the retry workers',
       labels: ['result'],
     });
+    for (const result of offerResults) this.#offers.labels({ result });
     this.#queueJobs = metrics.counter({
       name: 'retry_jobs_total',
       help: 'Jobs for the retry workers, by what this ingress saw of their end',
@@ -246,7 +254,7 @@ export class Observer {
     this.#failures.ended(record);
   }
 
-  connectionRefused(limit: string): void {
+  connectionRefused(limit: ConnectionLimit): void {
     this.#refusedConnections.labels({ limit }).inc();
   }
 
