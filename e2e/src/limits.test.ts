@@ -3,8 +3,10 @@ import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { type Engine, startEngine, temporaryFolder, until } from '@llm-gateway/testing';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { completion, type Engine, startEngine, temporaryFolder, until } from '@llm-gateway/testing';
 import { chat, type Gateway, post, startGateway } from './gateway.ts';
+import { balanced, steadyLoad } from './load.ts';
 
 const keyOf = (name: string) => `sk-gw-${name}`;
 const row = (name: string, limits: object) => ({
@@ -165,5 +167,94 @@ describe('limits over four ingresses', { timeout: 120_000 }, () => {
     const { passed, other } = await storm(gateway, 'bus-gone', { count: 1000 });
     assert.equal(other, 0);
     assert.ok(passed >= 96 && passed <= 100, `${passed} passed`);
+  });
+});
+
+describe('limits while processes die', { timeout: 120_000 }, () => {
+  it('never let an eleventh request at once reach the engines, over four ingresses that are killed', async () => {
+    const keys = join(temporaryFolder(), 'keys.json');
+    writeFileSync(keys, JSON.stringify({ keys: [row('slots', { concurrent: 10 })] }));
+    let atOnce = 0;
+    let most = 0;
+    let served = 0;
+    await using engine = await startEngine(() => async (exchange) => {
+      most = Math.max(most, ++atOnce);
+      try {
+        await exchange.delay(40);
+        exchange.head(200, { 'content-type': 'application/json' });
+        exchange.response.end('{}');
+        served++;
+      } finally {
+        atOnce--;
+      }
+    });
+    const flags = ['--client-keys', `@${keys}`, '--quota-timeout-ms', '2000'];
+    await using gateway = await startGateway({
+      engines: [engine],
+      replicas: { ingress: 4, limiter: 2 },
+      flags: { ingress: flags, limiter: ['--quota-recount-timeout-ms', '1000'] },
+    });
+    const ingresses = [...gateway.ingress];
+    let over = false;
+    const client = async (at: number) => {
+      while (!over) {
+        const status = await post(ingresses[at % 4]?.url ?? '', chat(), { headers: { 'x-api-key': keyOf('slots') } })
+          .then(async (response) => (await response.arrayBuffer()) && response.status)
+          .catch(() => 0);
+        // Refused, or its ingress is gone: another is to have the slot.
+        if (status !== 200) await sleep(10);
+      }
+    };
+    const load = Array.from({ length: 32 }, (_, at) => client(at));
+    try {
+      await until(() => served > 100, { timeoutMs: 20_000 });
+      for (const killed of [0, 1]) {
+        await ingresses[killed]?.kill('SIGKILL');
+        ingresses[killed] = await gateway.start('ingress');
+        const then = served;
+        // Its slots are free again, and used.
+        await until(() => served > then + 150, { timeoutMs: 20_000 });
+      }
+    } finally {
+      over = true;
+      await Promise.all(load);
+    }
+    assert.ok(most <= 10, `${most} at once`);
+    assert.ok(most >= 8, `only ${most} at once`);
+  });
+
+  it('fail no request that is far from them when a limiter, the router or NATS is killed and comes back', async () => {
+    const keys = join(temporaryFolder(), 'keys.json');
+    const far = { rpm: 1_000_000, tpm: 1_000_000_000, concurrent: 10_000, class: 'interactive' };
+    writeFileSync(keys, JSON.stringify({ keys: [row('far', far)] }));
+    await using engine = await startEngine(() => completion({ delayMs: 20, gapMs: 20 }));
+    const queue = ['--instance-max-requests', '200', '--queue-max-requests', '200'];
+    await using gateway = await startGateway({
+      engines: [engine],
+      replicas: { ingress: 2, limiter: 2 },
+      flags: { ingress: ['--client-keys', `@${keys}`, ...queue] },
+    });
+    const headers = { 'x-api-key': keyOf('far') };
+    const loads = gateway.ingress.map(({ url }) => steadyLoad(url, { perSecond: 25, headers }));
+    await sleep(500);
+    for (const limiter of gateway.limiter) {
+      await limiter.kill('SIGKILL');
+      await sleep(500);
+    }
+    await gateway.start('limiter');
+    await sleep(500);
+    await gateway.router[0]?.kill('SIGKILL');
+    await sleep(500);
+    await gateway.start('router');
+    await gateway.nats.kill('SIGKILL');
+    await sleep(1000);
+    await gateway.nats.restart();
+    await sleep(1000);
+    for (const load of loads) balanced(await load.stop());
+    for (const ingress of gateway.ingress) {
+      await until(async () => (await ingress.metrics()).value('llm_gateway_quota_degraded') === 0, {
+        what: 'the limiter keeps the limits again',
+      });
+    }
   });
 });

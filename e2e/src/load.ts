@@ -12,9 +12,15 @@ export interface Books {
 /** Sends requests at a steady pace, every other one a stream unless told otherwise, whatever becomes of the earlier ones, until it is stopped. */
 export function steadyLoad(
   url: string,
-  options: { perSecond: number; model?: string; streams?: boolean; onAnswer?: (response: Response) => void },
+  options: {
+    perSecond: number;
+    model?: string;
+    streams?: boolean;
+    headers?: Record<string, string>;
+    onAnswer?: (response: Response) => void;
+  },
 ): { stop(): Promise<Books> } {
-  const { perSecond, model, streams = true, onAnswer } = options;
+  const { perSecond, model, streams = true, headers = {}, onAnswer } = options;
   const failures: string[] = [];
   const running = new Set<Promise<void>>();
   let sent = 0;
@@ -23,7 +29,7 @@ export function steadyLoad(
 
   const one = async (stream: boolean) => {
     try {
-      const response = await post(url, chat({ stream, ...(model !== undefined && { model }) }));
+      const response = await post(url, chat({ stream, ...(model !== undefined && { model }) }), { headers });
       onAnswer?.(response);
       const text = await response.text();
       const whole = response.status === 200 && (!stream || text.endsWith('data: [DONE]\n\n'));

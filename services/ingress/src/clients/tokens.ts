@@ -15,9 +15,14 @@ import { type Client, digestOf, ModelPatterns } from './key-file.ts';
 import type { ClientTokenSettings } from './options.ts';
 
 const maxKeySetBytes = 1024 * 1024;
-const fetchTimeoutMs = 5000;
-/** A key that is not in the set is looked for again this often at most. */
-const cooldownMs = 30_000;
+/** How the keys are fetched from a URL. */
+const fetching = {
+  timeoutMs: 5000,
+  /** A key that is not in the set is looked for again this often at most. */
+  cooldownMs: 30_000,
+  /** A server that failed is asked again this often at most. */
+  retryMs: 1000,
+};
 const keySetAgeMs = 600_000;
 /** Tokens that are remembered, so that their signatures are checked once. */
 const maxKnown = 10_000;
@@ -63,14 +68,15 @@ export class ClientTokens implements Disposable {
   static async start(
     settings: ClientTokenSettings,
     { log, metrics }: { log: Pick<Logger, 'info' | 'error'>; metrics: Metrics },
+    { timeoutMs, cooldownMs, retryMs } = fetching,
   ): Promise<ClientTokens | null> {
     const { clientJwtJwksUrl: url, clientJwtJwksFile: path } = settings;
     if (url !== '') {
       const keySet = createRemoteJWKSet(new URL(url), {
-        timeoutDuration: fetchTimeoutMs,
+        timeoutDuration: timeoutMs,
         cooldownDuration: cooldownMs,
         cacheMaxAge: keySetAgeMs,
-        [customFetch]: fetchBounded,
+        [customFetch]: notTooOften(fetchBounded, retryMs),
       });
       return new ClientTokens(settings, () => keySet, null);
     }
@@ -130,7 +136,7 @@ export class ClientTokens implements Disposable {
       if (this.#known.size > maxKnown) this.#known.delete(this.#known.keys().next().value ?? '');
       return client;
     } catch (error) {
-      if (error instanceof errors.JWKSTimeout || !(error instanceof errors.JOSEError)) {
+      if (isOfKeySet(error)) {
         throw unavailable('the keys that tokens are checked with cannot be had', error);
       }
       return null;
@@ -138,6 +144,13 @@ export class ClientTokens implements Disposable {
       this.#verifying--;
     }
   }
+}
+
+/** Whether the keys could not be had, so that nothing is known of the token. */
+function isOfKeySet(error: unknown): boolean {
+  if (!(error instanceof errors.JOSEError)) return true;
+  // The first is of any answer that is no set: another status, or no JSON.
+  return error.code === errors.JOSEError.code || error.code === 'ERR_JWKS_INVALID' || error.code === 'ERR_JWKS_TIMEOUT';
 }
 
 function unavailable(message: string, cause?: unknown): GatewayError {
@@ -197,6 +210,25 @@ function readKeySet(text: string): JSONWebKeySet | null {
   } catch {
     return null;
   }
+}
+
+type Fetch = (url: string, options: RequestInit) => Promise<Response>;
+
+/** For a while after a failure the same failure, without a further call. */
+function notTooOften(fetch: Fetch, retryMs: number): Fetch {
+  let failed: { readonly at: number; readonly error: unknown } | null = null;
+  return async (url, options) => {
+    if (failed !== null && performance.now() - failed.at < retryMs) throw failed.error;
+    failed = null;
+    try {
+      const response = await fetch(url, options);
+      if (response.status !== 200) failed = { at: performance.now(), error: new Error(`status ${response.status}`) };
+      return response;
+    } catch (error) {
+      failed = { at: performance.now(), error };
+      throw error;
+    }
+  };
 }
 
 /** As `fetch`, with no redirect and no more than a set of keys can have. */
