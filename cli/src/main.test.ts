@@ -28,6 +28,24 @@ describe('llm-gateway', { concurrency: 2 }, () => {
     assert.equal((await run()).code, 64);
   });
 
+  it('has an example of each service and command, and explains all flags when it is asked to', async () => {
+    for (const [name, entry] of services) {
+      const { options } = await entry.options();
+      assert.match(options.example ?? '', /^(?:llm-gateway|npm start) .* # /, name);
+    }
+    for (const [name, entry] of commands) {
+      const { command } = await entry.load();
+      assert.ok(command.example?.startsWith(`llm-gateway ${name}`), name);
+    }
+    const brief = await run('ingress', '--help');
+    const whole = await run('ingress', '--help', 'all');
+    assert.match(brief.output, /^For example:\n {2}llm-gateway ingress /m);
+    assert.match(brief.output, /^ {2}--client…: -headers-timeout-ms /m);
+    assert.doesNotMatch(brief.output, /Longest wait for a client's request head/);
+    assert.match(whole.output, /--client-headers-timeout-ms <integer>\n {6}Longest wait for a client's request head/);
+    assert.ok(whole.output.length > 2 * brief.output.length);
+  });
+
   it('becomes a service, which has the words behind its name', async () => {
     const { code, output } = await run('router', '--version');
     assert.equal(code, 0);

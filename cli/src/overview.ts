@@ -21,7 +21,7 @@ export function overview(): string {
     ...sections,
     '',
     'A command ends with 0 when it did what it was asked to, 1 when it could not, 64 when it was asked wrongly.',
-    'llm-gateway NAME --help lists the flags of one.',
+    'llm-gateway NAME --help has an example and explains the flags that most people set, --help all explains every one.',
     '',
   ].join('\n');
 }

@@ -6,6 +6,7 @@ import { defineCommand, exitCodes, outputOptions } from '@llm-gateway/runtime';
 export const command = defineCommand({
   name: 'keys check',
   description: 'Checks a file of --client-keys: a line for each mistake',
+  example: 'llm-gateway keys check keys.json # what a start would refuse',
   command: { operands: ['FILE'] },
   groups: [outputOptions],
   async run(_values, { operands: [path = ''], answer, tell }) {

@@ -24,6 +24,7 @@ const rowOptions = {
 export const command = defineCommand({
   name: 'keys new',
   description: 'Makes an API key for a client: prints the key, and the row for the file of --client-keys',
+  example: 'llm-gateway keys new --name search-team # prints the key once, and its row for --client-keys',
   command: { operands: [] },
   groups: [rowOptions, outputOptions],
   check: ({ name }) => (name === '' ? ['--name is needed'] : []),

@@ -5,6 +5,8 @@ import { giveMirrorOrder, orderGroups, orderMistakes } from './order.ts';
 export const command = defineCommand({
   name: 'mirror resume',
   description: 'Ends a pause of mirroring; the mirror config counts again',
+  example: 'llm-gateway mirror resume # the mirror config counts again',
+  main: ['reason', 'console', 'console-password', 'nats-servers', 'nats-user', 'nats-password', 'json'],
   command: { operands: [] },
   groups: [...orderGroups],
   check: orderMistakes,

@@ -18,6 +18,8 @@ const followOptions = {
 export const command = defineCommand({
   name: 'requests',
   description: 'Shows requests as they end, with all of their attempts; never a prompt or an answer',
+  example: 'llm-gateway requests --follow --filter failed # with all of their attempts',
+  main: ['follow', 'filter', 'console', 'console-password', 'nats-servers', 'nats-user', 'nats-password', 'json'],
   command: { operands: [] },
   groups: [followOptions, ...viewGroups, outputOptions],
   check: viewMistakes,

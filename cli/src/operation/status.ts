@@ -7,6 +7,8 @@ export const command = defineCommand({
   name: 'status',
   description:
     'Says in one sentence what is wrong, then what the gateway leans on and every process; ends with 1 when it is critical',
+  example: 'llm-gateway status --nats-servers nats://nats:4222 # what is wrong, in one sentence',
+  main: ['console', 'console-password', 'nats-servers', 'nats-user', 'nats-password', 'json'],
   command: { operands: [] },
   groups: [...viewGroups, outputOptions],
   check: viewMistakes,

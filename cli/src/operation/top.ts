@@ -12,6 +12,8 @@ const clearScreen = '\x1b[H\x1b[2J';
 export const command = defineCommand({
   name: 'top',
   description: 'Shows the state and the worst engines, again each second, until Ctrl-C; with --json a line each second',
+  example: 'llm-gateway top --console http://127.0.0.1:8088 # the same each second',
+  main: ['console', 'console-password', 'nats-servers', 'nats-user', 'nats-password', 'json'],
   command: { operands: [] },
   groups: [...viewGroups, outputOptions],
   check: viewMistakes,

@@ -6,6 +6,7 @@ import { percent } from './explain.ts';
 export const command = defineCommand({
   name: 'diff',
   description: 'Says which models move where between two files of route configs, with their shares before and after',
+  example: 'llm-gateway diff routes.json new-routes.json # which models move where',
   command: { operands: ['OLD', 'NEW'] },
   groups: [{ 'route-policy': routeOptions['route-policy'] }, outputOptions],
   async run({ routePolicy }, { operands, answer, tell }) {

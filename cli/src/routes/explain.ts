@@ -11,6 +11,20 @@ export const command = defineCommand({
   name: 'explain',
   description:
     'Says where requests for a model go by a route config, with which share, why, and what is tried when that fails; with --live, by the config and the load of a gateway that runs',
+  example: 'llm-gateway explain --model Qwen3-32B --live # where such a request would go now',
+  main: [
+    'model',
+    'path',
+    'live',
+    'prompt-bytes',
+    'candidates',
+    'count',
+    'route-policy',
+    'route-config',
+    'nats-servers',
+    'console',
+    'json',
+  ],
   command: { operands: [] },
   groups: [
     {

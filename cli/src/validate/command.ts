@@ -35,6 +35,7 @@ export const command = defineCommand({
   name: 'validate',
   description:
     'Checks everything that the start of a service checks, without starting it, and says all mistakes at once',
+  example: 'llm-gateway validate --service ingress --config llm-gateway.yaml # all that a start would refuse',
   command: { operands: [], rest: 'FLAG OF THE SERVICE' },
   groups: [
     {

@@ -2,8 +2,12 @@ import { allowedValues, flagTable, type OptionSpec, type ServiceFlags } from './
 
 const lineWidth = 100;
 
-export function helpText(service: ServiceFlags): string {
-  const flags = [...flagTable(service)].map(([flag, spec]) => flagHelp(flag, spec));
+/** @param options.all explain every flag; otherwise those of `main`, and name the rest */
+export function helpText(service: ServiceFlags, { all = false }: { readonly all?: boolean } = {}): string {
+  const table = flagTable(service);
+  const explained = all ? undefined : service.main;
+  const rest = explained === undefined ? [] : [...table.keys()].filter((flag) => !explained.includes(flag));
+  const flags = [...table].filter(([flag]) => !rest.includes(flag)).map(([flag, spec]) => flagHelp(flag, spec));
   return [
     ...(service.command
       ? [
@@ -13,13 +17,29 @@ export function helpText(service: ServiceFlags): string {
       : []),
     ...wrapped(`${service.name}: ${service.description}`, ''),
     '',
+    ...(service.example === undefined ? [] : ['For example:', `  ${service.example}`, '']),
     'Each flag can also be set in the environment: --some-flag is LLM_GATEWAY_SOME_FLAG. A flag beats the environment.',
     '',
     ...flags,
-    '  --help',
+    ...(rest.length === 0 ? ['  --help'] : ['  --help [all]']),
     ...(service.command ? [] : ['  --version']),
+    ...(rest.length === 0 ? [] : ['', 'Further flags, which --help all explains:', ...clustered(rest)]),
     '',
   ].join('\n');
+}
+
+/** Flags whose names begin with the same word in a row of their own. */
+function clustered(flags: readonly string[]): string[] {
+  const byWord = Map.groupBy(flags, (flag) => flag.split('-', 1)[0] ?? '');
+  const isAlone = (own: readonly string[]) => own.length < 3;
+  const alone = [...byWord.values()].filter(isAlone).flat();
+  const rows = [...byWord]
+    .filter(([, own]) => !isAlone(own))
+    .map(([word, own]) => `--${word}…: ${own.map((flag) => flag.slice(word.length) || '(alone)').join(' ')}`);
+  return [...rows, ...(alone.length === 0 ? [] : [alone.map((flag) => `--${flag}`).join(' ')])].flatMap((row) => {
+    const [first = '', ...others] = wrapped(row, '      ');
+    return [`  ${first.trimStart()}`, ...others];
+  });
 }
 
 function flagHelp(flag: string, spec: OptionSpec): string {

@@ -186,6 +186,10 @@ export interface ServiceFlags {
   readonly name: string;
   readonly description: string;
   readonly groups: readonly OptionGroup[];
+  /** A line that somebody could type, and what it does behind a `#`. */
+  readonly example?: string;
+  /** The flags that `--help` explains; `--help all` explains each. Left out: all of them. */
+  readonly main?: readonly string[];
   /** Whether it calls third parties, for which the environment may name proxies. */
   readonly usesProxies?: boolean;
   /** A command ends by itself: it has none of the flags of `runtimeOptions`, and may take operands. */
@@ -239,10 +243,13 @@ export function defineService<const Groups extends readonly OptionGroup[]>(
 
 /** Throws when the flags of a service or command are declared wrongly. */
 export function checkTable(definition: ServiceFlags): void {
-  for (const [flag, spec] of flagTable(definition)) {
+  const table = flagTable(definition);
+  for (const [flag, spec] of table) {
     const wrong = wrongSpec(flag, spec);
     if (wrong) throw new Error(`--${flag} of ${definition.name} ${wrong}`);
   }
+  const unknown = definition.main?.find((flag) => !table.has(flag));
+  if (unknown !== undefined) throw new Error(`--${unknown} is no flag of ${definition.name}`);
 }
 
 /** Every flag of a service or command once, its own groups first. */

@@ -94,7 +94,9 @@ export function parse<Values>(
 ): Parsed<Values> {
   const table = flagTable(service);
   const line = readArguments(table, argv, service.command);
-  if (line.asked === 'help') return { help: helpText(service) };
+  if (line.asked === 'help' || line.asked === 'help all') {
+    return { help: helpText(service, { all: line.asked === 'help all' }) };
+  }
   if (line.asked === 'version') return { version: true };
 
   const mistakes = [...(layer?.mistakes ?? []), ...line.mistakes, ...missingOperands(service, line.operands)];
@@ -218,7 +220,7 @@ interface CommandLine {
   readonly operands: string[];
   readonly rest: string[];
   readonly mistakes: string[];
-  asked?: 'help' | 'version';
+  asked?: 'help' | 'help all' | 'version';
 }
 
 function readArguments(
@@ -234,7 +236,8 @@ function readArguments(
     const word = recognise(table, argv[at] ?? '');
     const next = argv[at + 1];
     if (word.kind === 'question') {
-      line.asked = line.asked === 'help' ? 'help' : word.asked;
+      if (word.asked === 'help') line.asked = next === 'all' || line.asked === 'help all' ? 'help all' : 'help';
+      else line.asked ??= word.asked;
     } else if (word.kind === 'flag') {
       const { spec, name, flag } = word;
       const given = word.inline ?? (takesNext(spec, next) ? argv[++at] : undefined);

@@ -62,6 +62,19 @@ export function consoleMistakes(values: ConsoleValues): string[] {
 export const options = defineService({
   name: 'console',
   description: 'A live page of the whole gateway, and its API; on the way of no request',
+  example:
+    'llm-gateway console --nats-servers nats://nats:4222 --console-ingress http://ingress:8089 # a page on 127.0.0.1:8088',
+  main: [
+    'nats-servers',
+    'console-host',
+    'console-port',
+    'console-password',
+    'console-identity-header',
+    'console-actions',
+    'console-ingress',
+    'config',
+    'log-level',
+  ],
   groups: [consoleOptions, busOptions],
   check: (values) => [...consoleMistakes(values), ...busMistakes(values)],
 });

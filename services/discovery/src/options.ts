@@ -18,6 +18,18 @@ export const instanceModelOptions = {
 export const options = defineService({
   name: 'discovery',
   description: 'Knows the live instances, from Redis, etcd or a static list, and announces them',
+  example: 'llm-gateway discovery --nats-servers nats://nats:4222 --discovery-redis-host redis # engines from Redis',
+  main: [
+    'nats-servers',
+    'llm-backend-discovery',
+    'llm-backend-endpoints',
+    'discovery-redis-host',
+    'discovery-redis-port',
+    'discovery-etcd-endpoints',
+    'config',
+    'log-level',
+    'admin-port',
+  ],
   groups: [discoveryOptions, instanceModelOptions, engineMetricsOptions, pdOptions, busOptions],
   check: [staticEndpointMistakes, storeMistakes, busMistakes],
 });

@@ -25,6 +25,7 @@ const list = (...ids: unknown[]) => respond(200, { object: 'list', data: ids.map
 class Scene implements AsyncDisposable {
   readonly upstream = new Upstream(limits);
   readonly reported = new Map<string, readonly string[] | undefined>();
+  readonly away: string[] = [];
   readonly models: ReportedModels;
 
   constructor(intervalMs = 60_000) {
@@ -34,6 +35,7 @@ class Scene implements AsyncDisposable {
       onChange: (upserts) => {
         for (const { id, models } of upserts) this.reported.set(id, models);
       },
+      onAway: ({ id }) => this.away.push(id),
     });
   }
 
@@ -48,6 +50,15 @@ class Scene implements AsyncDisposable {
 }
 
 describe('the models that instances report', { concurrency: true, timeout: 30_000 }, () => {
+  it('tell once of an instance that cannot be reached, and not of one that answers something else', async () => {
+    const port = await freePort();
+    await using engine = await startEngine(() => respond(404, {}));
+    await using scene = new Scene(10);
+    scene.models.change([instance(port), instance(engine.port)], []);
+    await until(() => engine.requests.length > 3);
+    assert.deepEqual(scene.away, [instance(port).id]);
+  });
+
   it('are asked for once, and known of an instance from then on', async () => {
     await using engine = await startEngine(() => list('qwen', 'lora', 'qwen'));
     await using scene = new Scene();

@@ -8,6 +8,8 @@ interface ReportedModelsOptions {
   readonly intervalMs: number;
   /** Instances that report other models than before. */
   readonly onChange: (upserts: readonly Instance[]) => void;
+  /** An instance could not be reached when it was asked for the first time since it came. */
+  readonly onAway?: (instance: Instance, error: GatewayError) => void;
 }
 
 /** One instance, and what it said. */
@@ -83,10 +85,12 @@ export class ReportedModels implements Disposable {
 
   /** Never rejects. */
   async #ask(asked: Asked): Promise<void> {
-    const { intervalMs, onChange } = this.#options;
-    const models = await this.#modelsOf(asked.instance);
+    const { intervalMs, onChange, onAway } = this.#options;
+    const said = await this.#modelsOf(asked.instance);
     asked.asking = false;
     if (this.#closed.signal.aborted) return;
+    if (said instanceof GatewayError && asked.misses === 0) onAway?.(asked.instance, said);
+    const models = said instanceof GatewayError ? null : said;
     asked.misses = models === null ? asked.misses + 1 : 0;
     const waitMs =
       models === null ? Math.min(firstRetryMs * 2 ** Math.min(asked.misses - 1, 20), intervalMs) : intervalMs;
@@ -98,8 +102,8 @@ export class ReportedModels implements Disposable {
     onChange([withModels(asked.instance, models)]);
   }
 
-  /** Null when the instance does not say. */
-  async #modelsOf(instance: Instance): Promise<readonly string[] | null> {
+  /** Null when the instance does not say, an error when it cannot be reached. */
+  async #modelsOf(instance: Instance): Promise<readonly string[] | GatewayError | null> {
     const signal = AbortSignal.any([this.#closed.signal, AbortSignal.timeout(timeoutMs)]);
     try {
       const answer = await readWhole(
@@ -109,7 +113,7 @@ export class ReportedModels implements Disposable {
       );
       return answer.status === 200 ? namesIn(answer.body) : null;
     } catch (error) {
-      if (error instanceof GatewayError) return null;
+      if (error instanceof GatewayError) return error;
       throw error;
     }
   }

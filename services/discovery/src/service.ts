@@ -89,7 +89,18 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
     announceChange(upserts, removals);
   };
   await using parts = new AsyncDisposableStack();
-  const models = askedModels(values, parts, (upserts) => announceNew(upserts, []));
+  const models = askedModels(values, parts, {
+    onChange: (upserts) => announceNew(upserts, []),
+    onAway({ id, host, port }, error) {
+      if (values.llmBackendDiscovery !== 'endpoints') return;
+      const cause = error.cause instanceof Error && 'code' in error.cause ? String(error.cause.code) : error.code;
+      const address = `${host.includes(':') ? `[${host}]` : host}:${port}`;
+      log.warn(
+        { instance: id.slice(0, maxLoggedId), cause },
+        `${address} of --llm-backend-endpoints does not answer; requests go to others until it does`,
+      );
+    },
+  });
   const status = tellStatus(bus, {
     process: replica,
     service: 'discovery',
@@ -175,9 +186,9 @@ const limits = {
 function askedModels(
   values: Settings,
   parts: AsyncDisposableStack,
-  onChange: (upserts: readonly Instance[]) => void,
+  told: Pick<ConstructorParameters<typeof ReportedModels>[0], 'onChange' | 'onAway'>,
 ): ReportedModels | null {
   const intervalMs = values.instanceModelsIntervalMs;
   if (intervalMs === 0) return null;
-  return parts.use(new ReportedModels({ upstream: parts.use(new Upstream(limits)), intervalMs, onChange }));
+  return parts.use(new ReportedModels({ upstream: parts.use(new Upstream(limits)), intervalMs, ...told }));
 }

@@ -135,6 +135,7 @@ export type SimulatorValues = OptionValues<readonly [typeof simulatorOptions]>;
 export const options = defineService({
   name: 'engine-simulator',
   description: 'An engine without a GPU that speaks the APIs of vLLM, with faults on request',
+  example: 'llm-gateway engine-simulator --port 8000 --model simulated # answers like an engine',
   groups: [simulatorOptions],
   check: mistakes,
 });

@@ -15,6 +15,8 @@ export const limiterOptions = {
 export const options = defineService({
   name: 'limiter',
   description: 'Keeps the limits of clients, exact over all ingresses',
+  example: 'llm-gateway limiter --nats-servers nats://nats:4222 # keeps the limits of clients',
+  main: ['nats-servers', 'config', 'log-level', 'admin-port'],
   groups: [limiterOptions, busOptions],
   check: (values) => busMistakes(values),
 });

@@ -51,6 +51,8 @@ export const mirrorSenderOptions = {
 export const options = defineService({
   name: 'mirror-sender',
   description: 'Sends the copies of mirrored requests to the mirror target',
+  example: 'llm-gateway mirror-sender --nats-servers nats://nats:4222 # sends the copies of mirrored requests',
+  main: ['nats-servers', 'mirror-allowed-targets', 'mirror-max-concurrency', 'config', 'log-level', 'admin-port'],
   groups: [mirrorSenderOptions, upstreamOptions, tracingOptions, busOptions],
   check: [busMistakes, tracingMistakes],
   remarks: tracingRemarks,

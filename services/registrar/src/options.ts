@@ -75,6 +75,20 @@ const engineOptions = {
 export const options = defineService({
   name: 'registrar',
   description: 'Checks the health of one engine pod and keeps its discovery record in Redis or etcd',
+  example:
+    'llm-gateway registrar --pod-name engine-1 --entrypoint-ip 10.0.0.7 --entrypoint-port 8000 --discovery-redis-host redis # beside one engine',
+  main: [
+    'pod-name',
+    'instance-type',
+    'entrypoint-ip',
+    'entrypoint-port',
+    'model',
+    'discovery-redis-host',
+    'llm-backend-discovery',
+    'nats-servers',
+    'config',
+    'log-level',
+  ],
   groups: [registrarOptions, storeOptions, engineOptions, optionalBusOptions],
   // A variable for all services may have a password of NATS where this one has no NATS.
   check: [mistakes, (values) => (values.natsServers === '' ? [] : busMistakes(values))],

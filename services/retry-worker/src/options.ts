@@ -47,6 +47,19 @@ export const retryWorkerOptions = {
 export const options = defineService({
   name: 'retry-worker',
   description: 'Waits out the 429s of fallback endpoints and calls them again, for any ingress',
+  example:
+    'llm-gateway retry-worker --nats-servers nats://nats:4222 --route-policy prefix --route-config @routes.json # waits out 429s',
+  main: [
+    'nats-servers',
+    'route-policy',
+    'route-config',
+    'fallback-retry-max-count',
+    'fallback-retry-queue-size',
+    'fallback-retry-worker-size',
+    'config',
+    'log-level',
+    'admin-port',
+  ],
   usesProxies: true,
   groups: [
     retryWorkerOptions,

@@ -8,6 +8,18 @@ import { tracingMistakes, tracingOptions, tracingRemarks } from '@llm-gateway/tr
 export const options = defineService({
   name: 'router',
   description: 'Decides where requests go: the routing policy, and which instance takes them',
+  example:
+    'llm-gateway router --nats-servers nats://nats:4222 --scheduling-policy cache-aware # chooses by prompt caches',
+  main: [
+    'nats-servers',
+    'scheduling-policy',
+    'route-policy',
+    'route-config',
+    'pd-disagg-protocol',
+    'config',
+    'log-level',
+    'admin-port',
+  ],
   groups: [routeOptions, pdOptions, policyOptions, schedulingOptions, tracingOptions, busOptions],
   check: [busMistakes, tracingMistakes, ...checkRoutes],
   remarks: [routeRemarks, tracingRemarks],
