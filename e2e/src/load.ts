@@ -15,12 +15,14 @@ export function steadyLoad(
   options: {
     perSecond: number;
     model?: string;
+    /** What each request says. */
+    content?: string;
     streams?: boolean;
     headers?: Record<string, string>;
     onAnswer?: (response: Response) => void;
   },
 ): { stop(): Promise<Books> } {
-  const { perSecond, model, streams = true, headers = {}, onAnswer } = options;
+  const { perSecond, model, content, streams = true, headers = {}, onAnswer } = options;
   const failures: string[] = [];
   const running = new Set<Promise<void>>();
   let sent = 0;
@@ -29,7 +31,8 @@ export function steadyLoad(
 
   const one = async (stream: boolean) => {
     try {
-      const response = await post(url, chat({ stream, ...(model !== undefined && { model }) }), { headers });
+      const named = { ...(model !== undefined && { model }), ...(content !== undefined && { content }) };
+      const response = await post(url, chat({ stream, ...named }), { headers });
       onAnswer?.(response);
       const text = await response.text();
       const whole = response.status === 200 && (!stream || text.endsWith('data: [DONE]\n\n'));

@@ -7,6 +7,52 @@ import { completion, type Engine, respond, type Service, stall, startEngine, unt
 import { chat, type Gateway, post, startGateway } from './gateway.ts';
 import { steadyLoad } from './load.ts';
 
+/** Whatever is killed and comes back, no request fails. */
+function survivesKills(gateway: () => Gateway, load: Parameters<typeof steadyLoad>[1]): void {
+  it('fails no request when the router, discovery or NATS is killed and comes back', async () => {
+    const running = steadyLoad(gateway().url, load);
+    await sleep(500);
+    await gateway().router[0]?.kill('SIGKILL');
+    await sleep(700);
+    await gateway().start('router');
+    await sleep(500);
+    await gateway().discovery[0]?.kill('SIGKILL');
+    await sleep(700);
+    await gateway().start('discovery');
+    await sleep(500);
+    await gateway().nats.kill('SIGKILL');
+    await sleep(1000);
+    await gateway().nats.restart();
+    await sleep(1500);
+    const books = await running.stop();
+    assert.deepEqual(books.failures, []);
+    assert.equal(books.sent, books.completed);
+    assert.ok(books.sent > 200);
+    const ingress = gateway().ingress[0];
+    assert.ok(ingress);
+    assert.ok(
+      (await ingress.metrics()).value('llm_gateway_degraded_decisions_total') > 0,
+      'it decided itself meanwhile',
+    );
+    await until(async () => (await ingress.metrics()).value('llm_gateway_degraded') === 0, {
+      what: 'routers decide again',
+    });
+  });
+
+  it('fails no request while a router hangs instead of dying', async () => {
+    const router = await gateway().start('router');
+    const running = steadyLoad(gateway().url, load);
+    await sleep(300);
+    const all = [router, ...gateway().router.filter((one) => !one.ended)];
+    for (const one of all) await one.kill('SIGSTOP');
+    await sleep(1500);
+    for (const one of all) await one.kill('SIGCONT');
+    const books = await running.stop();
+    assert.deepEqual(books.failures, []);
+    assert.equal(books.sent, books.completed);
+  });
+}
+
 describe('the split into services', () => {
   let engines: Engine[];
   let gateway: Gateway;
@@ -19,48 +65,7 @@ describe('the split into services', () => {
     for (const engine of engines) await engine[Symbol.asyncDispose]();
   });
 
-  it('fails no request when the router, discovery or NATS is killed and comes back', async () => {
-    const load = steadyLoad(gateway.url, { perSecond: 50 });
-    await sleep(500);
-    await gateway.router[0]?.kill('SIGKILL');
-    await sleep(700);
-    await gateway.start('router');
-    await sleep(500);
-    await gateway.discovery[0]?.kill('SIGKILL');
-    await sleep(700);
-    await gateway.start('discovery');
-    await sleep(500);
-    await gateway.nats.kill('SIGKILL');
-    await sleep(1000);
-    await gateway.nats.restart();
-    await sleep(1500);
-    const books = await load.stop();
-    assert.deepEqual(books.failures, []);
-    assert.equal(books.sent, books.completed);
-    assert.ok(books.sent > 200);
-    const ingress = gateway.ingress[0];
-    assert.ok(ingress);
-    assert.ok(
-      (await ingress.metrics()).value('llm_gateway_degraded_decisions_total') > 0,
-      'it decided itself meanwhile',
-    );
-    await until(async () => (await ingress.metrics()).value('llm_gateway_degraded') === 0, {
-      what: 'routers decide again',
-    });
-  });
-
-  it('fails no request while a router hangs instead of dying', async () => {
-    const router = await gateway.start('router');
-    const load = steadyLoad(gateway.url, { perSecond: 50 });
-    await sleep(300);
-    const all = [router, ...gateway.router.filter((one) => !one.ended)];
-    for (const one of all) await one.kill('SIGSTOP');
-    await sleep(1500);
-    for (const one of all) await one.kill('SIGCONT');
-    const books = await load.stop();
-    assert.deepEqual(books.failures, []);
-    assert.equal(books.sent, books.completed);
-  });
+  survivesKills(() => gateway, { perSecond: 50 });
 
   it('finishes every stream on SIGTERM of an ingress, refuses new requests, and exits 0', async () => {
     const ingress: Service = await gateway.start('ingress');
@@ -108,10 +113,36 @@ describe('the split into services', () => {
   });
 });
 
+describe('the split into services, choosing by what is cached and what engines report', () => {
+  let engines: Engine[];
+  let gateway: Gateway;
+  before(async () => {
+    const figures = 'vllm:num_requests_running 3\nvllm:num_requests_waiting 1\n';
+    const answer = completion({ delayMs: 20, gapMs: 20 });
+    const script = ({ url }: { url: string }) => (url === '/metrics' ? respond(200, figures) : answer);
+    engines = await Promise.all([1, 2].map(() => startEngine(script)));
+    const policy = ['--scheduling-policy', 'cache-aware'];
+    gateway = await startGateway({
+      engines,
+      flags: { router: policy, ingress: policy, discovery: ['--engine-metrics-interval-ms', '200'] },
+    });
+    const reports = async () => (await gateway.router[0]?.metrics())?.value('llm_gateway_router_engine_reports_total');
+    await until(async () => ((await reports()) ?? 0) > 0);
+  });
+  after(async () => {
+    await gateway[Symbol.asyncDispose]();
+    for (const engine of engines) await engine[Symbol.asyncDispose]();
+  });
+
+  survivesKills(() => gateway, { perSecond: 50, content: 'All begin alike. '.repeat(300) });
+});
+
 describe('two of everything', () => {
   it('works, and load-balance keeps equal engines within 2 of each other at 64 streams', async () => {
     await using stack = new AsyncDisposableStack();
-    const held = stall({ afterBytes: 9 }, { body: 'data: {}\n' });
+    // Content: what has none is held back for a while.
+    const first = 'data: {"choices":[{"delta":{"content":"x"}}]}\n\n';
+    const held = stall({ afterBytes: first.length }, { body: `${first}data: [DONE]\n\n` });
     const engines = await Promise.all([1, 2].map(() => startEngine(() => held)));
     for (const engine of engines) stack.use(engine);
     const gateway = stack.use(
