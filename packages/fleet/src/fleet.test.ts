@@ -83,6 +83,18 @@ describe('instances that report their models', () => {
     assert.equal(declared.fleet.hasServed('X'), false);
   });
 
+  it('get what nobody named only where no instance has said nothing', () => {
+    const silent = instance('s');
+    const probe = new Probe({}, [instance('a', { models: ['A'] }), instance('b', { model: 'B' }), silent]);
+    assert.deepEqual(probe.times(3, { model: 'X' }), ['s', 's', 's']);
+    probe.fleet.change([{ ...silent, order: { kind: 'drain', untilMs: 1 } }], []);
+    assert.deepEqual(probe.times(2, { model: 'X' }), ['a', 'a']);
+    probe.fleet.change([silent], []);
+    assert.equal(probe.decide({ model: 'X' }), 's');
+    probe.fleet.change([], ['s']);
+    assert.equal(probe.decide({ model: 'X' }), 'a');
+  });
+
   it('do not get what others named that are gone', () => {
     const probe = new Probe({}, [instance('a', { models: ['A'] }), instance('b', { models: ['B'] }), instance('c')]);
     probe.fleet.change([], ['b']);
@@ -90,6 +102,7 @@ describe('instances that report their models', () => {
     probe.fleet.change([], ['c']);
     assert.equal(probe.decide({ model: 'B' }), 'none');
     assert.equal(probe.decide({ model: 'X' }), 'a');
+    assert.equal(probe.fleet.names('B', 0), false);
     assert.deepEqual(probe.fleet.lease({ role: 'neutral', model: 'B', count: 2 }, { now: 0 }), []);
   });
 

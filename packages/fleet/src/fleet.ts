@@ -947,7 +947,7 @@ export class Fleet {
 function outOf(instance: Instance, pool: Pool, isUnpaired: boolean): ExplainedCandidate['out'] {
   if (isTakenOut(instance)) return instance.order?.kind === 'drain' ? 'drain' : 'eject';
   if (!instance.roles.includes(pool.role)) return 'role';
-  if (!serves(instance, pool.model)) return 'model';
+  if (!pool.serves(instance)) return 'model';
   return isUnpaired ? 'no_decode' : undefined;
 }
 

@@ -1,4 +1,4 @@
-import type { Instance, Role } from '@llm-gateway/protocol';
+import { type Instance, isTakenOut, type Role, servedModels } from '@llm-gateway/protocol';
 import { rendezvousWeight } from './rendezvous.ts';
 
 /** Probes that may follow one another at once, so that a few instances that are due are tried without delay. */
@@ -16,6 +16,8 @@ export class Pool {
   /** Where the next turn begins. */
   #cursor = 0;
   #lastId = '';
+  /** Whether an instance that lists its models is asked for one that none ever named: only where there is no other. */
+  #takesListed = true;
   /** In choices, so that they add up exactly. */
   #probeCredit = maxProbes * choicesPerProbe;
 
@@ -29,7 +31,11 @@ export class Pool {
   }
 
   takes(instance: Instance): boolean {
-    return instance.roles.includes(this.role) && serves(instance, this.model);
+    return instance.roles.includes(this.role) && this.serves(instance);
+  }
+
+  serves(instance: Instance): boolean {
+    return serves(instance, this.model) && (this.model !== '' || this.#takesListed || servedModels(instance) === null);
   }
 
   /** Whether one of the requests to this pool may be a probe now. */
@@ -43,6 +49,9 @@ export class Pool {
 
   /** Takes a new list, sorted by id, whose places are the slots. The turn goes on after the instance that had it last. */
   fill(sorted: readonly Instance[]): void {
+    this.#takesListed = !sorted.some(
+      (instance) => instance.roles.includes(this.role) && servedModels(instance) === null && !isTakenOut(instance),
+    );
     const slots: number[] = [];
     for (const [slot, instance] of sorted.entries()) if (this.takes(instance)) slots.push(slot);
     this.#slots = Int32Array.from(slots);
