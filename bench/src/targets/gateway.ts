@@ -80,7 +80,7 @@ export const mirrorRefreshMs = 50;
 export async function standalone(setting: Setting, further: readonly string[] = []): Promise<Target> {
   const service = 'standalone';
   const flags = [...alone(setting), ...further];
-  const name = [service, ...further].join('');
+  const name = [service, ...further].join('').replaceAll('/', '-');
   const started = await startService(setting.place, { service, name, flags, nodeFlags: [] });
   return {
     url: await started.address('http'),

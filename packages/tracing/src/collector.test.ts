@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
 import { test } from 'node:test';
-import { type Answer, cut, respond, stall, startEngine, until } from '@llm-gateway/testing';
+import { type Answer, createCertificates, cut, respond, stall, startEngine, until } from '@llm-gateway/testing';
 import type { TracingHost } from './trace-sink.ts';
 import { openTracing, type Tracing } from './tracing.ts';
 
@@ -41,8 +44,12 @@ class Site implements AsyncDisposable, TracingHost {
   }
 }
 
-async function traced(otlpEndpoint: string, timeoutMs: number): Promise<{ site: Site; tracing: Tracing }> {
-  const site = new Site({ OTEL_EXPORTER_OTLP_TIMEOUT: String(timeoutMs) });
+async function traced(
+  otlpEndpoint: string,
+  timeoutMs: number,
+  more: Readonly<Record<string, string>> = {},
+): Promise<{ site: Site; tracing: Tracing }> {
+  const site = new Site({ OTEL_EXPORTER_OTLP_TIMEOUT: String(timeoutMs), ...more });
   const settings = { namespace: '', traceRatio: 1, traceSlowMs: 0, traceRestart: false };
   const tracing = await openTracing(
     { ...settings, otlpEndpoint, traceQueueSize: 100, traceIntervalMs: 1 },
@@ -137,4 +144,25 @@ test('each cause is told once a minute, whatever was told before', async () => {
     site.causes.filter((cause) => cause !== 'timeout'),
     ['unreachable', 'status'],
   );
+});
+
+test('a collector behind TLS is reached with the certificates that the variables name', async () => {
+  const { ca, server, client } = await createCertificates();
+  const read = (path: string) => readFileSync(path);
+  const options = { cert: read(server.cert), key: read(server.key), ca: read(ca), requestCert: true };
+  const collector = createServer(options, (request, response) => void request.resume().on('end', () => response.end()));
+  collector.listen(0, '127.0.0.1');
+  await once(collector, 'listening');
+  const address = collector.address();
+  assert.ok(address !== null && typeof address === 'object');
+  const { site, tracing } = await traced(`https://127.0.0.1:${address.port}`, longMs, {
+    OTEL_EXPORTER_OTLP_CERTIFICATE: ca,
+    OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: client.cert,
+    OTEL_EXPORTER_OTLP_CLIENT_KEY: client.key,
+  });
+  trace(tracing, 1);
+  await until(() => site.counts.sent === 1);
+  await site[Symbol.asyncDispose]();
+  collector.closeAllConnections();
+  collector.close();
 });
