@@ -22,12 +22,17 @@ interface Shown {
   readonly engine: { readonly running: number; readonly waiting: number; readonly kvUsage: number | null } | null;
 }
 
-/** What an operator sees of the engines. */
-async function instances(gateway: Gateway): Promise<Shown[]> {
-  await using child = await startProcess(nodePath, [cli, 'instances', '--json', '--nats-servers', gateway.nats.url]);
+/** What a command of operators answers. */
+async function answerOf(command: 'instances' | 'status', { nats }: Gateway) {
+  await using child = await startProcess(nodePath, [cli, command, '--json', '--nats-servers', nats.url]);
   const { code } = await child.exited;
   assert.equal(code, 0, child.output());
   return JSON.parse(child.lines()[0] ?? '');
+}
+
+/** What an operator sees of the engines. */
+function instances(gateway: Gateway): Promise<Shown[]> {
+  return answerOf('instances', gateway);
 }
 
 describe('load that did not come through the gateway', () => {
@@ -100,6 +105,12 @@ describe('load that did not come through the gateway', () => {
       ['a_dp0', 12],
       ['b_dp0', 0],
     ]);
+
+    const { processes }: { processes: { service: string; state: string }[] } = await answerOf('status', gateway);
+    assert.deepEqual(
+      processes.filter(({ service }) => service === 'registrar').map(({ state }) => state),
+      ['ready', 'ready'],
+    );
 
     const killedAt = performance.now();
     await registrars.get('a')?.kill('SIGKILL');

@@ -58,7 +58,7 @@ describe('the split into services', () => {
   let gateway: Gateway;
   before(async () => {
     engines = await Promise.all([1, 2].map(() => startEngine(() => completion({ delayMs: 20, gapMs: 20 }))));
-    gateway = await startGateway({ engines });
+    gateway = await startGateway({ engines, with: ['console'] });
   });
   after(async () => {
     await gateway[Symbol.asyncDispose]();
@@ -66,6 +66,29 @@ describe('the split into services', () => {
   });
 
   survivesKills(() => gateway, { perSecond: 50 });
+
+  it('fails no request when the console hangs or is killed, and the next one knows what there is', async () => {
+    const console = gateway.others[0];
+    assert.ok(console);
+    const state = async ({ addresses }: Service) => {
+      const response = await fetch(`${addresses.console}/api/state`);
+      return (await response.json()) as { minute: { counts: { completed: number } }; processes: { service: string }[] };
+    };
+    const load = steadyLoad(gateway.url, { perSecond: 50 });
+    await until(async () => (await state(console)).minute.counts.completed > 0);
+    await console.kill('SIGSTOP');
+    await sleep(1000);
+    await console.kill('SIGCONT');
+    await console.kill('SIGKILL');
+    await sleep(500);
+    const next = await gateway.start('console');
+    const services = async () => new Set((await state(next)).processes.map(({ service }) => service));
+    await until(async () => (await services()).isSupersetOf(new Set(['ingress', 'router', 'discovery'])));
+    await until(async () => (await state(next)).minute.counts.completed > 0);
+    const books = await load.stop();
+    assert.deepEqual(books.failures, []);
+    assert.equal(books.sent, books.completed);
+  });
 
   it('finishes every stream on SIGTERM of an ingress, refuses new requests, and exits 0', async () => {
     const ingress: Service = await gateway.start('ingress');

@@ -74,7 +74,7 @@ const speakers = {
   'mirror-sender': [mirrorReport, statusReport],
   limiter: [quotaRecount, limiterBeat, statusReport],
   console: [statusQuery, statusReport, instanceOrder, instancesList, routeExplain, mirrorOrder],
-  registrar: [engineReport],
+  registrar: [engineReport, statusReport],
 };
 const listeners = {
   ingress: [
@@ -117,7 +117,7 @@ const listeners = {
   'mirror-sender': [`${mirrorSend} ${group}`, mirrorAnnounce, mirrorPrimary, statusQuery],
   limiter: [`${quotaLease} ${group}`, ingressBeat, statusQuery],
   console: [statusQuery, statusReport, requestReport, instancesChanged, engineReport],
-  registrar: [],
+  registrar: [statusQuery],
 };
 type User = keyof typeof speakers;
 const services = Object.keys(speakers) as User[];

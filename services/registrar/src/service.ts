@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { openBus } from '@llm-gateway/bus';
+import { type Bus, openBus, tellStatus } from '@llm-gateway/bus';
 import { EngineReporter, lookFailures } from '@llm-gateway/engine-metrics';
 import { type Instance, roles } from '@llm-gateway/protocol';
 import { failureReason, failureReasons, instanceId, openRecordKeeper, refusals } from '@llm-gateway/registry';
@@ -47,8 +47,13 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   });
   metrics.gauge({ name: 'healthy_ranks', help: 'Ranks whose engine is healthy', collect: () => healthy.length });
 
-  const reporter = reportEngines(values, parts);
+  const registrar = `registrar-${randomUUID().slice(0, 8)}`;
+  // The process closes its connection to NATS.
+  const bus = values.natsServers === '' ? null : openBus(values, 'registrar', parts, { connection: 'reports' });
+  const reporter = bus === null ? null : reportEngines(values, { ...parts, bus, registrar });
   reporter?.change(instances, []);
+  const status =
+    bus === null ? null : tellStatus(bus, { process: registrar, service: 'registrar', describe: parts.describe });
   const stop = new AbortController();
   const heartbeats = beat(values, stop.signal, (passed) => {
     if (keeper.storeUp && keeper.refusal === null && trouble.end()) {
@@ -66,6 +71,7 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
     ready: () => keeper.written,
     async [Symbol.asyncDispose]() {
       stop.abort();
+      status?.[Symbol.dispose]();
       const removed = await keeper.remove(removeTimeoutMs);
       if (!removed) log.warn('the store did not remove the record in time; it will expire');
       await Promise.all([heartbeats, keeper[Symbol.asyncDispose](), reporter?.[Symbol.asyncDispose]()]);
@@ -73,9 +79,12 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   };
 }
 
-/** Reports what the engine says of itself; null where nobody would hear it. The process closes its connection to NATS. */
-function reportEngines(values: Options, parts: Parts): EngineReporter | null {
-  if (values.natsServers === '' || values.engineMetricsIntervalMs === 0) return null;
+/** Reports what the engine says of itself; null where nobody wants to know. */
+function reportEngines(
+  values: Options,
+  parts: Parts & { readonly bus: Bus; readonly registrar: string },
+): EngineReporter | null {
+  if (values.engineMetricsIntervalMs === 0) return null;
   const reported = parts.metrics.counter({
     name: 'engine_reports_total',
     help: 'Messages with what the engine says of itself',
@@ -87,8 +96,8 @@ function reportEngines(values: Options, parts: Parts): EngineReporter | null {
   });
   for (const reason of lookFailures) failed.labels({ reason });
   return new EngineReporter({
-    bus: openBus(values, 'registrar', parts, { connection: 'reports' }),
-    reporter: `registrar-${randomUUID().slice(0, 8)}`,
+    bus: parts.bus,
+    reporter: parts.registrar,
     intervalMs: values.engineMetricsIntervalMs,
     path: values.engineMetricsPath,
     onReported: () => reported.inc(),
