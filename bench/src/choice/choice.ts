@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { conversations, type TracedRequest } from '@llm-gateway/testing';
+import { conversations, giantSession, type TracedRequest } from '@llm-gateway/testing';
 import { commit, watchMachine } from '../machine.ts';
 import { type FleetOptions, startFleet } from './fleet.ts';
 import { oracle } from './oracle.ts';
@@ -18,11 +18,13 @@ interface Case {
   readonly policy: FleetOptions['policy'];
   readonly routers: number;
   readonly requests: readonly TracedRequest[];
+  /** Further requests, whose times do not count. */
+  readonly beside?: readonly TracedRequest[];
   /** The owner of the pool dies after this share of the trace, and another router starts two seconds later. */
   readonly restartAt?: number;
 }
 
-interface Result extends Omit<Case, 'requests'> {
+interface Result extends Omit<Case, 'requests' | 'beside'> {
   readonly requests: number;
   readonly failed: number;
   readonly mean: number;
@@ -63,6 +65,13 @@ export async function measureChoices({ trace, quick }: ChoiceFlags): Promise<voi
       requests,
       restartAt: 0.3,
     },
+    {
+      name: 'cache-aware, beside a session of 60,000 tokens every 10 s',
+      policy: 'cache-aware',
+      routers: 2,
+      requests,
+      beside: giantSession({ untilS: requests.at(-1)?.at ?? 0, tokens: 60_000, everyS: 10 }),
+    },
     { name: 'cache-aware, no router', policy: 'cache-aware', routers: 0, requests },
     { name: 'one prompt for all: round-robin', policy: 'round-robin', routers: 2, requests: shared },
     { name: 'one prompt for all: cache-aware', policy: 'cache-aware', routers: 2, requests: shared },
@@ -94,7 +103,7 @@ export async function measureChoices({ trace, quick }: ChoiceFlags): Promise<voi
   console.log(text);
 }
 
-async function measure({ requests, ...settings }: Case): Promise<Result> {
+async function measure({ requests, beside = [], ...settings }: Case): Promise<Result> {
   const { policy, routers, restartAt } = settings;
   await using fleet = await startFleet({
     policy,
@@ -110,10 +119,13 @@ async function measure({ requests, ...settings }: Case): Promise<Result> {
   const over = new AbortController();
   const restarting =
     restartAt === undefined ? null : restart(fleet, ((requests.at(-1)?.at ?? 0) * restartAt) / speedUp, over.signal);
-  const replayed = await replay({ requests, urls: fleet.urls, speedUp });
+  const all = [...requests, ...beside].sort((a, b) => a.at - b.at);
+  const others = new Set(beside);
+  const measured = (request: TracedRequest) => !others.has(request);
+  const replayed = await replay({ requests: all, urls: fleet.urls, speedUp, measured });
   over.abort();
   await restarting;
-  return { ...settings, ...summary(requests.length, replayed) };
+  return { ...settings, ...summary(all.length, replayed) };
 }
 
 /** Kills one router after another, so that the owner of the pool is among them. */

@@ -14,6 +14,8 @@ export interface ReplayOptions {
   readonly requests: readonly TracedRequest[];
   /** Where requests go, one after the other. */
   readonly urls: readonly string[];
+  /** Requests whose times count; all when left out. */
+  readonly measured?: (request: TracedRequest) => boolean;
   /** How much faster than the trace says requests come. */
   readonly speedUp: number;
 }
@@ -51,7 +53,7 @@ interface Usage {
 }
 
 /** Sends each request at its time, and reads its whole answer. */
-export async function replay({ requests, urls, speedUp }: ReplayOptions): Promise<Replayed> {
+export async function replay({ requests, urls, speedUp, measured = () => true }: ReplayOptions): Promise<Replayed> {
   const firstTokens: number[] = [];
   let promptTokens = 0;
   let cachedTokens = 0;
@@ -74,7 +76,7 @@ export async function replay({ requests, urls, speedUp }: ReplayOptions): Promis
     const usageAt = tail.lastIndexOf(usageName);
     const read = usageAt < 0 ? undefined : parsed(tail.slice(usageAt + usageName.length));
     if (first === 0 || read === undefined) throw new Error('an answer without content or usage');
-    firstTokens.push((first / 1000) * speedUp);
+    if (measured(request)) firstTokens.push((first / 1000) * speedUp);
     promptTokens += read.prompt_tokens;
     cachedTokens += read.prompt_tokens_details?.cached_tokens ?? 0;
   };

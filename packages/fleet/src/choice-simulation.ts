@@ -171,7 +171,7 @@ export function simulateChoices(simulation: ChoiceSimulation): SimulatedChoices 
     return { index, work: Math.max(bytes - (decision.expected?.cached ?? 0), minTokens) };
   };
 
-  const begin = (request: TracedRequest): void => {
+  const begin = (request: TracedRequest, place: number): void => {
     const { at: now, tokens, blocks, answerTokens } = request;
     const { index, work } = choose(request, now);
     const id = instances[index]?.id ?? '';
@@ -188,7 +188,7 @@ export function simulateChoices(simulation: ChoiceSimulation): SimulatedChoices 
     events.push({
       at: freeAt,
       run() {
-        firstTokens.push(freeAt - now);
+        firstTokens[place] = freeAt - now;
         change(waiting, id, -work);
         const end = freeAt + answerTokens * secondsPerToken;
         events.push({ at: end, run: () => change(inFlight, id, -1) });
@@ -196,7 +196,7 @@ export function simulateChoices(simulation: ChoiceSimulation): SimulatedChoices 
     });
   };
 
-  for (const request of requests) events.push({ at: request.at, run: () => begin(request) });
+  for (const [place, request] of requests.entries()) events.push({ at: request.at, run: () => begin(request, place) });
   let reportedAt = 0;
   for (let event = events.pop(); event !== undefined; event = events.pop()) {
     if (event.at >= reportedAt + reportS) {

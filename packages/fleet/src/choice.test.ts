@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { conversations } from '@llm-gateway/testing';
+import { conversations, giantSession } from '@llm-gateway/testing';
 import fc from 'fast-check';
 import { instance, names, prompt, Scene, step } from './choice-scene.ts';
 import { type SimulatedChoices, simulateChoices } from './choice-simulation.ts';
@@ -162,7 +162,7 @@ describe('a replay of conversations over simulated engines', () => {
   const run = (policy: Parameters<typeof simulateChoices>[0]['policy'], change = {}) =>
     simulateChoices({ ...fleet, policy, ...change });
   const mean = ({ firstTokens }: SimulatedChoices) => firstTokens.reduce((a, b) => a + b) / firstTokens.length;
-  const quantile = ({ firstTokens }: SimulatedChoices, q: number) =>
+  const quantile = ({ firstTokens }: Pick<SimulatedChoices, 'firstTokens'>, q: number) =>
     firstTokens.toSorted((a, b) => a - b)[Math.floor(q * (firstTokens.length - 1))] ?? 0;
 
   it('begins answers in little more than half the time of round-robin, and nearly as soon as an oracle could', () => {
@@ -175,6 +175,17 @@ describe('a replay of conversations over simulated engines', () => {
     assert.ok(mean(cacheAware) <= 1.1 * mean(oracle), `${mean(cacheAware)} beside ${mean(oracle)}`);
     assert.ok(mean(loadBalance) <= 0.75 * mean(roundRobin), `${mean(loadBalance)} of ${mean(roundRobin)}`);
     assert.ok(cacheAware.hits > 2 * roundRobin.hits, `${cacheAware.hits} and ${roundRobin.hits}`);
+  });
+
+  it('leaves the times of all others as they are beside a session of giant prompts', () => {
+    const giant = giantSession({ untilS: 300, tokens: 60_000, everyS: 10 });
+    const both = [...requests, ...giant].sort((a, b) => a.at - b.at);
+    const { firstTokens } = run('cache-aware', { requests: both });
+    const own = new Set(giant);
+    const others = firstTokens.filter((_, at) => !own.has(both[at] as (typeof both)[number]));
+    const p90 = quantile({ firstTokens: others }, 0.9);
+    const alone = quantile(run('cache-aware'), 0.9);
+    assert.ok(p90 <= 1.1 * alone, `${p90} beside ${alone}`);
   });
 
   it('is never worse than round-robin where all have one prompt', () => {

@@ -51,6 +51,25 @@ export function conversations({
   return requests.sort((a, b) => a.at - b.at);
 }
 
+/** A session of one user: a prompt of so many tokens, to which each turn adds a block. */
+export function giantSession({
+  untilS,
+  tokens,
+  everyS,
+}: {
+  readonly untilS: number;
+  readonly tokens: number;
+  readonly everyS: number;
+}): TracedRequest[] {
+  // Names that no conversation has.
+  const first = 2 ** 30;
+  return Array.from({ length: Math.floor(untilS / everyS) }, (_, turn) => {
+    const length = tokens + turn * blockTokens;
+    const blocks = Array.from({ length: Math.ceil(length / blockTokens) }, (_, at) => first + at);
+    return { at: (turn + 1) * everyS, tokens: length, answerTokens: 50, blocks };
+  });
+}
+
 /** Numbers in [0, 1), the same for the same seed: Mulberry32. */
 function randomOf(seed: number): () => number {
   let state = seed;

@@ -4,7 +4,7 @@ export { type BlackHole, startBlackHole } from './black-hole.ts';
 export { type Certificates, createCertificates, type KeyPair } from './certificate.ts';
 
 export { type CollectedSpan, type Collector, startCollector, treeText } from './collector.ts';
-export { type ConversationOptions, conversations, type TracedRequest } from './conversations.ts';
+export { type ConversationOptions, conversations, giantSession, type TracedRequest } from './conversations.ts';
 
 export {
   type DiscoveryInstance,
