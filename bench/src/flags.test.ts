@@ -8,6 +8,7 @@ test('without flags everything is measured', () => {
     only: ['unary', 'stream', 'rest', 'memory', 'growth'],
     profile: false,
     choice: null,
+    clients: null,
     others: {},
   });
 });
@@ -18,6 +19,7 @@ test('parts are chosen by name', () => {
     only: ['unary', 'growth'],
     profile: false,
     choice: null,
+    clients: null,
     others: {},
   });
 });
@@ -25,6 +27,13 @@ test('parts are chosen by name', () => {
 test('further gateways are named by their paths', () => {
   const read = readFlags(['--smg', '/opt/smg']);
   assert.deepEqual('others' in read && read.others, { smg: '/opt/smg' });
+});
+
+test('what clients have of each other is measured alone', () => {
+  const read = readFlags(['--only', 'fairness']);
+  assert.ok('clients' in read);
+  assert.deepEqual([read.clients, read.only], ['fairness', []]);
+  assert.ok('say' in readFlags(['--only', 'fairness,unary']));
 });
 
 test('what is not known is refused with what is allowed', () => {

@@ -2,12 +2,18 @@ import { parseArgs } from 'node:util';
 import { type Part, parts } from './results.ts';
 import { type OtherPrograms, otherNames } from './targets/target.ts';
 
+/** What is measured alone, and not beside other proxies. */
+const clientMeasures = ['fairness', 'limits'] as const;
+export type ClientMeasure = (typeof clientMeasures)[number];
+
 export interface Flags {
   readonly quick: boolean;
   readonly only: readonly Part[];
   readonly profile: boolean;
   /** Replays a trace over the scheduling policies instead; the file it is in, or null for a generated one. */
   readonly choice: { readonly trace: string | undefined } | null;
+  /** Measures what clients have of each other instead. */
+  readonly clients: ClientMeasure | null;
   /** Where further gateways are, as far as the user says so. */
   readonly others: OtherPrograms;
 }
@@ -16,7 +22,8 @@ const help = `Measures the gateway beside other proxies.
 
   --quick        a few minutes, fewer rounds: for a look, not for a verdict
   --only <list>  some parts, separated by commas: ${parts.join(', ')};
-                 or choice alone, which replays a trace over the scheduling policies
+                 or one alone: choice, which replays a trace over the scheduling policies,
+                 fairness, what people wait for beside a batch, limits, what keys and limits cost
   --trace <file> the trace for choice, in the format of Mooncake; a generated one otherwise
   --profile      CPU profiles of ingress and router instead
 ${otherNames.map((name) => `  --${name} <path>`).join('\n')}
@@ -44,13 +51,14 @@ export function readFlags(argv: readonly string[]): Flags | { readonly say: stri
     const named = values.only.split(',').map((name) => name.trim());
     const choice = named.length === 1 && named[0] === 'choice' ? { trace: values.trace } : null;
     if (choice === null && values.trace !== undefined) return refusal('--trace: is for --only choice');
-    if (choice !== null) named.pop();
+    const clients = named.length === 1 ? (clientMeasures.find((one) => one === named[0]) ?? null) : null;
+    if (choice !== null || clients !== null) named.pop();
     const unknown = named.filter((name) => !parts.some((part) => part === name));
     if (unknown.length > 0) return refusal(`--only: no part is named ${unknown.join(', ')}`);
     const given = otherNames.map((name) => [name, values[name]] as const).filter(([, path]) => path !== undefined);
     const others: OtherPrograms = Object.fromEntries(given);
     const { quick, profile } = values;
-    return { quick, only: parts.filter((part) => named.includes(part)), profile, choice, others };
+    return { quick, only: parts.filter((part) => named.includes(part)), profile, choice, clients, others };
   } catch (error) {
     return refusal(error instanceof Error ? error.message : String(error));
   }

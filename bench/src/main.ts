@@ -1,5 +1,7 @@
 /** `npm run bench`: measures the gateway beside other proxies and writes the report. `--help` names the flags. */
 import { measureChoices } from './choice/choice.ts';
+import { measureFairness } from './clients/fairness.ts';
+import { measureLimits } from './clients/limits.ts';
 import { readFlags } from './flags.ts';
 import { profileHotPaths } from './profile/profile.ts';
 import { run } from './run.ts';
@@ -14,4 +16,6 @@ process.once('SIGINT', () => process.exit(130));
 process.once('SIGTERM', () => process.exit(143));
 if (flags.profile) await profileHotPaths();
 else if (flags.choice !== null) await measureChoices({ ...flags.choice, quick: flags.quick });
+else if (flags.clients === 'fairness') await measureFairness(flags);
+else if (flags.clients === 'limits') await measureLimits(flags);
 else await run(flags);

@@ -1,36 +1,14 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import type { UsageRecords } from '@llm-gateway/protocol';
 import { readMetrics, type Service, startService, temporaryFolder, until } from '@llm-gateway/testing';
 import { type Gateway, post, startGateway } from './gateway.ts';
+import { ask, usageRecords } from './jetstream.ts';
 
 const docs = readFileSync(join(import.meta.dirname, '../../docs/usage.md'), 'utf8');
 const [, streamConfig = ''] = /```json usage-stream\.json\n([\s\S]*?)```/.exec(docs) ?? [];
-
-/** Asks a NATS server for one reply, over a connection of its own. */
-function ask(port: number, subject: string, body: object): Promise<Record<string, unknown>> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1');
-    const payload = JSON.stringify(body);
-    let received = '';
-    socket.setEncoding('utf8');
-    socket.on('error', reject);
-    socket.on('data', (text: string) => {
-      received += text;
-      const [head = '', size = ''] = /MSG reply 1 (\d+)\r\n/.exec(received) ?? [];
-      const from = received.indexOf(head) + head.length;
-      if (head === '' || Buffer.byteLength(received.slice(from)) < Number(size)) return;
-      socket.destroy();
-      resolve(JSON.parse(Buffer.from(received.slice(from)).toString('utf8', 0, Number(size))));
-    });
-    socket.write('CONNECT {"verbose":false,"pedantic":false}\r\nSUB reply 1\r\n');
-    socket.write(`PUB ${subject} reply ${Buffer.byteLength(payload)}\r\n${payload}\r\n`);
-  });
-}
 
 describe('usage', { timeout: 120_000 }, () => {
   const key = 'sk-gw-usage';
@@ -83,18 +61,7 @@ describe('usage', { timeout: 120_000 }, () => {
       ...(signal && { signal }),
     });
   const messages = [{ role: 'user', content: 'Tell me of the sea' }];
-  /** What the stream of JetStream holds. */
-  const records = async () => {
-    const info = await ask(gateway.nats.port, '$JS.API.STREAM.INFO.USAGE', {});
-    const { messages: count } = info.state as { messages: number };
-    const all: UsageRecords[] = [];
-    for (let seq = 1; seq <= count; seq++) {
-      const got = await ask(gateway.nats.port, '$JS.API.STREAM.MSG.GET.USAGE', { seq });
-      const { data } = got.message as { data: string };
-      all.push(JSON.parse(Buffer.from(data, 'base64').toString()));
-    }
-    return all;
-  };
+  const records = () => usageRecords(gateway.nats.port);
 
   it('is the same at the engine, in the records and in the metrics, to the token, for every API', async () => {
     const kinds: [path: string, body: (n: number) => object][] = [

@@ -41,6 +41,8 @@ const Ingress = Type.Object({
   requests: Count,
   connections: Count,
   heldBytes: Count,
+  /** Requests that wait for an instance with room, by class; left out while none may wait. */
+  queued: Type.Optional(Type.Object({ interactive: Count, default: Count, bulk: Count })),
   degraded: Type.Boolean(),
   /** Instances that it follows. */
   instances: Count,

@@ -264,7 +264,19 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   });
   const generation = () => table().generation;
   const reports = parts.use(new RequestReports({ bus, observer, ingress, generation, inFlight: () => gate.inside }));
-  const status = { table, fleet, load, gate, bodies, decider, mirror, clients, quota, connections: () => server.size };
+  const status = {
+    table,
+    fleet,
+    load,
+    gate,
+    bodies,
+    admission,
+    decider,
+    mirror,
+    clients,
+    quota,
+    connections: () => server.size,
+  };
   parts.use(
     tellStatus(bus, {
       process: ingress,

@@ -1,6 +1,7 @@
 import type { Fleet } from '@llm-gateway/fleet';
 import type { StatusReport } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
+import type { Admission } from './admission/admission.ts';
 import type { BodyBudget } from './body-budget.ts';
 import type { Clients } from './clients/clients.ts';
 import type { Quota } from './clients/quota.ts';
@@ -22,6 +23,8 @@ interface Looked {
   readonly load: Load;
   readonly gate: Gate;
   readonly bodies: BodyBudget;
+  /** Null: instances get all requests at once. */
+  readonly admission: Admission | null;
   readonly decider: Decider;
   readonly mirror: Mirror;
   /** Null where clients show no keys. */
@@ -38,6 +41,7 @@ export function ingressStatus(looked: Looked): NonNullable<StatusReport['ingress
     requests: gate.inside,
     connections: looked.connections(),
     heldBytes: bodies.heldBytes,
+    ...(looked.admission !== null && { queued: looked.admission.sizes }),
     degraded: decider.degraded,
     instances: fleet.instances().length,
     inFlight: inFlight(fleet, load),

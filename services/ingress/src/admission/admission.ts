@@ -98,11 +98,7 @@ export class Admission implements Disposable {
       help: 'Requests that wait for an instance with room, by class',
       labels: ['class'],
       collect: (set) => {
-        for (const one of requestClasses)
-          set(
-            { class: one },
-            this.#sum(({ queue }) => queue.sizeOf(one)),
-          );
+        for (const [one, size] of Object.entries(this.sizes)) set({ class: one }, size);
       },
     });
     metrics.gauge({
@@ -149,6 +145,11 @@ export class Admission implements Disposable {
   /** Requests that wait. */
   get size(): number {
     return this.#sum(({ queue }) => queue.size);
+  }
+
+  get sizes(): Record<RequestClass, number> {
+    const of = (one: RequestClass) => this.#sum(({ queue }) => queue.sizeOf(one));
+    return { interactive: of('interactive'), default: of('default'), bulk: of('bulk') };
   }
 
   /** How many ingresses share the places, as far as this one hears. */
