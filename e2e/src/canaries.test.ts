@@ -387,6 +387,8 @@ describe('secrets, with the log at its most talkative', { timeout: 240_000 }, ()
             given,
             '--nats-token',
             given,
+            '--next-route-config',
+            `[{"api_key": "${given}"}]`,
             '--nats-pasword',
             given,
           ],

@@ -363,5 +363,7 @@ export function camelCase(flag: string): string {
 export function shownValue(spec: OptionSpec, value: OptionValue): OptionValue {
   if (typeof value !== 'string') return value;
   if (spec.secret) return value === '' ? '' : '[redacted]';
+  // A config where a file of it is meant: it may hold keys.
+  if (/^\s*(\{|\[\s*[{"])/.test(value)) return '[JSON, not shown]';
   return withoutUrlSecrets(value);
 }
