@@ -208,12 +208,14 @@ kind: Deployment
 metadata: { name: front }
 spec:
   template:
+    metadata: { labels: { level: debug } }
     spec:
       containers:
         - name: gateway
           args: [ingress, ${flag}, "8089"]
           env:
             - { name: LLM_GATEWAY_ROUTE_POLICY, value: weight }
+            - { name: LLM_GATEWAY_LOG_LEVEL, valueFrom: { fieldRef: { fieldPath: "metadata.labels['level']" } } }
             - { name: LLM_GATEWAY_ROUTE_CONFIG, value: "@/etc/gw/routes.json" }
             - { name: LLM_GATEWAY_NATS_PASSWORD, valueFrom: { secretKeyRef: { name: nats, key: ingress } } }
           volumeMounts: [{ name: routes, mountPath: /etc/gw }, { name: mirror, mountPath: /mnt }]

@@ -46,7 +46,7 @@ export function containersOf(text: string): Containers {
     mistakes.length > 0 ? [] : documents.map((one): unknown => one.toJS({ maxAliasCount: 1000 })).filter(isMapping);
   const sources = sourcesOf(objects);
   const containers = objects.flatMap((object) =>
-    podsOf(object).flatMap((pod) =>
+    podsOf(object).flatMap(({ pod, metadata }) =>
       listOf(pod, 'containers', 'initContainers').flatMap((container, index) => {
         const place = `${object.kind}/${nameOf(object)} ${container.name}`;
         const mounts = mountsOf(pod, container, {
@@ -55,7 +55,7 @@ export function containersOf(text: string): Containers {
           place,
           notes,
         });
-        return containerOf(container, { place, sources, mounts, notes });
+        return containerOf(container, { place, sources, mounts, notes, metadata });
       }),
     ),
   );
@@ -81,15 +81,16 @@ function sourcesOf(objects: readonly Mapping[]): Sources {
   return sources;
 }
 
-function podsOf(object: Mapping): Mapping[] {
+/** The pods that an object makes, and what is known of them. */
+function podsOf(object: Mapping): { readonly pod: Mapping; readonly metadata: Mapping }[] {
   const spec = mappingOf(object, 'spec');
-  if (object.kind === 'Pod') return [spec];
+  if (object.kind === 'Pod') return [{ pod: spec, metadata: mappingOf(object, 'metadata') }];
   const template =
     object.kind === 'CronJob'
       ? mappingOf(mappingOf(mappingOf(spec, 'jobTemplate'), 'spec'), 'template')
       : mappingOf(spec, 'template');
   const pod = mappingOf(template, 'spec');
-  return Object.keys(pod).length === 0 ? [] : [pod];
+  return Object.keys(pod).length === 0 ? [] : [{ pod, metadata: mappingOf(template, 'metadata') }];
 }
 
 interface Mount {
@@ -151,12 +152,18 @@ function moved(text: string, mounts: readonly Mount[]): string {
 
 function containerOf(
   container: Mapping,
-  { place, sources, mounts, notes }: { place: string; sources: Sources; mounts: readonly Mount[]; notes: Set<string> },
+  {
+    place,
+    sources,
+    mounts,
+    notes,
+    metadata,
+  }: { place: string; sources: Sources; mounts: readonly Mount[]; notes: Set<string>; metadata: Mapping },
 ): Container[] {
   const words = [...wordsOf(container, 'command'), ...wordsOf(container, 'args')];
   const [service = '', ...argv] = words[0]?.endsWith('llm-gateway') ? words.slice(1) : words;
   if (!services.has(service)) return [];
-  const env = variablesOf(container, { place, sources, notes });
+  const env = variablesOf(container, { place, sources, notes, metadata });
   const unknown = mounts.filter(({ folder }) => folder === null);
   const isUnknown = (value: string) => unknown.some(({ path }) => value.replace(/^@/, '').startsWith(`${path}/`));
   const here = (value: string) => moved(value, mounts);
@@ -181,7 +188,7 @@ function containerOf(
 
 function variablesOf(
   container: Mapping,
-  { place, sources, notes }: { place: string; sources: Sources; notes: Set<string> },
+  { place, sources, notes, metadata }: { place: string; sources: Sources; notes: Set<string>; metadata: Mapping },
 ): Record<string, string> {
   const env: Record<string, string> = {};
   const missing = (what: string) => notes.add(`${place}: ${what} is not in the manifests`);
@@ -197,7 +204,7 @@ function variablesOf(
     const from = mappingOf(variable, 'valueFrom');
     if ('value' in variable) env[name] = String(variable.value);
     else if ('fieldRef' in from || 'resourceFieldRef' in from)
-      env[name] = fieldValues[String(mappingOf(from, 'fieldRef').fieldPath)] ?? 'pod-1';
+      env[name] = fieldValue(String(mappingOf(from, 'fieldRef').fieldPath), metadata);
     else {
       const [kind, ref] =
         'secretKeyRef' in from
@@ -209,6 +216,13 @@ function variablesOf(
     }
   }
   return env;
+}
+
+/** Of labels and annotations what the manifests say, of other fields what one might have. */
+function fieldValue(path: string, metadata: Mapping): string {
+  const [, kind = '', name = ''] = /^metadata\.(labels|annotations)\['(.+)'\]$/.exec(path) ?? [];
+  if (kind !== '') return String(mappingOf(metadata, kind)[name] ?? '');
+  return fieldValues[path] ?? 'pod-1';
 }
 
 /** What a pod would know of itself. */
