@@ -151,9 +151,11 @@ for (const view of ['/', '/engines', '/requests']) {
   );
   await tab.close();
 }
+const heap = await page.metrics();
+const megabytes = (name: string) => Math.round(heap.value(name) / 1024 ** 2);
 const rss = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${page.pid}/status`, 'utf8'))?.[1];
 console.log(
-  `console RSS ${Math.round(Number(rss) / 1024)} MB; a report of an ingress ${Math.round(bytes / 1024)} KB, ${Math.round((bytes * 4) / 1024)} KB/s`,
+  `console RSS ${Math.round(Number(rss) / 1024)} MB, of which ${megabytes('nodejs_heap_size_used_bytes')} MB are used of a heap of ${megabytes('nodejs_heap_size_total_bytes')} MB; a report of an ingress ${Math.round(bytes / 1024)} KB, ${Math.round((bytes * 4) / 1024)} KB/s`,
 );
 clearInterval(load);
 await browser.close();

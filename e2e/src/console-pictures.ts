@@ -2,21 +2,33 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { refuse, temporaryFolder } from '@llm-gateway/testing';
-import { startConsoleScene } from './console.ts';
+import { keyOf, model, startConsoleScene } from './console.ts';
 
 /** Draws the pictures of docs/console.md and the README from a gateway that runs: `npm --workspace e2e run pictures`. */
 const folder = join(import.meta.dirname, '../../docs/console');
 const warmUpMs = 45_000;
 const troubleMs = 25_000;
-const views = ['engines', 'requests', 'routes', 'mirror', 'processes', 'events', 'try'] as const;
+const views = ['engines', 'requests', 'routes', 'clients', 'mirror', 'processes', 'events', 'try'] as const;
 const size = { width: 1280, height: 860 };
 
 const mirrorConfig = join(temporaryFolder(), 'mirror.json');
 await using scene = await startConsoleScene({
   engines: 12,
   rate: 40,
-  ingressFlags: ['--mirror-config', mirrorConfig],
-  with: ['retry-worker', 'mirror-sender'],
+  clients: ['search-team', 'chat-app', 'batch-jobs', 'evaluation'],
+  prompt: 'Once upon a time '.repeat(400),
+  ingressFlags: ['--mirror-config', mirrorConfig, '--scheduling-policy', 'cache-aware'],
+  routerFlags: ['--scheduling-policy', 'cache-aware'],
+  with: ['retry-worker', 'mirror-sender', 'limiter'],
+  metricsOf: (at) =>
+    [
+      `vllm:num_requests_running ${2 + (at % 5)}`,
+      `vllm:num_requests_waiting ${at % 4 === 0 ? 1 : 0}`,
+      `vllm:kv_cache_usage_perc ${(0.21 + 0.05 * at).toFixed(2)}`,
+      `vllm:prefix_cache_queries_total ${Math.round(performance.now())}`,
+      `vllm:prefix_cache_hits_total ${Math.round(performance.now() * (0.4 + 0.03 * at))}`,
+      '',
+    ].join('\n'),
   prepare: (engines) => {
     const target = engines.at(-1)?.url;
     writeFileSync(mirrorConfig, JSON.stringify({ Enable: true, Target: target, Ratio: 20, Compare: true }));
@@ -44,7 +56,7 @@ for (const dark of [false, true]) {
   await page.context().close();
 }
 for (const view of views) {
-  const page = await scene.open(`/${view}`, size);
+  const page = await scene.open(view === 'routes' ? `/routes?model=${model}&bytes=6800` : `/${view}`, size);
   await delay(2500);
   if (view === 'requests') {
     await page.getByLabel('Filter').fill('retried');
@@ -55,6 +67,7 @@ for (const view of views) {
     await delay(300);
   }
   if (view === 'try') {
+    await page.getByLabel('Key, where clients need one').fill(keyOf('chat-app'));
     await page.getByRole('button', { name: 'Send' }).click();
     await page.waitForSelector('text=Its time and receipt');
   }

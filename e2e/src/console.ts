@@ -6,6 +6,7 @@ import {
   discoveryRecord,
   type Engine,
   type RedisServer,
+  respond,
   type Service,
   setRedis,
   startEngine,
@@ -44,6 +45,8 @@ export interface SceneOptions {
   prepare?(engines: readonly Engine[]): void;
   /** Names of clients that show keys, of which each may have 6,000 requests a minute. */
   readonly clients?: readonly string[];
+  /** What the engine of this number, from 0, answers at `/metrics`, which discovery then reads. */
+  metricsOf?(engine: number): string;
   /** What each request says. */
   readonly prompt?: string;
   /** Requests a second. */
@@ -65,7 +68,10 @@ export async function startConsoleScene(options: SceneOptions = {}): Promise<Con
   const engines = await Promise.all(
     Array.from({ length: count }, async (_, at) => {
       const answer = completion({ delayMs: 20 + 5 * at, gapMs: 5 });
-      return stack.use(await startEngine(() => answer));
+      const { metricsOf } = options;
+      return stack.use(
+        await startEngine(({ url }) => (url === '/metrics' && metricsOf ? respond(200, metricsOf(at)) : answer)),
+      );
     }),
   );
   await setRedis(
@@ -92,6 +98,7 @@ export async function startConsoleScene(options: SceneOptions = {}): Promise<Con
           String(redis.port),
           '--discovery-redis-status-ttl-ms',
           '600000',
+          ...(options.metricsOf ? ['--engine-metrics-interval-ms', '1000'] : []),
         ],
         ingress: ['--retry-max-count', '2', ...ingressFlags, ...keyFlags(names)],
         router: routerFlags,
@@ -162,7 +169,7 @@ async function ask(
 ): Promise<void> {
   const open = new Set<Promise<unknown>>();
   for (let n = 0; !signal.aborted; n++) {
-    const body = chat({ model, stream: n % 3 !== 0, content: prompt });
+    const body = chat({ model, stream: n % 3 !== 0, content: `${n % 24}: ${prompt}` });
     const name = names[n % names.length];
     const request = post(url, body, name === undefined ? {} : { headers: { 'x-api-key': keyOf(name) } })
       .then((response) => response.arrayBuffer())

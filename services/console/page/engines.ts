@@ -142,10 +142,10 @@ function Engine({ row, at, most, onWish }: EngineProps) {
   return html`
     <tr>
       <td class="nowrap"><span class=${`pill ${tones[state]}`}>${state}</span>${' '}<span class="muted">${stateFoot(row, at)}</span></td>
-      <td class="cut" title=${`${id} at ${address}`}>${id} ${!id.startsWith(address) && html`<span class="muted wide">${address}</span>`}</td>
+      <td class="cut" title=${`${id} at ${address}`}>${id} ${!id.startsWith(address) && html`<span class="muted roomy">${address}</span>`}</td>
       <td class="cut">${model || html`<span class="muted">any</span>`}</td>
       <td class="wide">${roles.length === 3 ? 'all' : roles.join(', ')}</td>
-      <td class="right nowrap">${inFlight}<span class="meter wide"><i style=${{ width: `${(100 * inFlight) / most}%` }}></i></span></td>
+      <td class="right nowrap">${inFlight}<span class="meter roomy"><i style=${{ width: `${(100 * inFlight) / most}%` }}></i></span></td>
       <td class="right wide nowrap">${engine === null ? dash : `${count(engine.running)} + ${count(engine.waiting)}`}</td>
       <td class="right wide">${share(engine?.kvUsage)}</td>
       <td class="right wide">${share(engine?.hits)}</td>

@@ -1,5 +1,5 @@
 import type { RequestRow } from '@llm-gateway/watch';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { bytes, clock, count, percent, took } from './format.ts';
 import { html } from './markup.ts';
 import { getJson, keyOf, loadRequests, useStore } from './store.ts';
@@ -28,6 +28,15 @@ export function RequestsView({
     setAlone(null);
     if (openId !== '') void getJson<RequestRow>(`/api/request?id=${encodeURIComponent(openId)}`).then(setAlone);
   }, [openId]);
+  // Rows never change: one that was drawn is not compared again, only those that came.
+  const drawn = useRef(new WeakMap<RequestRow, unknown>());
+  const drawnRow = (row: RequestRow) => {
+    const known = drawn.current.get(row);
+    if (known !== undefined) return known;
+    const made = html`<${Row} key=${keyOf(row)} row=${row} opened=${false} onOpen=${onOpen} />`;
+    drawn.current.set(row, made);
+    return made;
+  };
   const isThere = requests.some(({ id }) => id === openId);
   const rows = alone !== null && !isThere ? [alone, ...requests] : requests;
   const every = requests[0]?.every ?? 1;
@@ -55,7 +64,7 @@ export function RequestsView({
           </tr>
         </thead>
         <tbody>
-          ${rows.map((row) => html`<${Row} key=${keyOf(row)} row=${row} opened=${row.id === openId} onOpen=${onOpen} />`)}
+          ${rows.map((row) => (row.id === openId ? html`<${Row} key=${keyOf(row)} row=${row} opened onOpen=${onOpen} />` : drawnRow(row)))}
           ${rows.length === 0 && html`<tr><td colspan="9" class="empty">${filter === '' ? 'No request has ended since the console started.' : 'No request has all these words.'}${now?.connected === false ? ' The bus is away.' : ''}</td></tr>`}
         </tbody>
       </table>

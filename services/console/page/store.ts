@@ -31,7 +31,7 @@ type Now = Omit<Snapshot, 'instances' | 'processes' | 'clients'> & {
   readonly events: GatewayEvent[];
 };
 
-const maxRows = 300;
+const maxRows = 200;
 const maxEvents = 5000;
 const hourSeconds = 3600;
 

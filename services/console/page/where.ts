@@ -105,7 +105,7 @@ function PoolTable({ pool }: { pool: Pool }) {
               ${
                 priced &&
                 html`
-                  <td class="right wide">${bytes(Math.round(one.waiting ?? 0))}</td>
+                  <td class="right wide">${bytes(Math.round(one.waiting ?? 0))}${one.elsewhere ? ` + ${bytes(Math.round(one.elsewhere))} of others` : ''}</td>
                   <td class="right wide">${bytes(one.cached ?? 0)}</td>
                   <td class="right">${one.cost === undefined ? '–' : bytes(Math.round(one.cost))}</td>
                 `
