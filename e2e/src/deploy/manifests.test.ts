@@ -33,6 +33,10 @@ secretGenerator:
   - name: nats-users
     behavior: replace
     literals: [ingress=a1, router=b1, discovery=c1, retry-worker=d1, mirror-sender=e1, limiter=g1, console=h1, operator=f1]
+  - name: nats-registrar
+    behavior: replace
+    literals: [password=i1]
+    options: { disableNameSuffixHash: true }
   - name: client-keys
     literals: ['keys.json={"keys":[]}']
     options: { disableNameSuffixHash: true }
