@@ -171,7 +171,9 @@ async function decode(
   // Left between the two legs: no engine is to hear of the decode.
   if (exchange.signal.aborted) return null;
   exchange.routed('internal', held.id);
-  const request = requestTo(held, { exchange, headers, body: changed(body, changes, exchange) });
+  const bytes = changed(body, changes, exchange);
+  const counted = gateway.usageStreams === null ? bytes : gateway.usageStreams.bodyFor(exchange, bytes);
+  const request = requestTo(held, { exchange, headers, body: counted });
   const end = await attempt(request, {
     exchange,
     gateway,
