@@ -69,7 +69,7 @@ export function EnginesView({ filter }: { filter: string }) {
             <th scope="col">State</th>
             <th scope="col">Engine</th>
             <th scope="col">Model</th>
-            <th scope="col" class="wide">Role</th>
+            <th scope="col" class="wide roomy">Role</th>
             <th scope="col" class="right">In flight</th>
             <th scope="col" class="right wide" title="Requests that the engine itself computes, and those that wait there">Engine</th>
             <th scope="col" class="right wide" title="Share of the engine's KV cache in use">KV</th>
@@ -78,7 +78,7 @@ export function EnginesView({ filter }: { filter: string }) {
             <th scope="col" class="right">Failed</th>
             <th scope="col" class="right">First token p95</th>
             <th scope="col" class="wide">Last failure</th>
-            <th scope="col" class="right wide">Ejections</th>
+            <th scope="col" class="right wide roomy">Ejections</th>
             ${me?.actions && html`<th scope="col"><span class="muted">Orders</span></th>`}
           </tr>
         </thead>
@@ -144,7 +144,7 @@ function Engine({ row, at, most, onWish }: EngineProps) {
       <td class="nowrap"><span class=${`pill ${tones[state]}`}>${state}</span>${' '}<span class="muted">${stateFoot(row, at)}</span></td>
       <td class="cut" title=${`${id} at ${address}`}>${id} ${!id.startsWith(address) && html`<span class="muted roomy">${address}</span>`}</td>
       <td class="cut">${model || html`<span class="muted">any</span>`}</td>
-      <td class="wide">${roles.length === 3 ? 'all' : roles.join(', ')}</td>
+      <td class="wide roomy">${roles.length === 3 ? 'all' : roles.join(', ')}</td>
       <td class="right nowrap">${inFlight}<span class="meter roomy"><i style=${{ width: `${(100 * inFlight) / most}%` }}></i></span></td>
       <td class="right wide nowrap">${engine === null ? dash : `${count(engine.running)} + ${count(engine.waiting)}`}</td>
       <td class="right wide">${share(engine?.kvUsage)}</td>
@@ -153,7 +153,7 @@ function Engine({ row, at, most, onWish }: EngineProps) {
       <td class=${`right ${row.failedShare >= 0.01 ? 'critical' : ''}`}>${percent(row.failedShare)}</td>
       <td class="right">${took(row.firstByteP95Ms)}</td>
       <td class="wide cut">${lastFailure === null ? html`<span class="muted">none</span>` : `${lastFailure.cause}, ${ago(lastFailure.at, at)} ago`}</td>
-      <td class="right wide">${row.ejections}</td>
+      <td class="right wide roomy">${row.ejections}</td>
       ${onWish !== null && html`<td><div class="actions"><${Orders} row=${row} onWish=${onWish} /></div></td>`}
     </tr>
   `;
