@@ -95,6 +95,20 @@ describe('instances that report their models', () => {
     assert.equal(probe.decide({ model: 'X' }), 'a');
   });
 
+  it('get what they name before those that have said nothing', () => {
+    const silent = instance('s');
+    const listed = instance('a', { models: ['A'] });
+    const probe = new Probe({}, [listed, instance('b', { model: 'B' }), silent]);
+    assert.deepEqual(probe.times(4, { model: 'A' }), ['a', 'a', 'a', 'a']);
+    assert.deepEqual(probe.times(3, { model: 'B' }), ['b', 'b', 'b'], 'a declared name is one, too');
+    probe.fleet.change([{ ...listed, order: { kind: 'drain', untilMs: 1 } }], []);
+    assert.deepEqual(probe.times(2, { model: 'A' }), ['s', 's'], 'nobody else is left');
+    probe.fleet.change([listed], []);
+    assert.equal(probe.decide({ model: 'A' }), 'a');
+    const leased = probe.fleet.lease({ role: 'neutral', model: 'A', count: 3 }, { now: 0 });
+    assert.deepEqual(new Set(leased.map(({ id }) => id)), new Set(['a']));
+  });
+
   it('do not get what others named that are gone', () => {
     const probe = new Probe({}, [instance('a', { models: ['A'] }), instance('b', { models: ['B'] }), instance('c')]);
     probe.fleet.change([], ['b']);
@@ -186,10 +200,10 @@ describe('who may be chosen', () => {
     assert.deepEqual(new Probe({}, [all[0] as Instance]).decide(), 'none');
   });
 
-  it('are those that declare the model and those that declare none', () => {
+  it('are those that declare the model, or else those that declare none', () => {
     const probe = new Probe({}, [instance('a', { model: 'A' }), instance('b', { model: 'B' }), instance('c')]);
-    assert.deepEqual(probe.times(4, { model: 'A' }), ['a', 'c', 'a', 'c']);
-    assert.deepEqual(probe.times(2, { model: 'B' }), ['b', 'c']);
+    assert.deepEqual(probe.times(2, { model: 'A' }), ['a', 'a']);
+    assert.deepEqual(probe.times(2, { model: 'B' }), ['b', 'b']);
     assert.deepEqual(probe.times(2, { model: 'another' }), ['c', 'c']);
     assert.deepEqual(probe.times(3, { model: null }), ['a', 'b', 'c']);
   });
@@ -813,7 +827,7 @@ describe('picks in advance', () => {
   });
   it('are of their pool alone: a declared model, those that declare none, or any', () => {
     const probe = new Probe({}, [instance('i', { model: 'm' }), instance('j')]);
-    assert.deepEqual(lease(probe, 4, 'm').sort(), ['i', 'i', 'j', 'j']);
+    assert.deepEqual(lease(probe, 2, 'm'), ['i', 'i']);
     assert.deepEqual(lease(probe, 2, ''), ['j', 'j']);
     assert.deepEqual(lease(probe, 4).sort(), ['i', 'i', 'j', 'j']);
   });

@@ -18,6 +18,8 @@ export class Pool {
   #lastId = '';
   /** Whether an instance that lists its models is asked for one that none ever named: only where there is no other. */
   #takesListed = true;
+  /** Whether an instance that says nothing of its models is asked for this one: only where no other names it. */
+  #takesSilent = true;
   /** In choices, so that they add up exactly. */
   #probeCredit = maxProbes * choicesPerProbe;
 
@@ -35,7 +37,8 @@ export class Pool {
   }
 
   serves(instance: Instance): boolean {
-    return serves(instance, this.model) && (this.model !== '' || this.#takesListed || servedModels(instance) === null);
+    if (!serves(instance, this.model)) return false;
+    return servedModels(instance) === null ? this.#takesSilent : this.model !== '' || this.#takesListed;
   }
 
   /** Whether one of the requests to this pool may be a probe now. */
@@ -49,9 +52,11 @@ export class Pool {
 
   /** Takes a new list, sorted by id, whose places are the slots. The turn goes on after the instance that had it last. */
   fill(sorted: readonly Instance[]): void {
-    this.#takesListed = !sorted.some(
-      (instance) => instance.roles.includes(this.role) && servedModels(instance) === null && !isTakenOut(instance),
-    );
+    const { role, model } = this;
+    const isSilent = (instance: Instance) => servedModels(instance) === null;
+    const available = sorted.filter((instance) => instance.roles.includes(role) && !isTakenOut(instance));
+    this.#takesListed = !available.some(isSilent);
+    this.#takesSilent = !model || !available.some((instance) => !isSilent(instance) && serves(instance, model));
     const slots: number[] = [];
     for (const [slot, instance] of sorted.entries()) if (this.takes(instance)) slots.push(slot);
     this.#slots = Int32Array.from(slots);

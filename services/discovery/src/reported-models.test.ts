@@ -26,6 +26,7 @@ class Scene implements AsyncDisposable {
   readonly upstream = new Upstream(limits);
   readonly reported = new Map<string, readonly string[] | undefined>();
   readonly away: string[] = [];
+  readonly tooMany: number[] = [];
   readonly models: ReportedModels;
 
   constructor(intervalMs = 60_000) {
@@ -36,6 +37,7 @@ class Scene implements AsyncDisposable {
         for (const { id, models } of upserts) this.reported.set(id, models);
       },
       onAway: ({ id }) => this.away.push(id),
+      onTooMany: (_, bytes) => this.tooMany.push(bytes),
     });
   }
 
@@ -87,7 +89,20 @@ describe('the models that instances report', { concurrency: true, timeout: 30_00
     assert.deepEqual(scene.of(engine), ['adapter', 'qwen'], 'it keeps what it said last');
   });
 
-  it('are unknown of an engine that says none, or nonsense, or too many', async () => {
+  it('are known of an engine with hundreds of adapters; of one with too many none is, which is told once', async () => {
+    const adapters = Array.from({ length: 300 }, (_, n) => `acme/customer-adapter-${n}`);
+    let names = adapters;
+    await using engine = await startEngine(() => list(...names));
+    await using scene = new Scene(50);
+    scene.models.change([instance(engine.port)], []);
+    await until(() => scene.of(engine)?.length === 300);
+    names = Array.from({ length: 2000 }, (_, n) => `a-model-with-a-long-name-${n}`);
+    await until(() => scene.reported.has(instance(engine.port).id) && scene.of(engine) === undefined);
+    await engine.request(engine.requests.length + 3);
+    assert.deepEqual(scene.tooMany, [names.reduce((bytes, name) => bytes + name.length + 3, 0)]);
+  });
+
+  it('are unknown of an engine that says none, or nonsense', async () => {
     for (const answer of [
       respond(404),
       respond(401),
@@ -95,7 +110,6 @@ describe('the models that instances report', { concurrency: true, timeout: 30_00
       respond(200, { data: 'no list' }),
       list(),
       list('', 7, null),
-      list(...Array.from({ length: 1000 }, (_, n) => `a-model-with-a-long-name-${n}`)),
       respond(200, `{"data":[${' '.repeat(1_100_000)}]}`),
       respond(200, '['.repeat(500_000)),
     ]) {

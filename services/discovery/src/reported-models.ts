@@ -10,6 +10,8 @@ interface ReportedModelsOptions {
   readonly onChange: (upserts: readonly Instance[]) => void;
   /** An instance could not be reached when it was asked for the first time since it came. */
   readonly onAway?: (instance: Instance, error: GatewayError) => void;
+  /** An instance lists more bytes of names than are taken of one: told once of each. */
+  readonly onTooMany?: (instance: Instance, bytes: number) => void;
 }
 
 /** One instance, and what it said. */
@@ -21,6 +23,8 @@ interface Asked {
   /** Questions in a row without an answer. */
   misses: number;
   asking: boolean;
+  /** Whether it was told that it lists too much. */
+  toldTooMany: boolean;
 }
 
 const maxAsking = 8;
@@ -29,8 +33,8 @@ const maxAnswerBytes = 1024 * 1024;
 /** An engine that starts is asked again after this, and after twice as much each time. */
 const firstRetryMs = 1000;
 const tickMs = 250;
-/** More than this is not announced: an instance with more names counts as one that serves any. */
-const maxNameBytes = 6 * 1024;
+/** Of more than this nothing is announced: the instance counts as one that has listed none. */
+export const maxNameBytes = 32 * 1024;
 const headers = HeaderLines.of(['accept', 'application/json', 'user-agent', 'llm-gateway-discovery']);
 
 /**
@@ -58,7 +62,8 @@ export class ReportedModels implements Disposable {
       // Another address is another process.
       const isSame = before?.instance.host === instance.host && before.instance.port === instance.port;
       const models = isSame ? before.models : undefined;
-      this.#asked.set(instance.id, { instance, models, dueAtMs: 0, misses: 0, asking: false });
+      const toldTooMany = isSame && before.toldTooMany;
+      this.#asked.set(instance.id, { instance, models, dueAtMs: 0, misses: 0, asking: false, toldTooMany });
       return withModels(instance, models);
     });
     this.#askDue();
@@ -85,25 +90,32 @@ export class ReportedModels implements Disposable {
 
   /** Never rejects. */
   async #ask(asked: Asked): Promise<void> {
-    const { intervalMs, onChange, onAway } = this.#options;
+    const { intervalMs, onChange, onAway, onTooMany } = this.#options;
     const said = await this.#modelsOf(asked.instance);
     asked.asking = false;
     if (this.#closed.signal.aborted) return;
     if (said instanceof GatewayError && asked.misses === 0) onAway?.(asked.instance, said);
-    const models = said instanceof GatewayError ? null : said;
-    asked.misses = models === null ? asked.misses + 1 : 0;
+    const listed = said instanceof GatewayError ? null : said;
+    asked.misses = listed === null ? asked.misses + 1 : 0;
     const waitMs =
-      models === null ? Math.min(firstRetryMs * 2 ** Math.min(asked.misses - 1, 20), intervalMs) : intervalMs;
+      listed === null ? Math.min(firstRetryMs * 2 ** Math.min(asked.misses - 1, 20), intervalMs) : intervalMs;
     // Spread, so that instances that came together are not asked together for ever.
     asked.dueAtMs = performance.now() + waitMs * (0.9 + 0.2 * Math.random());
     // It has changed or left meanwhile.
-    if (this.#asked.get(asked.instance.id) !== asked || models === null || isSame(models, asked.models)) return;
+    if (this.#asked.get(asked.instance.id) !== asked || listed === null) return;
+    const isTooMuch = listed.bytes > maxNameBytes;
+    if (isTooMuch && !asked.toldTooMany) {
+      asked.toldTooMany = true;
+      onTooMany?.(asked.instance, listed.bytes);
+    }
+    const models = isTooMuch ? undefined : listed.names;
+    if (isSame(models, asked.models)) return;
     asked.models = models;
     onChange([withModels(asked.instance, models)]);
   }
 
   /** Null when the instance does not say, an error when it cannot be reached. */
-  async #modelsOf(instance: Instance): Promise<readonly string[] | GatewayError | null> {
+  async #modelsOf(instance: Instance): Promise<Listed | GatewayError | null> {
     const signal = AbortSignal.any([this.#closed.signal, AbortSignal.timeout(timeoutMs)]);
     try {
       const answer = await readWhole(
@@ -123,12 +135,19 @@ function withModels(instance: Instance, models: readonly string[] | undefined): 
   return models === undefined ? instance : { ...instance, models: [...models] };
 }
 
-function isSame(some: readonly string[], others: readonly string[] | undefined): boolean {
-  return some.length === others?.length && some.every((name, at) => name === others[at]);
+function isSame(some: readonly string[] | undefined, others: readonly string[] | undefined): boolean {
+  return some?.length === others?.length && (some ?? []).every((name, at) => name === others?.[at]);
 }
 
-/** The ids of a list of models, in order; null for what is none, for an empty one, and for one that is too long. */
-function namesIn(body: Buffer): readonly string[] | null {
+interface Listed {
+  /** In order. */
+  readonly names: readonly string[];
+  /** What all of them take in a message. */
+  readonly bytes: number;
+}
+
+/** The ids of a list of models; null for what is none, and for an empty one. */
+function namesIn(body: Buffer): Listed | null {
   let value: unknown;
   try {
     value = JSON.parse(body.toString());
@@ -142,9 +161,8 @@ function namesIn(body: Buffer): readonly string[] | null {
   for (const card of data) {
     const id: unknown = typeof card === 'object' && card !== null ? card.id : undefined;
     if (typeof id !== 'string' || id === '' || names.has(id)) continue;
-    bytes += JSON.stringify(id).length + 1;
-    if (bytes > maxNameBytes) return null;
+    bytes += Buffer.byteLength(JSON.stringify(id)) + 1;
     names.add(id);
   }
-  return names.size === 0 ? null : [...names].sort();
+  return names.size === 0 ? null : { names: [...names].sort(), bytes };
 }

@@ -114,6 +114,16 @@ test('messages are as large as the bus takes at the moment', () => {
   assert.equal(revisions.page(first.instances.at(-1)?.id, true).more, false);
 });
 
+test('a long list of models is announced, and left out where messages are small', () => {
+  let busMaxBytes = 1024 * 1024;
+  const revisions = new Revisions('r', { busMaxBytes: () => busMaxBytes });
+  const long = { ...instance('a'), models: Array.from({ length: 300 }, (_, at) => `${'m'.repeat(100)}-${at}`) };
+  assert.deepEqual(revisions.change([long], [], true)[0]?.upserts, [long]);
+  busMaxBytes = 16 * 1024;
+  assert.deepEqual(revisions.page(undefined, true).instances, [instance('a')]);
+  assert.deepEqual(revisions.change([{ ...long, port: 2 }], [], true)[0]?.upserts, [{ ...instance('a'), port: 2 }]);
+});
+
 test('an instance that would fill a message is not announced, and leaves when it was', () => {
   const tooLarge: string[] = [];
   const revisions = new Revisions('r', { onTooLarge: (id) => tooLarge.push(id) });

@@ -4,7 +4,7 @@ import type { Instance, InstancesChange, InstancesPage } from '@llm-gateway/prot
 const defaultMaxBytes = 192 * 1024;
 /** What a message has beside instances and removals. */
 const envelopeBytes = 1024;
-/** One that is larger is not announced: where NATS takes only small messages, it could not be. */
+/** Without the models that it lists. One that is larger is not announced: where NATS takes only small messages, it could not be. */
 const maxInstanceBytes = 8 * 1024;
 
 export interface RevisionsOptions {
@@ -64,9 +64,14 @@ export class Revisions {
       return open;
     };
     // Upserts first: a follower that is between two parts of a change has too many instances rather than too few.
-    for (const instance of upserts) {
-      const bytes = jsonBytes(instance);
-      if (bytes > maxInstanceBytes) {
+    for (const given of upserts) {
+      const fixedBytes = jsonBytes(withoutModels(given));
+      const wholeBytes = given.models === undefined ? fixedBytes : jsonBytes(given);
+      // Where NATS takes only small messages, a long list of models is left out.
+      const isWhole = wholeBytes <= maxBytes;
+      const instance = isWhole ? given : withoutModels(given);
+      const bytes = isWhole ? wholeBytes : fixedBytes;
+      if (fixedBytes > maxInstanceBytes) {
         this.#onTooLarge(instance.id);
         tooLarge.push(instance.id);
         continue;
@@ -97,8 +102,10 @@ export class Revisions {
     let bytes = 0;
     let at = after === undefined ? 0 : indexAfter(this.#sorted, after);
     for (; at < this.#sorted.length; at++) {
-      const entry = this.#held.get(this.#sorted[at] ?? '');
-      if (!entry) continue;
+      const held = this.#held.get(this.#sorted[at] ?? '');
+      if (!held) continue;
+      // It may have come while the bus took larger messages.
+      const entry = held.bytes > maxBytes ? { instance: withoutModels(held.instance), bytes: maxInstanceBytes } : held;
       if (instances.length > 0 && bytes + entry.bytes > maxBytes) break;
       bytes += entry.bytes;
       instances.push(entry.instance);
@@ -110,6 +117,11 @@ export class Revisions {
     const previous = this.#revision++;
     return { replica: this.replica, revision: this.#revision, previous, storeUp, upserts, removals, ...this.#source };
   }
+}
+
+function withoutModels(instance: Instance): Instance {
+  const { models: _models, ...rest } = instance;
+  return rest;
 }
 
 /** With the comma that separates it from the next. */

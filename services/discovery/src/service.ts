@@ -8,7 +8,7 @@ import { MirrorOrders } from './mirror-orders.ts';
 import type { Settings } from './options.ts';
 import { Orders } from './orders.ts';
 import { OtherInstallations, sourceOf } from './other-installations.ts';
-import { ReportedModels } from './reported-models.ts';
+import { maxNameBytes, ReportedModels } from './reported-models.ts';
 import { Revisions } from './revisions.ts';
 import { openSource, type SourceStep } from './source.ts';
 
@@ -21,6 +21,10 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
   const tooLarge = deps.metrics.counter({
     name: 'instances_too_large_total',
     help: 'Times an instance was not announced because its names are too long for a message',
+  });
+  const tooManyNames = deps.metrics.counter({
+    name: 'instances_too_many_models_total',
+    help: 'Instances whose model names are not known because they list too many bytes of them',
   });
   const reasons = new Reasons();
   const ownSource = sourceOf(values);
@@ -98,6 +102,14 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
       log.warn(
         { instance: id.slice(0, maxLoggedId), cause },
         `${address} of --llm-backend-endpoints does not answer; requests go to others until it does`,
+      );
+    },
+    onTooMany({ id, model }, bytes) {
+      tooManyNames.inc();
+      const known = model === '' ? 'none of them is known' : 'only the one that its record declares is known';
+      log.warn(
+        { instance: id.slice(0, maxLoggedId), bytes, maxBytes: maxNameBytes },
+        `an instance lists ${bytes} bytes of model names, more than ${maxNameBytes}: ${known}`,
       );
     },
   });
@@ -186,7 +198,7 @@ const limits = {
 function askedModels(
   values: Settings,
   parts: AsyncDisposableStack,
-  told: Pick<ConstructorParameters<typeof ReportedModels>[0], 'onChange' | 'onAway'>,
+  told: Pick<ConstructorParameters<typeof ReportedModels>[0], 'onChange' | 'onAway' | 'onTooMany'>,
 ): ReportedModels | null {
   const intervalMs = values.instanceModelsIntervalMs;
   if (intervalMs === 0) return null;
