@@ -15,8 +15,8 @@ import type { TokenCounts } from './usage/usage-reader.ts';
 const periodMs = 250;
 /** So long after the last look nobody watches any more. */
 const watchedMs = 5000;
-/** Of more requests than 144 a second one in N is told: a report stays under 16 KB, and an ingress under 64 KB a second. */
-const maxPerPeriod = 36;
+/** Of more requests than 136 a second one in N is told: a report stays under 16 KB, and an ingress under 64 KB a second. */
+const maxPerPeriod = 34;
 const maxModels = 100;
 const maxClients = 100;
 /** What clients had is told in every so many reports. */
