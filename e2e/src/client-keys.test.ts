@@ -72,6 +72,29 @@ describe('clients with keys', () => {
     assert.equal(endpoint.requests.at(-1)?.headers.authorization, undefined);
   });
 
+  it('show no credential of the long list, and their key nowhere, to anybody', async () => {
+    const named = { 'x-acme-token': 'secret', x_goog_api_key: 'secret', 'x-auth-user': 'secret', 'x-client': 'kept' };
+    const quoting = { 'x-note': `the key ${keys.a}`, baggage: `k=${keys.a}`, 'x-request-id': keys.a };
+    const query = `?access_token=secret&note=${encodeURIComponent(keys.a)}&other=%73${keys.a.slice(1)}&limit=1`;
+    const headers = { authorization: `Bearer ${keys.a}`, ...named, ...quoting };
+    for (const [model, upstream] of [
+      ['test', engine],
+      ['outside', endpoint],
+    ] as const) {
+      const response = await post(gateway.url, chat({ model }), { headers, path: `/v1/chat/completions${query}` });
+      assert.equal(response.status, 200, await response.text());
+      const got = upstream.requests.at(-1);
+      assert.equal(got?.url, '/v1/chat/completions?limit=1');
+      assert.ok(!/secret|client-a/.test(JSON.stringify(got?.headers)), JSON.stringify(got?.headers));
+      assert.equal(got?.headers['x-client'], 'kept');
+    }
+    const own = { 'x-api-key': keys.b, 'x-acme-token': 'secret' };
+    await post(gateway.url, chat(), { headers: own, path: '/v1/chat/completions?token=secret' });
+    const got = engine.requests.at(-1);
+    assert.equal(got?.url, '/v1/chat/completions?token=secret', 'its row says that instances may have them');
+    assert.deepEqual([got?.headers['x-acme-token'], got?.headers['x-api-key']], ['secret', keys.b]);
+  });
+
   it('are refused in the shape of the path, before a body is read', async () => {
     const before = engine.requests.length;
     for (const key of [undefined, 'sk-gw-nobody', keys.old, keys.off]) {

@@ -27,7 +27,19 @@ const pairs = (names: readonly string[]) => names.flatMap((name, index) => [name
 describe('a credential of a client', () => {
   it('is a header of the list, or one that is named like a secret', () => {
     for (const name of credentialHeaders) assert.ok(isCredentialHeader(name), name);
-    for (const name of ['x-acme-api-key', 'x-apikey', 'private-token', 'x-app-secret', 'x-user-jwt', 'x-password']) {
+    for (const name of [
+      'x-acme-api-key',
+      'x-passphrase',
+      'x-pat',
+      'x-jwt-payload',
+      'x-endpoint-api-userinfo',
+      'sid',
+      'x-apikey',
+      'private-token',
+      'x-app-secret',
+      'x-user-jwt',
+      'x-password',
+    ]) {
       assert.ok(isCredentialHeader(name), name);
     }
     for (const name of passing) assert.ok(!isCredentialHeader(name), name);
@@ -75,10 +87,24 @@ describe('a credential of a client', () => {
   });
 
   it('may be a parameter of a query, which is no token of a page', () => {
-    const secret = ['key', 'api-key', 'api_key', 'apiKey', 'access_token', 'token', 'sig', 'X-Amz-Signature', 'KEY'];
+    const secret = [
+      'key',
+      'api-key',
+      'api_key',
+      'apiKey',
+      'access_token',
+      'token',
+      'sig',
+      'X-Amz-Signature',
+      'KEY',
+      'sas',
+      'code',
+      'key[]',
+    ];
     for (const name of secret) assert.ok(isCredentialParameter(name), name);
     const plain = ['api-version', 'limit', 'after', 'page_token', 'pageToken', 'idempotency_key', 'max_tokens', ''];
     for (const name of plain) assert.ok(!isCredentialParameter(name), name);
+    for (const name of ['sas', 'code']) assert.ok(!isCredentialParameter(name, { thirdParty: false }), name);
   });
 
   it('is left out in any spelling; all else stays as it is', () => {

@@ -11,6 +11,7 @@ export const credentialHeaders: ReadonlySet<string> = new Set([
   'cookie2',
   'dpop',
   'key',
+  'sid',
   'sec-token-binding',
   'signature',
   'signature-input',
@@ -18,7 +19,10 @@ export const credentialHeaders: ReadonlySet<string> = new Set([
   'x-bearer',
   'x-hub-signature',
   'x-hub-signature-256',
+  'x-jwt-payload',
   'x-key',
+  'x-passphrase',
+  'x-pat',
   'x-signature',
   // APIs of models.
   'x-api-key',
@@ -56,6 +60,7 @@ export const credentialHeaders: ReadonlySet<string> = new Set([
   'remote-groups',
   'remote-name',
   'remote-user',
+  'x-endpoint-api-userinfo',
   'x-remote-user',
   'x-client-cert',
   'ssl-client-cert',
@@ -83,13 +88,23 @@ export function isCredentialHeader(lowerName: string): boolean {
 }
 
 /**
- * Whether a parameter of a query is a credential, by its decoded name: `key`, `api_key`, `accessToken`, `X-Amz-Signature`.
- * Tokens of pages are none.
+ * Whether a parameter of a query is a credential, by its decoded name. Only to third parties `code` and `sas` are: `key`, `api_key`, `accessToken`, `X-Amz-Signature`.
+ * Of a list (`key[]`) the name
+ * counts. Tokens of pages are none.
  */
-export function isCredentialParameter(name: string): boolean {
-  const words = dashed(name.replace(/([a-z0-9])([A-Z])/g, '$1-$2').toLowerCase());
-  return words === 'sig' || credentialHeaders.has(words) || (isSecretName(words) && !pageToken.test(words));
+export function isCredentialParameter(name: string, { thirdParty } = { thirdParty: true }): boolean {
+  const plain = name.replace(/\[[^\]]*\]$/, '');
+  const words = dashed(plain.replace(/([a-z0-9])([A-Z])/g, '$1-$2').toLowerCase());
+  return (
+    words === 'sig' ||
+    (thirdParty && linkSecrets.has(words)) ||
+    credentialHeaders.has(words) ||
+    (isSecretName(words) && !pageToken.test(words))
+  );
 }
+
+/** What lets into links that somebody signed. */
+const linkSecrets: ReadonlySet<string> = new Set(['sas', 'code']);
 
 const pageToken = /(?:^|-)(?:page|next|continuation|sync)-token$/;
 

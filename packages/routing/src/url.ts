@@ -37,12 +37,22 @@ function cutQuery(url: string): [front: string, query: string] {
   return start < 0 ? [url, ''] : [url.slice(0, start), url.slice(start)];
 }
 
-/** The path and query without the parameters that are credentials: see `isCredentialParameter`. */
-export function withoutQueryCredentials(pathAndQuery: string): string {
+/**
+ * The path and query without the parameters that are credentials: see `isCredentialParameter`.
+ * @param options.key nor those in which it stands, unless null
+ */
+export function withoutQueryCredentials(
+  pathAndQuery: string,
+  { thirdParty, key }: { thirdParty: boolean; key: string | null } = { thirdParty: true, key: null },
+): string {
   const [path, query] = cutQuery(pathAndQuery);
   if (query === '') return pathAndQuery;
   const parameters = query.slice(1).split('&');
-  const kept = parameters.filter((parameter) => !isCredentialParameter(decodedName(parameter)));
+  const kept = parameters.filter(
+    (parameter) =>
+      !isCredentialParameter(decodedName(parameter), { thirdParty }) &&
+      (key === null || !(parameter.includes(key) || decoded(parameter).includes(key))),
+  );
   if (kept.length === parameters.length) return pathAndQuery;
   return kept.length === 0 ? path : `${path}?${kept.join('&')}`;
 }
@@ -52,9 +62,12 @@ function nameOf(parameter: string): string {
   return decodedName(parameter).toLowerCase();
 }
 
-/** As it stands where its escapes are not valid. */
 function decodedName(parameter: string): string {
-  const raw = parameter.split('=', 1)[0] as string;
+  return decoded(parameter.split('=', 1)[0] as string);
+}
+
+/** As it stands where its escapes are not valid. */
+function decoded(raw: string): string {
   if (!/[%+]/.test(raw)) return raw;
   try {
     return decodeURIComponent(raw.replaceAll('+', ' '));

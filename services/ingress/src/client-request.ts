@@ -1,5 +1,13 @@
 import { randomUUID } from 'node:crypto';
-import { HeaderLines, type RequestHead, withHeader, withoutHeaders } from '@llm-gateway/http1';
+import {
+  type FlatHeaders,
+  HeaderLines,
+  isCredentialHeader,
+  type RequestHead,
+  withHeader,
+  withoutHeaders,
+} from '@llm-gateway/http1';
+import { withoutQueryCredentials } from '@llm-gateway/routing';
 import { Hops, hopsHeader } from './hops.ts';
 import { type Sender, withTrueWay } from './http/forwarded.ts';
 import { type ErrorShape, errorShapeOf, type Place, placeOf } from './http/surface.ts';
@@ -17,9 +25,9 @@ const nowhere: Place = { path: '', query: '', valid: false };
 /** What a client asks for, as the head of its request says it. */
 export class ClientRequest {
   /** The client's own id when it sent a usable one, else a new one. */
-  readonly id: string;
+  id: string;
   /** Whether it is the client's own: others may use it too. */
-  readonly givenId: boolean;
+  givenId: boolean;
   /** Null when what came is no request: nothing is known but that. */
   readonly head: RequestHead | null;
   readonly place: Place;
@@ -28,6 +36,8 @@ export class ClientRequest {
   readonly hops: Hops;
   readonly #sender: Sender | null;
   #plain = false;
+  /** The key of the gateway that the client showed; null: clients show none, or none yet. */
+  #key: string | null = null;
 
   /**
    * @param self what this gateway is called in hops
@@ -58,8 +68,22 @@ export class ClientRequest {
     return this.place.path;
   }
 
+  /** From here on neither the client's key of this gateway nor any other credential of it goes to the next hop. */
+  withhold(key: string): void {
+    this.#key = key;
+    if (!this.id.includes(key)) return;
+    this.id = randomUUID();
+    this.givenId = false;
+  }
+
   /** Path and query for the next hop. */
   get target(): string {
+    if (this.#key === null) return this.wholeTarget;
+    return withoutQueryCredentials(this.wholeTarget, { thirdParty: false, key: this.#key });
+  }
+
+  /** `target`, also with what is withheld: for an instance that checks the same keys. */
+  get wholeTarget(): string {
     return this.place.query === '' ? this.place.path : this.place.path + this.place.query;
   }
 
@@ -75,6 +99,12 @@ export class ClientRequest {
 
   /** The client's end-to-end headers for the next hop, with the id that the request has there and this gateway among its hops. */
   forwardHeaders(id = this.id): HeaderLines {
+    const headers = this.wholeHeaders(id);
+    return this.#key === null ? headers : HeaderLines.of(withoutKey(headers.list, this.#key));
+  }
+
+  /** `forwardHeaders`, also with what is withheld: for an instance that checks the same keys. */
+  wholeHeaders(id = this.id): HeaderLines {
     const headers = this.#headers();
     const hops = this.hops.next;
     if (this.head?.noted(idHeader) === undefined && !this.hops.forwarded) {
@@ -113,4 +143,15 @@ export class ClientRequest {
     const headers = this.forwardHeaders().list;
     return this.isFallback ? headers : [...headers, fallbackHeader, '1'];
   }
+}
+
+/** The fields that are no credentials, and in whose values the key does not stand. */
+function withoutKey(headers: readonly string[], key: string): FlatHeaders {
+  const kept: FlatHeaders = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const name = headers[i] as string;
+    const value = headers[i + 1] as string;
+    if (!value.includes(key) && !isCredentialHeader(name.toLowerCase())) kept.push(name, value);
+  }
+  return kept;
 }

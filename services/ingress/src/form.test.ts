@@ -164,6 +164,7 @@ describe('a form', () => {
       '',
       '; boundary=',
       '; boundary=""',
+      '; boundary="b-1 "',
       `; boundary=${'b'.repeat(71)}`,
       '; boundary=b-1; boundary=x',
       '; boundary=x; Boundary=b-1',

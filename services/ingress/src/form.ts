@@ -95,8 +95,9 @@ function readStream(value: string | undefined): boolean {
 function boundaryOf(contentType: string): string {
   const parameters = readParameters(contentType, formType.length);
   const boundary = parameters?.get('boundary') ?? '';
+  // RFC 2046 section 5.1.1: a blank at its end may be taken for padding of the line.
   // No client needs another parameter. A `charset` changes how some parsers read the fields.
-  if (parameters?.size !== 1 || boundary === '' || boundary.length > maxBoundaryLength)
+  if (parameters?.size !== 1 || boundary === '' || boundary.length > maxBoundaryLength || boundary.endsWith(' '))
     throw invalid('the content-type of the form must have one valid `boundary` and nothing else');
   return boundary;
 }

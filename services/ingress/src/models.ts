@@ -185,7 +185,7 @@ function representatives(instances: readonly Instance[]): Instance[] {
 
 /** An instance that does not answer in time still serves what it declares, and what it reported to discovery. */
 function declaredBy(instances: readonly Instance[]): string[] {
-  return instances.flatMap((instance) => servedModels(instance) ?? []);
+  return instances.flatMap((instance) => servedModels(instance) ?? []).filter(({ length }) => length <= maxIdLength);
 }
 
 /** What a route sends to the instances counts only when one of them names it: what is listed can be asked for. */

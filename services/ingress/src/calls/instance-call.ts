@@ -48,7 +48,7 @@ export function startInstanceCall(
   startAttempt(
     {
       origin: leg.origin,
-      path: request.target,
+      path: exchange.from?.forward === 'instance' ? request.wholeTarget : request.target,
       method: request.method,
       headers: gateway.instanceHeaders.of(exchange, gateway.engineIds.own(exchange)),
       body: gateway.usageStreams === null ? body : gateway.usageStreams.bodyFor(exchange, body),

@@ -21,8 +21,9 @@ export class InstanceHeaders {
 
   /** @param id what the request is called there */
   of(exchange: Exchange, id: string): HeaderLines {
-    const headers = exchange.request.forwardHeaders(id);
-    if (exchange.from?.forward === 'instance') return HeaderLines.of([...headers.list, ...shown(exchange)]);
+    const { request, from } = exchange;
+    if (from?.forward === 'instance') return HeaderLines.of([...request.wholeHeaders(id).list, ...shown(exchange)]);
+    const headers = request.forwardHeaders(id);
     if (this.#ownKey === '') return headers;
     const lines = this.#withheld ? headers.lines : HeaderLines.of(withoutCredentials(headers.list)).lines;
     return HeaderLines.ofLines(lines + this.#ownKey);

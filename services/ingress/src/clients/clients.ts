@@ -67,10 +67,10 @@ export class Clients implements Disposable {
   }
 
   /**
-   * The client that sent this head: at once by its key, and by a token that was shown before. Throws, or rejects with,
+   * The client that sent this request, which withholds the key from then on: at once by its key, and by a token that was shown before. Throws, or rejects with,
    * `GatewayError` `invalid_api_key`, and `overloaded` when a token cannot be checked at the moment.
    */
-  identify(head: RequestHead): Client | Promise<Client> {
+  identify(head: RequestHead, request: { withhold(key: string): void }): Client | Promise<Client> {
     let shown = false;
     for (let at = 0; at < keyHeaders.length; at++) {
       const value = head.noted(keyHeaders[at] as string);
@@ -79,10 +79,15 @@ export class Clients implements Disposable {
       if (key === undefined || key === '' || key.length > maxKeyLength) continue;
       shown = true;
       const client = this.#file?.value.find(digestOf(key));
-      if (client !== undefined) return this.#valid(client);
+      if (client === undefined) continue;
+      request.withhold(key);
+      return this.#valid(client);
     }
     const token = this.#tokens === null ? undefined : bearerToken(head.noted('authorization') ?? '');
-    if (token !== undefined && isToken.test(token) && token.length <= maxTokenLength) return this.#byToken(token);
+    if (token !== undefined && isToken.test(token) && token.length <= maxTokenLength) {
+      request.withhold(token);
+      return this.#byToken(token);
+    }
     if (shown) throw this.#refuse('unknown', 'the API key is not valid');
     throw this.#refuse('missing', 'an API key is needed, as `Authorization: Bearer`, `x-api-key` or `api-key`');
   }

@@ -56,7 +56,7 @@ describe('an encoded body', () => {
 
     it(`of ${title} with something behind its end is refused`, async () => {
       const whole = encode(Buffer.from('{"model":"m"}'));
-      for (const rest of [Buffer.from('{'), Buffer.alloc(200_000, 7)]) {
+      for (const rest of [Buffer.from('{'), Buffer.alloc(200_000, 7), Buffer.alloc(1), Buffer.alloc(200_000)]) {
         await assert.rejects(decode(Buffer.concat([whole, rest]), coding), { code: 'invalid_body' });
       }
     });

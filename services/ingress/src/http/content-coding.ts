@@ -110,8 +110,8 @@ function chunksOf(
   const refuse = (cause?: Error) =>
     reject(new GatewayError('invalid_body', `the body is not valid ${coding}`, { cause, details: { param: null } }));
   decoder.on('end', () => {
-    // Only gzip's decoder says itself that something is behind the end; zeros may be, as padding.
-    if (coding !== 'gzip' && decoder.bytesWritten !== body.length) refuse();
+    // Only gzip's decoder says itself that something is behind the end, but for zeros.
+    if (decoder.bytesWritten !== body.length) refuse();
     else resolve(chunks);
   });
   decoder.on('error', refuse);

@@ -53,7 +53,9 @@ export class Cors {
 
   /** The answer to a preflight: what the origin may send, or nothing for one that is not allowed. */
   preflight(head: RequestHead): HeaderLines {
-    const headers = ['vary', 'Origin, Access-Control-Request-Method, Access-Control-Request-Headers'];
+    // With some origins `linesFor` says `Origin` itself.
+    const origin = this.#origins === null ? 'Origin, ' : '';
+    const headers = ['vary', `${origin}Access-Control-Request-Method, Access-Control-Request-Headers`];
     if (this.#allows(head.noted('origin'))) {
       // A wildcard would not hold for `authorization`.
       const allowed = this.#headers ?? head.noted('access-control-request-headers') ?? '';
