@@ -161,6 +161,19 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     await spare.start();
   });
 
+  it('is quoted without our key also in an error that is passed on, and in a stream that has begun', async () => {
+    const error = { message: 'no such key: our-key-0', type: 'invalid_request_error' };
+    engine.script = () => respond(400, { error }, { headers: { 'www-authenticate': 'Bearer key="our-key-0"' } });
+    const response = await post(gateway.url, chat({ model: 'keyed' }));
+    assert.equal(response.status, 400);
+    assert.equal(response.headers.get('www-authenticate'), 'Bearer key="***"');
+    assert.equal(await response.text(), JSON.stringify({ error: { ...error, message: 'no such key: ***' } }));
+    const content = 'data: {"choices":[{"delta":{"content":"a"}}]}\n\n';
+    engine.script = () => stream([content, `data: ${JSON.stringify({ error })}\n\n`]);
+    const answer = await ask(gateway.url, { model: 'keyed', stream: true });
+    assert.ok(answer.text.includes('no such key: ***') && !answer.text.includes('our-key-0'), answer.text);
+  });
+
   it('is told of by status and retry-after alone when its failed answer is too large to keep', async () => {
     engine.script = () => respond(500, 'x'.repeat(2_000_000), { headers: { 'retry-after': '9' } });
     spare.script = () => refuse(503, { message: 'spare is down' });

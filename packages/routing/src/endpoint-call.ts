@@ -35,6 +35,14 @@ export function secretsOf({
 /** A shorter one is no secret, and its letters are in many words. */
 const minSecretLength = 8;
 
+/** The secrets of an endpoint that are looked for in its answers. */
+export function quotableSecrets(endpoint: Endpoint): readonly string[] {
+  // Of `Bearer KEY` the key.
+  return secretsOf(endpoint)
+    .map(([, value]) => value.slice(value.lastIndexOf(' ') + 1))
+    .filter(({ length }) => length >= minSecretLength);
+}
+
 /**
  * An endpoint's failed answer as a client may have it: wherever it quotes a credential of the route config, `***` stands
  * in its place. The body of a 401, 403 or 404 that is encoded, so that nobody can tell what it quotes, is left out.
@@ -43,10 +51,7 @@ export function withoutSecrets<Answer extends { status: number; headers: readonl
   answer: Answer,
   endpoint: Endpoint,
 ): Answer {
-  // Of `Bearer KEY` the key.
-  const secrets = secretsOf(endpoint)
-    .map(([, value]) => value.slice(value.lastIndexOf(' ') + 1))
-    .filter(({ length }) => length >= minSecretLength);
+  const secrets = quotableSecrets(endpoint);
   if (secrets.length === 0) return answer;
   const hide = (text: string) => secrets.reduce((hidden, secret) => hidden.replaceAll(secret, '***'), text);
   const headers = answer.headers.map((text, index) => (index % 2 === 0 ? text : hide(text)));

@@ -6,6 +6,7 @@ export {
   hasOwnCredential,
   headersForEndpoint,
   isRedirect,
+  quotableSecrets,
   secretsOf,
   targetForEndpoint,
   withoutSecrets,

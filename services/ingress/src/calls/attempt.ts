@@ -67,6 +67,8 @@ export interface AttemptContext {
 /** Changes the answer that is relayed, on its way. */
 export interface AnswerChange {
   begin(head: ResponseHead): void;
+  /** The headers that the client gets, of those that it would get; left out: all as they are. */
+  headers?(status: number, headers: HeaderLines): readonly string[];
   /** What goes on now of what came; null: nothing yet. */
   take(chunk: Buffer): Buffer | null;
   /** What was held back when the answer has come to its end, or broken off. */
@@ -149,7 +151,7 @@ class Attempt implements RelayTarget {
   readonly #context: AttemptContext;
   readonly #exchange: Exchange;
   /** Kept while the answer is changed. */
-  #head: ResponseHead | undefined;
+  #head: Pick<ResponseHead, 'status' | 'headers'> | undefined;
   /** Set while the id of a response is to be found. */
   #search: ResponseIdSearch | null = null;
 
@@ -178,14 +180,15 @@ class Attempt implements RelayTarget {
     const failed = leg === undefined ? countsAsFailed(head.status, ourKey) : leg.countsAsFailed(head.status);
     if (job === undefined ? failed : !job.isForClient(head)) return false;
     const own = this.#exchange.ownHeaders(gateway.exposeRouteHeaders);
-    const headers = isForeign ? HeaderLines.of(fromThirdParty(withoutJobHeaders(head.headers.list))) : head.headers;
+    const given = isForeign ? HeaderLines.of(fromThirdParty(withoutJobHeaders(head.headers.list))) : head.headers;
+    const headers = change?.headers === undefined ? given : HeaderLines.of([...change.headers(head.status, given)]);
     this.#exchange.client.prepare(head.status, own, headers);
     if (!isForeign && head.status < 300 && this.#exchange.request.path === '/v1/responses')
       this.#search = new ResponseIdSearch();
     change?.begin(head);
     this.#exchange.withheldUsage?.begin(head);
     this.#exchange.usage = head.status >= 200 && head.status <= 299 ? new UsageReader() : null;
-    this.#head = change && head;
+    this.#head = change && { status: head.status, headers };
     return true;
   }
 

@@ -4,6 +4,7 @@ import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
 import type { Gateway } from '../gateway.ts';
 import { attempt, outcomeOf } from './attempt.ts';
+import { SecretMask } from './secret-mask.ts';
 import { bodyWithModel } from './upstream-model.ts';
 
 /** One attempt at an endpoint of the route config: the client's own request at the joined URL. Null when nothing is left to do. */
@@ -18,6 +19,7 @@ export async function callEndpoint(
   const url = splitUrl(endpointUrl(exchange.request.target, endpoint));
   const kind = step.fallback ? 'fallback' : 'external';
   exchange.routed(kind, url.host);
+  const change = SecretMask.of(endpoint);
   const end = await attempt(
     {
       origin: url.origin,
@@ -30,7 +32,7 @@ export async function callEndpoint(
       outside: true,
       ...(endpoint.timeoutMs > 0 && { headersTimeoutMs: endpoint.timeoutMs }),
     },
-    { exchange, gateway, kind, target: url.host, ourKey: hasOwnCredential(endpoint) },
+    { exchange, gateway, kind, target: url.host, ourKey: hasOwnCredential(endpoint), ...(change && { change }) },
   );
   const outcome = outcomeOf(end, []);
   if (outcome?.kind !== 'refused') return outcome;

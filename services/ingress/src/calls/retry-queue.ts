@@ -10,6 +10,7 @@ import type { RetryBudget } from '../retry-budget.ts';
 import { type AttemptEnd, attempt } from './attempt.ts';
 import type { KnownWorkers } from './known-workers.ts';
 import { graceMs, RetryJob, watchMs } from './retry-job.ts';
+import { SecretMask } from './secret-mask.ts';
 import { bodyWithModel } from './upstream-model.ts';
 
 type QueueStep = Extract<Step, { do: 'queue' }>;
@@ -145,6 +146,7 @@ export class RetryQueue implements Disposable {
     const headers = headersForEndpoint(exchange.request.fallbackHeaders(), endpoint);
     const { method } = exchange.request;
     const target = targetForEndpoint(exchange.request.target, endpoint);
+    const change = SecretMask.of(endpoint);
     return attempt(
       {
         origin,
@@ -157,7 +159,15 @@ export class RetryQueue implements Disposable {
         headersTimeoutMs: this.#deadlineMs(exchange) + graceMs,
         once: true,
       },
-      { exchange, gateway: this.#parts, kind: 'worker', target: exchange.endpoint, ourKey: false, job },
+      {
+        exchange,
+        gateway: this.#parts,
+        kind: 'worker',
+        target: exchange.endpoint,
+        ourKey: false,
+        job,
+        ...(change && { change }),
+      },
     );
   }
 

@@ -94,7 +94,17 @@ describe('the coding of a body', () => {
     for (const none of ['identity', 'Identity', '']) assert.equal(codingIn(`\r\nContent-Encoding: ${none}`), null);
     assert.equal(codingIn('\r\ncontent-encoding: X-GZip'), 'gzip');
     for (const [coding] of encoders) assert.equal(codingIn(`\r\ncontent-encoding: ${coding}`), coding);
-    for (const other of ['gzip, gzip', 'compress', 'aws-chunked', 'gzip;q=1']) {
+    for (const one of ['gzip,', ', gzip', 'gzip\r\ncontent-encoding:']) {
+      assert.equal(codingIn(`\r\ncontent-encoding: ${one}`), 'gzip');
+    }
+    for (const other of [
+      'gzip, gzip',
+      'gzip\r\ncontent-encoding: br',
+      'identity\r\ncontent-encoding: gzip',
+      'compress',
+      'aws-chunked',
+      'gzip;q=1',
+    ]) {
       assert.throws(() => codingIn(`\r\ncontent-encoding: ${other}`), { code: 'unsupported_encoding' });
     }
   });

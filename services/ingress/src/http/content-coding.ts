@@ -6,7 +6,7 @@ import {
   createInflateRaw,
   createZstdDecompress,
 } from 'node:zlib';
-import type { RequestHead } from '@llm-gateway/http1';
+import { headerValues, type RequestHead } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import type { CancelSignal } from '@llm-gateway/upstream';
 import type { Holding } from '../body-budget.ts';
@@ -45,7 +45,11 @@ const decoderBytes: Readonly<Record<ContentCoding, number>> = {
 export function contentCoding(head: RequestHead): ContentCoding | null {
   const named = head.noted('content-encoding');
   if (named === undefined) return null;
-  const coding = codings.get(named.toLowerCase());
+  // Several lines are one list (RFC 9110 section 5.3), whose empty members do not count.
+  const lines = headerValues(head.headers.list, 'content-encoding');
+  const list = lines.length > 1 ? lines.join() : named;
+  const names = list.split(',').flatMap((name) => name.trim().toLowerCase() || []);
+  const coding = names.length > 1 ? undefined : codings.get(names[0] ?? '');
   if (coding !== undefined) return coding;
   throw new GatewayError('unsupported_encoding', `the body may be encoded as ${acceptedCodings}, and once`);
 }
