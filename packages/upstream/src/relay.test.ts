@@ -334,6 +334,25 @@ for (const Caller of [PlainClient, UndiciClient]) {
       );
     });
 
+    it('is that also when the stream ends without a blank line behind the error', async () => {
+      const report = (end: string) =>
+        stream([role, `data: ${JSON.stringify({ error: { message: 'broken', code: 500 } })}${end}`]);
+      await withEngine(
+        Caller,
+        () => report(''),
+        async (engine, call) => {
+          for (const end of ['', '\n', '\r\n']) {
+            engine.script = () => report(end);
+            const client = holding();
+            const ended = await call(client);
+            assert.ok(ended.kind === 'refused' && ended.reported === true, JSON.stringify(end));
+            assert.equal(ended.answer.status, 500);
+            assert.deepEqual([client.text, client.kept, client.ended], ['', 0, false]);
+          }
+        },
+      );
+    });
+
     it('is the answer that its error would have been', async () => {
       const report = (code: number) =>
         stream([role, `data: ${JSON.stringify({ error: { message: 'broken', code } })}\n\n`, 'data: [DONE]\n\n'], {

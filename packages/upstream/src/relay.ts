@@ -155,6 +155,11 @@ class Relay implements ResponseSink {
       this.#finish({ kind: 'refused', answer: this.#kept.whole() });
       return;
     }
+    const error = this.#rule === null ? null : (this.#start?.end() ?? null);
+    if (error !== null) {
+      this.#reported(error);
+      return;
+    }
     this.#writeHeld(null);
     this.#target.end();
     this.#finish({ kind: 'relayed', status: this.#status });

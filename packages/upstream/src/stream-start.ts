@@ -65,6 +65,13 @@ export class StreamStart {
     return 'hold';
   }
 
+  /** The body came to its end. The error that its last event reports, should only the blank line behind it be missing. */
+  end(): StreamError | null {
+    if (this.#open === '') return null;
+    const meaning = meaningOf(this.#open, this.#api);
+    return typeof meaning === 'object' ? meaning : null;
+  }
+
   /** All that is held, which is held no more; null when that is nothing. */
   release(): Buffer | null {
     if (this.heldBytes === 0) return null;

@@ -113,7 +113,8 @@ export class ClientResponse implements Flushable, ConnectionUser {
   /** Takes the head of the answer that is about to be relayed; replaces one that was never committed. */
   prepare(status: number, own: HeaderLines, headers: HeaderLines): void {
     if (this.#opened) {
-      this.#inStream = status < 300 && isEventStream(headers) ? undefined : { status, body: [], bytes: 0 };
+      const isStream = status < 300 && isEventStream(headers);
+      this.#inStream = isStream ? undefined : { status, body: isEncoded(headers) ? null : [], bytes: 0 };
       return;
     }
     this.#head = { status, own: own.lines, headers };
@@ -233,7 +234,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
   answer(status: number, headers: HeaderLines, body: Buffer): void {
     if (this.#over) return;
     if (this.#opened) {
-      this.#tellAnswer(status, body);
+      this.#tellAnswer(status, isEncoded(headers) ? noBody : body);
       return;
     }
     this.#start(status);
@@ -418,6 +419,12 @@ export class ClientResponse implements Flushable, ConnectionUser {
 const chunkedLine = 'transfer-encoding: chunked\r\n';
 const heartbeat = ': heartbeat\n\n';
 const noBody = Buffer.alloc(0);
+
+/** Then nobody can tell here what it says. */
+function isEncoded(headers: HeaderLines): boolean {
+  return (headers.value('content-encoding') ?? 'identity').toLowerCase() !== 'identity';
+}
+
 /** A larger answer is not told in a stream, only its status. */
 const maxToldBytes = 65_536;
 
