@@ -102,6 +102,11 @@ describe('heartbeats', { concurrency: false, timeout: 60_000 }, () => {
     });
     const text = respond(429, 'slow down', { headers: { 'content-type': 'text/plain' } });
     assert.equal((await tell('/v1/messages', text)).data.error.type, 'rate_limit_error');
+    for (const status of [410, 500]) {
+      const zipped = respond(status, 'zzzz', { headers: { 'content-encoding': 'gzip' } });
+      const { data } = await tell('/v1/chat/completions', zipped);
+      assert.equal(data.error.message, `the upstream answered ${status}`);
+    }
     const invalid = await tell('/v1/chat/completions', respond(422, { detail: tooLong }));
     assert.deepEqual([invalid.data.error.type, invalid.data.error.message], ['invalid_request_error', tooLong]);
     const response = await tell('/v1/responses', refuse(500, { message: 'broken' }));
