@@ -25,7 +25,7 @@ function stepsOf(page: string): Step[] {
 test('every command of the tutorial does what the page says', async () => {
   let page = readFileSync(join(root, 'docs/tutorial.md'), 'utf8');
   const ports = new Map<string, number>();
-  for (const port of ['8001', '8002', '8003', '8004', '8088', '8089']) {
+  for (const port of ['8001', '8002', '8003', '8004', '8088', '8089', '9090']) {
     ports.set(port, await freePort());
     page = page.replaceAll(port, String(ports.get(port)));
   }
@@ -42,7 +42,6 @@ test('every command of the tutorial does what the page says', async () => {
       HOME: temporaryFolder(),
       LLM_GATEWAY_PORT: String(ports.get('8089')),
       LLM_GATEWAY_CONSOLE_PORT: String(ports.get('8088')),
-      LLM_GATEWAY_ADMIN_PORT: '0',
     },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

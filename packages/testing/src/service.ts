@@ -80,14 +80,17 @@ export async function startService(
 
 function asService(child: Process, name: string): Service {
   const logs = () => child.lines().flatMap(parseLine);
-  const addresses = () =>
-    Object.fromEntries(
-      logs()
-        .filter((line) => line.msg === 'listening')
-        .map((line) => [String(line.name), String(line.address)]),
-    );
+  // A listener says once where it is, and a test may ask for it with each of its requests.
+  const known = new Map<string, string>();
+  const addresses = () => {
+    for (const line of child.lines()) {
+      if (!line.includes('"msg":"listening"')) continue;
+      for (const { name, address } of parseLine(line)) known.set(String(name), String(address));
+    }
+    return Object.fromEntries(known);
+  };
   const address = (listener: string) => {
-    const found = addresses()[listener];
+    const found = known.get(listener) ?? addresses()[listener];
     if (found === undefined) throw new Error(`${name} has not logged a listener named ${listener}\n${child.output()}`);
     return found;
   };
