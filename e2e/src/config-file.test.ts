@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { renameSync, writeFileSync } from 'node:fs';
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { type Engine, startEngine, startService, temporaryFolder, until } from '@llm-gateway/testing';
@@ -54,5 +54,36 @@ describe('the file of --config', () => {
     // Lines are written together.
     await until(() => mistakes().some((one) => /--max-body-bytes: cannot change while the process runs/.test(one)));
     assert.ok(!gateway.output().includes('sk-canary'), 'no key is logged');
+  });
+
+  it('takes a change as soon as a file that one of its flags names is mended', async () => {
+    const folder = temporaryFolder();
+    const [path, routesPath, keyPath] = ['g.yaml', 'routes.json', 'key'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    const rows = JSON.stringify([{ base_url: 'http://127.0.0.1:1', weight: 1, api_key_file: keyPath }]);
+    const put = (level: string) =>
+      writeFileSync(path, `route-policy: weight\nroute-config: "@${routesPath}"\nlog-level: ${level}\n`);
+    const mend = () => {
+      writeFileSync(routesPath, rows);
+      writeFileSync(keyPath, 'sk-canary-3');
+    };
+    mend();
+    put('info');
+    await using gateway = await startService('standalone', ['--config', path, '--config-refresh-interval-ms', '50']);
+    const metric = async (name: string) =>
+      (await gateway.metrics()).value(`llm_gateway_config_${name}`, { file: 'config_file' });
+    let generation = 1;
+    for (const spoil of [() => writeFileSync(routesPath, '['), () => rmSync(keyPath)]) {
+      spoil();
+      put(generation === 1 ? 'debug' : 'info');
+      await until(async () => (await metric('valid')) === 0);
+      mend();
+      generation++;
+      await until(async () => (await metric('generation')) === generation);
+      assert.equal(await metric('valid'), 1);
+    }
   });
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmodSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -71,7 +71,7 @@ describe('a followed file', () => {
 describe('a file that is followed on the disk', () => {
   function followed(
     path: string,
-    options: Partial<Pick<FollowedFileParts<string>, 'others' | 'read' | 'isWrittenInParts'>> = {},
+    options: Partial<Pick<FollowedFileParts<string>, 'others' | 'read' | 'isWrittenInParts' | 'readsFurtherFiles'>> = {},
   ) {
     const values: string[] = [];
     const mistakes: string[] = [];
@@ -175,6 +175,42 @@ describe('a file that is followed on the disk', () => {
     await file.refresh();
     assert.deepEqual(mistakes, ['two with three']);
     assert.equal(file.value, 'two');
+    file[Symbol.dispose]();
+  });
+
+  it('is read again while it is refused, as a file that reading it reads may be mended', async () => {
+    const folder = temporaryFolder();
+    const [path, neighbour] = [join(folder, 'file'), join(folder, 'neighbour')];
+    let reads = 0;
+    const { file, values, mistakes, metrics } = followed(path, {
+      read(text) {
+        reads++;
+        const other = readFileSync(neighbour, 'utf8');
+        return other === 'whole' ? { value: text } : { mistake: `the neighbour is ${other}` };
+      },
+      isWrittenInParts: true,
+      readsFurtherFiles: true,
+    });
+    const put = (text: string, ofNeighbour: string) => {
+      writeFileSync(path, text);
+      writeFileSync(neighbour, ofNeighbour);
+    };
+    put('one', 'half');
+    await file.refresh();
+    put('one', 'whole');
+    await file.refresh();
+    assert.deepEqual({ values, mistakes }, { values: ['one'], mistakes: [] }, 'what is half written is waited for');
+    await file.refresh();
+    assert.equal(reads, 2, 'what is in effect is not read again');
+
+    put('two', 'half');
+    for (let look = 0; look < 4; look++) await file.refresh();
+    assert.deepEqual(mistakes, ['the neighbour is half']);
+    assert.match(await metrics.text(), /example_errors_total 1$/m);
+    writeFileSync(neighbour, 'whole');
+    await file.refresh();
+    assert.deepEqual(values, ['one', 'two']);
+    assert.equal(file.mistake, undefined);
     file[Symbol.dispose]();
   });
 

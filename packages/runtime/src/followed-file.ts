@@ -40,7 +40,11 @@ function alreadyRead<Value>(value: Value, taken: Finding): FileState<Value> {
 
 /** The state after a look at the file; the same object when nothing is new. What cannot be used leaves the last good value in effect. */
 export function look<Value>(state: FileState<Value>, found: Finding, read: ReadText<Value>): FileState<Value> {
-  if (sameFinding(state.found, found)) return state;
+  return sameFinding(state.found, found) ? state : lookAgain(state, found, read);
+}
+
+/** The state after a look at what may have been found before: files that it depends on may be others by now. */
+function lookAgain<Value>(state: FileState<Value>, found: Finding, read: ReadText<Value>): FileState<Value> {
   if (found === 'missing') {
     return { ...state, found, mistake: state.generation === 0 ? undefined : 'the file is gone' };
   }
@@ -127,6 +131,8 @@ export interface FollowedFileParts<Value> {
   readonly others?: (text: string) => readonly string[];
   /** They are one whole, written one after the other: a mistake counts once two looks in a row found the same. */
   readonly isWrittenInParts?: boolean;
+  /** `read` reads further files by itself: a text that it refused is read again at each look, as they may be mended. */
+  readonly readsFurtherFiles?: boolean;
   readonly read: ReadText<Value>;
   /** Is called with each new value, which is in effect from then on. */
   readonly onChange: (value: Value) => void;
@@ -146,7 +152,7 @@ export class FollowedFile<Value> implements Disposable {
   readonly #timer: NodeJS.Timeout;
   #state: FileState<Value>;
   /** A mistake that waits for the rest of what is being written. */
-  #doubtful: Finding | undefined;
+  #doubtful: FileState<Value> | undefined;
   #reading: Promise<void> | undefined;
   #loggedMistake: string | undefined;
   #reloadedAtSeconds = 0;
@@ -184,26 +190,27 @@ export class FollowedFile<Value> implements Disposable {
   }
 
   async #read(): Promise<void> {
-    const { path, maxBytes, read, others = noOthers, isWrittenInParts = false } = this.#parts;
+    const { path, maxBytes, read, others = noOthers, isWrittenInParts = false, readsFurtherFiles = false } = this.#parts;
     const before = this.#state;
     const found = await lookAtAll(path, maxBytes, others);
-    if (sameFinding(before.found, found)) {
+    if (sameFinding(before.found, found) && !(readsFurtherFiles && before.mistake !== undefined)) {
       this.#doubtful = undefined;
       return;
     }
     // Whoever writes it may be half way: what changes still is left for the next look.
     await delay(settleMs, undefined, { ref: false });
     if (!sameFinding(found, await lookAtAll(path, maxBytes, others))) return;
-    const after = look(before, found, read);
+    const after = lookAgain(before, found, read);
     if (isWrittenInParts && after.mistake !== undefined) {
-      const isFoundAgain = this.#doubtful !== undefined && sameFinding(this.#doubtful, found);
-      this.#doubtful = found;
-      if (!isFoundAgain) return;
+      const doubtful = this.#doubtful;
+      this.#doubtful = after;
+      if (doubtful?.mistake !== after.mistake || !sameFinding(doubtful.found, found)) return;
     }
     this.#doubtful = undefined;
     this.#state = after;
     if (after.mistake !== undefined) {
-      this.#mistaken(after.mistake);
+      const isNew = after.mistake !== before.mistake || !sameFinding(before.found, found);
+      if (isNew) this.#mistaken(after.mistake);
       return;
     }
     this.#loggedMistake = undefined;

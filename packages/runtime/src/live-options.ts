@@ -48,6 +48,9 @@ export class LiveOptions implements Disposable {
       metric: 'config_file',
       initial: parsed,
       ...(parsed.configText !== undefined && { initialFinding: { text: parsed.configText } }),
+      // A check of a flag may read the file that the flag names, which somebody else writes.
+      isWrittenInParts: true,
+      readsFurtherFiles: true,
       read(text) {
         const found = parse<unknown>(service, argv, env, { secrets, layer: readConfigText(text, path, service) });
         if (!('values' in found)) return { mistake: 'mistakes' in found ? found.mistakes.join('; ') : 'no flags' };
