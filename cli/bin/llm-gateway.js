@@ -1,4 +1,5 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --
+// Node takes `--env-file` also from behind the script, unless `--` stands before it.
 // Plain JavaScript for any Node from 18 on: it finds the Node that runs the sources. That is this one when it is new enough,
 // otherwise the one that `npm ci` installed.
 import { spawn } from 'node:child_process';
@@ -20,7 +21,7 @@ if (Number(process.versions.node.split('.')[0]) >= minMajor) {
     process.stderr.write(`llm-gateway: Node ${minMajor} is needed, this is ${process.version}; run npm ci\n`);
     process.exit(1);
   }
-  const child = spawn(node, [fileURLToPath(main), ...args], { stdio: 'inherit' });
+  const child = spawn(node, ['--', fileURLToPath(main), ...args], { stdio: 'inherit' });
   // A terminal sends SIGINT to both; the child decides what it means.
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(name, () => child.kill(name));
   child.on('error', (error) => {

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { createCertificates, nodePath, startProcess, startService, temporaryFolder, until } from '@llm-gateway/testing';
+import { createCertificates, startProcess, startService, temporaryFolder, until } from '@llm-gateway/testing';
 
 const bin = join(import.meta.dirname, '../../cli/bin/llm-gateway.js');
 
 async function run(words: readonly string[], env: Record<string, string> = {}) {
-  await using child = await startProcess(nodePath, [bin, ...words], { env });
+  await using child = await startProcess(bin, words, { env });
   const { code } = await child.exited;
   return { code, output: child.output() };
 }
@@ -187,6 +187,19 @@ describe('llm-gateway validate', { concurrency: 2, timeout: 300_000 }, () => {
     assert.equal(code, 64);
     assert.match(output, /^router: LLM_GATEWAY_SLOW_START_MS: read "-1"/m);
     assert.match(output, /LLM_GATEWAY_NATS_SERVER: no service reads it, did you mean LLM_GATEWAY_NATS_SERVERS\?/);
+  });
+
+  it('says itself which file it cannot read', async () => {
+    for (const [words, expected] of [
+      [['validate', '--env-file', '/nowhere'], /^llm-gateway validate: --env-file: read "\/nowhere", which cannot/],
+      [['validate', '--env-file=/nowhere'], /^llm-gateway validate: --env-file: read "\/nowhere", which cannot/],
+      [['validate', '-f', '/nowhere'], /^llm-gateway validate: --manifests: \/nowhere cannot be read: ENOENT/],
+      [['keys', 'check', '/nowhere'], /^llm-gateway keys check: \/nowhere cannot be read: ENOENT/],
+    ] as const) {
+      const { code, output } = await run(words);
+      assert.match(output, expected);
+      assert.equal(code, 64);
+    }
   });
 
   it('checks the containers of manifests, with the files that they mount', async () => {

@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { readKeyFile } from '@llm-gateway/ingress/options';
-import { defineCommand, exitCodes, outputOptions } from '@llm-gateway/runtime';
+import { maxKeyFileBytes, readKeyFile } from '@llm-gateway/ingress/options';
+import { defineCommand, exitCodes, outputOptions, readRegularFile } from '@llm-gateway/runtime';
 
 /** Checks a file as the ingress does that starts with it. */
 export const command = defineCommand({
@@ -10,7 +9,7 @@ export const command = defineCommand({
   command: { operands: ['FILE'] },
   groups: [outputOptions],
   async run(_values, { operands: [path = ''], answer, tell }) {
-    const read = readKeyFile(readFileSync(path, 'utf8'));
+    const read = readKeyFileAt(path);
     if ('mistakes' in read) {
       for (const mistake of read.mistakes) tell(mistake);
       return exitCodes.usage;
@@ -19,3 +18,11 @@ export const command = defineCommand({
     return exitCodes.done;
   },
 });
+
+function readKeyFileAt(path: string): ReturnType<typeof readKeyFile> {
+  try {
+    return readKeyFile(readRegularFile(path, maxKeyFileBytes));
+  } catch (error) {
+    return { mistakes: [`${path} cannot be read: ${error instanceof Error ? error.message : error}`] };
+  }
+}

@@ -1,6 +1,6 @@
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { newKey, readKeyFile } from '@llm-gateway/ingress/options';
-import { defineCommand, exitCodes, outputOptions } from '@llm-gateway/runtime';
+import { existsSync, renameSync, writeFileSync } from 'node:fs';
+import { maxKeyFileBytes, newKey, readKeyFile } from '@llm-gateway/ingress/options';
+import { defineCommand, exitCodes, outputOptions, readRegularFile } from '@llm-gateway/runtime';
 
 const rowOptions = {
   name: { type: 'string', default: '', description: 'Who gets the key; unique in the file' },
@@ -39,7 +39,7 @@ export const command = defineCommand({
       ...(concurrent > 0 && { concurrent }),
       ...(expires !== '' && { expires }),
     };
-    const rows = file !== '' && existsSync(file) ? rowsOf(readFileSync(file, 'utf8')) : { keys: [] };
+    const rows = file !== '' && existsSync(file) ? rowsOf(readRegularFile(file, maxKeyFileBytes)) : { keys: [] };
     const read = 'mistakes' in rows ? rows : readKeyFile(JSON.stringify({ keys: [...rows.keys, row] }));
     if ('mistakes' in read) {
       for (const mistake of read.mistakes) tell(mistake);
@@ -58,5 +58,5 @@ export const command = defineCommand({
 /** The rows of a file as they are written there, or its mistakes. */
 function rowsOf(text: string): { readonly keys: readonly unknown[] } | { readonly mistakes: readonly string[] } {
   const read = readKeyFile(text);
-  return 'mistakes' in read ? read : (JSON.parse(text.replace(/^\ufeff/, '')) as { keys: unknown[] });
+  return 'mistakes' in read ? read : (JSON.parse(text) as { keys: unknown[] });
 }

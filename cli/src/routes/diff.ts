@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readRouteFile } from '@llm-gateway/route-config';
 import { type Move, movesBetween, type RouteTable, readRoutes, routeChanges, routeOptions } from '@llm-gateway/routing';
 import { defineCommand, exitCodes, outputOptions } from '@llm-gateway/runtime';
 import { percent } from './explain.ts';
@@ -22,10 +22,11 @@ export const command = defineCommand({
 });
 
 function read(file: string, routePolicy: string, tell: (line: string) => void): RouteTable | null {
-  const readFile = (path: string) => readFileSync(path, 'utf8');
   // What is meant where no policy is named: rows with prefixes are for them.
   const policies = routePolicy === '' ? ['prefix', 'weight'] : [routePolicy];
-  const readings = policies.map((policy) => readRoutes({ routePolicy: policy, routeConfig: `@${file}` }, readFile));
+  const readings = policies.map((policy) =>
+    readRoutes({ routePolicy: policy, routeConfig: `@${file}` }, readRouteFile),
+  );
   const [reading] = readings;
   if (reading === undefined) return null;
   if ('mistakes' in reading) {

@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { maxExplained } from '@llm-gateway/protocol';
-import { checkRoutes } from '@llm-gateway/route-config';
+import { checkRoutes, readRouteFile } from '@llm-gateway/route-config';
 import { explainRoute, routeOptions, routeTable, type Way } from '@llm-gateway/routing';
 import { defineCommand, exitCodes, outputOptions, runtimeOptions } from '@llm-gateway/runtime';
 import type { Explanation } from '@llm-gateway/watch';
@@ -78,7 +77,7 @@ export const command = defineCommand({
       answer(found, explanationText(found));
       return exitCodes.done;
     }
-    const routes = routeTable({ routePolicy, routeConfig }, (file) => readFileSync(file, 'utf8'), tell);
+    const routes = routeTable({ routePolicy, routeConfig }, readRouteFile, tell);
     const name = model === '' ? null : model;
     const ways = explainRoute(routes, name, path);
     const drawn = count === 0 ? null : draws(ways, count, () => keyOf(routes.choose(name, Math.random)));

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { text } from 'node:stream/consumers';
 import {
   defineCommand,
@@ -60,8 +59,12 @@ export const command = defineCommand({
     },
     outputOptions,
   ],
-  check: ({ service }) =>
-    service === '' || services.has(service) ? [] : [`--service: read ${JSON.stringify(service)}, allowed: ${names()}`],
+  check: ({ service, manifests }) => [
+    ...(service === '' || services.has(service)
+      ? []
+      : [`--service: read ${JSON.stringify(service)}, allowed: ${names()}`]),
+    ...(manifests === '' || manifests === '-' ? [] : unreadable('--manifests', manifests)),
+  ],
   async run(values, { rest, env, answer }) {
     const findings: Finding[] = [];
     const notes: string[] = [];
@@ -82,7 +85,7 @@ export const command = defineCommand({
 
     if (values.manifests !== '') {
       const found = containersOf(
-        values.manifests === '-' ? await text(process.stdin) : readFileSync(values.manifests, 'utf8'),
+        values.manifests === '-' ? await text(process.stdin) : readRegularFile(values.manifests, maxFileBytes),
       );
       findings.push(...found.mistakes.map((mistake) => ({ place: values.manifests, mistake })));
       notes.push(...found.notes);
@@ -96,7 +99,7 @@ export const command = defineCommand({
         findings.push({ place: values.manifests, mistake: 'no container in it runs a service of the gateway' });
       }
     } else {
-      const file = values.envFile === '' ? null : readEnvFile(readFileSync(values.envFile, 'utf8'));
+      const file = values.envFile === '' ? null : readEnvFile(readRegularFile(values.envFile, maxFileBytes));
       for (const mistake of file?.mistakes ?? []) findings.push({ place: values.envFile, mistake });
       const chosen = values.service !== '' ? [values.service] : file === null ? ['standalone'] : scaled;
       const variables = file?.env ?? env;
@@ -126,16 +129,19 @@ function withDefaultFiles(options: ServiceFlags, env: Environment, here: (path: 
 
 /** Node reads it at its start, and goes on without. */
 function authorityMistakes({ NODE_EXTRA_CA_CERTS: path = '' }: Environment): string[] {
-  if (path === '') return [];
+  return path === '' ? [] : unreadable('NODE_EXTRA_CA_CERTS', path);
+}
+
+function unreadable(source: string, path: string): string[] {
   try {
-    readRegularFile(path, maxAuthorityBytes);
+    readRegularFile(path, maxFileBytes);
     return [];
   } catch (error) {
-    return [`NODE_EXTRA_CA_CERTS: ${path} cannot be read: ${error instanceof Error ? error.message : error}`];
+    return [`${source}: ${path} cannot be read: ${error instanceof Error ? error.message : error}`];
   }
 }
 
-const maxAuthorityBytes = 16 * 1024 * 1024;
+const maxFileBytes = 16 * 1024 * 1024;
 
 function names(): string {
   return [...services.keys()].join(', ');

@@ -54,6 +54,34 @@ describe('the route config, followed', () => {
     assert.ok(!String(mistake).includes('two words'));
   });
 
+  it('may begin with a byte order mark, as may the file of a key', async () => {
+    const folder = temporaryFolder();
+    const [path, keyPath] = [join(folder, 'routes.json'), join(folder, 'key')];
+    const put = (weight: number) =>
+      writeFileSync(path, `\ufeff${JSON.stringify([{ base_url: 'http://a', weight, api_key_file: keyPath }])}`);
+    put(1);
+    writeFileSync(keyPath, '\ufeffkey-1\n');
+    const tables: RouteTable[] = [];
+    const mistakes: object[] = [];
+    const metrics = new Metrics();
+    using followed = followRoutes(
+      { routePolicy: 'weight', routeConfig: `@${path}`, configRefreshIntervalMs: 10 },
+      {
+        metrics,
+        log: { info() {}, warn() {}, error: (fields) => void mistakes.push(fields) },
+        onChange: (table) => void tables.push(table),
+      },
+    );
+    assert.equal(followed.first.endpoints[0]?.apiKey, 'key-1');
+    put(2);
+    await until(() => tables.length > 0);
+    assert.deepEqual(
+      tables.map(({ endpoints: [row] }) => [row?.weight, row?.apiKey]),
+      [[2, 'key-1']],
+    );
+    assert.deepEqual(mistakes, []);
+  });
+
   it('refuses a file that cannot be read at the start', () => {
     const settings = { routePolicy: 'weight', routeConfig: '@/nowhere', configRefreshIntervalMs: 10 };
     const log = { info() {}, warn() {}, error() {} };

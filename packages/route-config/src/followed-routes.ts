@@ -44,16 +44,17 @@ export interface FollowedRoutes extends Disposable {
 /** Each row may name a file for its key. */
 const maxConfigBytes = 4 * 1024 * 1024;
 
-function readFile(path: string): string {
+/** The text of a route config, or of the file of a key. Throws when it cannot be read or is too large. */
+export function readRouteFile(path: string): string {
   return readRegularFile(path, maxConfigBytes);
 }
 
 /** What is wrong with the flags of the routes, for the `check` of a service. */
-export const checkRoutes = routeChecks({ readFile });
+export const checkRoutes = routeChecks({ readFile: readRouteFile });
 
 /** What of the route config is ignored, for `validate`. */
 export function routeRemarks({ routePolicy, routeConfig }: { routePolicy: string; routeConfig: string }): string[] {
-  const reading = readRoutes({ routePolicy, routeConfig }, { readFile, nearest });
+  const reading = readRoutes({ routePolicy, routeConfig }, { readFile: readRouteFile, nearest });
   return 'mistakes' in reading ? [] : [...reading.warnings];
 }
 
@@ -136,7 +137,7 @@ class RouteSource implements Disposable {
     this.settings = settings;
     const texts = new Map<string, string>();
     const readNoting = (name: string) => {
-      const text = readFile(name);
+      const text = readRouteFile(name);
       texts.set(name, text);
       return text;
     };

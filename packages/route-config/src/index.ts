@@ -4,5 +4,6 @@ export {
   type FollowedRoutes,
   followRoutes,
   type RouteSettings,
+  readRouteFile,
   routeRemarks,
 } from './followed-routes.ts';

@@ -396,9 +396,7 @@ function parseConfig(config: string, readFile: (path: string) => string, mistake
     source += ` @${path}`;
     try {
       // Lines at its beginning count in the place of a mistake.
-      text = readFile(path)
-        .replace(/^\ufeff/, '')
-        .trimEnd();
+      text = readFile(path).trimEnd();
       // Emptied by accident, most likely: it would send every request to the instances.
       if (text === '') mistakes.push(`${source}: read an empty file, allowed: a JSON array of endpoints, [] for none`);
     } catch (error) {

@@ -71,7 +71,9 @@ describe('a followed file', () => {
 describe('a file that is followed on the disk', () => {
   function followed(
     path: string,
-    options: Partial<Pick<FollowedFileParts<string>, 'others' | 'read' | 'isWrittenInParts' | 'readsFurtherFiles'>> = {},
+    options: Partial<
+      Pick<FollowedFileParts<string>, 'others' | 'read' | 'isWrittenInParts' | 'readsFurtherFiles'>
+    > = {},
   ) {
     const values: string[] = [];
     const mistakes: string[] = [];

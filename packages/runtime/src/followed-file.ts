@@ -1,6 +1,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Metrics } from './metrics.ts';
+import { decodedText } from './regular-file.ts';
 
 /** What a look at a file found; `others` are the texts of the files that it names, by their paths. */
 export type Finding =
@@ -96,7 +97,7 @@ async function lookAt(path: string, maxBytes: number): Promise<Finding> {
     const stats = await stat(path);
     if (!stats.isFile()) return { unreadable: 'it is not a file' };
     if (stats.size > maxBytes) return { unreadable: `it is larger than ${maxBytes} bytes` };
-    return { text: await readFile(path, 'utf8') };
+    return { text: decodedText(await readFile(path)) };
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
     return code === 'ENOENT' || code === 'ENOTDIR' ? 'missing' : { unreadable: code };
@@ -190,7 +191,14 @@ export class FollowedFile<Value> implements Disposable {
   }
 
   async #read(): Promise<void> {
-    const { path, maxBytes, read, others = noOthers, isWrittenInParts = false, readsFurtherFiles = false } = this.#parts;
+    const {
+      path,
+      maxBytes,
+      read,
+      others = noOthers,
+      isWrittenInParts = false,
+      readsFurtherFiles = false,
+    } = this.#parts;
     const before = this.#state;
     const found = await lookAtAll(path, maxBytes, others);
     if (sameFinding(before.found, found) && !(readsFurtherFiles && before.mistake !== undefined)) {

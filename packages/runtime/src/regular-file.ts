@@ -8,5 +8,10 @@ export function readRegularFile(path: string, maxBytes: number): string {
   const stat = statSync(path);
   if (!stat.isFile()) throw new Error(`${path} is not a file`);
   if (stat.size > maxBytes) throw new Error(`${path} is larger than ${maxBytes} bytes`);
-  return readFileSync(path, 'utf8');
+  return decodedText(readFileSync(path));
+}
+
+/** What a file says, without the byte order mark that some editors begin every file with. */
+export function decodedText(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
 }

@@ -16,7 +16,7 @@ import { mirrorOptions } from './mirror/options.ts';
 import { usageOptions } from './usage/options.ts';
 
 // For the commands that make and check such files.
-export { newKey, readKeyFile } from './clients/key-file.ts';
+export { maxKeyFileBytes, newKey, readKeyFile } from './clients/key-file.ts';
 export {
   admissionMistakes,
   affinityMistakes,

@@ -46,7 +46,7 @@ describe('the file of client keys', () => {
 
   it('names each mistake by its place and row, and repeats no value', () => {
     assert.deepEqual(mistakesIn('{'), ['it is no JSON at line 1, column 2']);
-    assert.match(mistakesIn([]).join(), /^the file must be object/);
+    assert.match(mistakesIn([]).join(), /^the file must be a JSON object/);
     const secret = 'sk-plain-key';
     for (const [row, place] of [
       [{ name: 'a', hash: secret }, /^keys\[0\]\.hash \(a\)/],

@@ -128,12 +128,11 @@ export class ModelPatterns {
 
 /** The keys that a file's text holds, or every mistake in it, a line each. No mistake repeats a value. */
 export function readKeyFile(text: string): { readonly keys: KeyTable } | { readonly mistakes: readonly string[] } {
-  const json = text.replace(/^\ufeff/, '');
   let value: unknown;
   try {
-    value = JSON.parse(json);
+    value = JSON.parse(text);
   } catch {
-    return { mistakes: [`it is no JSON at ${jsonMistakePlace(json)}`] };
+    return { mistakes: [`it is no JSON at ${jsonMistakePlace(text)}`] };
   }
   if (!validator.Check(value)) {
     const mistakes = validator

@@ -46,11 +46,6 @@ describe('the mirror config', () => {
     for (const [text, Ratio] of Object.entries(lastCounts)) assert.equal(configIn(text).Ratio, Ratio, text);
   });
 
-  it('may begin with a byte order mark', () => {
-    assert.equal(configIn('\ufeff{"Ratio":3}').Ratio, 3);
-    assert.match(mistakeIn('\ufeff'), /empty/);
-  });
-
   it('takes ratios outside of 0 to 100', () => {
     for (const Ratio of [-1, 0, 100, 250.5]) assert.equal(configOf({ Ratio }).Ratio, Ratio);
   });

@@ -75,18 +75,16 @@ export function mirrorConfigRemarks(text: string): string[] {
 
 /** The members of the object, in the order they stand there: of two spellings of a key the last counts, which an object of ours would not tell. */
 function readMembers(text: string): [name: string, value: unknown][] | { mistake: string } {
-  // Some editors begin every file with a byte order mark.
-  const json = text.replace(/^\ufeff/, '');
-  if (json.trim() === '') return { mistake: 'the file is empty' };
+  if (text.trim() === '') return { mistake: 'the file is empty' };
   let value: unknown;
   try {
-    value = JSON.parse(json);
+    value = JSON.parse(text);
   } catch {
-    return { mistake: `it is no JSON at ${jsonMistakePlace(json)}` };
+    return { mistake: `it is no JSON at ${jsonMistakePlace(text)}` };
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     return { mistake: 'it must be a JSON object' };
-  const bytes = Buffer.from(json);
+  const bytes = Buffer.from(text);
   const members = scanMembers(bytes);
   if (members === null) return { mistake: `it has more than ${maxMembers} members` };
   return members.map(({ key, valueStart, valueEnd }) => [
