@@ -124,7 +124,8 @@ ingress: # for one service; beats the top
 
 - [deploy/llm-gateway.yaml](../deploy/llm-gateway.yaml) has every flag with its default, commented out; [schemas/config.json](schemas/config.json) is the schema.
 - A flag on the command line beats its environment variable, that beats the file, and that the default. Where each value came from stands in the first line of the log, under \`from\`.
-- A key that no service has is a mistake, and so is a number where text is meant: write it in quotes. No mistake repeats a value.
+- A key that no service has is a mistake, and so is a number where text is meant: write it in quotes. Comma-separated
+  flags also take a list of strings, \`route-config\` a list of rows; elsewhere a list or a mapping is a mistake. No mistake repeats a value.
 - The file is followed while the process runs, for the flags marked *live*. A file that changes another flag, or that has a mistake, is not used at all:
   the process goes on with what it has, \`llm_gateway_config_valid{file="config_file"}\` is 0, and one line tells why. At the start the same file ends the process with 64.
 - Other files are followed by themselves: the route config (\`@FILE\`), the keys of its rows
@@ -181,10 +182,7 @@ function configSchemaText(all: readonly ServiceFlags[]): string {
     Object.fromEntries(
       [...flags]
         .filter(([flag]) => flag !== 'config')
-        .map(([flag, spec]) => [
-          flag,
-          everyone.get(flag) === spec ? { $ref: `#/$defs/${flag}` } : flagSchema(flag, spec),
-        ]),
+        .map(([flag, spec]) => [flag, everyone.get(flag) === spec ? { $ref: `#/$defs/${flag}` } : flagSchema(spec)]),
     );
   const definitions = [...everyone].filter(([flag]) => flag !== 'config').sort(([a], [b]) => (a < b ? -1 : 1));
   const sections = all.map((service) => [
@@ -202,12 +200,12 @@ function configSchemaText(all: readonly ServiceFlags[]): string {
     type: 'object',
     properties: { ...properties(definitions), ...Object.fromEntries(sections) },
     additionalProperties: false,
-    $defs: Object.fromEntries(definitions.map(([flag, spec]) => [flag, flagSchema(flag, spec)])),
+    $defs: Object.fromEntries(definitions.map(([flag, spec]) => [flag, flagSchema(spec)])),
   };
   return `${JSON.stringify(schema, null, 2)}\n`;
 }
 
-function flagSchema(flag: string, spec: OptionSpec): object {
+function flagSchema(spec: OptionSpec): object {
   const { description } = spec;
   switch (spec.type) {
     case 'boolean':
@@ -219,8 +217,9 @@ function flagSchema(flag: string, spec: OptionSpec): object {
       return { type: [spec.type, 'null'], ...limits, description, default: spec.default };
     }
     case 'string': {
-      if (flag === 'route-config') return { anyOf: [{ type: 'string' }, RouteConfig, { type: 'null' }], description };
+      if (spec.list === 'rows') return { anyOf: [{ type: 'string' }, RouteConfig, { type: 'null' }], description };
       if (spec.choices) return { enum: [...new Set([...spec.choices, spec.default]), null], description };
+      if (spec.list === undefined) return { type: ['string', 'null'], description };
       return { type: ['string', 'array', 'null'], items: { type: 'string' }, description };
     }
   }

@@ -55,6 +55,17 @@ describe('llm-gateway', { concurrency: 2 }, () => {
     assert.match(refused.output, /--log-levle.*--log-level/);
   });
 
+  it('says what may stand behind the first word of a command', async () => {
+    for (const [words, read] of [
+      [['keys', 'bogus'], '"bogus"'],
+      [['keys'], 'nothing'],
+    ] as const) {
+      const { code, output } = await run(...words);
+      assert.equal(code, 64);
+      assert.equal(output.split('\n')[0], `llm-gateway: keys: read ${read}, allowed: new or check`);
+    }
+  });
+
   it('refuses a name that it does not know', async () => {
     const { code, output } = await run('rooter');
     assert.equal(code, 64);

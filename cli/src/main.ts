@@ -24,11 +24,17 @@ export async function main(argv: readonly string[]): Promise<void> {
   } else if (first === '--version') {
     process.stdout.write(`llm-gateway ${manifest.version}\n`);
   } else {
-    process.stderr.write(
-      `llm-gateway: no service or command named ${JSON.stringify(first.slice(0, 80))}\n\n${overview()}`,
-    );
+    process.stderr.write(`llm-gateway: ${unknown(first, second)}\n\n${overview()}`);
     process.exitCode = exitCodes.usage;
   }
+}
+
+function unknown(first: string, second: string): string {
+  const quoted = (word: string) => JSON.stringify(word.slice(0, 80));
+  const seconds = [...commands.keys()].flatMap((name) => (name.startsWith(`${first} `) ? [name.split(' ')[1]] : []));
+  if (seconds.length === 0) return `no service or command named ${quoted(first)}`;
+  const read = second === '' ? 'nothing' : quoted(second);
+  return `${first}: read ${read}, allowed: ${seconds.join(' or ')}`;
 }
 
 if (import.meta.main) await main(process.argv.slice(2));

@@ -30,6 +30,7 @@ describe('the file of --config', () => {
         ['route-policy', `${path}: route-policy`],
         ['route-config', `${path}: route-config`],
         ['config', '--config'],
+        ['log-level', `${path}: log-level`],
         ['config-refresh-interval-ms', '--config-refresh-interval-ms'],
       ],
     );

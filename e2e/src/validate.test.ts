@@ -92,6 +92,10 @@ async function corpus(): Promise<readonly Case[]> {
     { flags: ['--config', '/nowhere.yaml'], mistakes: 1 },
     { flags: config(''), mistakes: 1 },
     { flags: config('port: ['), mistakes: 1 },
+    { flags: config('mirror-config: { Enable: true, Authorization: "Bearer canary" }'), mistakes: 1 },
+    { flags: ['--mirror-config', '{"Enable": true, "Authorization": "Bearer canary"}'], mistakes: 1 },
+    { flags: ['--config', '{"instance-api-key": "canary"}'], mistakes: 1 },
+    { flags: config('host: { a: b }\ninstance-api-key: { k: canary }\nfingerprint-secret: [canary, b]'), mistakes: 3 },
     {
       flags: config(
         'prot: 1\nnats-user: 1234\ningress:\n  slow-start-ms: 1\nroute-policy: weight\nroute-config: [{ base_url: ftp://x }]',
@@ -129,6 +133,7 @@ describe('llm-gateway validate', { concurrency: 2, timeout: 300_000 }, () => {
       const validated = await run(['validate', '--service', service, ...flags], env);
       assert.equal(validated.code, 64, `${name}: ${validated.output}`);
       assert.deepEqual(new Set(validated.output.split('\n')), refused, name);
+      assert.doesNotMatch(validated.output, /canary/, name);
     };
     // Two at a time: each is two processes.
     const cases = (await corpus()).values();

@@ -2,6 +2,7 @@
 export const busOptions = {
   'nats-servers': {
     type: 'string',
+    list: 'words',
     default: 'nats://nats:4222',
     description: 'NATS servers, comma-separated; tls://host:port asks for TLS',
     validate: serversMistake,

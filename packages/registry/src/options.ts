@@ -20,6 +20,7 @@ export const storeOptions = {
   'discovery-redis-port': { type: 'integer', default: 6379, min: 1, max: 65535, description: 'Redis port' },
   'discovery-redis-cluster-nodes': {
     type: 'string',
+    list: 'words',
     default: '',
     description:
       'Nodes of a Redis cluster, host:port,host:port, in place of host and port; any live one will do, and tells of the others',
@@ -27,6 +28,7 @@ export const storeOptions = {
   },
   'discovery-redis-sentinels': {
     type: 'string',
+    list: 'words',
     default: '',
     description:
       'Sentinels, host:port,host:port, who say where the master is, in place of host and port; port 26379 when none is given',
@@ -121,6 +123,7 @@ export const storeOptions = {
   },
   'discovery-etcd-endpoints': {
     type: 'string',
+    list: 'words',
     default: 'etcd:2379',
     description: 'etcd endpoints, comma-separated; any live one will do',
     validate: (value: string) => mistakeOf(readEtcdEndpoints(value)),
@@ -184,12 +187,14 @@ export const discoveryOptions = {
   ...storeOptions,
   'llm-backend-endpoints': {
     type: 'string',
+    list: 'words',
     default: '',
     description: 'Static endpoints, host:port,host:port; port 80 when none is given; IPv6 as [::1]:8090',
     validate: (value: string) => (value === '' ? undefined : mistakeOf(readStaticEndpoints(value))),
   },
   'instance-networks': {
     type: 'string',
+    list: 'words',
     default: '',
     description:
       'Networks that instances of a store may be in, as 10.0.0.0/8,fd00::/8; an instance elsewhere, or at a host name, does not count; empty: anywhere',

@@ -10,6 +10,7 @@ export const routeOptions = {
   },
   'route-config': {
     type: 'string',
+    list: 'rows',
     default: '',
     secret: true,
     live: true,

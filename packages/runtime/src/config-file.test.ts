@@ -13,9 +13,9 @@ const service = defineService({
   groups: [
     {
       'slow-start-ms': { type: 'integer', default: 1, min: 0, description: 'A time' },
-      'route-config': { type: 'string', default: '', secret: true, live: true, description: 'JSON' },
+      'route-config': { type: 'string', default: '', secret: true, list: 'rows', live: true, description: 'JSON' },
       'nats-password': { type: 'string', default: '', secret: true, description: 'A secret' },
-      'nats-servers': { type: 'string', default: 'a', description: 'A list' },
+      'nats-servers': { type: 'string', list: 'words', default: 'a', description: 'A list' },
       'decision-leases': { type: 'boolean', default: true, description: 'A switch' },
     },
   ],
@@ -64,11 +64,18 @@ describe('the file of --config', () => {
       ['config: other.yaml', /names no other file/],
       ['nats-password: 1234', /^f\.yaml: nats-password: read a number, allowed: a string; write it in quotes$/],
       ['slow-start-ms: [1]', /read a list/],
+      ['nats-password: { secret: secret }', /nats-password: read a mapping, allowed: a string$/],
+      ['nats-password: [secret, secret]', /nats-password: read a list, allowed: a string$/],
+      ['nats-servers: { secret: 1234 }', /read a mapping, allowed: a list of strings, or a string$/],
+      ['nats-servers: [a, { secret: 1234 }]', /read a mapping in a list, allowed: strings/],
+      ['nats-servers: [1234]', /read a number in a list/],
+      ['route-config: { base_url: secret }', /read a mapping, allowed: a list of rows, or a string$/],
+      ['slow-start-ms: *secret', /an alias names no anchor before it/],
       ['nats-password: "secret', /^f\.yaml: line 1, column \d+ is no YAML/],
       ['slow-start-ms: 1\nslow-start-ms: 2', /no YAML \(duplicate key\)/],
       ['- secret', /read a list, allowed: a mapping/],
       ['', /is empty/],
-      [`a: &a [${'x,'.repeat(9)}]\nb: &b [${'*a,'.repeat(99)}]\nc: [${'*b,'.repeat(99)}]`, /too many aliases|no flag/],
+      [`a: &a [${'x,'.repeat(9)}]\nb: &b [${'*a,'.repeat(99)}]\nc: [${'*b,'.repeat(99)}]`, /too many aliases/],
     ];
     for (const [yaml, expected] of cases) {
       const { mistakes } = text(yaml);
@@ -111,6 +118,21 @@ describe('the file of --config', () => {
         '--slow-start-ms: not 7',
       ],
     );
+  });
+
+  it('has numbers as flags have them, plain decimal, and any in rows', async () => {
+    for (const number of ['1e3', '0x10', '0o17', '+5', '5.0']) {
+      const parsed = await read(`slow-start-ms: ${number}\n`);
+      assert.ok('mistakes' in parsed, number);
+      assert.match(
+        String(parsed.mistakes),
+        new RegExp(`slow-start-ms: read "${RegExp.escape(number)}", allowed: an integer`),
+      );
+    }
+    assert.deepEqual(given('slow-start-ms: 007\nroute-config: [{ weight: 1e3, ratio: 0.50 }]\n'), {
+      'slow-start-ms': '007',
+      'route-config': '[{"weight":1000,"ratio":0.5}]',
+    });
   });
 
   it('must be there', async () => {

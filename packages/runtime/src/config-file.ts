@@ -1,4 +1,4 @@
-import { LineCounter, parseDocument } from 'yaml';
+import { LineCounter, parseDocument, visit } from 'yaml';
 import names from './flag-names.json' with { type: 'json' };
 import { nearest } from './nearest.ts';
 import { flagTable, type OptionSpec, type ServiceFlags } from './option-table.ts';
@@ -28,7 +28,7 @@ export function readConfigFile(path: string, service: ServiceFlags): ConfigLayer
   try {
     text = readRegularFile(path, maxConfigBytes);
   } catch (error) {
-    return { written: new Map(), mistakes: [`--config: ${path} cannot be read: ${reason(error)}`] };
+    return { written: new Map(), mistakes: [unreadable(path, error)] };
   }
   return readConfigText(text, path, service);
 }
@@ -80,15 +80,24 @@ function parsed(text: string, path: string, mistakes: string[]): Readonly<Record
       mistakes.push(`${path}: line ${line}, column ${col} is no YAML (${code.toLowerCase().replaceAll('_', ' ')})`);
     }
     if (mistakes.length > 0) return {};
+    visit(document, {
+      Scalar(key, node) {
+        const { value, source } = node;
+        if (key !== 'key' && typeof value === 'number') node.value = new WrittenNumber(value, source ?? String(value));
+      },
+    });
     const value: unknown = document.toJS({ maxAliasCount: maxAliases });
     if (isMapping(value)) return value;
     mistakes.push(`${path}: read ${kindOf(value)}, allowed: a mapping of flags to values`);
   } catch (error) {
-    mistakes.push(
-      `${path}: is no YAML (${error instanceof ReferenceError ? 'too many aliases' : 'it cannot be read'})`,
-    );
+    mistakes.push(`${path}: is no YAML (${aliasMistake(error)})`);
   }
   return {};
+}
+
+function aliasMistake(error: unknown): string {
+  if (!(error instanceof ReferenceError)) return 'it cannot be read';
+  return error.message.startsWith('Unresolved alias') ? 'an alias names no anchor before it' : 'too many aliases';
 }
 
 function unknown(source: string, key: string, table: ReadonlyMap<string, OptionSpec>, own: boolean): string {
@@ -97,29 +106,60 @@ function unknown(source: string, key: string, table: ReadonlyMap<string, OptionS
   return `${source}: ${who}, ${near === undefined ? 'see --help' : `did you mean ${near}?`}`;
 }
 
-/** The value as it would stand behind the flag. Lists of words are joined by commas; other lists and mappings are JSON. */
-function textOf(value: unknown, spec: OptionSpec): { readonly text: string } | { readonly mistake: string } {
-  if (spec.type !== 'string') {
-    if (typeof value === 'number' || typeof value === 'boolean') return { text: String(value) };
-    return typeof value === 'string' ? { text: value } : { mistake: `read ${kindOf(value)}, allowed: a ${spec.type}` };
+/** A number as it was written: `1e3` and `0x10` are refused as behind a flag. In rows it is the number. */
+class WrittenNumber {
+  readonly #value: number;
+  readonly source: string;
+
+  constructor(value: number, source: string) {
+    this.#value = value;
+    this.source = source;
   }
+
+  toJSON(): number {
+    return this.#value;
+  }
+}
+
+/** The value as it would stand behind the flag. */
+function textOf(value: unknown, spec: OptionSpec): { readonly text: string } | { readonly mistake: string } {
   if (typeof value === 'string') return { text: value };
-  if (Array.isArray(value) && value.every((one) => typeof one === 'string')) return { text: value.join(',') };
-  if (typeof value === 'object' && value !== null) return { text: JSON.stringify(value) };
+  if (spec.type !== 'string') {
+    if (value instanceof WrittenNumber) return { text: value.source };
+    return typeof value === 'boolean'
+      ? { text: String(value) }
+      : { mistake: `read ${kindOf(value)}, allowed: a ${spec.type}` };
+  }
+  if (Array.isArray(value)) {
+    if (spec.list === 'rows') return { text: JSON.stringify(value) };
+    if (spec.list === undefined) return { mistake: `read a list, allowed: a string` };
+    const other = value.find((one) => typeof one !== 'string');
+    if (other === undefined) return { text: value.join(',') };
+    return { mistake: `read ${kindOf(other)} in a list, allowed: strings; write them in quotes` };
+  }
+  if (isMapping(value)) return { mistake: `read a mapping, allowed: ${allowedTexts(spec)}` };
   // 0123, 1e3 or yes would not come back as they were written.
   return { mistake: `read ${kindOf(value)}, allowed: a string; write it in quotes` };
 }
 
+function allowedTexts({ list }: { readonly list?: 'words' | 'rows' }): string {
+  if (list === 'rows') return 'a list of rows, or a string';
+  return list === 'words' ? 'a list of strings, or a string' : 'a string';
+}
+
 function isMapping(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof WrittenNumber);
 }
 
 function kindOf(value: unknown): string {
   if (value === null || value === undefined) return 'nothing';
   if (Array.isArray(value)) return 'a list';
+  if (value instanceof WrittenNumber) return 'a number';
   return typeof value === 'object' ? 'a mapping' : `a ${typeof value}`;
 }
 
-function reason(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+function unreadable(path: string, error: unknown): string {
+  // The file itself, most likely, which may hold secrets.
+  if (/[{[\n]/.test(path)) return '--config: allowed: the path of a file';
+  return `--config: ${path} cannot be read: ${error instanceof Error ? error.message : error}`;
 }

@@ -36,6 +36,8 @@ interface StringOption extends Described {
   readonly reread?: boolean;
   /** Names a file that must be there and readable when the process starts. */
   readonly file?: true;
+  /** What a list in the file of `--config` becomes: words joined by commas, or rows as JSON. Without it a list is a mistake. */
+  readonly list?: 'words' | 'rows';
   /** May change in the file of `--config` while the process runs. */
   readonly live?: true;
   /** The secret flag whose value is in the file at this path. Only the table sets it. */

@@ -306,13 +306,14 @@ function shownOptions(service: ServiceFlags, values: object): Record<string, Opt
   return Object.fromEntries(shown);
 }
 
-/** Where each value came from that is not the default: `--port`, `LLM_GATEWAY_PORT`, or the file and its key. */
+/** Where each value came from that was given: `--port`, `LLM_GATEWAY_PORT`, or the file and its key. */
 function shownSources(service: ServiceFlags, given: ReadonlyMap<string, Written>): Record<string, string> {
-  const differing = [...flagTable(service)].filter(([flag, spec]) => {
-    const text = given.get(flag)?.text;
-    return text !== undefined && text !== String(spec.default);
-  });
-  return Object.fromEntries(differing.map(([flag]) => [flag, given.get(flag)?.source ?? '']));
+  return Object.fromEntries(
+    [...flagTable(service).keys()].flatMap((flag) => {
+      const written = given.get(flag);
+      return written === undefined ? [] : [[flag, written.source]];
+    }),
+  );
 }
 
 /** They were checked with the flags. */

@@ -22,7 +22,7 @@ export const simulatorOptions = {
     description: 'Data-parallel ranks, each on a port of its own',
   },
   name: { type: 'string', default: '', description: 'Shown in the x-sim-engine header; empty: host:port' },
-  model: { type: 'string', default: 'simulated', description: 'Models served, comma-separated' },
+  model: { type: 'string', list: 'words', default: 'simulated', description: 'Models served, comma-separated' },
   'max-model-len': { type: 'integer', default: 131_072, min: 16, description: 'Context length, in tokens' },
   'response-tokens': {
     type: 'integer',

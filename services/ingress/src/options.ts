@@ -83,6 +83,7 @@ export const ingressOptions = {
   },
   'pd-paths': {
     type: 'string',
+    list: 'words',
     default: allSplitPaths,
     validate: (value: string) => {
       const read = readSplitPaths(value);

@@ -27,6 +27,7 @@ export const mirrorSenderOptions = {
   },
   'mirror-allowed-targets': {
     type: 'string',
+    list: 'words',
     default: '',
     description:
       'Mirror targets that copies may be sent to, as scheme://host:port, comma-separated; copies for others are dropped; empty = any',

@@ -35,6 +35,7 @@ export const clientKeyOptions = {
   },
   'client-jwt-claims': {
     type: 'string',
+    list: 'words',
     default: '',
     description:
       'Claims with the name, models, limits and class of a client, where they are not sub, models, rpm, tpm, concurrent and class: name=email,rpm=limit_rpm',

@@ -16,6 +16,7 @@ export const promptOptions = {
   },
   'affinity-headers': {
     type: 'string',
+    list: 'words',
     default:
       'x-claude-code-session-id,session-id,session_id,x-session-id,x-session-affinity,x-opencode-session,x-amp-thread-id',
     description:

@@ -89,17 +89,20 @@ export const clientOptions = {
   },
   'cors-allow-origin': {
     type: 'string',
+    list: 'words',
     default: '',
     description:
       'Comma-separated origins, https://app.example.com, whose pages may call the gateway from a browser; * = any; empty: none, and no CORS header',
   },
   'cors-allow-methods': {
     type: 'string',
+    list: 'words',
     default: 'GET, HEAD, POST, DELETE',
     description: 'Comma-separated methods that these pages may use',
   },
   'cors-allow-headers': {
     type: 'string',
+    list: 'words',
     default: '*',
     description: 'Comma-separated headers that these pages may send; * = those that they ask for',
   },
@@ -112,6 +115,7 @@ export const clientOptions = {
   },
   'trust-forwarded': {
     type: 'string',
+    list: 'words',
     default: '',
     validate: (value: string) => {
       const read = readTrustedProxies(value);

@@ -3,6 +3,7 @@ export const mirrorOptions = {
     type: 'string',
     default: '/mnt/mirror.json',
     description: 'File that says whether, where and how much to mirror; missing: mirroring is off until it appears',
+    validate: (value: string) => (/^\s*[{[]/.test(value) ? 'allowed: the path of a file' : undefined),
   },
   'mirror-refresh-interval-ms': {
     type: 'integer',
