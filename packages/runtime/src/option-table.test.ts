@@ -72,8 +72,8 @@ test('what is shown of a value holds no credential', () => {
   assert.equal(shown('tls://token@a'), 'tls://[redacted]@a');
   assert.equal(shown('u:p@a:1,b:1'), '[redacted]@a:1,b:1');
   assert.equal(shown('[{"api_key": "k"}]'), '[JSON, not shown]');
-  assert.equal(shown('https://a/b?c=d&key=e'), 'https://a/b?c=d&key=[redacted]');
-  for (const harmless of ['@/etc/routes.json', 'http://a/b?c=d', 'a:1,b:2', '[::1]:80', 'team@example']) {
+  assert.equal(shown('https://a/b?c=d&key=e'), 'https://a/b?c=[redacted]&key=[redacted]');
+  for (const harmless of ['@/etc/routes.json', 'http://a/b', 'what?', 'a:1,b:2', '[::1]:80', 'team@example']) {
     assert.equal(shown(harmless), harmless);
   }
 });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { defineService, type OptionsOf } from './option-table.ts';
-import { parseOptions } from './parse-options.ts';
+import { parse, parseOptions } from './parse-options.ts';
 
 const service = defineService({
   name: 'example',
@@ -299,6 +299,30 @@ test('a file that cannot be read, or holds what is not allowed, is a mistake tha
   assert.deepEqual(others, []);
   const path = secretFile('hunter'.repeat(10));
   assert.deepEqual(mistakes([`--token-file=${path}`]), ['--token-file: read a secret, [redacted] is too long']);
+});
+
+test('a secret that is blank, or whose file is, is a mistake, and no blank of the message is hidden', () => {
+  for (const text of ['', '\n', '  \n', '\ufeff']) {
+    const path = secretFile(text);
+    assert.deepEqual(mistakes([`--password-file=${path}`]), [`--password-file: cannot be read: ${path} is empty`]);
+  }
+  assert.deepEqual(mistakes(['--password', ' ']), ['--password: read a secret, which is blank, allowed: a string']);
+  const path = secretFile('hunter');
+  const { key } = values(['--key-file', path]);
+  secretFile('\n');
+  assert.equal(key(), 'hunter', 'the last value is used while the file is empty');
+});
+
+test('no mistake and no remark shows a credential of a URL, whoever says it', () => {
+  const own = {
+    ...service,
+    check: () => ['origin http://u:canary@h?x=canary is none'],
+    remarks: () => ['http://h?canary'],
+  };
+  const parsed = parse(own, ['--listen-port=x'], {}, { thorough: true });
+  assert.ok('mistakes' in parsed);
+  assert.deepEqual(parsed.mistakes.slice(1), ['origin http://[redacted]@h?x=[redacted] is none']);
+  assert.deepEqual(parsed.remarks, ['http://h?[redacted]']);
 });
 
 test('--help and --version win over mistakes, and help over version', () => {

@@ -18,7 +18,7 @@ import {
   wrongValue,
 } from './option-table.ts';
 import { readProxies } from './proxy-environment.ts';
-import { readSecretFile, type SecretReader, Secrets } from './secrets.ts';
+import { checkReadable, minHiddenLength, readSecretFile, type SecretReader, Secrets } from './secrets.ts';
 import { secretsOfUrl, withoutUrlSecrets } from './url-secrets.ts';
 
 export type Parsed<Values> =
@@ -139,11 +139,16 @@ export function parse<Values>(
   const { check = [], checkFollowed = [], remarks = [] } = service;
   const checks = thorough ? [check, checkFollowed].flat() : [check].flat();
   for (const one of checks) mistakes.push(...checked(one, typed, env));
-  const remarked = thorough && { remarks: [remarks].flat().flatMap((one) => checked(one, typed, env)) };
+  const remarked = thorough && {
+    remarks: [remarks]
+      .flat()
+      .flatMap((one) => checked(one, typed, env))
+      .map(shownLine),
+  };
   const found = readProxies(service.usesProxies === true ? env : {});
   if ('mistakes' in found) mistakes.push(...found.mistakes);
   // A file of keys that cannot be read shows in several flags.
-  if (mistakes.length > 0) return { mistakes: [...new Set(mistakes.map(oneLine))], ...remarked };
+  if (mistakes.length > 0) return { mistakes: [...new Set(mistakes.map(shownLine))], ...remarked };
   const { operands, rest } = line;
   return { values: typed, secrets, given, configText: layer?.text, operands, rest, ...remarked };
 }
@@ -192,7 +197,8 @@ function readSecret(
     }
   }
   const { source } = (path !== '' ? file : written) ?? { source: `--${flag}` };
-  const wrong = wrongValue(flag, spec, text);
+  const isBlank = text !== '' && text.trim() === '' && spec.list === undefined;
+  const wrong = isBlank ? 'which is blank, allowed: a string' : wrongValue(flag, spec, text);
   if (wrong !== undefined) return { mistake: mistake(spec, { text, source }, wrong) };
   secrets.add(flag, text);
   if (!spec.reread) return { value: text };
@@ -312,7 +318,7 @@ function readValue(flag: string, spec: OptionSpec, text: string): { value: Optio
 function unreadable(path: string): string | undefined {
   if (path === '') return undefined;
   try {
-    readSecretFile(path);
+    checkReadable(path);
     return undefined;
   } catch (error) {
     return `which cannot be read: ${error instanceof Error ? error.message : error}`;
@@ -334,8 +340,9 @@ function convert(spec: OptionSpec, text: string): OptionValue | undefined {
 
 function mistake(spec: OptionSpec, { text, source }: Written, wrong: string): string {
   const read = spec.secret ? 'a secret' : JSON.stringify(shortened(String(shownValue(spec, text))));
-  const safe = spec.secret && text !== '' ? wrong.replaceAll(text, '[redacted]') : withoutUrlSecrets(wrong);
-  return `${source}: read ${read}, ${safe}`;
+  // A shorter one would be found in the words of the message.
+  const isHidden = spec.secret && text.length >= minHiddenLength;
+  return `${source}: read ${read}, ${isHidden ? wrong.replaceAll(text, '[redacted]') : wrong}`;
 }
 
 /** `--No_Fast` → `fast`: what is compared with the names of flags. */
@@ -352,6 +359,7 @@ function shortened(text: string): string {
   return text.length > shownLength ? `${text.slice(0, shownLength)}…` : text;
 }
 
-function oneLine(text: string): string {
-  return text.replace(/[\s\p{Cc}]+/gu, ' ');
+/** A mistake in one line, which may repeat a URL. */
+function shownLine(text: string): string {
+  return withoutUrlSecrets(text.replace(/[\s\p{Cc}]+/gu, ' '));
 }

@@ -18,7 +18,6 @@ test('one newline at the end of a file is dropped, nothing else', () => {
     ['hunter\n', 'hunter'],
     ['hunter\r\n', 'hunter'],
     [' hunter \n\n', ' hunter \n'],
-    ['', ''],
   ] as const) {
     writeFileSync(file, text);
     assert.equal(readSecretFile(file), value);

@@ -6,7 +6,7 @@ export type SecretReader = () => string;
 /** A route config with keys is the largest of them. */
 const maxFileBytes = 1 << 20;
 /** Shorter values would be found in harmless words. */
-const minHiddenLength = 4;
+export const minHiddenLength = 4;
 /** A longer value, such as a route config, stands in no URL. */
 const maxEncodedLength = 4096;
 /** Earlier values of one file that are still hidden: an error that holds one may be logged after the rotation. */
@@ -65,7 +65,15 @@ function formsOf(value: string): string[] {
   ];
 }
 
-/** What the file holds, without the newline at its end. Throws when it cannot be read or is no secret's size. */
+/** What the file holds, without the newline at its end. Throws when it cannot be read, holds nothing, or is no secret's size. */
 export function readSecretFile(path: string): string {
-  return readRegularFile(path, maxFileBytes).replace(/\r?\n$/, '');
+  const text = readRegularFile(path, maxFileBytes);
+  // Emptied by accident, most likely: without the secret everybody might be let in.
+  if (text.trim() === '') throw new Error(`${path} is empty`);
+  return text.replace(/\r?\n$/, '');
+}
+
+/** Throws when a file that a flag names cannot be read. */
+export function checkReadable(path: string): void {
+  readRegularFile(path, maxFileBytes);
 }

@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { environmentSecrets, secretsOfUrl, withoutUrlSecrets } from './url-secrets.ts';
 
-test('what is shown of a URL holds neither a password nor a credential of its query', () => {
+test('what is shown of a URL holds neither a password nor a value of its query', () => {
   for (const [text, shown] of [
     ['nats://u:p@a:1,nats://u:p@b:1', 'nats://[redacted]@a:1,nats://[redacted]@b:1'],
-    ['https://a/x?limit=1&api_key=s3cret&b=2', 'https://a/x?limit=1&api_key=[redacted]&b=2'],
+    ['https://a/x?limit=1&api_key=s3cret&b=2', 'https://a/x?limit=[redacted]&api_key=[redacted]&b=[redacted]'],
+    ['http://a/v1?s3cret, http://b?s3cret', 'http://a/v1?[redacted], http://b?[redacted]'],
     ['read "http://u:p@a?Token=t", allowed: a URL', 'read "http://[redacted]@a?Token=[redacted]", allowed: a URL'],
     ['http://a?sig=', 'http://a?sig='],
     ['what?', 'what?'],

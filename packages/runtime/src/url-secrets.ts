@@ -4,14 +4,17 @@ const credentialName = /key|token|secret|sig|auth|pass|cred/i;
 const parameter = /([?&][^=&\s"]{1,64}=)([^&#\s",]*)/g;
 const userinfo = /(?<=\/\/)[^/\s]*@|(?<![^\s/,@:"])[^\s/,@:"]+:[^\s/,@"]*@/g;
 
-/** A text without the `user:password@`, with a scheme before it or without, and the credentials in queries of its URLs. */
+/** What a URL has for a query that is no parameter. */
+const bareQuery = /(:\/\/[^\s"?#,]{1,2048}\?)[^=&\s"#,]+(?=[\s"#,]|$)/g;
+
+/** A text without the `user:password@`, with a scheme before it or without, and the values in queries of its URLs. */
 export function withoutUrlSecrets(text: string): string {
   // Most values hold none, and looking for one at each character of a long value takes long.
   const named = text.includes('@') ? text.replace(userinfo, '[redacted]@') : text;
   if (!named.includes('?')) return named;
-  return named.replace(parameter, (whole, name: string, value: string) =>
-    value !== '' && credentialName.test(name) ? `${name}[redacted]` : whole,
-  );
+  return named
+    .replace(bareQuery, '$1[redacted]')
+    .replace(parameter, (whole, name: string, value: string) => (value === '' ? whole : `${name}[redacted]`));
 }
 
 /** The password of a URL and the credentials in its query, as they stand there and decoded; of any other text none. */
