@@ -86,5 +86,10 @@ describe('the file of --config', () => {
       await until(async () => (await metric('generation')) === generation);
       assert.equal(await metric('valid'), 1);
     }
+    // Three services of the process follow the route config.
+    const errors = (await gateway.metrics()).value('llm_gateway_route_config_errors_total') ?? 0;
+    assert.ok(errors <= 2, `${errors}`);
+    const told = gateway.logs().filter(({ msg }) => msg === 'the route config file cannot be used');
+    assert.ok(told.length <= 2, `${told.length}`);
   });
 });

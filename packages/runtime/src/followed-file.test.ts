@@ -72,12 +72,15 @@ describe('a file that is followed on the disk', () => {
   function followed(
     path: string,
     options: Partial<
-      Pick<FollowedFileParts<string>, 'others' | 'read' | 'isWrittenInParts' | 'readsFurtherFiles'>
+      Pick<
+        FollowedFileParts<string>,
+        'others' | 'read' | 'isWrittenInParts' | 'readsFurtherFiles' | 'metrics' | 'initialFinding'
+      >
     > = {},
   ) {
     const values: string[] = [];
     const mistakes: string[] = [];
-    const metrics = new Metrics();
+    const { metrics = new Metrics() } = options;
     const file = new FollowedFile<string>({
       path,
       intervalMs: 3_600_000,
@@ -213,6 +216,39 @@ describe('a file that is followed on the disk', () => {
     await file.refresh();
     assert.deepEqual(values, ['one', 'two']);
     assert.equal(file.mistake, undefined);
+    file[Symbol.dispose]();
+  });
+
+  it('is told of once when several follow it, and counted on when it is followed again', async () => {
+    const path = join(temporaryFolder(), 'file');
+    writeFileSync(path, 'one');
+    const metrics = new Metrics();
+    const begin = () => followed(path, { metrics, initialFinding: { text: 'one' } });
+    const several = [begin(), begin(), begin()];
+    const lookAll = async () => {
+      for (const { file } of several) await file.refresh();
+    };
+    writeFileSync(path, 'bad');
+    await lookAll();
+    assert.deepEqual(
+      several.map(({ mistakes }) => mistakes.length),
+      [1, 0, 0],
+    );
+    assert.match(await metrics.text(), /^llm_gateway_example_errors_total 1$/m);
+    writeFileSync(path, 'two');
+    await lookAll();
+    assert.ok(several.every(({ values }) => values.join() === 'two'));
+    assert.match(await metrics.text(), /^llm_gateway_config_generation\{file="example"\} 2$/m);
+
+    for (const { file } of several) file[Symbol.dispose]();
+    assert.doesNotMatch(
+      await metrics.text(),
+      /config_generation\{|config_valid\{|config_age_seconds\{|example_valid 1/,
+    );
+    writeFileSync(path, 'one');
+    const { file } = begin();
+    assert.match(await metrics.text(), /^llm_gateway_config_generation\{file="example"\} 3$/m);
+    assert.match(await metrics.text(), /^llm_gateway_example_valid 1$/m);
     file[Symbol.dispose]();
   });
 

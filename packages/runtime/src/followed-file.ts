@@ -1,5 +1,6 @@
 import { readFile, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { FileBooks } from './file-books.ts';
 import type { Metrics } from './metrics.ts';
 import { decodedText } from './regular-file.ts';
 
@@ -149,26 +150,20 @@ export interface FollowedFileParts<Value> {
  */
 export class FollowedFile<Value> implements Disposable {
   readonly #parts: FollowedFileParts<Value>;
-  readonly #errors;
+  readonly #books: FileBooks;
   readonly #timer: NodeJS.Timeout;
   #state: FileState<Value>;
   /** A mistake that waits for the rest of what is being written. */
   #doubtful: FileState<Value> | undefined;
   #reading: Promise<void> | undefined;
   #loggedMistake: string | undefined;
-  #reloadedAtSeconds = 0;
-  #mistakenAtSeconds = 0;
 
   constructor(parts: FollowedFileParts<Value>) {
     this.#parts = parts;
     const { initial, initialFinding } = parts;
     this.#state = initialFinding === undefined ? unread(initial) : alreadyRead(initial, initialFinding);
-    this.#reloadedAtSeconds = initialFinding === undefined ? 0 : Date.now() / 1000;
-    this.#errors = parts.metrics.counter({
-      name: `${parts.metric}_errors_total`,
-      help: `Times the ${parts.what} file turned into something that cannot be used`,
-    });
-    this.#declareGauges(parts);
+    this.#books = FileBooks.of(parts);
+    this.#books.begin(this, parts.path, initialFinding !== undefined);
     this.#timer = setInterval(() => void this.refresh(), parts.intervalMs).unref();
   }
 
@@ -225,53 +220,31 @@ export class FollowedFile<Value> implements Disposable {
     if (after.generation !== before.generation) this.#reloaded(after);
   }
 
-  #reloaded({ value, generation }: FileState<Value>): void {
+  #reloaded({ value }: FileState<Value>): void {
     const { what, shown, onChange, log } = this.#parts;
-    this.#reloadedAtSeconds = Date.now() / 1000;
-    log.info({ generation, ...shown(value) }, `${what} in effect`);
+    if (this.#tells) {
+      this.#books.taken();
+      log.info({ generation: this.#books.generation, ...shown(value) }, `${what} in effect`);
+    }
     onChange(value);
   }
 
   #mistaken(mistake: string): void {
+    if (!this.#tells) return;
     const { path, what, log } = this.#parts;
-    this.#mistakenAtSeconds = Date.now() / 1000;
-    this.#errors.inc();
+    this.#books.mistaken();
     if (mistake === this.#loggedMistake) return;
     this.#loggedMistake = mistake;
-    log.error({ path, mistake, generation: this.#state.generation }, `the ${what} file cannot be used`);
+    log.error({ path, mistake, generation: this.#books.generation }, `the ${what} file cannot be used`);
   }
 
-  #declareGauges({ metric, what, metrics }: FollowedFileParts<Value>): void {
-    const ofAll = (name: string, help: string, collect: () => number) =>
-      metrics.gauge({ name, help, labels: ['file'], collect: (set) => set({ file: metric }, collect()) });
-    ofAll('config_valid', '0 while a file that is followed cannot be used and the last good one stays', () =>
-      Number(this.#state.mistake === undefined),
-    );
-    ofAll('config_generation', 'Texts of a file that is followed taken since the start', () => this.#state.generation);
-    ofAll(
-      'config_age_seconds',
-      'How long a file that is followed is in effect as it is; -1: nothing was taken yet',
-      () => (this.#reloadedAtSeconds === 0 ? -1 : Math.max(0, Date.now() / 1000 - this.#reloadedAtSeconds)),
-    );
-    const gauge = (name: string, help: string, collect: () => number) =>
-      metrics.gauge({ name: `${metric}_${name}`, help, collect });
-    gauge('generation', `Texts of the ${what} file taken since the start`, () => this.#state.generation);
-    gauge('valid', `0 while the ${what} file cannot be used and the last good one stays`, () =>
-      Number(this.#state.mistake === undefined),
-    );
-    gauge(
-      'last_reload_timestamp_seconds',
-      `When a text of the ${what} file was taken last; 0: never`,
-      () => this.#reloadedAtSeconds,
-    );
-    gauge(
-      'last_error_timestamp_seconds',
-      `When the ${what} file was last found unusable; 0: never`,
-      () => this.#mistakenAtSeconds,
-    );
+  /** Of several followers of a file in one process the first tells what they found, and counts it. */
+  get #tells(): boolean {
+    return this.#books.followers.values().next().value === this;
   }
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
+    this.#books.followers.delete(this);
   }
 }
