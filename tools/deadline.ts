@@ -1,6 +1,7 @@
 /**
- * Preloaded into test files (`node --import`): ends the process of one that takes too long, as a test that hangs or a handle that was left open
- * makes it. The runner's own `--test-timeout` bounds single tests and knows nothing of what is left behind them.
+ * Preloaded into test files (`node --import`): ends the process of one that takes too long, as a
+ * test that hangs or a handle that was left open makes it. The runner's own `--test-timeout` bounds
+ * single tests and knows nothing of what is left behind them.
  */
 const maxFileMs = 300_000;
 

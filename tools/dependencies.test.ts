@@ -80,8 +80,9 @@ suite('package.json', () => {
     assert.deepEqual(hosted, []);
   });
 
-  // npm warns of a package, and leaves an optional one out, where the Node that npm itself runs on does not suit it. All of them
-  // run on the Node that is installed here, so the lock asks for no other: delete the `engines` that a new version brought.
+  // npm warns of a package, and leaves an optional one out, where the Node that npm itself runs on
+  // does not suit it. All of them run on the Node that is installed here, so the lock asks for no
+  // other: delete the `engines` that a new version brought.
   test('has a lock that npm installs whole and without a warning, whatever Node from 18 on it runs on', () => {
     const asking = Object.entries(lock.packages).filter(
       ([path, { engines }]) =>
@@ -93,7 +94,8 @@ suite('package.json', () => {
     );
   });
 
-  // npm leaves out what its registry does not have, and then `npm ci` refuses the lock wherever that is missing or is there.
+  // npm leaves out what its registry does not have, and then `npm ci` refuses the lock wherever
+  // that is missing or is there.
   test('has a lock with the packages of every platform', () => {
     const locked = Object.keys(lock.packages);
     const optional = Object.values(lock.packages).flatMap((one) => Object.keys(one.optionalDependencies ?? {}));
@@ -162,7 +164,10 @@ function isOnlyForTests(file: string, imports: readonly Import[]): boolean {
 const packages = members.filter(({ folder }) => folder.startsWith('packages/')).map(nameOf);
 const services = members.filter(({ folder }) => folder.startsWith('services/')).map(nameOf);
 
-/** What of ours a workspace may depend on. Tiers point inwards: http1 ← protocol ← the other packages ← fleet ← services ← standalone ← cli. */
+/**
+ * What of ours a workspace may depend on. Tiers point inwards: http1 ← protocol ← the other
+ * packages ← fleet ← services ← standalone ← cli.
+ */
 function allowed(name: string): readonly string[] {
   if (['http1', 'runtime', 'testing'].includes(name)) return [];
   if (name === 'protocol') return ['http1'];

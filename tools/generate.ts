@@ -22,7 +22,10 @@ import { commitOptions, upstreamOptions } from '../packages/upstream/src/index.t
 import { ClientKeyFile } from '../services/ingress/src/clients/key-file.ts';
 import { MirrorConfig } from '../services/ingress/src/mirror/config.ts';
 
-/** Writes what operators read about the options and messages from their declarations. `npm run docs`; a test fails when it is stale. */
+/**
+ * Writes what operators read about the options and messages from their declarations. `npm run
+ * docs`; a test fails when it is stale.
+ */
 const root = join(import.meta.dirname, '..');
 /** Everything in here is generated. */
 export const schemaFolder = 'docs/schemas';
@@ -45,7 +48,10 @@ const sharedGroups: readonly { readonly title: string; readonly group: OptionGro
   { title: 'Every service', group: runtimeOptions },
 ];
 
-/** Files that operators write. Missing keys of the mirror config have their defaults, so that none is required. */
+/**
+ * Files that operators write. Missing keys of the mirror config have their defaults, so that none
+ * is required.
+ */
 const fileSchemas: readonly { readonly name: string; readonly title: string; readonly schema: object }[] = [
   { name: 'route-config', title: 'Value of --route-config', schema: RouteConfig },
   { name: 'client-keys', title: 'File of --client-keys', schema: ClientKeyFile },

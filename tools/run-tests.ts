@@ -4,10 +4,11 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
 /**
- * `node run-tests.ts PATTERN…`: runs the files of tests, two at a time. Each file in which a test failed is run once more,
- * alone, because many tests hold real processes to deadlines, which other work of the machine can break. A test that fails
- * again has failed. One that passed only the second time is added to `.cache/unsteady-tests.txt`; one that is in there from
- * an earlier run has failed as well.
+ * `node run-tests.ts PATTERN…`: runs the files of tests, two at a time. Each file in which a test
+ * failed is run once more, alone, because many tests hold real processes to deadlines, which other
+ * work of the machine can break. A test that fails again has failed. One that passed only the
+ * second time is added to `.cache/unsteady-tests.txt`; one that is in there from an earlier run has
+ * failed as well.
  */
 const unsteadyFile = '.cache/unsteady-tests.txt';
 

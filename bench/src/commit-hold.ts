@@ -1,6 +1,7 @@
 /**
  * What it costs to commit a stream at its content: CPU of `standalone` for a short stream with
- * `--commit-at content`, and how much of it `first-byte` saves. `node bench/src/commit-hold.ts` prints a table in Markdown.
+ * `--commit-at content`, and how much of it `first-byte` saves. `node bench/src/commit-hold.ts`
+ * prints a table in Markdown.
  */
 import { chatBody } from './bodies.ts';
 import type { StreamScript } from './engine.ts';

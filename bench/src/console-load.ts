@@ -14,8 +14,9 @@ import { findBinary, startNats, startService } from '@llm-gateway/testing';
 import { chromium } from 'playwright-core';
 
 /**
- * What the console costs at 1,000 instances and 2,000 requests a second: `npm --workspace bench run console`. Fourteen
- * ingresses are made up, each with 34 summaries four times a second; the page is a real browser's.
+ * What the console costs at 1,000 instances and 2,000 requests a second: `npm --workspace bench run
+ * console`. Fourteen ingresses are made up, each with 34 summaries four times a second; the page is
+ * a real browser's.
  */
 const instanceCount = 1000;
 const ingressCount = 14;

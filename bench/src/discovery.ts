@@ -1,6 +1,7 @@
 /**
- * What a discovery replica costs with thousands of instances: its CPU and what it sends, against how much of the store changes.
- * `node bench/src/discovery.ts` prints a table in Markdown. It starts its own redis-server, etcd and nats-server.
+ * What a discovery replica costs with thousands of instances: its CPU and what it sends, against
+ * how much of the store changes. `node bench/src/discovery.ts` prints a table in Markdown. It
+ * starts its own redis-server, etcd and nats-server.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import {

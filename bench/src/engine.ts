@@ -14,7 +14,10 @@ import { parseArgs } from 'node:util';
 export interface StreamScript {
   readonly chunks: number;
   readonly gapMs: number;
-  /** `spread`: each stream has its own rhythm. `step`: all write in the same moment, as one engine's decoding steps make them. */
+  /**
+   * `spread`: each stream has its own rhythm. `step`: all write in the same moment, as one engine's
+   * decoding steps make them.
+   */
   readonly phase: 'spread' | 'step';
   /** One more chunk before those, with the role and no content, as vLLM's streams begin. */
   readonly role?: boolean;

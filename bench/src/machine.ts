@@ -43,7 +43,10 @@ export async function versions(): Promise<Record<string, string>> {
   };
 }
 
-/** The first thing that looks like a version in what a program prints, wherever it prints it and however it ends. */
+/**
+ * The first thing that looks like a version in what a program prints, wherever it prints it and
+ * however it ends.
+ */
 function versionIn([command, ...args]: readonly [string, ...string[]]): string {
   const output = execFileSync('sh', ['-c', '"$0" "$@" 2>&1; :', command, ...args], { encoding: 'utf8' });
   return /\d+\.\d+[\w.+-]*/.exec(output)?.[0] ?? 'unknown';

@@ -1,4 +1,7 @@
-/** `npm run bench`: measures the gateway beside other proxies and writes the report. `--help` names the flags. */
+/**
+ * `npm run bench`: measures the gateway beside other proxies and writes the report. `--help` names
+ * the flags.
+ */
 import { measureChoices } from './choice/choice.ts';
 import { measureFairness } from './clients/fairness.ts';
 import { measureLimits } from './clients/limits.ts';

@@ -17,7 +17,10 @@ export interface Plan {
   readonly growth: {
     readonly rounds: number;
     readonly seconds: number;
-    /** The targets beside which the growth of the services is seen, where others have something to compare. */
+    /**
+     * The targets beside which the growth of the services is seen, where others have something to
+     * compare.
+     */
     readonly compared: readonly TargetName[];
     readonly instances: readonly number[];
     readonly streams: readonly number[];

@@ -3,14 +3,18 @@ import { readdirSync, readFileSync } from 'node:fs';
 /** The processes of a path by what they are in it. */
 export type Pids = Readonly<Record<string, number>>;
 
-/** What `/proc/<pid>/task/<tid>/schedstat` says first: nanoseconds on a CPU, in user and kernel. NaN when it says nothing. */
+/**
+ * What `/proc/<pid>/task/<tid>/schedstat` says first: nanoseconds on a CPU, in user and kernel. NaN
+ * when it says nothing.
+ */
 export function schedstatNs(text: string): number {
   return /^\d+ \d+ \d+\s*$/.test(text) ? Number(text.split(' ', 1)[0]) : Number.NaN;
 }
 
 /** User and kernel time of `/proc/<pid>/stat` in nanoseconds; the kernel counts it in ticks of 10 ms. */
 export function statNs(text: string): number {
-  // The name in parentheses may hold anything, blanks and parentheses too. Of what follows it, utime and stime are fields 12 and 13.
+  // The name in parentheses may hold anything, blanks and parentheses too. Of what follows it,
+  // utime and stime are fields 12 and 13.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[11]) + Number(fields[12])) * nsPerTick;
 }
@@ -18,7 +22,10 @@ export function statNs(text: string): number {
 /** USER_HZ, which is 100 on every Linux that Node.js runs on. */
 const nsPerTick = 10_000_000;
 
-/** CPU time that a process has taken so far, all threads, in nanoseconds. Threads that have ended are missing: ours do not. */
+/**
+ * CPU time that a process has taken so far, all threads, in nanoseconds. Threads that have ended
+ * are missing: ours do not.
+ */
 export function cpuNs(pid: number): number {
   let sum = 0;
   for (const thread of readdirSync(`/proc/${pid}/task`)) sum += threadNs(pid, thread);
@@ -68,7 +75,10 @@ export function watchCpu(pids: Pids): () => CpuUse {
   };
 }
 
-/** As measures of a round: `cpuMicros` per unit, `cpuMicros.<process>` when there are several, and how busy the busiest was. */
+/**
+ * As measures of a round: `cpuMicros` per unit, `cpuMicros.<process>` when there are several, and
+ * how busy the busiest was.
+ */
 export function perUnit(use: CpuUse, units: number): Record<string, number> {
   const names = Object.keys(use.micros);
   const parts = names.length < 2 ? [] : names.map((name) => [`cpuMicros.${name}`, (use.micros[name] ?? 0) / units]);

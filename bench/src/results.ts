@@ -4,8 +4,8 @@ export const parts = ['unary', 'stream', 'rest', 'memory', 'growth'] as const;
 export type Part = (typeof parts)[number];
 
 /**
- * What was measured of one subject (a target, or one of the growths) in one variant (so many clients, instances …).
- * Units are in the names of the measures.
+ * What was measured of one subject (a target, or one of the growths) in one variant (so many
+ * clients, instances …). Units are in the names of the measures.
  */
 export interface Row {
   readonly part: Part;
@@ -19,7 +19,10 @@ export interface Machine {
   readonly cores: number;
   readonly memoryGb: number;
   readonly kernel: string;
-  /** Load averages over a minute before the first and after the last measurement; the second is mostly the benchmark's own. */
+  /**
+   * Load averages over a minute before the first and after the last measurement; the second is
+   * mostly the benchmark's own.
+   */
   readonly loadBefore: number;
   readonly loadAfter: number;
   /** Share of the machine's CPU time that the hypervisor kept from it during the run. */

@@ -19,8 +19,9 @@ export interface RoundsOptions {
 const attempts = 2;
 
 /**
- * Measures all cases once in each round, one after the other and always in the same order: what drifts on the machine
- * over minutes touches all of them alike. A case that cannot be measured has no row.
+ * Measures all cases once in each round, one after the other and always in the same order: what
+ * drifts on the machine over minutes touches all of them alike. A case that cannot be measured has
+ * no row.
  */
 export async function interleave(
   part: Part,

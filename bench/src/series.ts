@@ -18,8 +18,8 @@ export function series(samples: readonly number[]): Series {
 }
 
 /**
- * Two measures of the same rounds as one, round by round: what the machine did in a round touched both, and falls out of
- * their quotient or difference.
+ * Two measures of the same rounds as one, round by round: what the machine did in a round touched
+ * both, and falls out of their quotient or difference.
  */
 export function paired(a: Series, b: Series, combine: (a: number, b: number) => number): Series {
   if (a.samples.length !== b.samples.length) throw new Error('paired series need the same rounds');

@@ -21,7 +21,10 @@ export class Session implements AsyncDisposable {
     this.#say = say;
   }
 
-  /** Those of the catalogue, started when a part first asks for some and running side by side from then on. */
+  /**
+   * Those of the catalogue, started when a part first asks for some and running side by side from
+   * then on.
+   */
   async targets(names: readonly TargetName[] = targetNames): Promise<[TargetName, Target][]> {
     this.#targets ??= startTargets(this.setting);
     const { all } = await this.#targets;

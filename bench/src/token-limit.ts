@@ -1,8 +1,9 @@
 /**
- * How near a limit in tokens comes to itself: `npm --workspace bench run token-limit`. Two ingresses and a limiter hold one
- * client, who asks for more all the time, to 60,000 tokens a minute. Half of the requests are streams, and one in ten is
- * left by its client. The engines say what was really computed. Writes `results/token-limit.json`; exits with 1 when the
- * tokens of the minutes counted differ by more than 2 % from the limit.
+ * How near a limit in tokens comes to itself: `npm --workspace bench run token-limit`. Two
+ * ingresses and a limiter hold one client, who asks for more all the time, to 60,000 tokens a
+ * minute. Half of the requests are streams, and one in ten is left by its client. The engines say
+ * what was really computed. Writes `results/token-limit.json`; exits with 1 when the tokens of the
+ * minutes counted differ by more than 2 % from the limit.
  */
 import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';

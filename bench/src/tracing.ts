@@ -1,6 +1,7 @@
 /**
- * What traces cost: CPU of `standalone` for a request with traces off, on without keeping any, and on with all of them kept, the
- * sending included. `node bench/src/tracing.ts` prints a table in Markdown.
+ * What traces cost: CPU of `standalone` for a request with traces off, on without keeping any, and
+ * on with all of them kept, the sending included. `node bench/src/tracing.ts` prints a table in
+ * Markdown.
  */
 import { createServer } from 'node:http';
 import { chatBody } from './bodies.ts';

@@ -22,8 +22,9 @@ export interface Logged extends Process {
 const startTimeoutMs = 120_000;
 
 /**
- * A temporary folder for configurations, request bodies and logs. What runs under load prints to files, as it would in
- * production: a pipe to this process would make this process part of the measurement.
+ * A temporary folder for configurations, request bodies and logs. What runs under load prints to
+ * files, as it would in production: a pipe to this process would make this process part of the
+ * measurement.
  */
 export class Workplace {
   readonly folder = temporaryFolder();

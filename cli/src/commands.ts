@@ -9,7 +9,10 @@ interface CommandEntry {
   load(): Promise<{ command: Command<readonly OptionGroup[]> }>;
 }
 
-/** Commands by their name, of one word or two: `keys new`. Each module exports its `command`, made by `defineCommand`. */
+/**
+ * Commands by their name, of one word or two: `keys new`. Each module exports its `command`, made
+ * by `defineCommand`.
+ */
 export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, CommandEntry>([
   [
     'validate',

@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 
 /**
- * The image's health check: asks `/readyz` of the admin server of process 1, wherever that listens. Its flags are read
- * from the command line of process 1, and beat the environment, which a health check shares. Exits 0 when it is ready.
- * A port of 0 cannot be found out; give the service another one, or the container a health check of its own.
+ * The image's health check: asks `/readyz` of the admin server of process 1, wherever that listens.
+ * Its flags are read from the command line of process 1, and beat the environment, which a health
+ * check shares. Exits 0 when it is ready. A port of 0 cannot be found out; give the service another
+ * one, or the container a health check of its own.
  */
 const [, , commandLine = '/proc/1/cmdline'] = process.argv;
 const words = readFileSync(commandLine, 'utf8').split('\0');

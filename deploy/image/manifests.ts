@@ -2,8 +2,9 @@ import { globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 /**
- * Copies the package.json files of the workspaces that the image holds, without what only developers need, to the folder named as argument.
- * The install that follows depends on nothing else, so that it stays cached when a source file or a development dependency changes.
+ * Copies the package.json files of the workspaces that the image holds, without what only
+ * developers need, to the folder named as argument. The install that follows depends on nothing
+ * else, so that it stays cached when a source file or a development dependency changes.
  */
 const [target] = process.argv.slice(2);
 if (target === undefined) throw new Error('name a folder to write to');

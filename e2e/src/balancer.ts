@@ -6,8 +6,8 @@ import type { Service } from '@llm-gateway/testing';
 const probeMs = 50;
 
 /**
- * A TCP load balancer as clusters have them: new connections go to targets whose `/readyz` answers 200, one after the other,
- * and those that there are stay where they are.
+ * A TCP load balancer as clusters have them: new connections go to targets whose `/readyz` answers
+ * 200, one after the other, and those that there are stay where they are.
  */
 export class Balancer implements AsyncDisposable {
   readonly #server = createServer({ allowHalfOpen: true }, (inbound) => this.#join(inbound));

@@ -4,7 +4,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { refuse, temporaryFolder } from '@llm-gateway/testing';
 import { keyOf, model, startConsoleScene } from './console.ts';
 
-/** Draws the pictures of docs/console.md and the README from a gateway that runs: `npm --workspace e2e run pictures`. */
+/**
+ * Draws the pictures of docs/console.md and the README from a gateway that runs: `npm --workspace
+ * e2e run pictures`.
+ */
 const folder = join(import.meta.dirname, '../../docs/console');
 const warmUpMs = 45_000;
 const troubleMs = 25_000;

@@ -115,8 +115,8 @@ describe('the outcome table of docs/failover.md', { timeout: 240_000 }, () => {
   };
 
   /**
-   * One instance, whose first call for each request goes wrong and whose next ones do not: so every request meets the fault. (Of two instances, the
-   * good one may be chosen first.)
+   * One instance, whose first call for each request goes wrong and whose next ones do not: so every
+   * request meets the fault. (Of two instances, the good one may be chosen first.)
    */
   const walkRetry = async (row: Row, stream: boolean) => {
     const id = `${row.fault}/retry/${stream}`.replaceAll(/[ ,]+/g, '-');

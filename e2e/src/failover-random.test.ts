@@ -101,7 +101,8 @@ describe('a gateway whose upstreams fail 30 % of their calls', { timeout: 240_00
       assert.ok(answer.whole, story);
       assert.ok(internal.length === 0 || external.length === 0, story);
       const all = [...internal, ...external, ...first, ...second];
-      // Calls on kept connections that were closed are written once more: of the ingress's own calls one, and one of each job.
+      // Calls on kept connections that were closed are written once more: of the ingress's own
+      // calls one, and one of each job.
       const repeats = all.length - Number(answer.headers.get('x-gateway-attempts'));
       const jobs = [first, second].filter((did) => did.length > 1).length;
       assert.ok(repeats >= 0 && repeats <= 1 + jobs, story);
@@ -160,7 +161,10 @@ interface Calls {
   readonly second: readonly string[];
 }
 
-/** The calls without those that were written once more: every way to leave out so many that follow a close. */
+/**
+ * The calls without those that were written once more: every way to leave out so many that follow a
+ * close.
+ */
 function withoutRepeats(calls: Calls, repeats: number): Calls[] {
   if (repeats === 0) return [calls];
   const ways: Calls[] = [

@@ -70,7 +70,8 @@ describe('where there is IPv6 alone', { timeout: 180_000 }, () => {
     it(`a request is served by an engine that is found in ${name}, and a job by its worker`, async () => {
       await using scene = await startScene(store);
       assert.match(scene.url, /^http:\/\/\[::1\]:\d+$/);
-      // The ingress is ready with the list of discovery, which its first poll of the store may not have filled.
+      // The ingress is ready with the list of discovery, which its first poll of the store may not
+      // have filled.
       await until(
         async () => {
           assert.equal((await ask(scene.url)).status, 200);
@@ -82,7 +83,8 @@ describe('where there is IPv6 alone', { timeout: 180_000 }, () => {
       scene.engine.script = () => refuse(500);
       const retried = await ask(scene.url, { id: 'retried' });
       assert.equal(retried.text, 'from the endpoint');
-      // The ingress asked once; the second call is that of the worker, which it reached at its advertised host.
+      // The ingress asked once; the second call is that of the worker, which it reached at its
+      // advertised host.
       assert.equal(callsOf(scene.endpoint, 'retried'), 2);
     });
   }

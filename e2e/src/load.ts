@@ -9,7 +9,10 @@ export interface Books {
   readonly failures: readonly string[];
 }
 
-/** Sends requests at a steady pace, every other one a stream unless told otherwise, whatever becomes of the earlier ones, until it is stopped. */
+/**
+ * Sends requests at a steady pace, every other one a stream unless told otherwise, whatever becomes
+ * of the earlier ones, until it is stopped.
+ */
 export function steadyLoad(
   url: string,
   options: {

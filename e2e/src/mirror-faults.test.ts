@@ -198,7 +198,10 @@ describe('whatever becomes of the copies, the clients do not feel it and the boo
 describe('when the senders hang', { timeout: 120_000 }, () => {
   /** As many bytes as NATS keeps for a consumer before it holds its producers back, several times over. */
   const copies = { count: 600, bytes: 200_000 };
-  /** Longer than a busy machine takes for a decision, far shorter than what it waits behind copies that are held back. */
+  /**
+   * Longer than a busy machine takes for a decision, far shorter than what it waits behind copies
+   * that are held back.
+   */
   const decisionTimeoutMs = 1000;
 
   it('no decision waits behind the copies that NATS holds back for them', async () => {

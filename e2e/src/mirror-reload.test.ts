@@ -16,7 +16,10 @@ describe('the mirror config file', { timeout: 120_000 }, () => {
   });
   after(() => scene[Symbol.asyncDispose]());
 
-  /** Puts a text in the file's place at once: one that is written there is an empty one for a moment, which would count as a mistake. */
+  /**
+   * Puts a text in the file's place at once: one that is written there is an empty one for a
+   * moment, which would count as a mistake.
+   */
   const put = (text: string) => {
     writeFileSync(`${scene.configPath}.new`, text);
     renameSync(`${scene.configPath}.new`, scene.configPath);

@@ -89,7 +89,10 @@ export class MirrorScene implements AsyncDisposable {
     return (await this.ingress.metrics()).value(`llm_gateway_${name}`, labels);
   }
 
-  /** Writes a config that mirrors everything to the target but for what `change` says, and waits until it is in effect. */
+  /**
+   * Writes a config that mirrors everything to the target but for what `change` says, and waits
+   * until it is in effect.
+   */
   async configure(change: Record<string, unknown> = {}): Promise<void> {
     const before = await this.metric('mirror_config_generation');
     // A text of its own each time, so that it is always a new config.

@@ -35,7 +35,10 @@ const json = { 'content-type': 'application/json', 'content-length': '100' };
 /** A call of such an upstream may be made once more, where its connection was a kept one. */
 export const closed = 'closed before headers';
 
-/** What the faulty upstream does, by the name of the fault; the two that are no answers are brought about otherwise. */
+/**
+ * What the faulty upstream does, by the name of the fault; the two that are no answers are brought
+ * about otherwise.
+ */
 function faultyAnswer(fault: string, streamed: boolean): EngineAnswer {
   const headers = streamed ? {} : json;
   switch (fault) {

@@ -26,7 +26,10 @@ const prompts = {
 } as const;
 type Path = keyof typeof prompts;
 
-/** White space, an integer above 2^53, a repeated field, numbers and escapes that no writer of JSON would choose: all of it is to arrive. */
+/**
+ * White space, an integer above 2^53, a repeated field, numbers and escapes that no writer of JSON
+ * would choose: all of it is to arrive.
+ */
 const written = (path: Path, { stream, limits, params }: Fields) =>
   `{ "model" : "m",\r\n\t"seed": 9007199254740993, "x":1.0,"x":2e0,${prompts[path]},"stream" :${stream},${limits}, "user":"\\u0041\\/"${params} }`;
 

@@ -20,7 +20,10 @@ const deployments: readonly Deployment[] = [
 const prefillMs = 50;
 const maxBatches = 8;
 
-/** What simulated engines accept is the protocol to the letter: they refuse a decode that does not fit a prefill which happened. */
+/**
+ * What simulated engines accept is the protocol to the letter: they refuse a decode that does not
+ * fit a prefill which happened.
+ */
 interface Engines {
   readonly all: readonly Service[];
   /** How the gateway is to find them. */
@@ -55,7 +58,10 @@ async function startEngines({ protocol, store }: Deployment, stack: AsyncDisposa
   return { all, discovery };
 }
 
-/** Its KV port, 20000 higher by the rule of static lists, must not be one that the kernel gives to outgoing connections. */
+/**
+ * Its KV port, 20000 higher by the rule of static lists, must not be one that the kernel gives to
+ * outgoing connections.
+ */
 async function staticPort(): Promise<number> {
   for (;;) {
     const port = await freePort();

@@ -47,7 +47,10 @@ type Half = 'prefill' | 'decode';
 for (const disaggregation of disaggregations) {
   describe(`a failure with ${titleOf(disaggregation)}`, () => {
     const { protocol, staged } = disaggregation;
-    /** The calls of an attempt that goes well; of the protocol that leaves the prefill to the decode engine, one. */
+    /**
+     * The calls of an attempt that goes well; of the protocol that leaves the prefill to the decode
+     * engine, one.
+     */
     const attempt = protocol === 'vllm-kvt' && !staged ? (['decode'] as const) : (['prefill', 'decode'] as const);
     const upTo = (half: Half) => attempt.slice(0, [...attempt].indexOf(half) + 1);
     let stack: AsyncDisposableStack;

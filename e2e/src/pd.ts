@@ -36,14 +36,18 @@ export function startPdGateway(disaggregation: Disaggregation, options: GatewayO
 }
 
 /**
- * A limit that holds on a machine with a processor to spare. Where more wants to run than there are processors, each step of a
- * request waits for its turn, and the limit grows with the length of that queue.
+ * A limit that holds on a machine with a processor to spare. Where more wants to run than there are
+ * processors, each step of a request waits for its turn, and the limit grows with the length of
+ * that queue.
  */
 export function withinMs(limitMs: number): number {
   return limitMs * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism());
 }
 
-/** Like `Promise.all`, but a failure is told when all have settled: what the others started is known by then, and can be ended. */
+/**
+ * Like `Promise.all`, but a failure is told when all have settled: what the others started is known
+ * by then, and can be ended.
+ */
 export async function allSettled<T>(promises: readonly Promise<T>[]): Promise<T[]> {
   await Promise.allSettled(promises);
   return await Promise.all(promises);

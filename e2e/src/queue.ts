@@ -5,7 +5,10 @@ import { type Gateway, startGateway } from './gateway.ts';
 /** The key of all endpoints. */
 export const endpointKey = 'key-of-the-endpoints';
 
-/** A gateway without instances: every request goes down the fallback chain of these endpoints, whose 429s are queued. */
+/**
+ * A gateway without instances: every request goes down the fallback chain of these endpoints, whose
+ * 429s are queued.
+ */
 export async function startQueue(options: {
   endpoints: readonly Engine[];
   workers: number;

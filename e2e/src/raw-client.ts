@@ -9,8 +9,8 @@ export interface Conversation {
 }
 
 /**
- * Writes bytes over a connection of their own, and reads until the server closes it. Rejects when that takes longer than
- * `limitMs`.
+ * Writes bytes over a connection of their own, and reads until the server closes it. Rejects when
+ * that takes longer than `limitMs`.
  * @param options.halfClose closes the client's side after the bytes; else it stays open
  */
 export async function talk(

@@ -15,8 +15,8 @@ interface Heard extends RawMessage {
 type Listener = (message: Heard) => void;
 
 /**
- * A client of NATS that speaks its protocol by hand, and so knows nothing of our messages. It hears every message, and says
- * what a test lets it say.
+ * A client of NATS that speaks its protocol by hand, and so knows nothing of our messages. It hears
+ * every message, and says what a test lets it say.
  */
 export class RawNats implements Disposable {
   readonly #socket: Socket;

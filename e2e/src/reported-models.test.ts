@@ -12,7 +12,10 @@ import {
 } from '@llm-gateway/testing';
 import { ask, errorCode } from './answer.ts';
 
-/** An engine that serves the models that it lists, and others that it does not; it answers with the first one's name. */
+/**
+ * An engine that serves the models that it lists, and others that it does not; it answers with the
+ * first one's name.
+ */
 function engineOf(models: string[], unlisted: string[] = []) {
   return startEngine((request: EngineRequest) => {
     if (request.url === '/v1/models')

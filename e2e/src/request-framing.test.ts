@@ -18,8 +18,8 @@ function request(fields: readonly string[], content: string, line = `POST ${path
 const next = request([length], body, `POST ${path}?next HTTP/1.1`);
 
 /**
- * What a client sends, in front of a second request on the same connection. The number: how many of the two a strict
- * reading contains.
+ * What a client sends, in front of a second request on the same connection. The number: how many of
+ * the two a strict reading contains.
  */
 const cases: Readonly<Record<string, readonly [forwarded: 0 | 1 | 2, bytes: string]>> = {
   'a length': [2, request([length], body)],

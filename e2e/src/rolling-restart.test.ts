@@ -8,7 +8,10 @@ import { chat, startGateway } from './gateway.ts';
 
 const clients = 100;
 const restarts = 5;
-/** Less than the drain delay: a client that is silent for longer may send when its connection closes for being idle. */
+/**
+ * Less than the drain delay: a client that is silent for longer may send when its connection closes
+ * for being idle.
+ */
 const longestThinkMs = 700;
 const drainDelayMs = 2500;
 

@@ -17,7 +17,10 @@ import { chat, type Gateway, post, startGateway } from './gateway.ts';
 import { balanced, steadyLoad } from './load.ts';
 
 const refreshMs = 50;
-/** Few enough for a machine that does other work; `npm --workspace bench run reloads` makes 50 at 500 a second. */
+/**
+ * Few enough for a machine that does other work; `npm --workspace bench run reloads` makes 50 at
+ * 500 a second.
+ */
 const reloads = 12;
 const perSecond = 40;
 
@@ -41,7 +44,8 @@ describe('a route config that changes', { timeout: 120_000 }, () => {
     const [primary, otherPrimary] = primaries.map(({ url }) => ({ base_url: url, prefix: 'out*' }));
     const [fallback, otherFallback] = fallbacks.map(({ url }) => ({ base_url: url, fallback: true }));
     const inside = { base_url: 'local', prefix: 'in*' };
-    // Each index names something else in the other config: what is decided by one and carried out by the other goes astray.
+    // Each index names something else in the other config: what is decided by one and carried out
+    // by the other goes astray.
     configs = [
       [inside, primary ?? {}, fallback ?? {}],
       [otherFallback ?? {}, inside, otherPrimary ?? {}],

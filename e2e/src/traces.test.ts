@@ -35,7 +35,10 @@ class ClientSpan {
   readonly headers = { traceparent: `00-${this.traceId}-${this.spanId}-01` };
 }
 
-/** What must hold of every trace: one root, below the client's span; every other span below one that is there, and within the root's time. */
+/**
+ * What must hold of every trace: one root, below the client's span; every other span below one that
+ * is there, and within the root's time.
+ */
 function assertTree(spans: readonly CollectedSpan[], client: ClientSpan): CollectedSpan {
   const ids = new Set(spans.map(({ spanId }) => spanId));
   assert.equal(ids.size, spans.length, 'ids differ');
@@ -294,7 +297,10 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
   });
 });
 
-/** A client whose request routers decided about, so many times: one that is slow to start is decided about by the ingress. */
+/**
+ * A client whose request routers decided about, so many times: one that is slow to start is decided
+ * about by the ingress.
+ */
 async function askedOfRouter(
   collector: Collector,
   url: string,

@@ -6,7 +6,10 @@ import { type Gateway, post, startGateway } from './gateway.ts';
 import { isPrefill, startPdGateway } from './pd.ts';
 
 const answered = '{"ok":1}';
-/** With what a parser would change: white space, an integer above 2^53, escapes, a field that nobody knows. */
+/**
+ * With what a parser would change: white space, an integer above 2^53, escapes, a field that nobody
+ * knows.
+ */
 const bodyOf = (model: string) =>
   `{ "seed":9007199254740993, "mo\\u0064el" : ${JSON.stringify(model)},\n"x_new":{"model":"kept"},"messages":[{"role":"user","content":"\\u0041 1.0"}]}`;
 

@@ -12,7 +12,10 @@ import { startPdGateway } from './pd.ts';
 /** Of each deployment. A long run: `USAGE_REQUESTS=5000`. */
 const count = Number(process.env.USAGE_REQUESTS ?? 250);
 const clients = 24;
-/** Of five requests one is left by its client, and named by its model: what engines did for it is told apart. */
+/**
+ * Of five requests one is left by its client, and named by its model: what engines did for it is
+ * told apart.
+ */
 const isLeft = (n: number) => n % 5 === 4;
 const models = ['whole', 'left'];
 

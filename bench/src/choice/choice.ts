@@ -20,7 +20,10 @@ interface Case {
   readonly requests: readonly TracedRequest[];
   /** Further requests, whose times do not count. */
   readonly beside?: readonly TracedRequest[];
-  /** The owner of the pool dies after this share of the trace, and another router starts two seconds later. */
+  /**
+   * The owner of the pool dies after this share of the trace, and another router starts two seconds
+   * later.
+   */
   readonly restartAt?: number;
 }
 
@@ -39,13 +42,19 @@ const ingresses = 2;
 const prefillTokensPerS = 10_000;
 const kvBlocks = 1500;
 const interTokenMs = 30;
-/** So many times faster than the trace everything goes: what the gateway takes itself counts for as many times more. */
+/**
+ * So many times faster than the trace everything goes: what the gateway takes itself counts for as
+ * many times more.
+ */
 const speedUp = 2;
 /** Each is a fleet of its own: with more than one a machine of few CPUs would measure itself. */
 const atOnce = 1;
 const resultsFolder = join(import.meta.dirname, '../../results');
 
-/** Replays a trace over modelled engines, under each policy, through real processes; writes `results/choice.md` and `.json`. */
+/**
+ * Replays a trace over modelled engines, under each policy, through real processes; writes
+ * `results/choice.md` and `.json`.
+ */
 export async function measureChoices({ trace, quick }: ChoiceFlags): Promise<void> {
   const machine = watchMachine();
   const startedAtMs = performance.now();

@@ -4,8 +4,9 @@ import { type Ask, type AskedPrompt, Fingerprints, type Instance, maxFingerprint
 import { readRouteTable } from '@llm-gateway/routing';
 
 /**
- * What one decision of a `cache-aware` router costs, and what it remembers: `npm --workspace bench run decisions`. In this
- * process alone: 1,000 instances, prompts of 64 fingerprints, an index of a million beginnings.
+ * What one decision of a `cache-aware` router costs, and what it remembers: `npm --workspace bench
+ * run decisions`. In this process alone: 1,000 instances, prompts of 64 fingerprints, an index of a
+ * million beginnings.
  */
 const instanceCount = 1000;
 const entries = 1_000_000;

@@ -23,7 +23,10 @@ export interface Fleet extends AsyncDisposable {
 /** About so many bytes of prompts fit into a block: its text, and what JSON has around it. */
 const bytesPerBlock = 1560;
 
-/** The gateway over a real nats-server, in front of modelled engines: as many ranks of one simulator as there are instances. */
+/**
+ * The gateway over a real nats-server, in front of modelled engines: as many ranks of one simulator
+ * as there are instances.
+ */
 export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const { policy, instances, kvBlocks } = options;
   await using stack = new AsyncDisposableStack();

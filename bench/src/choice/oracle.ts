@@ -10,7 +10,10 @@ export interface OracleOptions {
 const blockTokens = 512;
 const minTokens = 64;
 
-/** Seconds to the first token where the chooser knows every engine's cache and queue, in simulated time, and the share of cached tokens. */
+/**
+ * Seconds to the first token where the chooser knows every engine's cache and queue, in simulated
+ * time, and the share of cached tokens.
+ */
 export function oracle(options: OracleOptions): { readonly firstTokens: readonly number[]; readonly hits: number } {
   const { requests, instances, prefillTokensPerS, kvBlocks } = options;
   const engines = Array.from({ length: instances }, () => ({ freeAt: 0, blocks: new Set<number>() }));

@@ -20,7 +20,10 @@ export interface ReplayOptions {
   readonly speedUp: number;
 }
 
-/** A message of the length of a block: 512 tokens of the simulated engine, four of which are the message's own. */
+/**
+ * A message of the length of a block: 512 tokens of the simulated engine, four of which are the
+ * message's own.
+ */
 const bytesPerToken = 3;
 const messageTokens = 508;
 const blockTokens = 512;

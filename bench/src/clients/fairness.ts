@@ -1,5 +1,6 @@
 /**
- * What people wait for a first token while a batch overloads the engines tenfold: `npm run bench -- --only fairness`.
+ * What people wait for a first token while a batch overloads the engines tenfold: `npm run bench --
+ * --only fairness`.
  */
 import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';

@@ -23,7 +23,10 @@ async function cpuOf({ url, headers, pids }: Target, body: string, seconds: numb
   return perUnit(cpu(), requests).cpuMicros ?? Number.NaN;
 }
 
-/** Measures and writes `results/limits.md`. Targets take turns, so that what the machine does touches all of them. */
+/**
+ * Measures and writes `results/limits.md`. Targets take turns, so that what the machine does
+ * touches all of them.
+ */
 export async function measureLimits({ quick }: { readonly quick: boolean }): Promise<void> {
   const machine = watchMachine();
   const rounds = quick ? 3 : 9;

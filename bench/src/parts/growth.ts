@@ -36,7 +36,8 @@ async function growInstances(session: Session): Promise<Row[]> {
   for (const count of instances) {
     const gateway = stack.use(await startGateway(setting, { name: `instances-${count}`, instances: count }));
     const measure = async () => {
-      // Connections to the instances have idled away since the last round: opening them again is not what grows.
+      // Connections to the instances have idled away since the last round: opening them again is
+      // not what grows.
       await drive({ url: gateway.url, headers: gateway.headers, body, clients, seconds: plan.warmUpSeconds });
       return await driveTarget(setting, gateway, { body, clients, seconds });
     };

@@ -5,7 +5,10 @@ import { gather } from '../series.ts';
 import type { Session } from '../session.ts';
 import { targetNames } from '../targets/catalogue.ts';
 
-/** What all targets take while nothing is asked of them: all at the same time, because none of them keeps another from its rest. */
+/**
+ * What all targets take while nothing is asked of them: all at the same time, because none of them
+ * keeps another from its rest.
+ */
 export async function measureRest(session: Session): Promise<Row[]> {
   const { rounds, settleMs, seconds } = session.plan.rest;
   const targets = await session.targets(targetNames.filter((name) => name !== 'direct' && name !== 'standalone, warn'));

@@ -30,7 +30,10 @@ export async function measureUnary(session: Session): Promise<Row[]> {
   return await interleave('unary', cases, session.rounds(rounds));
 }
 
-/** LiteLLM computes for tens of milliseconds a request: of more clients than this none has an answer after two seconds. */
+/**
+ * LiteLLM computes for tens of milliseconds a request: of more clients than this none has an answer
+ * after two seconds.
+ */
 const mostForLitellm = 32;
 
 function canServe(name: TargetName, clients: number): boolean {

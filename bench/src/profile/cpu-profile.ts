@@ -1,4 +1,7 @@
-/** The parts of V8's `.cpuprofile` that are read here. Times are microseconds of the machine's monotonic clock. */
+/**
+ * The parts of V8's `.cpuprofile` that are read here. Times are microseconds of the machine's
+ * monotonic clock.
+ */
 export interface CpuProfile {
   readonly nodes: readonly {
     readonly id: number;

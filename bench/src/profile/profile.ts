@@ -50,7 +50,10 @@ const stream: HotPath = {
   },
 };
 
-/** Profiles ingress and router on both hot paths; leaves the `.cpuprofile` files and a summary in `results/profiles`, and prints the summary. */
+/**
+ * Profiles ingress and router on both hot paths; leaves the `.cpuprofile` files and a summary in
+ * `results/profiles`, and prints the summary.
+ */
 export async function profileHotPaths(): Promise<void> {
   mkdirSync(folder, { recursive: true });
   const place = new Workplace();
@@ -98,8 +101,9 @@ function readProfile(written: string, pid: number | undefined): string {
 }
 
 /**
- * Samples are taken by the clock on the wall, and count a process that waits for a CPU as busy. So they only give the
- * shares; the whole is what the kernel says of the process, helper threads included.
+ * Samples are taken by the clock on the wall, and count a process that waits for a CPU as busy. So
+ * they only give the shares; the whole is what the kernel says of the process, helper threads
+ * included.
  */
 function section(of: { title: string; summary: Summary; unit: string; microsPerUnit: number }): string {
   const { title, summary, unit, microsPerUnit } = of;

@@ -1,7 +1,8 @@
 /**
- * A route config that changes under load: `npm --workspace bench run reloads`. Two ingresses and two routers follow its file while
- * requests, every other one a stream, come at a steady rate. Exits with 1 when a request failed, was decided without a router or
- * went by two configs. Writes `results/reloads.json` and prints a table in Markdown.
+ * A route config that changes under load: `npm --workspace bench run reloads`. Two ingresses and
+ * two routers follow its file while requests, every other one a stream, come at a steady rate.
+ * Exits with 1 when a request failed, was decided without a router or went by two configs. Writes
+ * `results/reloads.json` and prints a table in Markdown.
  */
 import { once } from 'node:events';
 import { renameSync, writeFileSync } from 'node:fs';
@@ -44,7 +45,8 @@ const base = `http://127.0.0.1:${port}`;
 const inside = { base_url: 'local', prefix: 'in*' };
 const primary = (config: number) => ({ base_url: `${base}/primary/${config}`, prefix: 'out*' });
 const fallback = (config: number) => ({ base_url: `${base}/fallback/${config}`, fallback: true });
-// Each index names something else in the other config: what is decided by one and carried out by the other goes astray.
+// Each index names something else in the other config: what is decided by one and carried out by
+// the other goes astray.
 const configs = [
   [inside, primary(0), fallback(0)],
   [fallback(1), inside, primary(1)],

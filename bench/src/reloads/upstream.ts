@@ -4,9 +4,9 @@ import type { AddressInfo } from 'node:net';
 import { parentPort } from 'node:worker_threads';
 
 /**
- * The upstreams of a run with reloads, in a thread of their own: the instance, and of each of two configs a primary that fails
- * (`/primary/N`) and its fallback (`/fallback/N`). A request that a primary of one config has failed must come to the fallback of
- * the same config.
+ * The upstreams of a run with reloads, in a thread of their own: the instance, and of each of two
+ * configs a primary that fails (`/primary/N`) and its fallback (`/fallback/N`). A request that a
+ * primary of one config has failed must come to the fallback of the same config.
  */
 export interface UpstreamBooks {
   readonly instance: number;

@@ -13,7 +13,10 @@ const layout = { width: 760, labelWidth: 110, barHeight: 20, barGap: 8, titleHei
 /** Ours stand out; of the services each process has its shade. */
 const shades = ['ours', 'ours-2', 'ours-3'];
 
-/** The main comparison as SVG: CPU per request and per streamed chunk, shorter is better. Reads well on light and on dark ground. */
+/**
+ * The main comparison as SVG: CPU per request and per streamed chunk, shorter is better. Reads well
+ * on light and on dark ground.
+ */
 export function picture(rows: readonly Row[]): string {
   const panels = [
     { title: 'CPU per request, µs', note: '32 clients', bars: bars(rows, 'unary', '32') },

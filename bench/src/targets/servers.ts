@@ -11,8 +11,9 @@ export async function direct({ engine }: Setting): Promise<Target> {
 }
 
 /**
- * As an operator would run it before LLM engines: keep-alive to the engine, HTTP/1.1, no buffering of answers, a line in
- * the access log for each request. One process; the master beside it, which does nothing under load, is left out.
+ * As an operator would run it before LLM engines: keep-alive to the engine, HTTP/1.1, no buffering
+ * of answers, a line in the access log for each request. One process; the master beside it, which
+ * does nothing under load, is left out.
  */
 export async function nginx(setting: Setting): Promise<Target> {
   const { folder } = setting.place;
@@ -75,7 +76,10 @@ export async function haproxy(setting: Setting): Promise<Target> {
 const portkeyManifest = fileURLToPath(import.meta.resolve('@portkey-ai/gateway/package.json'));
 export const portkeyVersion = (JSON.parse(readFileSync(portkeyManifest, 'utf8')) as { version: string }).version;
 
-/** As its own image starts it, without the console; it keeps no access log. The engine is named in each request. */
+/**
+ * As its own image starts it, without the console; it keeps no access log. The engine is named in
+ * each request.
+ */
 export async function portkey(setting: Setting): Promise<Target> {
   const main = join(portkeyManifest, '../build/start-server.js');
   const headers = ['x-portkey-provider: openai', `x-portkey-custom-host: ${setting.engine.url}/v1`];

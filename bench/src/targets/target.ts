@@ -2,7 +2,10 @@ import type { Engine } from '../engine-process.ts';
 import type { Pids } from '../processes.ts';
 import type { Workplace } from '../workplace.ts';
 
-/** Gateways that are measured where they are installed, by the names of their programs and of their packages on PyPI. */
+/**
+ * Gateways that are measured where they are installed, by the names of their programs and of their
+ * packages on PyPI.
+ */
 export const otherNames = ['vllm-router', 'smg', 'litellm'] as const;
 export type OtherName = (typeof otherNames)[number];
 /** Where their programs are; those that are not there are not measured. */

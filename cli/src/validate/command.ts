@@ -18,7 +18,10 @@ import { type Container, containersOf } from './manifests.ts';
 /** Those that one set of variables is meant for. */
 const scaled = ['ingress', 'router', 'discovery', 'retry-worker', 'mirror-sender', 'limiter'];
 
-/** What is checked; `here` says where files of the service are, `original` gives a text the paths that it has. */
+/**
+ * What is checked; `here` says where files of the service are, `original` gives a text the paths
+ * that it has.
+ */
 interface Checking extends Pick<Container, 'place' | 'service' | 'argv' | 'env'> {
   readonly here?: Container['here'];
   readonly original?: Container['original'];

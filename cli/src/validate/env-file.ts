@@ -1,4 +1,7 @@
-/** What a file of variables says, as Docker and Compose read it: `NAME=value` in each line, `#` begins a comment. */
+/**
+ * What a file of variables says, as Docker and Compose read it: `NAME=value` in each line, `#`
+ * begins a comment.
+ */
 export function readEnvFile(text: string): { readonly env: Record<string, string>; readonly mistakes: string[] } {
   const env: Record<string, string> = {};
   const mistakes: string[] = [];

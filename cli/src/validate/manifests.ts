@@ -31,8 +31,9 @@ type Mapping = Readonly<Record<string, unknown>>;
 type Sources = ReadonlyMap<string, ReadonlyMap<string, string>>;
 
 /**
- * The containers of manifests, with the variables, and the files of ConfigMaps and Secrets, that they would see. The files
- * are written to a temporary folder until this is disposed; what a text says of a mounted path is changed to that folder.
+ * The containers of manifests, with the variables, and the files of ConfigMaps and Secrets, that
+ * they would see. The files are written to a temporary folder until this is disposed; what a text
+ * says of a mounted path is changed to that folder.
  */
 export function containersOf(text: string): Containers {
   const folder = mkdtempSync(join(tmpdir(), 'llm-gateway-validate-'));

@@ -144,7 +144,10 @@ function permissions(): Map<string, Permissions> {
 
 const ownedOrAny: readonly string[] = [instancesList, routeDecide, routeExplain, prefixList];
 
-/** Subjects that one replica, or those of one route config, answer have its id at the end; leases are asked of one replica only. */
+/**
+ * Subjects that one replica, or those of one route config, answer have its id at the end; leases
+ * are asked of one replica only.
+ */
 function withReplicas(list: readonly string[]): string[] {
   return list.flatMap((entry) => {
     const [subject = '', queue] = entry.split(' ');

@@ -1,7 +1,10 @@
 import { checks } from './checks/index.ts';
 import { openClusterSite } from './cluster-site.ts';
 
-/** `node e2e/src/deploy/check.ts EXAMPLE [NAMESPACE]`: the check of an example that was deployed from deploy/simulated/EXAMPLE. Exit 0: it passed; 1: it did not; 64: wrong usage. */
+/**
+ * `node e2e/src/deploy/check.ts EXAMPLE [NAMESPACE]`: the check of an example that was deployed
+ * from deploy/simulated/EXAMPLE. Exit 0: it passed; 1: it did not; 64: wrong usage.
+ */
 const [example = '', namespace = 'default'] = process.argv.slice(2);
 const check = checks[example];
 if (!check) {

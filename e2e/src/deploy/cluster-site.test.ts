@@ -9,8 +9,9 @@ const script = join(deployFolder, 'neutral/lite-mode-scheduling/load-balance/tes
 const applied = ['deployment.apps/ingress', 'deployment.apps/neutral', 'statefulset.apps/nats'];
 
 /**
- * A kubectl that knows no cluster: it answers what it is asked about namespace `tried` with the files beside it, and writes down what it was
- * asked. A rollout is complete when there is a file for it; a port is never forwarded.
+ * A kubectl that knows no cluster: it answers what it is asked about namespace `tried` with the
+ * files beside it, and writes down what it was asked. A rollout is complete when there is a file
+ * for it; a port is never forwarded.
  */
 const kubectl = `#!/bin/sh
 cd "$(dirname "$0")"

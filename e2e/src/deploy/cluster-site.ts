@@ -19,7 +19,10 @@ interface Pod {
   };
 }
 
-/** An example in a namespace of the cluster that kubectl is configured for, deployed from deploy/simulated. Resolves when all of it is rolled out. */
+/**
+ * An example in a namespace of the cluster that kubectl is configured for, deployed from
+ * deploy/simulated. Resolves when all of it is rolled out.
+ */
 export async function openClusterSite(namespace: string): Promise<Site> {
   const kubectl: Kubectl = async (...args) =>
     (await run('kubectl', ['--namespace', namespace, ...args], { maxBuffer: 64 << 20 })).stdout;
@@ -117,7 +120,10 @@ export async function openClusterSite(namespace: string): Promise<Site> {
   };
 }
 
-/** Waits, a patience for all together, until everything that was applied runs: a check would take what is ready so far for all there is. */
+/**
+ * Waits, a patience for all together, until everything that was applied runs: a check would take
+ * what is ready so far for all there is.
+ */
 async function rolledOut(kubectl: Kubectl, namespace: string): Promise<void> {
   const listed = await kubectl('get', 'deployments,statefulsets', '--output', 'name');
   const names = listed.split('\n').filter(Boolean);

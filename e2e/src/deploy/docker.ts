@@ -13,8 +13,9 @@ import { Compose, composeSite, docker } from './compose-site.ts';
 import { root } from './kustomize.ts';
 
 /**
- * docker-compose.yml on a real Docker Engine: the README's steps, scaling, the death of each service under load, the etcd and the P/D variant.
- * Run by itself: `node e2e/src/deploy/docker.ts`. Where there is no engine it gets one, if it can, and else says loudly that nothing was tested.
+ * docker-compose.yml on a real Docker Engine: the README's steps, scaling, the death of each
+ * service under load, the etcd and the P/D variant. Run by itself: `node e2e/src/deploy/docker.ts`.
+ * Where there is no engine it gets one, if it can, and else says loudly that nothing was tested.
  */
 const startedMs = performance.now();
 /** What has not begun by then is left out, loudly. */
@@ -114,7 +115,8 @@ async function mainVariant(): Promise<void> {
   ]) {
     await dies(compose, service);
   }
-  // A stream that an engine had begun is lost with it, and says so; anything else is served by the other engine.
+  // A stream that an engine had begun is lost with it, and says so; anything else is served by the
+  // other engine.
   await dies(compose, 'engine-1', { streams: false });
   await serves(compose);
 }
@@ -128,7 +130,10 @@ async function serves({ url }: Compose): Promise<void> {
   assert.ok(status === 200 && whole && text.endsWith('data: [DONE]\n\n'), text.slice(-300));
 }
 
-/** Ends every process of a service at once, under load: no request fails, and the restart policy brings it back. */
+/**
+ * Ends every process of a service at once, under load: no request fails, and the restart policy
+ * brings it back.
+ */
 async function dies(compose: Compose, service: string, { streams = true } = {}): Promise<void> {
   const load = steadyLoad(compose.url, { perSecond: 30, model, streams });
   await sleep(300);
@@ -140,7 +145,10 @@ async function dies(compose: Compose, service: string, { streams = true } = {}):
   passed(`${service} dies`);
 }
 
-/** The requests in the hands of an ingress that dies break off; a client that tries again, as OpenAI's does, gets its answers from the other one. */
+/**
+ * The requests in the hands of an ingress that dies break off; a client that tries again, as
+ * OpenAI's does, gets its answers from the other one.
+ */
 async function ingressDies(compose: Compose): Promise<void> {
   const client = new OpenAI({ baseURL: `${compose.url}/v1`, apiKey: 'none', maxRetries: 2 });
   const stop = new AbortController();
@@ -185,7 +193,10 @@ async function etcdFailover(): Promise<void> {
   await checkEtcdFailover(site);
 }
 
-/** SIGKILL from the host, because after `docker kill` nothing would be restarted. Resolves when the restart policy has brought the container back. */
+/**
+ * SIGKILL from the host, because after `docker kill` nothing would be restarted. Resolves when the
+ * restart policy has brought the container back.
+ */
 async function crash(container: string): Promise<void> {
   const restarts = async () => Number(await docker('inspect', '-f', '{{.RestartCount}}', container));
   const before = await restarts();

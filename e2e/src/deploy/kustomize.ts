@@ -29,8 +29,9 @@ function folders(pattern: string): string[] {
 }
 
 /**
- * The objects of a folder of deploy/, as the cluster would get them. Undefined, after a loud line, when this machine has neither kubectl nor
- * kustomize nor a way to get one: nothing of deploy/ is checked then.
+ * The objects of a folder of deploy/, as the cluster would get them. Undefined, after a loud line,
+ * when this machine has neither kubectl nor kustomize nor a way to get one: nothing of deploy/ is
+ * checked then.
  */
 export async function render(folder: string): Promise<Manifest[] | undefined> {
   tool ??= findTool();

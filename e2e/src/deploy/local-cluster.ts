@@ -56,9 +56,10 @@ class PodPorts {
 }
 
 /**
- * Runs rendered manifests as processes of this machine: their arguments, variables, mounted files, passwords, ports and names of Services are
- * used, and NATS, Redis and etcd are the real servers. It shows that the parts of an example fit together; it knows nothing of scheduling,
- * probes, network policies or resources.
+ * Runs rendered manifests as processes of this machine: their arguments, variables, mounted files,
+ * passwords, ports and names of Services are used, and NATS, Redis and etcd are the real servers.
+ * It shows that the parts of an example fit together; it knows nothing of scheduling, probes,
+ * network policies or resources.
  */
 export class LocalCluster implements AsyncDisposable {
   readonly #set: ManifestSet;
@@ -168,7 +169,8 @@ export class LocalCluster implements AsyncDisposable {
         const local = (text: string) =>
           paths.reduce((result, [from, to]) => (to ? result.replace(`${from}/`, `${to}/`) : result), text);
         const env = Object.fromEntries(Object.entries(variables).map(([name, value]) => [name, local(value)]));
-        // Checks count who answers right after the engines came: none of them is to be raised to its share slowly.
+        // Checks count who answers right after the engines came: none of them is to be raised to
+        // its share slowly.
         env.LLM_GATEWAY_SLOW_START_MS ??= '0';
         return [container.name, await this.#startContainer(container, { env, local, ports })];
       }),
@@ -202,7 +204,10 @@ export class LocalCluster implements AsyncDisposable {
     return service;
   }
 
-  /** Those of an endpoint stay, so that they are the ports of the Service in front of its only pod as well. */
+  /**
+   * Those of an endpoint stay, so that they are the ports of the Service in front of its only pod
+   * as well.
+   */
   #portsOf({ name, labels }: Workload): PodPorts {
     const ports = this.#portsOfEndpoint.get(name) ?? new PodPorts();
     if (labels[componentLabel] === 'endpoint') this.#portsOfEndpoint.set(name, ports);
@@ -256,7 +261,10 @@ export class LocalCluster implements AsyncDisposable {
   }
 }
 
-/** Unlike `Promise.all`, waits for the rest when one fails: what they start must be known before anything is stopped. */
+/**
+ * Unlike `Promise.all`, waits for the rest when one fails: what they start must be known before
+ * anything is stopped.
+ */
 async function all<T>(promises: readonly Promise<T>[]): Promise<T[]> {
   await Promise.allSettled(promises);
   return await Promise.all(promises);

@@ -33,7 +33,10 @@ export interface Workload {
   readonly annotations: Readonly<Record<string, string>>;
   readonly selector: Readonly<Record<string, string>>;
   readonly replicas: number | undefined;
-  /** Seconds after which a rollout that stands still counts as failed. Undefined for a StatefulSet's, which never does. */
+  /**
+   * Seconds after which a rollout that stands still counts as failed. Undefined for a
+   * StatefulSet's, which never does.
+   */
   readonly progressDeadline: number | undefined;
   readonly pod: IPodSpec;
 }
@@ -100,7 +103,10 @@ export class ManifestSet {
     return { ...Object.fromEntries(decoded), ...secret.stringData };
   }
 
-  /** The variables of a container, as the kubelet would set them. Throws for a reference to what does not exist. */
+  /**
+   * The variables of a container, as the kubelet would set them. Throws for a reference to what
+   * does not exist.
+   */
   environment(container: IContainer, pod: PodIdentity): Record<string, string> {
     const variables: Record<string, string> = {};
     for (const { configMapRef, secretRef, prefix = '' } of container.envFrom ?? []) {
@@ -149,7 +155,10 @@ export function matches(
   return Object.entries(selector).every(([key, value]) => labels[key] === value);
 }
 
-/** The service of this project that a container runs, and its flags; undefined for a container of another image. */
+/**
+ * The service of this project that a container runs, and its flags; undefined for a container of
+ * another image.
+ */
 export function serviceOf(
   container: IContainer,
 ): { readonly service: string; readonly flags: readonly string[] } | undefined {

@@ -57,7 +57,10 @@ configMapGenerator:
     literals: [LLM_GATEWAY_RETRY_MAX_COUNT=${retryMaxCount}]
 `;
 
-/** Renders a kustomization that is no file of deploy/, and hands it over with the name that its folder has meanwhile. */
+/**
+ * Renders a kustomization that is no file of deploy/, and hands it over with the name that its
+ * folder has meanwhile.
+ */
 async function renderOverlay(
   kustomization: string,
   use: (manifests: readonly Manifest[], folder: string) => Promise<void>,
@@ -159,7 +162,10 @@ describe('the checks of manifests', () => {
   before(async () => {
     example = (await render('traffic-splitting/weight')) ?? [];
   });
-  /** The problems after a change of the text of one object, `Kind/name`; of a generated one without the hash. */
+  /**
+   * The problems after a change of the text of one object, `Kind/name`; of a generated one without
+   * the hash.
+   */
   const problemsAfter = async ({ of, from, to }: { of: string; from: string; to: string }) => {
     const changed = example.map((one): Manifest => {
       if (![one.metadata.name, one.metadata.name.replace(/-\w{10}$/, '')].some((name) => of === `${one.kind}/${name}`))

@@ -284,7 +284,10 @@ describe('a Prometheus that scrapes the gateway under load', { timeout: 120_000 
   });
 });
 
-/** Requests of every kind, until it is stopped: streams, retries, fallbacks, the queue, broken answers, and clients that leave. */
+/**
+ * Requests of every kind, until it is stopped: streams, retries, fallbacks, the queue, broken
+ * answers, and clients that leave.
+ */
 function keepAsking(url: string): () => Promise<void> {
   let stopped = false;
   const question = (model: string, stream: boolean, fault?: string) => ({

@@ -2,7 +2,10 @@ import { mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'nod
 import { basename, join } from 'node:path';
 import { temporaryFolder } from '@llm-gateway/testing';
 
-/** A folder with the files of a ConfigMap or Secret, changed as the kubelet does: all at once, by one rename of a symbolic link. */
+/**
+ * A folder with the files of a ConfigMap or Secret, changed as the kubelet does: all at once, by
+ * one rename of a symbolic link.
+ */
 export class MountedFolder {
   readonly path = temporaryFolder();
   #current: string | undefined;

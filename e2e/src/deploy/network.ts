@@ -32,8 +32,9 @@ export function selects(selector: Selector, labels: Readonly<Record<string, stri
 }
 
 /**
- * Why the policies of a namespace keep `from` from calling `port` of `to`; undefined when they let it. A pod that no policy selects for a
- * direction is open in it, and the rules of several policies add up (Kubernetes' own semantics).
+ * Why the policies of a namespace keep `from` from calling `port` of `to`; undefined when they let
+ * it. A pod that no policy selects for a direction is open in it, and the rules of several policies
+ * add up (Kubernetes' own semantics).
  */
 export function blocked(
   set: ManifestSet,
@@ -77,7 +78,10 @@ function takesPeer({ peers }: Rule, peer: Workload): boolean {
   });
 }
 
-/** The number of a container's named port. Undefined for no name: any port. Throws when no container has it. */
+/**
+ * The number of a container's named port. Undefined for no name: any port. Throws when no container
+ * has it.
+ */
 export function portNamed({ name, pod }: Workload, portName: string | number | undefined): number | undefined {
   if (portName === undefined) return undefined;
   if (typeof portName === 'number') return portName;

@@ -19,7 +19,10 @@ interface Kustomization {
   readonly images?: readonly { readonly name: string; readonly newName?: string; readonly newTag?: string }[];
 }
 
-/** What in a kustomization, and in those it is made of, changes nothing of what was rendered: kustomize says nothing about it. */
+/**
+ * What in a kustomization, and in those it is made of, changes nothing of what was rendered:
+ * kustomize says nothing about it.
+ */
 export function idlePatches(folder: string, rendered: ManifestSet, options = { images: true }): string[] {
   const file = join(deployFolder, folder, 'kustomization.yaml');
   const kustomization = parse(readFileSync(file, 'utf8')) as Kustomization;

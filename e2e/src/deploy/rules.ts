@@ -19,7 +19,10 @@ import {
 import { blocked, portNamed, selects } from './network.ts';
 import { serviceNames, serviceOptions } from './service-options.ts';
 
-/** What schemas cannot see: whether the objects of a namespace fit each other, and whether the services would start. A line for each problem. */
+/**
+ * What schemas cannot see: whether the objects of a namespace fit each other, and whether the
+ * services would start. A line for each problem.
+ */
 export async function ruleProblems(set: ManifestSet): Promise<string[]> {
   const dangling = references(set);
   return [
@@ -235,7 +238,10 @@ function calls(set: ManifestSet): string[] {
   );
 }
 
-/** Prometheus, by its usual label, reaches what the Services for it lead to; and there is one for every engine. */
+/**
+ * Prometheus, by its usual label, reaches what the Services for it lead to; and there is one for
+ * every engine.
+ */
 function scrapes(set: ManifestSet): string[] {
   const prometheus: Workload = {
     kind: 'Deployment',
@@ -286,7 +292,10 @@ async function settings(set: ManifestSet): Promise<string[]> {
   ];
 }
 
-/** Every service would start with its arguments and variables; what they name is there; and its limits hold what it may hold. */
+/**
+ * Every service would start with its arguments and variables; what they name is there; and its
+ * limits hold what it may hold.
+ */
 async function flags(set: ManifestSet): Promise<string[]> {
   const problems: string[] = [];
   const serviceAddresses = new Set(
@@ -410,7 +419,10 @@ function variables(
 /** Flags that take a file and no text. */
 const followed: ReadonlySet<string> = new Set(['LLM_GATEWAY_CLIENT_KEYS']);
 
-/** `@FILE` is replaced by the text of the mounted file, or by a file here that has it. Throws when there is none. */
+/**
+ * `@FILE` is replaced by the text of the mounted file, or by a file here that has it. Throws when
+ * there is none.
+ */
 function withFiles(
   set: ManifestSet,
   { pod }: Workload,
@@ -437,7 +449,10 @@ function withFiles(
   );
 }
 
-/** A file in the place of one of a Secret that operators make themselves. Undefined when the volume does not have it. */
+/**
+ * A file in the place of one of a Secret that operators make themselves. Undefined when the volume
+ * does not have it.
+ */
 function ofOperator(
   volume: { secret?: { items?: { path?: string }[] } } | undefined,
   file: string,

@@ -11,8 +11,10 @@ interface Model {
 }
 
 /**
- * What is wrong with manifests by the schemas of Kubernetes, a line each: kinds and versions that do not exist, wrong types and missing fields (validators made
- * from the OpenAPI documents), and fields that do not exist (the compiler, on the types made from them: the validators let them pass).
+ * What is wrong with manifests by the schemas of Kubernetes, a line each: kinds and versions that
+ * do not exist, wrong types and missing fields (validators made from the OpenAPI documents), and
+ * fields that do not exist (the compiler, on the types made from them: the validators let them
+ * pass).
  */
 export async function schemaProblems(manifests: readonly Manifest[]): Promise<string[]> {
   const unique = [...new Map(manifests.map((manifest) => [JSON.stringify(manifest), manifest])).values()];

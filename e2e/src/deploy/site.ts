@@ -1,6 +1,7 @@
 /**
- * A place where an example runs with simulated engines, and what its checks need of it. There are several ways to reach one: processes of this
- * machine, containers of docker compose, pods of a cluster through kubectl. The checks are the same.
+ * A place where an example runs with simulated engines, and what its checks need of it. There are
+ * several ways to reach one: processes of this machine, containers of docker compose, pods of a
+ * cluster through kubectl. The checks are the same.
  */
 export interface Site extends AsyncDisposable {
   /** Base URL of the gateway for clients. */

@@ -195,7 +195,10 @@ function anthropicRefusal(status: number): Answer {
   return respond(status, { type: 'error', error: { type, message: `scripted ${status}` } });
 }
 
-/** A gateway in front of an engine that does as `x-fault` says; the model `refused` is served where nobody listens. */
+/**
+ * A gateway in front of an engine that does as `x-fault` says; the model `refused` is served where
+ * nobody listens.
+ */
 export async function startFaultySite() {
   await using stack = new AsyncDisposableStack();
   const engine = stack.use(await startEngine(faultyScript));
@@ -227,7 +230,10 @@ export type Expectation = Readonly<
     Partial<Record<typeof withinLine, Seen>>
 >;
 
-/** The classes that OpenAI's and Anthropic's SDKs have in common. What breaks within a stream has no status. */
+/**
+ * The classes that OpenAI's and Anthropic's SDKs have in common. What breaks within a stream has no
+ * status.
+ */
 export const common: Expectation = {
   none: { text: 'Hello' },
   refused: { error: 'InternalServerError', status: 502 },

@@ -9,7 +9,10 @@ import { findBinary } from '@llm-gateway/testing';
 
 const run = promisify(execFile);
 
-/** Runs a script with exactly these packages of PyPI, and gives what it printed. They are installed once, into a cache folder. */
+/**
+ * Runs a script with exactly these packages of PyPI, and gives what it printed. They are installed
+ * once, into a cache folder.
+ */
 export async function runPython(script: string, args: readonly string[], packages: readonly string[]): Promise<string> {
   const python = await findBinary('python3');
   const folder = await installed(python, packages);

@@ -156,7 +156,8 @@ describe('SDKs, at every fault of an engine', { timeout: 300_000 }, () => {
     };
     assert.deepEqual(printed, {
       chat: expectedRows(common),
-      // The engine's own error event, which this SDK gives as an event; of the gateway's it makes an exception.
+      // The engine's own error event, which this SDK gives as an event; of the gateway's it makes
+      // an exception.
       responses: expectedRows({ ...common, 'late error event': { text: 'Hello scripted' } }),
       messages: expectedRows({ ...common, ...ofAnthropic }),
     });

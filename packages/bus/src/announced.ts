@@ -2,9 +2,15 @@ import type { Announcement, EventMessage } from '@llm-gateway/protocol';
 import type { Bus, Subscription } from './bus.ts';
 import { eachSecond } from './each-second.ts';
 
-/** How long a message may come before the announcement of the address in it: announcements are repeated each second. */
+/**
+ * How long a message may come before the announcement of the address in it: announcements are
+ * repeated each second.
+ */
 const waitMs = 1_500;
-/** A process that was silent for so long is forgotten. Longer than anything that it promised before may still be fetched. */
+/**
+ * A process that was silent for so long is forgotten. Longer than anything that it promised before
+ * may still be fetched.
+ */
 const forgetMs = 600_000;
 const maxNames = 1_000;
 const maxWaiting = 1_000;
@@ -16,8 +22,8 @@ export interface Announcer extends Disposable {
 }
 
 /**
- * Announces what `what` returns: now, on each new connection, and each second. Null: there is nothing to announce at present. Dispose it
- * before the bus.
+ * Announces what `what` returns: now, on each new connection, and each second. Null: there is
+ * nothing to announce at present. Dispose it before the bus.
  */
 export function announce<P>(bus: Bus, message: EventMessage<P>, what: () => P | null): Announcer {
   const now = () => {
@@ -36,7 +42,10 @@ export function announce<P>(bus: Bus, message: EventMessage<P>, what: () => P | 
   };
 }
 
-/** Why an announcement does not count. `conflict`: the name is announced at another address. `full`: there are too many names. */
+/**
+ * Why an announcement does not count. `conflict`: the name is announced at another address. `full`:
+ * there are too many names.
+ */
 export type AnnouncementFault = 'invalid' | 'conflict' | 'full';
 
 export interface AnnouncedObserver {
@@ -56,8 +65,9 @@ interface Waiting {
 }
 
 /**
- * The processes that announced where they listen. The first address of a name stays its address for as long as it is repeated: nobody else who
- * may publish can move it. When there are too many names, new ones are refused and none is pushed out.
+ * The processes that announced where they listen. The first address of a name stays its address for
+ * as long as it is repeated: nobody else who may publish can move it. When there are too many
+ * names, new ones are refused and none is pushed out.
  */
 export class Announced implements Disposable {
   readonly #observer: AnnouncedObserver;
@@ -74,7 +84,10 @@ export class Announced implements Disposable {
     return this.#known.get(name)?.origin === origin;
   }
 
-  /** Whether the process is announced at this address, now or within a second and a half; false when `signal` aborts before. Never rejects. */
+  /**
+   * Whether the process is announced at this address, now or within a second and a half; false when
+   * `signal` aborts before. Never rejects.
+   */
   async arrives(announcement: Announcement, signal: AbortSignal): Promise<boolean> {
     if (this.has(announcement)) return true;
     // Announced elsewhere: waiting would not change it.
@@ -123,7 +136,10 @@ export class Announced implements Disposable {
   }
 }
 
-/** The schema has checked its form: `http://host:port`, and nothing that a URL could read as something else. */
+/**
+ * The schema has checked its form: `http://host:port`, and nothing that a URL could read as
+ * something else.
+ */
 function isOrigin(origin: string): boolean {
   const url = URL.parse(origin);
   const port = Number(origin.slice(origin.lastIndexOf(':') + 1));

@@ -4,7 +4,10 @@ import { GatewayError } from '@llm-gateway/protocol';
 export interface BatchOptions<Item> {
   /** A larger batch is sent in parts, one after the other. */
   readonly maxBatch: number;
-  /** So is one whose items are larger together; a single one is sent whatever its size. Asked for each batch. */
+  /**
+   * So is one whose items are larger together; a single one is sent whatever its size. Asked for
+   * each batch.
+   */
   readonly maxBytes?: () => number;
   readonly bytesOf?: (item: Item) => number;
   readonly onBatch?: (size: number) => void;
@@ -18,10 +21,12 @@ interface Waiting<Item, Result> {
 }
 
 /**
- * Gathers what is asked for in one turn of the event loop into one `send`, whose results come in the order of the items.
- * At most one batch is in flight; what is asked meanwhile waits for it and goes together, so batches grow with the load.
- * An item whose signal aborts rejects with `client_closed` and, when its batch has not left yet, is not sent.
- * When `send` rejects, or answers with another number of results, all items of that batch reject; failures of single items belong in `Result`.
+ * Gathers what is asked for in one turn of the event loop into one `send`, whose results come in
+ * the order of the items. At most one batch is in flight; what is asked meanwhile waits for it and
+ * goes together, so batches grow with the load. An item whose signal aborts rejects with
+ * `client_closed` and, when its batch has not left yet, is not sent. When `send` rejects, or
+ * answers with another number of results, all items of that batch reject; failures of single items
+ * belong in `Result`.
  */
 export function batched<Item, Result>(
   send: (items: Item[]) => Promise<readonly Result[]>,

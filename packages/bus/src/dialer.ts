@@ -43,8 +43,8 @@ export class Dialer {
         timeout: connectTimeoutMs,
         pingInterval: pingIntervalMs,
         maxPingOut: maxPingsOut,
-        // A reconnecting client lets requests wait out their timeouts and keeps events for later; here a connection is one `Link`,
-        // and the next one is made by `NatsBus`.
+        // A reconnecting client lets requests wait out their timeouts and keeps events for later;
+        // here a connection is one `Link`, and the next one is made by `NatsBus`.
         reconnect: false,
         noAsyncTraces: true,
       });
@@ -57,7 +57,10 @@ export class Dialer {
   }
 }
 
-/** Reads the credentials file and the secrets each time, so that they can be rotated; the client does the same with the files of TLS. */
+/**
+ * Reads the credentials file and the secrets each time, so that they can be rotated; the client
+ * does the same with the files of TLS.
+ */
 async function logIn(settings: BusSettings): Promise<NodeConnectionOptions> {
   const { natsUser, natsCredsFile } = settings;
   const token = settings.natsToken?.();
@@ -89,8 +92,8 @@ async function answering(servers: readonly string[], timeoutMs: number): Promise
 const defaultPort = 4222;
 
 /**
- * Whether a NATS server says anything within `timeoutMs`. The client leaves its socket open when a server accepts it and then stays silent
- * (a frozen process); this one is always closed.
+ * Whether a NATS server says anything within `timeoutMs`. The client leaves its socket open when a
+ * server accepts it and then stays silent (a frozen process); this one is always closed.
  */
 function isAnswering(server: string, timeoutMs: number): Promise<boolean> {
   const url = new URL(server.includes('://') ? server : `nats://${server}`);

@@ -5,8 +5,9 @@ const calls = new Set<() => void>();
 let timer: NodeJS.Timeout | undefined;
 
 /**
- * Calls `call` each second, the first time after a second at most, until disposed. All such calls of a process share one
- * timer, so that it wakes once and its messages leave in one write. Does not keep the process alive. `call` must not throw.
+ * Calls `call` each second, the first time after a second at most, until disposed. All such calls
+ * of a process share one timer, so that it wakes once and its messages leave in one write. Does not
+ * keep the process alive. `call` must not throw.
  */
 export function eachSecond(call: () => void): Disposable {
   // The same function may be wanted twice.

@@ -18,7 +18,10 @@ export function askerLeft(subject: string, reason: unknown): GatewayError {
   return new GatewayError('client_closed', 'the asker left', { cause: reason, details: { subject } });
 }
 
-/** What the asker hears of a handler that threw: a `GatewayError` as it is, anything else without its words. */
+/**
+ * What the asker hears of a handler that threw: a `GatewayError` as it is, anything else without
+ * its words.
+ */
 export function responderFailure(subject: string, error: unknown): GatewayError {
   if (error instanceof GatewayError) return error;
   return new GatewayError('internal', 'the responder failed', { cause: error, details: { subject } });

@@ -19,8 +19,9 @@ type Responder = (query: unknown, context: RespondContext) => unknown;
 type Consumer = (payload: unknown, body: Uint8Array) => void;
 
 /**
- * The bus of a gateway in one process: the contract of NATS without a network. Payloads pass by reference, so they must not be changed afterwards;
- * handlers run in a microtask, never inside the call.
+ * The bus of a gateway in one process: the contract of NATS without a network. Payloads pass by
+ * reference, so they must not be changed afterwards; handlers run in a microtask, never inside the
+ * call.
  */
 export function inProcessBus(observer: BusObserver = {}): Bus {
   return new InProcessBus(observer);
@@ -159,7 +160,10 @@ class InProcessBus implements Bus {
   }
 }
 
-/** One request on its way; also what its handler sees of it. Timer, listener and signal exist only when the answer does not come at once. */
+/**
+ * One request on its way; also what its handler sees of it. Timer, listener and signal exist only
+ * when the answer does not come at once.
+ */
 class Call implements RespondContext {
   readonly subject: string;
   readonly #options: RequestOptions;

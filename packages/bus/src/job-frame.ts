@@ -1,6 +1,9 @@
 import { type Codec, GatewayError } from '@llm-gateway/protocol';
 
-/** A job on the wire: 4 bytes (big endian) with the length of its fields, the fields, then its body as it is. */
+/**
+ * A job on the wire: 4 bytes (big endian) with the length of its fields, the fields, then its body
+ * as it is.
+ */
 const lengthBytes = 4;
 
 export function encodeJob<P>(codec: Codec<P>, payload: P, body: Uint8Array): Uint8Array {

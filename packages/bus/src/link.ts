@@ -23,8 +23,8 @@ const errorStatusHeader = 'Nats-Service-Error-Code';
 const errorCodeHeader = 'Gateway-Error-Code';
 
 /**
- * Sent and not yet seen to have arrived at the server. The client's own buffer has no limit, and a server that stopped reading is found
- * only by its missing pongs, seconds later.
+ * Sent and not yet seen to have arrived at the server. The client's own buffer has no limit, and a
+ * server that stopped reading is found only by its missing pongs, seconds later.
  */
 const maxUnconfirmedBytes = 16 * 1024 * 1024;
 const confirmAfterBytes = 256 * 1024;
@@ -44,8 +44,9 @@ interface Pending {
 /**
  * One connection, from the handshake to its end; requests in flight end with it.
  *
- * Requests do not use the client's own `request`: that one can be neither aborted nor ended by a disconnection (it waits out its timeout),
- * and makes five promises for each. Its idea is the same: one subscription for all replies, told apart by the last token of the subject.
+ * Requests do not use the client's own `request`: that one can be neither aborted nor ended by a
+ * disconnection (it waits out its timeout), and makes five promises for each. Its idea is the same:
+ * one subscription for all replies, told apart by the last token of the subject.
  */
 export class Link {
   readonly #connection: NatsConnection;
@@ -201,8 +202,8 @@ export class Link {
         if (status.type === 'error') this.#refuse(status.error);
         if (status.type !== 'staleConnection') continue;
         seen.stale = true;
-        // The client closes a stale socket only after it wrote what is buffered: never, when the server does not read.
-        // Not awaited: it waits for the end of this loop.
+        // The client closes a stale socket only after it wrote what is buffered: never, when the
+        // server does not read. Not awaited: it waits for the end of this loop.
         void this.#connection.close();
       }
     };

@@ -235,7 +235,8 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     await process.bus.request(question, saying('x'), patient);
     await assert.rejects(process.bus.request(question, saying('bad'), patient));
 
-    // The library was built against another copy of the client's types; what it uses of a connection is the same.
+    // The library was built against another copy of the client's types; what it uses of a
+    // connection is the same.
     const tool = new Svcm(client as unknown as ConstructorParameters<typeof Svcm>[0]).client();
     const [ping] = await all(tool.ping('retry-worker'));
     assert.deepEqual([ping?.name, ping?.version], ['retry-worker', '1.2.3']);
@@ -308,7 +309,8 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     await using slow = await connected(server);
     await using client = await plainClient(server);
     const heard: number[] = [];
-    // More copies of each event than the buffers of the kernel take: the client is blocked as well, and cannot go on sending.
+    // More copies of each event than the buffers of the kernel take: the client is blocked as well,
+    // and cannot go on sending.
     for (let copy = 0; copy < 20; copy++) slow.bus.subscribe(news, ({ port }) => heard.push(port));
     await subscribed(slow.bus, news.subject, server);
     const large = JSON.stringify({ ...saying('', 1), id: 'x'.repeat(900_000) });
@@ -427,7 +429,10 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
   });
 });
 
-/** A server's configuration with one account whose users log in with a signed JWT, and such a user's credentials. */
+/**
+ * A server's configuration with one account whose users log in with a signed JWT, and such a user's
+ * credentials.
+ */
 function decentralised(): { readonly config: string; readonly credentials: string } {
   const [operator, account, user] = [nkeys.createOperator(), nkeys.createAccount(), nkeys.createUser()];
   const decoder = new TextDecoder();

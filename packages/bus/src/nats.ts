@@ -29,7 +29,10 @@ export interface NatsOptions {
   readonly name: string;
   /** A semantic version. */
   readonly version?: string;
-  /** False for a connection that `nats micro` is not to show, because the process has another one that it shows. */
+  /**
+   * False for a connection that `nats micro` is not to show, because the process has another one
+   * that it shows.
+   */
   readonly listed?: boolean;
   readonly observer?: BusObserver;
   /** How long a disposal waits for handlers that are still at work. */
@@ -83,7 +86,8 @@ class NatsBus implements Bus {
     this.#prefix = namespace === '' ? '' : `${namespace}.`;
     // An inbox per service, so that permissions can keep services out of each other's replies.
     this.#inbox = `${this.#prefix}_INBOX.${options.name}`;
-    // The services protocol allows no dot in a name, and has subjects of its own for all who share the servers.
+    // The services protocol allows no dot in a name, and has subjects of its own for all who share
+    // the servers.
     const name = namespace === '' ? options.name : `${namespace.replaceAll('.', '-')}-${options.name}`;
     this.#dialer = new Dialer(settings, {
       name,
@@ -239,7 +243,8 @@ class NatsBus implements Bus {
 
   #leave({ current }: Registration): void {
     if (current === undefined || current.isClosed() || this.#link === undefined) return;
-    // Writes UNSUB now, and goes on delivering until the server has seen it: what it had sent before would be lost otherwise.
+    // Writes UNSUB now, and goes on delivering until the server has seen it: what it had sent
+    // before would be lost otherwise.
     const drained = current
       .drain()
       // The connection ended meanwhile, and the subscription with it.

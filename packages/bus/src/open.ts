@@ -36,8 +36,9 @@ const mainConnection = 'main';
 const leastMaxPayloadBytes = 32 * 1024;
 
 /**
- * A bus of a process that is called `name`: connected in the background, watched by metrics and log, closed after the service. Each call opens
- * a connection of its own, for what must not wait behind the others' messages.
+ * A bus of a process that is called `name`: connected in the background, watched by metrics and
+ * log, closed after the service. Each call opens a connection of its own, for what must not wait
+ * behind the others' messages.
  */
 export function openBus(
   settings: BusSettings,
@@ -57,8 +58,8 @@ export function openBus(
 }
 
 /**
- * Counts and logs what happens on a bus. What happens again and again is counted each time, and logged when its reason is new, then once a
- * minute at most with its count.
+ * Counts and logs what happens on a bus. What happens again and again is counted each time, and
+ * logged when its reason is new, then once a minute at most with its count.
  */
 export function busObserver(
   { log, metrics }: Pick<BusHost, 'log' | 'metrics'>,

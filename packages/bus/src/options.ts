@@ -1,4 +1,7 @@
-/** The flags every service on the bus has. The files, also those of secrets, are read again at each connection, so that they can be rotated. */
+/**
+ * The flags every service on the bus has. The files, also those of secrets, are read again at each
+ * connection, so that they can be rotated.
+ */
 export const busOptions = {
   'nats-servers': {
     type: 'string',

@@ -1,6 +1,6 @@
 /**
- * Items in as few parts as possible that take at most `maxBytes` each, in their order. An item that is larger by itself has a part of its own. No
- * items: one part without any.
+ * Items in as few parts as possible that take at most `maxBytes` each, in their order. An item that
+ * is larger by itself has a part of its own. No items: one part without any.
  */
 export function inParts<Item>(
   items: readonly Item[],

@@ -17,8 +17,8 @@ export interface Reason {
 }
 
 /**
- * Lets each reason of a thing that fails again and again be logged at once and then once a minute at most, with its count. Beyond 20 reasons
- * within a minute all further ones count as one.
+ * Lets each reason of a thing that fails again and again be logged at once and then once a minute
+ * at most, with its count. Beyond 20 reasons within a minute all further ones count as one.
  */
 export class Reasons {
   readonly #now: () => number;

@@ -1,4 +1,7 @@
-/** What the tests of this package share: networks of processes, messages of their own, and an observer that counts. */
+/**
+ * What the tests of this package share: networks of processes, messages of their own, and an
+ * observer that counts.
+ */
 import { randomUUID } from 'node:crypto';
 import {
   defineEvent,

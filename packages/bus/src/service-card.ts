@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 
 /**
- * How a process shows itself to `nats micro ls|info|stats`: the NATS services protocol (ADR-32), answered from our own counters.
- * `@nats-io/services` cannot be used for it: it ends the whole service when one endpoint leaves its group, as retry workers do while they are full.
+ * How a process shows itself to `nats micro ls|info|stats`: the NATS services protocol (ADR-32),
+ * answered from our own counters. `@nats-io/services` cannot be used for it: it ends the whole
+ * service when one endpoint leaves its group, as retry workers do while they are full.
  */
 export class ServiceCard {
   readonly #identity: {

@@ -4,8 +4,9 @@ const stallMs = 2_000;
 const latelyMs = 10_000;
 
 /**
- * Notices when this process did not get to read for seconds. A NATS server cuts off a client that does not read (10 s by default)
- * and cannot tell it why: from here it looks like any lost connection.
+ * Notices when this process did not get to read for seconds. A NATS server cuts off a client that
+ * does not read (10 s by default) and cannot tell it why: from here it looks like any lost
+ * connection.
  */
 export class StallWatch implements Disposable {
   #lookedMs = performance.now();

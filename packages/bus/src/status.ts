@@ -42,8 +42,8 @@ export interface StatusTeller extends Disposable {
 }
 
 /**
- * Answers those who look at the gateway. Until somebody asks it does nothing, and it says that it stops only when somebody
- * asked lately. Dispose it before the bus.
+ * Answers those who look at the gateway. Until somebody asks it does nothing, and it says that it
+ * stops only when somebody asked lately. Dispose it before the bus.
  */
 export function tellStatus(bus: Bus, options: StatusOptions): StatusTeller {
   let roundTripMs: number | null = null;

@@ -3,7 +3,10 @@ import { PrefixIndex } from './prefix-index.ts';
 
 /** Nine characters each, so that a page is about 100 KB. */
 const pageEntries = 10_000;
-/** An instance that had less than this part of what was expected of it, over so many answers in a row, has lost its cache. */
+/**
+ * An instance that had less than this part of what was expected of it, over so many answers in a
+ * row, has lost its cache.
+ */
 const missShare = 0.5;
 const missesToEmpty = 4;
 const defaultMaxEntries = 1_000_000;
@@ -80,7 +83,10 @@ export class Caches {
     if (number !== undefined) this.#index.empty(number);
   }
 
-  /** Looks for the instances that have some of the prompt, by their numbers: `cached` tells how much. Good until the next call. */
+  /**
+   * Looks for the instances that have some of the prompt, by their numbers: `cached` tells how
+   * much. Good until the next call.
+   */
   match({ fingerprints }: AskedPrompt): readonly number[] {
     this.#text = fingerprints ?? '';
     this.#asked.read(this.#text);
@@ -109,7 +115,10 @@ export class Caches {
     this.#index.place(number, this.#told, now);
   }
 
-  /** What an answer said was cached of what was expected, in bytes. One that keeps missing it has restarted, or holds less than we think. */
+  /**
+   * What an answer said was cached of what was expected, in bytes. One that keeps missing it has
+   * restarted, or holds less than we think.
+   */
   observe(instance: string, { expected, found }: { readonly expected: number; readonly found: number }): void {
     const number = this.#numbers.get(instance);
     if (number === undefined || expected <= 0) return;

@@ -125,7 +125,10 @@ class Events {
   }
 }
 
-/** Replays a trace over engines that compute prompts one after the other, with one router and one ingress, in simulated time. */
+/**
+ * Replays a trace over engines that compute prompts one after the other, with one router and one
+ * ingress, in simulated time.
+ */
 export function simulateChoices(simulation: ChoiceSimulation): SimulatedChoices {
   const { policy, requests, prefillTokensPerS, kvBlocks } = simulation;
   const instances = Array.from({ length: simulation.instances }, (_, index) => instanceOf(index));

@@ -55,8 +55,9 @@ export function instanceOf(index: number): Instance {
 }
 
 /**
- * A fleet with one router and one ingress, in simulated time: requests arrive at random, none is tried again, and what
- * the ingress saw is reported every 10 ms, as in the real one. The same seed gives the same arrivals.
+ * A fleet with one router and one ingress, in simulated time: requests arrive at random, none is
+ * tried again, and what the ingress saw is reported every 10 ms, as in the real one. The same seed
+ * gives the same arrivals.
  */
 export function simulate(simulation: Simulation): Simulated {
   const { instances, durationMs } = simulation;

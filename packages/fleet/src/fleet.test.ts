@@ -17,7 +17,10 @@ function tableOf(policy: string, entries: readonly object[]) {
 }
 const off = tableOf('', []);
 
-/** A fleet with a clock of its own that says shortly what it decides: an id, `prefill+decode`, or the route. */
+/**
+ * A fleet with a clock of its own that says shortly what it decides: an id, `prefill+decode`, or
+ * the route.
+ */
 class Probe {
   readonly fleet: Fleet;
   now = 0;

@@ -25,10 +25,16 @@ import { Pool, serves } from './pool.ts';
 import { hashOf } from './rendezvous.ts';
 import { ServedModels } from './served-models.ts';
 
-/** What a request needs: one instance, a prefill/decode pair at once, or a prefill first and a decode when it has ended. */
+/**
+ * What a request needs: one instance, a prefill/decode pair at once, or a prefill first and a
+ * decode when it has ended.
+ */
 export type FleetMode = 'neutral' | 'batched' | 'staged';
 export type SchedulingPolicy = 'round-robin' | 'load-balance' | 'cache-aware';
-/** What a process can choose by that knows only itself: `affinity` keeps sessions together, and takes all others in turn. */
+/**
+ * What a process can choose by that knows only itself: `affinity` keeps sessions together, and
+ * takes all others in turn.
+ */
 export type FleetPolicy = SchedulingPolicy | 'affinity';
 
 /** The mode that the flags of `pdOptions` ask for. */
@@ -37,7 +43,10 @@ export function fleetMode(options: { pdDisaggProtocol: string; separatePdSchedul
   return options.separatePdScheduling ? 'staged' : 'batched';
 }
 
-/** Whether the P/D protocol that the flags name has decode engines turn to the `kv_transfer` address of the prefill. */
+/**
+ * Whether the P/D protocol that the flags name has decode engines turn to the `kv_transfer` address
+ * of the prefill.
+ */
 export function needsKvAddress({ pdDisaggProtocol }: { pdDisaggProtocol: string }): boolean {
   return pdDisaggProtocol === 'vllm-kvt';
 }
@@ -71,7 +80,10 @@ export interface DecideContext {
   readonly now: number;
   /** Numbers in [0, 1). */
   readonly random: () => number;
-  /** Whom the reply goes to and its sequence, see `loadReport.seen`; left out when the caller keeps its own counts. */
+  /**
+   * Whom the reply goes to and its sequence, see `loadReport.seen`; left out when the caller keeps
+   * its own counts.
+   */
   readonly reply?: ReplyTo;
 }
 
@@ -96,7 +108,10 @@ export interface Unwell {
   readonly forMs: number;
 }
 
-/** Instances of one role that this fleet's mode needs; `suspect` and `ejected` include those that are being probed. */
+/**
+ * Instances of one role that this fleet's mode needs; `suspect` and `ejected` include those that
+ * are being probed.
+ */
 export interface RoleCount {
   readonly role: Role;
   readonly live: number;
@@ -123,19 +138,29 @@ interface Member extends Candidate {
 }
 
 /**
- * What a request in flight weighs beside bytes of prompts to be computed before a first token. Its decode takes time from a prefill, but little: the
- * unit of load is a request, and this many bytes are as much as one.
+ * What a request in flight weighs beside bytes of prompts to be computed before a first token. Its
+ * decode takes time from a prefill, but little: the unit of load is a request, and this many bytes
+ * are as much as one.
  */
 const requestBytes = 256;
-/** A prompt of somebody else is taken to be as long as ours were on average; this long before there was one. */
+/**
+ * A prompt of somebody else is taken to be as long as ours were on average; this long before there
+ * was one.
+ */
 const firstMeanPromptBytes = 2048;
 /** The mean follows about so many of the last prompts. */
 const meanPrompts = 64;
-/** So many instances are asked at most whether this prompt fits into their memory; further ones are taken to have room. */
+/**
+ * So many instances are asked at most whether this prompt fits into their memory; further ones are
+ * taken to have room.
+ */
 const maxRoomChecks = 8;
 /** A fully cached prompt is not for nothing. */
 const minWaitingBytes = 64;
-/** An instance takes a session of its own as long as it has at most so much more in flight than the mean, and one. */
+/**
+ * An instance takes a session of its own as long as it has at most so much more in flight than the
+ * mean, and one.
+ */
 const affinityLoadFactor = 1.25;
 /** What an ask says is bounded, so that no prompt makes a live instance look busy. */
 const maxPromptBytes = 2 ** 30;
@@ -188,7 +213,10 @@ export class Fleet {
   readonly #served = new ServedModels();
   /** Whether there has been an instance that declared no model. */
   #servedUndeclared = false;
-  /** Rebuilt on the first use after a change, with `#scores`, `#models`, `#unpaired` and what `#pools` hold. */
+  /**
+   * Rebuilt on the first use after a change, with `#scores`, `#models`, `#unpaired` and what
+   * `#pools` hold.
+   */
   #sorted: Member[] = [];
   #scores = new Float64Array(0);
   #inFlight = new Float64Array(0);
@@ -202,14 +230,17 @@ export class Fleet {
   readonly #weighted = new Set<Member>();
   readonly #numbered: (Member | undefined)[] = [];
   #models = new Set<string>();
-  /** Prefill instances whose model no decode instance serves: a request that names none must not begin there. */
+  /**
+   * Prefill instances whose model no decode instance serves: a request that names none must not
+   * begin there.
+   */
   #unpaired: readonly Member[] = [];
   /** Made when first asked for after a change. */
   #groups: ModelGroups | null = null;
   #stale = false;
   /**
-   * Per role, by `Pool.model`; but for null made when first asked for, so at most one for each model of `#models` and
-   * `#served`, and two more.
+   * Per role, by `Pool.model`; but for null made when first asked for, so at most one for each
+   * model of `#models` and `#served`, and two more.
    */
   readonly #pools: Readonly<Record<Role, Map<string | null, Pool>>> = {
     neutral: new Map(),
@@ -266,7 +297,10 @@ export class Fleet {
     if (this.#counted) this.#ledger.report(report, now);
   }
 
-  /** What happened at instances; those that fail again and again are ejected, or suspect where their pools cannot spare them. */
+  /**
+   * What happened at instances; those that fail again and again are ejected, or suspect where their
+   * pools cannot spare them.
+   */
   outcomes(report: OutcomeReport, context: { now: number; random: () => number }): void {
     const { now, random } = context;
     this.#refresh(now);
@@ -309,7 +343,10 @@ export class Fleet {
     return 'taken';
   }
 
-  /** Decides one ask. Cost does not grow with the number of instances beyond one pass over an array of numbers. */
+  /**
+   * Decides one ask. Cost does not grow with the number of instances beyond one pass over an array
+   * of numbers.
+   */
   decide(table: RouteTable, ask: Ask, context: DecideContext): Decision {
     if (ask.stage === 'route') {
       const route = table.choose(ask.model, context.random);
@@ -323,8 +360,10 @@ export class Fleet {
   }
 
   /**
-   * Picks in advance for requests to come, in their order: instances as `decide` would choose them one after the other. Fewer than asked for where
-   * nothing live and not busy is left, and none while one of the pool waits for a probe: those choices are for requests that are there. So are pairs.
+   * Picks in advance for requests to come, in their order: instances as `decide` would choose them
+   * one after the other. Fewer than asked for where nothing live and not busy is left, and none
+   * while one of the pool waits for a probe: those choices are for requests that are there. So are
+   * pairs.
    */
   lease({ role, model, count }: LeaseWish, { now, reply }: Omit<DecideContext, 'random'>): readonly InstanceAddress[] {
     this.#refresh(now);
@@ -343,8 +382,8 @@ export class Fleet {
   }
 
   /**
-   * The pool that a request for the model is served from, as `LeaseWish.model` names it. There are no more than models that
-   * instances have named and two, whatever clients ask for.
+   * The pool that a request for the model is served from, as `LeaseWish.model` names it. There are
+   * no more than models that instances have named and two, whatever clients ask for.
    */
   poolOf(model: string | null, now: number): string | null {
     this.#refresh(now);
@@ -358,7 +397,10 @@ export class Fleet {
     return this.#groups.of(this.#poolKey(model));
   }
 
-  /** How many instances take this role for a model or group; those that fail or are taken out only where no others are left. */
+  /**
+   * How many instances take this role for a model or group; those that fail or are taken out only
+   * where no others are left.
+   */
   serving(role: Role, model: string | null, now: number): number {
     this.#refresh(now);
     const pool = this.#poolOf(role, model === '' && this.#models.size > 0 ? '' : this.#poolKey(model), now);
@@ -385,7 +427,10 @@ export class Fleet {
     return isAvailable && serves(member.instance, model) ? member : undefined;
   }
 
-  /** Whether nothing that is known here speaks against it: it is there as it was, and neither ejected, suspect nor busy. */
+  /**
+   * Whether nothing that is known here speaks against it: it is there as it was, and neither
+   * ejected, suspect nor busy.
+   */
   isUsable(candidate: Candidate, now: number): boolean {
     const member = this.#members.get(candidate.address.id);
     if (member !== candidate || member === undefined) return false;
@@ -404,7 +449,10 @@ export class Fleet {
     return this.instances().filter(({ id }) => this.#members.get(id)?.health.state === 'live');
   }
 
-  /** Whether an instance names the model, or has named it since this process began; true while there is one that names none. */
+  /**
+   * Whether an instance names the model, or has named it since this process began; true while there
+   * is one that names none.
+   */
   hasNamed(model: string | null): boolean {
     if (this.#served.has(model)) return true;
     for (const { instance } of this.#members.values()) if (servedModels(instance) === null) return true;
@@ -412,8 +460,8 @@ export class Fleet {
   }
 
   /**
-   * Whether an instance may have served the model since this process began: it named it, or one declared none. True
-   * while no instance is known.
+   * Whether an instance may have served the model since this process began: it named it, or one
+   * declared none. True while no instance is known.
    */
   hasServed(model: string | null): boolean {
     return this.#servedUndeclared || this.#served.has(model);
@@ -458,8 +506,9 @@ export class Fleet {
   }
 
   /**
-   * Which instances `decide` would choose now for an ask that goes to instances, and how the others compare: a pool for each role, the best candidate
-   * first, at most `max` of each. Nothing is chosen, reserved or counted.
+   * Which instances `decide` would choose now for an ask that goes to instances, and how the others
+   * compare: a pool for each role, the best candidate first, at most `max` of each. Nothing is
+   * chosen, reserved or counted.
    */
   explain(ask: Wish, { now, max }: { readonly now: number; readonly max: number }): readonly ExplainedPool[] {
     this.#refresh(now);
@@ -528,7 +577,10 @@ export class Fleet {
     return member !== undefined && isTakenOut(member.instance);
   }
 
-  /** Whether there is a prefill and a decode instance that serve the same model. Always false in neutral mode. */
+  /**
+   * Whether there is a prefill and a decode instance that serve the same model. Always false in
+   * neutral mode.
+   */
   hasCompletePair(): boolean {
     if (this.#mode === 'neutral') return false;
     const instances = this.instances();
@@ -537,7 +589,10 @@ export class Fleet {
     return prefills.some((prefill) => isDecoded(prefill, decoded));
   }
 
-  /** The two serve the same model, and are different instances where there is a choice: static endpoints have both roles. */
+  /**
+   * The two serve the same model, and are different instances where there is a choice: static
+   * endpoints have both roles.
+   */
   #choosePair(ask: Ask, context: DecideContext): Decision {
     // Nothing is prefilled that nobody could decode.
     if (this.#pool('decode', ask.model, context.now).slots.length === 0) return none;
@@ -599,7 +654,10 @@ export class Fleet {
     return { cached, elsewhere, cost: own + elsewhere };
   }
 
-  /** Where nothing of the prompt is known to be cached, the requests of one session go to one instance, as long as that has no more than its share. */
+  /**
+   * Where nothing of the prompt is known to be cached, the requests of one session go to one
+   * instance, as long as that has no more than its share.
+   */
   #placeBySession(pool: Pool, { prompt, excluded, avoided = [] }: Wish, holders?: readonly number[]): number {
     const key = prompt?.affinity;
     if (!this.#sticky || key === undefined || (holders?.length ?? 0) > 0 || excluded.length + avoided.length > 0)
@@ -618,7 +676,10 @@ export class Fleet {
     });
   }
 
-  /** The member that this request is to be the probe of. A request that has failed before is none: it gets the best there is. */
+  /**
+   * The member that this request is to be the probe of. A request that has failed before is none:
+   * it gets the best there is.
+   */
   #probeIn(pool: Pool, { excluded, avoided = [] }: Wish): Member | undefined {
     if (this.#due.size === 0 || excluded.length > 0 || !pool.mayProbe) return undefined;
     for (const member of this.#due) {
@@ -674,8 +735,9 @@ export class Fleet {
     const lowest = isPriced ? Number.NEGATIVE_INFINITY : 0;
     let place = pool.best(this.#scores, lowest);
     if (this.#measured > 0 && prompt !== undefined) {
-      // Its score as it stands is for a prompt that fits into its memory. When this one does not, its true score may be
-      // higher than that of another; those that are not looked at could only be worse than their scores.
+      // Its score as it stands is for a prompt that fits into its memory. When this one does not,
+      // its true score may be higher than that of another; those that are not looked at could only
+      // be worse than their scores.
       for (let checks = 0; checks < maxRoomChecks && this.#lacksRoom(pool, place, prompt); checks++) {
         const member = this.#sorted[pool.slots[place] as number] as Member;
         if (raised.has(member)) break;
@@ -693,8 +755,8 @@ export class Fleet {
   }
 
   /**
-   * Takes off a score what of the prompt is cached there, which is all that the prompt changes of the score of most holders.
-   * False: more is, and it has to be scored anew.
+   * Takes off a score what of the prompt is cached there, which is all that the prompt changes of
+   * the score of most holders. False: more is, and it has to be scored anew.
    */
   #discount(member: Member, prompt: AskedPrompt): boolean {
     const bytes = promptBytes(prompt);
@@ -707,21 +769,27 @@ export class Fleet {
     return true;
   }
 
-  /** Whether not all of the prompt fits into the free memory of the instance that has this place in the pool. */
+  /**
+   * Whether not all of the prompt fits into the free memory of the instance that has this place in
+   * the pool.
+   */
   #lacksRoom(pool: Pool, place: number, prompt: AskedPrompt): boolean {
     const member = this.#sorted[pool.slots[place] ?? -1];
     return member !== undefined && this.#lackingBytes(member, promptBytes(prompt)) > this.#lackingBytes(member, 0);
   }
 
   /**
-   * Bytes of prompts, those that wait there and so many more, for which its engine has no memory left. It makes room by
-   * giving up as much of what it has computed, which it computes again.
+   * Bytes of prompts, those that wait there and so many more, for which its engine has no memory
+   * left. It makes room by giving up as much of what it has computed, which it computes again.
    */
   #lackingBytes({ engine, waitingBytes }: Member, bytes: number): number {
     return engine === null ? 0 : Math.max(0, waitingBytes + bytes - engine.freeBytes);
   }
 
-  /** What the engine does for others: their requests as ours, and prompts that nobody measured as the mean of ours. */
+  /**
+   * What the engine does for others: their requests as ours, and prompts that nobody measured as
+   * the mean of ours.
+   */
   #weigh(member: Member, { others, othersWaiting, preempted }: EngineLoad): void {
     member.elsewhereBytes = requestBytes * others + this.#meanPromptBytes * (othersWaiting + preempted);
   }
@@ -742,8 +810,9 @@ export class Fleet {
   }
 
   /**
-   * Models that nobody has named share one pool: they are the client's word, and must not each make one. A model whose
-   * instances are gone has one still: others do not serve it, and would call it the client's mistake.
+   * Models that nobody has named share one pool: they are the client's word, and must not each make
+   * one. A model whose instances are gone has one still: others do not serve it, and would call it
+   * the client's mistake.
    */
   #poolKey(model: string | null): string | null {
     if (model === null || model === '' || this.#models.size === 0) return null;
@@ -807,7 +876,10 @@ export class Fleet {
     return this.#sorted.filter(({ instance }) => instance.roles.includes('prefill') && !isDecoded(instance, decoded));
   }
 
-  /** After a pool shrank, more than half of it may be ejected: it cannot spare those whose time is over first. */
+  /**
+   * After a pool shrank, more than half of it may be ejected: it cannot spare those whose time is
+   * over first.
+   */
   #fill(pool: Pool, now: number): void {
     pool.fill(this.#sorted.map((member) => member.instance));
     const ejected = this.#ejectedIn(pool).sort((a, b) => a.health.until - b.health.until);
@@ -978,7 +1050,10 @@ function namesOf(instances: readonly Instance[]): Names {
   return { names, any };
 }
 
-/** Whether a model of a prefill instance is among those that are decoded; one that names none is taken to have one. */
+/**
+ * Whether a model of a prefill instance is among those that are decoded; one that names none is
+ * taken to have one.
+ */
 function isDecoded(prefill: Instance, { names, any }: Names): boolean {
   const served = servedModels(prefill);
   if (any) return true;

@@ -46,9 +46,10 @@ const defaultHeartbeatMs = 1_000;
 const listTimeoutMs = 2_000;
 
 /**
- * Keeps a copy of the live instances by following one replica of discovery at a time: its changes as they come, and its list after a gap,
- * after three missed heartbeats, or when it lost its store while another replica has it. Tries for ever, and never empties the copy because
- * something failed. Callbacks run outside this call. Dispose it before the bus.
+ * Keeps a copy of the live instances by following one replica of discovery at a time: its changes
+ * as they come, and its list after a gap, after three missed heartbeats, or when it lost its store
+ * while another replica has it. Tries for ever, and never empties the copy because something
+ * failed. Callbacks run outside this call. Dispose it before the bus.
  */
 export function followInstances(bus: Bus, options: FollowOptions): Follower {
   const { onChange, onReset, observer = {}, heartbeatMs = defaultHeartbeatMs } = options;
@@ -64,7 +65,10 @@ export function followInstances(bus: Bus, options: FollowOptions): Follower {
     awaitTick();
   }
 
-  /** A heartbeat moves the time of the next tick, but not the timer: one that fires early sets itself anew. */
+  /**
+   * A heartbeat moves the time of the next tick, but not the timer: one that fires early sets
+   * itself anew.
+   */
   function awaitTick(): void {
     const dueMs = tickDueMs(state, heartbeatMs);
     if (stopped.signal.aborted || dueMs === null || (timer !== null && timer.atMs <= dueMs)) return;

@@ -3,8 +3,9 @@ import type { Instance, InstancesChange, InstancesPage } from '@llm-gateway/prot
 /**
  * Which replica of discovery to believe, as a pure state machine; `follow.ts` connects it to a bus.
  *
- * It follows one replica at a time, because revisions of two replicas cannot be compared. A failure never takes the list away: until another
- * list arrived that is at least as good, the old one stays.
+ * It follows one replica at a time, because revisions of two replicas cannot be compared. A failure
+ * never takes the list away: until another list arrived that is at least as good, the old one
+ * stays.
  */
 
 export interface FollowerState {
@@ -14,8 +15,9 @@ export interface FollowerState {
   readonly storeUp: boolean;
   readonly heardMs: number;
   /**
-   * Whether the list held is that of `replica` at `revision`, so that its changes apply. Not so when a list taken from a replica that had its
-   * store was kept over that of one that has not: the latter may be empty only because it never reached the store.
+   * Whether the list held is that of `replica` at `revision`, so that its changes apply. Not so
+   * when a list taken from a replica that had its store was kept over that of one that has not: the
+   * latter may be empty only because it never reached the store.
    */
   readonly applies: boolean;
   /** Whether the list held came from a replica that had its store. */
@@ -59,7 +61,10 @@ export type FollowerEffect =
   | { readonly type: 'reset'; readonly instances: readonly Instance[] }
   | { readonly type: 'change'; readonly upserts: readonly Instance[]; readonly removals: readonly string[] };
 
-/** `start`: none is held or the last try failed; `gap`: a change was missed; `silent`: heartbeats are missing; `store`: another replica has the store; `page`: a further page. */
+/**
+ * `start`: none is held or the last try failed; `gap`: a change was missed; `silent`: heartbeats
+ * are missing; `store`: another replica has the store; `page`: a further page.
+ */
 export type ListCause = 'start' | 'gap' | 'silent' | 'store' | 'page';
 
 export interface Step {
@@ -259,7 +264,10 @@ function replay(done: Step, kept: readonly InstancesChange[], clock: FollowerClo
   return { state, effects };
 }
 
-/** Asks now, or soon when the last try failed: a replica that speaks but does not answer must not be asked without a pause. */
+/**
+ * Asks now, or soon when the last try failed: a replica that speaks but does not answer must not be
+ * asked without a pause.
+ */
 function listUnlessFailed(
   state: FollowerState,
   owner: string | null,

@@ -11,8 +11,8 @@ const relapseFactor = 2;
 /** unless it served so many requests meanwhile: then it fails now and then, which the penalty is for. */
 const servedToTrust = 10;
 /**
- * A probe of which no failure is reported for so long went well: ingresses report a success only where they had seen a
- * failure. Longer than a connect timeout and a report take together.
+ * A probe of which no failure is reported for so long went well: ingresses report a success only
+ * where they had seen a failure. Longer than a connect timeout and a report take together.
  */
 const probeVerdictMs = 5000;
 /** How long a 429 or 503 makes the others preferred. */
@@ -23,9 +23,15 @@ const callWeight = 0.1;
 const shareHalfLifeMs = 10_000;
 /** A smaller share is chance. */
 const minShare = 0.05;
-/** See `Health.penalty`. Steep enough that an instance that is slow is preferred to one that is quick and fails now and then, */
+/**
+ * See `Health.penalty`. Steep enough that an instance that is slow is preferred to one that is
+ * quick and fails now and then,
+ */
 const penaltyPower = 12;
-/** and bounded, so that an instance that serves a part of its calls is preferred to one that takes all and answers none. */
+/**
+ * and bounded, so that an instance that serves a part of its calls is preferred to one that takes
+ * all and answers none.
+ */
 const maxPenalty = 64;
 /** A ramp begins with this part of the load of the others. */
 const firstRampPart = 0.1;
@@ -47,8 +53,9 @@ export type HealthState = 'live' | 'ejected' | 'due' | 'probing';
 export class Health {
   state: HealthState = 'live';
   /**
-   * Of an instance that is not live: whether its pools keep enough others. One that they cannot spare is *suspect*: it
-   * still comes before those that are ejected, and any success ends its time.
+   * Of an instance that is not live: whether its pools keep enough others. One that they cannot
+   * spare is *suspect*: it still comes before those that are ejected, and any success ends its
+   * time.
    */
   spared = true;
   /** 0: not busy. */
@@ -58,9 +65,9 @@ export class Health {
   /** What its load is multiplied by while it is ramped up; 1: nothing. */
   ramp = 1;
   /**
-   * What its score is multiplied by for the share `s` of its calls that fail; 1: nothing. Failures are fast, so a failing
-   * instance has less in flight and looks idle: with the penalty 1 / (1 - s) it would get as many calls as the others.
-   * A higher power of it gives it fewer.
+   * What its score is multiplied by for the share `s` of its calls that fail; 1: nothing. Failures
+   * are fast, so a failing instance has less in flight and looks idle: with the penalty 1 / (1 - s)
+   * it would get as many calls as the others. A higher power of it gives it fewer.
    */
   penalty = 1;
   readonly #slowStartMs: number;
@@ -82,8 +89,9 @@ export class Health {
   }
 
   /**
-   * Takes what one ingress saw in one period. Answers whether the instance has failed enough to be ejected (again).
-   * Failures end before successes: `inFlight`, where it is known, says how many may still succeed.
+   * Takes what one ingress saw in one period. Answers whether the instance has failed enough to be
+   * ejected (again). Failures end before successes: `inFlight`, where it is known, says how many
+   * may still succeed.
    */
   observe(outcome: Outcome, now: number, inFlight = 0): boolean {
     if (outcome.busy > 0) this.busyUntil = now + busyMs;

@@ -1,17 +1,26 @@
 import type { LoadReport } from '@llm-gateway/protocol';
 
-/** Reports come several times a second; an ingress that was silent for so long is gone, and its requests with it. */
+/**
+ * Reports come several times a second; an ingress that was silent for so long is gone, and its
+ * requests with it.
+ */
 const silentIngressMs = 3000;
 /** A choice never acknowledged for so long was never taken: the reply was lost or came too late. */
 const unreportedChoiceMs = 5000;
 /** Replies remembered per ingress; far above what the time limit leaves at any real rate. */
 const maxUnreportedReplies = 100_000;
-/** Far above what an installation has. Who may publish may invent names; beyond so many, new ones are not counted until others are silent. */
+/**
+ * Far above what an installation has. Who may publish may invent names; beyond so many, new ones
+ * are not counted until others are silent.
+ */
 const maxIngresses = 2_000;
 const none: ReadonlyMap<string, number> = new Map();
 const maxWaitingBytes = 2 ** 40;
 
-/** How long an ingress may use a pick that it was leased, from when it asked for it; an unused one is not counted for longer. */
+/**
+ * How long an ingress may use a pick that it was leased, from when it asked for it; an unused one
+ * is not counted for longer.
+ */
 export const leaseMs = 50;
 
 /** Whom choices went to, and in which reply. */
@@ -110,9 +119,11 @@ class UnreportedReplies {
 }
 
 /**
- * Load per instance: requests in flight, picks held for requests to come and bytes of prompts that wait for a first token, as the ingresses report them, plus choices of this process that no report
- * counts yet. A choice made in reply `s` counts until its ingress says it has seen `s`, so none is missed or counted twice. What a report says replaces
- * what the one before said, so nothing adds up that was lost, came twice or came late.
+ * Load per instance: requests in flight, picks held for requests to come and bytes of prompts that
+ * wait for a first token, as the ingresses report them, plus choices of this process that no report
+ * counts yet. A choice made in reply `s` counts until its ingress says it has seen `s`, so none is
+ * missed or counted twice. What a report says replaces what the one before said, so nothing adds up
+ * that was lost, came twice or came late.
  */
 export class LoadLedger {
   readonly #self: string;
@@ -155,7 +166,10 @@ export class LoadLedger {
     this.#expiryDue = Math.min(this.#expiryDue, now + (leased.size > 0 ? leaseMs : silentIngressMs));
   }
 
-  /** Counts a choice made for the ingress in the reply with this sequence; `waiting` are the bytes of its prompt that are to be computed. */
+  /**
+   * Counts a choice made for the ingress in the reply with this sequence; `waiting` are the bytes
+   * of its prompt that are to be computed.
+   */
   choose(
     instance: string,
     { ingress, sequence }: ReplyTo,

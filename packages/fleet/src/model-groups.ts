@@ -1,8 +1,8 @@
 import { type Instance, servedModels } from '@llm-gateway/protocol';
 
 /**
- * Models that the same instances serve, as a model and its adapters: they share those instances, and so one name. All who
- * know the same instances call a group the same.
+ * Models that the same instances serve, as a model and its adapters: they share those instances,
+ * and so one name. All who know the same instances call a group the same.
  */
 export class ModelGroups {
   /** Names of models that are not the name of their group. */

@@ -2,8 +2,8 @@ import type { OutcomeReport } from '@llm-gateway/protocol';
 import { Refusals } from './refusals.ts';
 
 /**
- * How one call to an instance ended: answered, failed (connection, 5xx), alive but wanting less (429, 503), or refused
- * (401, 403, 404), which is the client's mistake or the instance's.
+ * How one call to an instance ended: answered, failed (connection, 5xx), alive but wanting less
+ * (429, 503), or refused (401, 403, 404), which is the client's mistake or the instance's.
  */
 export type Outcome = 'succeeded' | 'failed' | 'busy' | 'refused';
 
@@ -30,7 +30,10 @@ interface Period {
   foundBytes?: number;
 }
 
-/** Instances remembered as failing; beyond it the oldest are forgotten, so that pods that never return cannot pile up. */
+/**
+ * Instances remembered as failing; beyond it the oldest are forgotten, so that pods that never
+ * return cannot pile up.
+ */
 const maxRemembered = 10_000;
 /** After a failure so many successes are reported: by then they have outweighed it. */
 const watchedSuccesses = 20;
@@ -49,7 +52,10 @@ export class OutcomeTally {
     this.#ingress = ingress;
   }
 
-  /** An answer of status 2xx begins: the instance does not refuse such requests. `now` in monotonic milliseconds. */
+  /**
+   * An answer of status 2xx begins: the instance does not refuse such requests. `now` in monotonic
+   * milliseconds.
+   */
   accepted({ instance, kind }: Call, now: number): void {
     this.#refusals.served(instance, kind, now);
   }
@@ -73,7 +79,10 @@ export class OutcomeTally {
     }
   }
 
-  /** An answer said how much of its prompt was cached. That what was expected is there is news only after it was not. */
+  /**
+   * An answer said how much of its prompt was cached. That what was expected is there is news only
+   * after it was not.
+   */
   cached(instance: string, { expected, found }: CacheOutcome): void {
     const misses = found < expected / 2;
     if (!misses && !this.#missing.delete(instance)) return;

@@ -1,9 +1,15 @@
 import { type Instance, isTakenOut, type Role, servedModels } from '@llm-gateway/protocol';
 import { rendezvousWeight } from './rendezvous.ts';
 
-/** Probes that may follow one another at once, so that a few instances that are due are tried without delay. */
+/**
+ * Probes that may follow one another at once, so that a few instances that are due are tried
+ * without delay.
+ */
 const maxProbes = 4;
-/** What each choice earns of a probe: where most are dead, at most one request of so many finds out that they still are. */
+/**
+ * What each choice earns of a probe: where most are dead, at most one request of so many finds out
+ * that they still are.
+ */
 const choicesPerProbe = 16;
 
 /** The instances that can take one role for one model, sorted by id, as slots of the fleet's score array. */
@@ -16,9 +22,15 @@ export class Pool {
   /** Where the next turn begins. */
   #cursor = 0;
   #lastId = '';
-  /** Whether an instance that lists its models is asked for one that none ever named: only where there is no other. */
+  /**
+   * Whether an instance that lists its models is asked for one that none ever named: only where
+   * there is no other.
+   */
   #takesListed = true;
-  /** Whether an instance that says nothing of its models is asked for this one: only where no other names it. */
+  /**
+   * Whether an instance that says nothing of its models is asked for this one: only where no other
+   * names it.
+   */
   #takesSilent = true;
   /** In choices, so that they add up exactly. */
   #probeCredit = maxProbes * choicesPerProbe;
@@ -50,7 +62,10 @@ export class Pool {
     this.#probeCredit -= choicesPerProbe;
   }
 
-  /** Takes a new list, sorted by id, whose places are the slots. The turn goes on after the instance that had it last. */
+  /**
+   * Takes a new list, sorted by id, whose places are the slots. The turn goes on after the instance
+   * that had it last.
+   */
   fill(sorted: readonly Instance[]): void {
     const { role, model } = this;
     const isSilent = (instance: Instance) => servedModels(instance) === null;
@@ -74,8 +89,9 @@ export class Pool {
   }
 
   /**
-   * The place in `slots` of the lowest score, the next in turn among equals; -1 when the pool is empty. Nothing is taken yet. A score of 0 is the
-   * lowest there is, so that the usual turn of round-robin looks at one slot; with another `lowest` the search ends there.
+   * The place in `slots` of the lowest score, the next in turn among equals; -1 when the pool is
+   * empty. Nothing is taken yet. A score of 0 is the lowest there is, so that the usual turn of
+   * round-robin looks at one slot; with another `lowest` the search ends there.
    */
   best(scores: Float64Array, lowest = 0): number {
     const slots = this.#slots;
@@ -100,8 +116,9 @@ export class Pool {
   }
 
   /**
-   * The place in `slots` that the key of this hash belongs to: of those whose score is below `limit` and that `hasRoom`, the one that all who share the list agree on.
-   * -1 when there is none.
+   * The place in `slots` that the key of this hash belongs to: of those whose score is below
+   * `limit` and that `hasRoom`, the one that all who share the list agree on. -1 when there is
+   * none.
    */
   bestBy(
     key: number,
@@ -137,9 +154,9 @@ export class Pool {
 }
 
 /**
- * Whether an instance serves what a pool is for; see `Pool.model`. One that declares its model serves no other but those
- * that it lists. One that declares none may serve models that it does not list, as some engines do: where no instance
- * has named the model, its own answer is the truth.
+ * Whether an instance serves what a pool is for; see `Pool.model`. One that declares its model
+ * serves no other but those that it lists. One that declares none may serve models that it does not
+ * list, as some engines do: where no instance has named the model, its own answer is the truth.
  */
 export function serves(instance: Instance, model: string | null): boolean {
   if (model === null) return true;

@@ -20,7 +20,10 @@ function prompt(blocks: readonly number[]): Fingerprints {
 
 const blocks = fc.array(fc.integer({ min: 0, max: 2 }), { minLength: 1, maxLength: 6 });
 
-/** What each instance holds, kept in the plainest way: prompts by their blocks, from the least recently used on. */
+/**
+ * What each instance holds, kept in the plainest way: prompts by their blocks, from the least
+ * recently used on.
+ */
 class Oracle {
   readonly #held: string[][];
   readonly #capacity: number;

@@ -1,8 +1,14 @@
 import type { Fingerprints } from '@llm-gateway/protocol';
 
-/** Beyond so many instances that hold one beginning, the one that was given it the longest ago is forgotten for it. */
+/**
+ * Beyond so many instances that hold one beginning, the one that was given it the longest ago is
+ * forgotten for it.
+ */
 const maxHolders = 64;
-/** So many holders are looked at for one prompt, the longest beginnings first: what is left counts as not cached. */
+/**
+ * So many holders are looked at for one prompt, the longest beginnings first: what is left counts
+ * as not cached.
+ */
 const maxVisits = 1024;
 /**
  * What was used so lately is as good as used now: its order need not change. A cache that turns over
@@ -13,8 +19,8 @@ const firstNodes = 1024;
 const none = -1;
 
 /**
- * The parts of a node, each 32 bits, side by side: a node is mostly not in the processor's cache, and so costs one access to
- * memory and not eight. A key of 36 bits is two of them.
+ * The parts of a node, each 32 bits, side by side: a node is mostly not in the processor's cache,
+ * and so costs one access to memory and not eight. A key of 36 bits is two of them.
  */
 const keyLow = 0;
 const keyHigh = 1;
@@ -28,7 +34,10 @@ const bytesOf = 6;
 const usedAtOf = 7;
 const nodeParts = 8;
 
-/** Those of a place in the hash table. Its high part tells that it is taken: it is one more than that of its key. */
+/**
+ * Those of a place in the hash table. Its high part tells that it is taken: it is one more than
+ * that of its key.
+ */
 const placeLow = 0;
 const placeHigh = 1;
 const placeHead = 2;
@@ -59,10 +68,13 @@ interface Part {
 }
 
 /**
- * Which instance was given which beginnings of prompts, and so may still have them in its KV cache. Instances are small numbers, made by `open`. Each
- * has a shelf that holds as many bytes as its cache: what was used the longest ago falls out first, the ends of prompts before their beginnings.
+ * Which instance was given which beginnings of prompts, and so may still have them in its KV cache.
+ * Instances are small numbers, made by `open`. Each has a shelf that holds as many bytes as its
+ * cache: what was used the longest ago falls out first, the ends of prompts before their
+ * beginnings.
  *
- * Everything lies in two arrays of numbers: nodes, one for each beginning of each instance, and a hash table from a fingerprint to its first node.
+ * Everything lies in two arrays of numbers: nodes, one for each beginning of each instance, and a
+ * hash table from a fingerprint to its first node.
  */
 export class PrefixIndex {
   readonly #maxEntries: number;
@@ -79,7 +91,10 @@ export class PrefixIndex {
   #fresh = 0;
   #size = 0;
 
-  /** Of the last `match`: numbers of the instances that have some of the prompt, and how much of it by number. */
+  /**
+   * Of the last `match`: numbers of the instances that have some of the prompt, and how much of it
+   * by number.
+   */
   readonly holders: number[] = [];
   #cached = new Float64Array(16);
 
@@ -163,7 +178,10 @@ export class PrefixIndex {
     }
   }
 
-  /** The instance was given the prompt at this time (monotonic milliseconds): it has all of its beginnings now. */
+  /**
+   * The instance was given the prompt at this time (monotonic milliseconds): it has all of its
+   * beginnings now.
+   */
   place(number: number, { count, keys, ends }: Fingerprints, nowMs: number): void {
     const shelf = this.#shelves[number];
     if (shelf === undefined) return;
@@ -191,7 +209,10 @@ export class PrefixIndex {
     this.#expire(shelf, seconds);
   }
 
-  /** Beginnings of the instance from the least recently used on, as `take` takes them: at most `limit` from `skip` on. */
+  /**
+   * Beginnings of the instance from the least recently used on, as `take` takes them: at most
+   * `limit` from `skip` on.
+   */
   contents(number: number, skip: number, limit: number): { readonly key: number; readonly bytes: number }[] {
     const contents: { key: number; bytes: number }[] = [];
     const nodes = this.#nodes;
@@ -235,7 +256,10 @@ export class PrefixIndex {
     this.#link(node, shelf);
   }
 
-  /** Adds what the instance does not have; as the most recently used, or just behind a node of its own. Answers the new node. */
+  /**
+   * Adds what the instance does not have; as the most recently used, or just behind a node of its
+   * own. Answers the new node.
+   */
   #add(number: number, shelf: Shelf, { key, bytes, seconds }: Part, behind = none): number {
     const node = this.#take();
     const base = node * nodeParts;
@@ -377,8 +401,8 @@ export class PrefixIndex {
   }
 
   /**
-   * Answers the head before; -1: the key is new. Of too many holders of a key, the one that was given it the longest ago is
-   * forgotten.
+   * Answers the head before; -1: the key is new. Of too many holders of a key, the one that was
+   * given it the longest ago is forgotten.
    */
   #setHead(key: number, node: number): number {
     if (2 * this.#used * placeParts >= this.#table.length) this.#growTable();

@@ -1,4 +1,7 @@
-/** A run of refusals is the instance's own when the others would refuse as many in a row with less than this probability. */
+/**
+ * A run of refusals is the instance's own when the others would refuse as many in a row with less
+ * than this probability.
+ */
 const maxChance = 0.0001;
 /** No shorter run says anything: a client's mistake is often tried again. */
 const minRun = 3;
@@ -25,12 +28,14 @@ interface Kind {
 }
 
 /**
- * Tells an instance that refuses (401, 403, 404) what others serve from a client's own mistake, which all of them
- * refuse. A *kind* is what requests have in common that all instances should serve alike: the path and the model. Only
- * kinds that some instance served are remembered, so that words of clients do not fill the memory.
+ * Tells an instance that refuses (401, 403, 404) what others serve from a client's own mistake,
+ * which all of them refuse. A *kind* is what requests have in common that all instances should
+ * serve alike: the path and the model. Only kinds that some instance served are remembered, so that
+ * words of clients do not fill the memory.
  *
- * Clients with wrong keys are refused by healthy instances, too. So a run of refusals is compared with the share that
- * the others refuse: three in a row are a fault where the others refuse next to nothing, not where they refuse every second.
+ * Clients with wrong keys are refused by healthy instances, too. So a run of refusals is compared
+ * with the share that the others refuse: three in a row are a fault where the others refuse next to
+ * nothing, not where they refuse every second.
  */
 export class Refusals {
   /** The least recently served first. */

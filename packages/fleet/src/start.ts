@@ -25,7 +25,10 @@ export interface FollowedFleet extends Disposable {
   readonly instances: Follower;
 }
 
-/** Starts to follow the instances, and what ingresses tell of them. Nothing is known before the first list, which comes after this call. */
+/**
+ * Starts to follow the instances, and what ingresses tell of them. Nothing is known before the
+ * first list, which comes after this call.
+ */
 export function startFleet(
   bus: Bus,
   settings: PdSettings,

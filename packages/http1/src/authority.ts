@@ -9,8 +9,8 @@ export function originOf(address: { host: string; port: number }): string {
 }
 
 /**
- * An absolute http(s) URL, cut into the parts that a request is made of. Cut, not parsed: the URL parser would
- * rewrite a path that the client meant as it is.
+ * An absolute http(s) URL, cut into the parts that a request is made of. Cut, not parsed: the URL
+ * parser would rewrite a path that the client meant as it is.
  */
 export function splitUrl(url: string): { origin: string; host: string; path: string } {
   const hostStart = url.indexOf('//') + 2;
@@ -20,7 +20,10 @@ export function splitUrl(url: string): { origin: string; host: string; path: str
 
 /** A request's target, taken apart. */
 export interface Target {
-  /** As the client wrote it, but for percent-encodings of characters that need none (RFC 3986 section 6.2.2.2). */
+  /**
+   * As the client wrote it, but for percent-encodings of characters that need none (RFC 3986
+   * section 6.2.2.2).
+   */
   readonly path: string;
   /** From the question mark on, as the client wrote it; empty without one. */
   readonly query: string;
@@ -29,8 +32,8 @@ export interface Target {
 }
 
 /**
- * Takes a target apart. Null for one that is neither in the origin nor in the absolute form (RFC 9112 section 3.2)
- * of an HTTP server, or has a fragment.
+ * Takes a target apart. Null for one that is neither in the origin nor in the absolute form (RFC
+ * 9112 section 3.2) of an HTTP server, or has a fragment.
  */
 export function parseTarget(target: string): Target | null {
   if (target.includes('#')) return null;

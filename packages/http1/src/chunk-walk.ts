@@ -1,9 +1,9 @@
 import { controlOctet, lowerOctet, tokenOctet } from './octets.ts';
 
 /**
- * Walks the chunked transfer coding (RFC 9112 section 7.1) over octets as they come, without copying or changing
- * them. Strict: CR LF everywhere, at most 8 hex digits, extensions and trailers well-formed and bounded; both are
- * walked over.
+ * Walks the chunked transfer coding (RFC 9112 section 7.1) over octets as they come, without
+ * copying or changing them. Strict: CR LF everywhere, at most 8 hex digits, extensions and trailers
+ * well-formed and bounded; both are walked over.
  */
 export class ChunkWalk {
   #state: State = State.size;
@@ -22,9 +22,15 @@ export class ChunkWalk {
   payload = 0;
   /** Whether the last walk began between two chunks. */
   startedAtBoundary = true;
-  /** Behind the last whole chunk of the last walk; -1 when it reached none. Something else could follow there. */
+  /**
+   * Behind the last whole chunk of the last walk; -1 when it reached none. Something else could
+   * follow there.
+   */
   boundary = -1;
-  /** Whether the last walk was in no chunk with an extension and no trailer: its octets may be passed on as they are. */
+  /**
+   * Whether the last walk was in no chunk with an extension and no trailer: its octets may be
+   * passed on as they are.
+   */
   plain = true;
 
   /** The last chunk and the trailers are behind us. */
@@ -38,8 +44,8 @@ export class ChunkWalk {
   }
 
   /**
-   * Walks `bytes[from, to)`. Returns where it stopped: at `to`, behind the end of the body, or anywhere when it is
-   * broken.
+   * Walks `bytes[from, to)`. Returns where it stopped: at `to`, behind the end of the body, or
+   * anywhere when it is broken.
    */
   walk(bytes: Uint8Array, from: number, to: number): number {
     this.parts.length = 0;
@@ -156,7 +162,10 @@ export class ChunkWalk {
   }
 }
 
-/** `;name`, `;name=token` or `;name="quoted"` (RFC 9112 section 7.1.1), without blanks, which nobody may send. */
+/**
+ * `;name`, `;name=token` or `;name="quoted"` (RFC 9112 section 7.1.1), without blanks, which nobody
+ * may send.
+ */
 function nextInExtension(state: State, octet: number): State {
   switch (state) {
     case State.extensionName:

@@ -1,8 +1,9 @@
 import { type FlatHeaders, keptHeaders } from './header-lines.ts';
 
 /**
- * Header fields by which a client shows who it is, in lower case: keys of APIs, tokens of sign-on proxies, cookies, and
- * the account that a key belongs to. `Proxy-Authorization` is a hop-by-hop field, which goes nowhere.
+ * Header fields by which a client shows who it is, in lower case: keys of APIs, tokens of sign-on
+ * proxies, cookies, and the account that a key belongs to. `Proxy-Authorization` is a hop-by-hop
+ * field, which goes nowhere.
  */
 export const credentialHeaders: ReadonlySet<string> = new Set([
   'authorization',
@@ -66,7 +67,10 @@ export const credentialHeaders: ReadonlySet<string> = new Set([
   'ssl-client-cert',
 ]);
 
-/** How the names of all others end that are made for a secret: `x-acme-key`, `private-token`, `stripe-signature`. */
+/**
+ * How the names of all others end that are made for a secret: `x-acme-key`, `private-token`,
+ * `stripe-signature`.
+ */
 const secretEnding =
   /(?:^|-)(?:key|(?:api|app|auth|access|secret)key|secret|token|auth|authorization|authentication|bearer|password|passwd|jwt|assertion|credentials?|signature(?:-input|-\d+)?)$/;
 
@@ -78,9 +82,10 @@ const identityPrefix =
   /^(?:x-auth-|x-authentik-|x-authenticated-|tailscale-|x-amzn-oidc-|oidc-|x-goog-authenticated-user-|x-ms-client-principal|x-ms-token-|x-pomerium-|x-vouch-|x-webauth-|x-remote-|x-consumer-|x-userinfo|teleport-|client-cert|(?:x-)?ssl-client-|x-tls-client-)/;
 
 /**
- * Whether a field of this lower-case name is a credential: one of `credentialHeaders`, named like a secret, or what a
- * sign-on proxy says of the user. A name that ends in `-key` is a secret, except for those of `plainKey`, such as
- * `idempotency-key`. `_` counts as `-`: many servers do not tell them apart.
+ * Whether a field of this lower-case name is a credential: one of `credentialHeaders`, named like a
+ * secret, or what a sign-on proxy says of the user. A name that ends in `-key` is a secret, except
+ * for those of `plainKey`, such as `idempotency-key`. `_` counts as `-`: many servers do not tell
+ * them apart.
  */
 export function isCredentialHeader(lowerName: string): boolean {
   const name = dashed(lowerName);
@@ -88,8 +93,8 @@ export function isCredentialHeader(lowerName: string): boolean {
 }
 
 /**
- * Whether a parameter of a query is a credential, by its decoded name. Only to third parties `code` and `sas` are: `key`, `api_key`, `accessToken`, `X-Amz-Signature`.
- * Of a list (`key[]`) the name
+ * Whether a parameter of a query is a credential, by its decoded name. Only to third parties `code`
+ * and `sas` are: `key`, `api_key`, `accessToken`, `X-Amz-Signature`. Of a list (`key[]`) the name
  * counts. Tokens of pages are none.
  */
 export function isCredentialParameter(name: string, { thirdParty } = { thirdParty: true }): boolean {

@@ -4,9 +4,9 @@ import { isNameAt, isToken } from './octets.ts';
 export type FlatHeaders = string[];
 
 /**
- * Header fields, either as the lines of a message head (each with its CR LF) or as a flat list. Each form is made
- * from the other once, when somebody needs it: a field that only passes through never becomes a string of its own.
- * Characters stand for octets, as in Latin-1.
+ * Header fields, either as the lines of a message head (each with its CR LF) or as a flat list.
+ * Each form is made from the other once, when somebody needs it: a field that only passes through
+ * never becomes a string of its own. Characters stand for octets, as in Latin-1.
  */
 export class HeaderLines {
   #lines: string | undefined;
@@ -22,12 +22,18 @@ export class HeaderLines {
     return new HeaderLines(lines, undefined);
   }
 
-  /** @param list valid names and values: see `headerValueText` for text from elsewhere. Must not change any more. */
+  /**
+   * @param list valid names and values: see `headerValueText` for text from elsewhere. Must not
+   * change any more.
+   */
   static of(list: FlatHeaders): HeaderLines {
     return new HeaderLines(undefined, list);
   }
 
-  /** The field lines, each with its CR LF. Throws a `TypeError` for a name or value that no message may contain. */
+  /**
+   * The field lines, each with its CR LF. Throws a `TypeError` for a name or value that no message
+   * may contain.
+   */
   get lines(): string {
     this.#lines ??= linesOf(this.#list ?? []);
     return this.#lines;
@@ -119,8 +125,8 @@ export const hopByHopNames: ReadonlySet<string> = new Set([
 const nothing: ReadonlySet<string> = new Set();
 
 /**
- * What of a message's header fields goes on to the next hop: all but hop-by-hop fields, those that `Connection`
- * names, and `drop` (lower-case names). Order, case and repetition stay.
+ * What of a message's header fields goes on to the next hop: all but hop-by-hop fields, those that
+ * `Connection` names, and `drop` (lower-case names). Order, case and repetition stay.
  */
 export function endToEndHeaders(raw: readonly string[], drop: ReadonlySet<string> = nothing): FlatHeaders {
   const named = namedByConnection(raw);
@@ -148,8 +154,8 @@ function namedByConnection(raw: readonly string[]): Set<string> | undefined {
 }
 
 /**
- * Text from a store, the bus or an engine as a header value: every character that is not visible ASCII, and `%`,
- * is percent-encoded as UTF-8. At most `maxLength` characters of it.
+ * Text from a store, the bus or an engine as a header value: every character that is not visible
+ * ASCII, and `%`, is percent-encoded as UTF-8. At most `maxLength` characters of it.
  */
 export function headerValueText(text: string, maxLength = 256): string {
   const cut = text.length > maxLength ? text.slice(0, maxLength) : text;

@@ -2,7 +2,10 @@ import { isAuthority } from './authority.ts';
 import { HeaderLines, hopByHopNames, withoutBlanks, withoutHeaders } from './header-lines.ts';
 import { controlOctet, isNameAt, isToken, lowerOctet, tokenOctet } from './octets.ts';
 
-/** Heads of HTTP/1.1 messages (RFC 9112), strict: what is not exactly right is refused, nothing is repaired. */
+/**
+ * Heads of HTTP/1.1 messages (RFC 9112), strict: what is not exactly right is refused, nothing is
+ * repaired.
+ */
 
 /** Why a head is refused: fit for a client to read. */
 export class InvalidHead extends Error {
@@ -51,11 +54,14 @@ interface FieldKind {
 const maxNameLength = 64;
 
 /**
- * Which fields a reader of heads looks at beyond those of HTTP itself. Made once: a head is classified in place,
- * and a field that nobody looks at costs no string.
+ * Which fields a reader of heads looks at beyond those of HTTP itself. Made once: a head is
+ * classified in place, and a field that nobody looks at costs no string.
  */
 export class FieldInterest {
-  /** Kinds by the length and last character of their names: few names of a message share both with one of them. */
+  /**
+   * Kinds by the length and last character of their names: few names of a message share both with
+   * one of them.
+   */
   readonly #kinds = new Array<FieldKind[] | undefined>(maxNameLength * 128).fill(undefined);
   readonly #noted = new Map<string, number>();
 
@@ -165,8 +171,8 @@ export class ResponseHead extends MessageHead {
 }
 
 /**
- * Methods that servers know (the IANA registry's, as far as llhttp reads them). CONNECT is for proxies: what follows
- * its head is no request.
+ * Methods that servers know (the IANA registry's, as far as llhttp reads them). CONNECT is for
+ * proxies: what follows its head is no request.
  */
 const methods: ReadonlySet<string> = new Set(
   (
@@ -219,7 +225,10 @@ function endOfFirstLine(text: string): number {
   return end < 0 ? text.length : end;
 }
 
-/** Checks a request line alone: it is refused as soon as it is there, however long the rest of the head takes. */
+/**
+ * Checks a request line alone: it is refused as soon as it is there, however long the rest of the
+ * head takes.
+ */
 function parseRequestLine(text: string, end: number, head: RequestHead): void {
   const space = text.indexOf(' ');
   const secondSpace = text.indexOf(' ', space + 1);
@@ -385,8 +394,8 @@ function takeConnection(head: MessageHead, value: string): void {
 }
 
 /**
- * Whether the beginning of a head can still become one. False as soon as it cannot, so that a client that speaks
- * something else is not waited for.
+ * Whether the beginning of a head can still become one. False as soon as it cannot, so that a
+ * client that speaks something else is not waited for.
  * @param text what came so far, without the end of the head
  */
 export function mayBecomeRequest(text: string, interest: FieldInterest): boolean {

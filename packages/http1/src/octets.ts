@@ -1,4 +1,7 @@
-/** Classes of octets in message heads (RFC 9110 section 5.6.2 and 5.5), as tables: a regular expression costs five times as much. */
+/**
+ * Classes of octets in message heads (RFC 9110 section 5.6.2 and 5.5), as tables: a regular
+ * expression costs five times as much.
+ */
 
 /** 1 for the characters of a token: names of fields and methods. */
 export const tokenOctet = new Uint8Array(256);

@@ -1,9 +1,9 @@
 import { headerValue } from './header-lines.ts';
 
 /**
- * How long an answer asks to be left alone, in milliseconds; null when it does not say, or not clearly.
- * Reads `retry-after-ms` (what OpenAI sends), then `Retry-After` as seconds or an HTTP date (RFC 9110 section 10.2.3).
- * A date in the past is 0.
+ * How long an answer asks to be left alone, in milliseconds; null when it does not say, or not
+ * clearly. Reads `retry-after-ms` (what OpenAI sends), then `Retry-After` as seconds or an HTTP
+ * date (RFC 9110 section 10.2.3). A date in the past is 0.
  *
  * @param nowMs wall-clock milliseconds since the epoch
  */

@@ -14,8 +14,9 @@ const forwarding =
   /^(?:forwarded|x-scheme|x-rewrite-url|x-(?:forwarded|original)(?:-.*)?)$|(?:^|-)(?:client|real|remote)?ip(?:v[46])?(?:-?addr(?:ess)?)?$|(?:^|-)(?:remote|client|viewer|peer|source|external)-addr(?:ess)?$/;
 
 /**
- * Whether a field of this lower-case name says where a request came from, or which host, scheme and path it was for
- * before a proxy: `forwarded`, `x-forwarded-*`, `x-real-ip`, `cf-connecting-ip` … `_` counts as `-`.
+ * Whether a field of this lower-case name says where a request came from, or which host, scheme and
+ * path it was for before a proxy: `forwarded`, `x-forwarded-*`, `x-real-ip`, `cf-connecting-ip` …
+ * `_` counts as `-`.
  */
 export function isForwardingHeader(lowerName: string): boolean {
   return forwarding.test(dashed(lowerName));
@@ -27,8 +28,9 @@ function tellsTheWay(lowerName: string): boolean {
 }
 
 /**
- * Fields by which a server speaks of its own host, or of the account that called it. Those that say where something is
- * name a host that the client has no key for, or, relative, a path that is not ours.
+ * Fields by which a server speaks of its own host, or of the account that called it. Those that say
+ * where something is name a host that the client has no key for, or, relative, a path that is not
+ * ours.
  */
 const ownHostNames: ReadonlySet<string> = new Set([
   'accept-ch',
@@ -60,14 +62,17 @@ const ownHostNames: ReadonlySet<string> = new Set([
 const ownHostPrefix = /^(?:cf-|access-control-)/;
 
 /**
- * What of a client's fields a third party gets: no credential of the client unless `forwardAuth`, and in no case what
- * CDNs and proxies wrote. Order, case and repetition stay.
+ * What of a client's fields a third party gets: no credential of the client unless `forwardAuth`,
+ * and in no case what CDNs and proxies wrote. Order, case and repetition stay.
  */
 export function toThirdParty(headers: readonly string[], { forwardAuth }: { forwardAuth: boolean }): FlatHeaders {
   return keptHeaders(headers, (name) => !tellsTheWay(name) && (forwardAuth || !isCredentialHeader(name)));
 }
 
-/** What of a third party's fields a client gets: not those that the client would take for words about our host. */
+/**
+ * What of a third party's fields a client gets: not those that the client would take for words
+ * about our host.
+ */
 export function fromThirdParty(headers: readonly string[]): FlatHeaders {
   return keptHeaders(headers, (name) => !ownHostNames.has(name) && !ownHostPrefix.test(name));
 }

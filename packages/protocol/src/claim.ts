@@ -1,7 +1,8 @@
 /**
- * The HTTP side of a mirror copy whose body is too large for the bus, after `mirrorSend`: the sender GETs the body from the ingress, once, with the
- * token as `Authorization: Bearer`. The answer names its ingress in this header, which no other server does: what anything else answers is
- * never taken for a body.
+ * The HTTP side of a mirror copy whose body is too large for the bus, after `mirrorSend`: the
+ * sender GETs the body from the ingress, once, with the token as `Authorization: Bearer`. The
+ * answer names its ingress in this header, which no other server does: what anything else answers
+ * is never taken for a body.
  */
 export const claimHolderHeader = 'x-gateway-ingress';
 

@@ -1,7 +1,8 @@
 /**
- * The closed table of what can go wrong: HTTP status, OpenAI error type, and whether another instance or endpoint could have served the request.
- * `docs/errors.md` explains each to operators; a test holds the two together. `elsewhere` is for that page alone: what is tried again follows from
- * what an upstream did, not from a code (`failover.ts` of the ingress).
+ * The closed table of what can go wrong: HTTP status, OpenAI error type, and whether another
+ * instance or endpoint could have served the request. `docs/errors.md` explains each to operators;
+ * a test holds the two together. `elsewhere` is for that page alone: what is tried again follows
+ * from what an upstream did, not from a code (`failover.ts` of the ingress).
  */
 export const errorCodes = {
   invalid_body: { status: 400, type: 'invalid_request_error', elsewhere: false },
@@ -40,7 +41,10 @@ export const errorCodes = {
 
 export type ErrorCode = keyof typeof errorCodes;
 
-/** The one error class. Foreign errors are translated into it once, at the edge of `bus`, `registry` and `upstream`. */
+/**
+ * The one error class. Foreign errors are translated into it once, at the edge of `bus`, `registry`
+ * and `upstream`.
+ */
 export class GatewayError extends Error {
   override readonly name = 'GatewayError';
   readonly code: ErrorCode;
@@ -72,7 +76,10 @@ export function errorBody(code: ErrorCode, message: string, param: string | null
   return { error: { message, type: errorCodes[code].type, param, code } };
 }
 
-/** The error shape of Anthropic's Messages API: `{"type": "error", "error": {type, message}, "request_id"}`. */
+/**
+ * The error shape of Anthropic's Messages API: `{"type": "error", "error": {type, message},
+ * "request_id"}`.
+ */
 export interface AnthropicErrorBody {
   readonly type: 'error';
   readonly error: { readonly type: string; readonly message: string };

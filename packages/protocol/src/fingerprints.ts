@@ -1,6 +1,7 @@
 /**
- * What a prompt begins with, as an ask carries it: a fingerprint of its first so many bytes, for a growing number of bytes. Each takes nine characters
- * of the Base64 alphabet for URLs: 36 bits of hash, then by how much it reaches further than the one before, in units of 64 bytes.
+ * What a prompt begins with, as an ask carries it: a fingerprint of its first so many bytes, for a
+ * growing number of bytes. Each takes nine characters of the Base64 alphabet for URLs: 36 bits of
+ * hash, then by how much it reaches further than the one before, in units of 64 bytes.
  */
 export const maxFingerprints = 64;
 const fingerprintCharacters = 9;
@@ -15,7 +16,10 @@ for (const [value, character] of alphabet.entries()) digitOf[character] = value;
 
 const written = Buffer.alloc(maxFingerprintText);
 
-/** Reused from prompt to prompt: what it holds is good until it is filled again. The prompt's shortest beginning comes first. */
+/**
+ * Reused from prompt to prompt: what it holds is good until it is filled again. The prompt's
+ * shortest beginning comes first.
+ */
 export class Fingerprints {
   count = 0;
   /** Whole numbers from 1 below 2^36. */
@@ -23,7 +27,10 @@ export class Fingerprints {
   /** How many bytes of the prompt each stands for, rounded down to 64 each. */
   readonly ends = new Float64Array(maxFingerprints);
 
-  /** Takes one more, unless there are 64. `high` and `low` are 18 bits each; `end` in bytes, more than that of the one before. */
+  /**
+   * Takes one more, unless there are 64. `high` and `low` are 18 bits each; `end` in bytes, more
+   * than that of the one before.
+   */
   add(high: number, low: number, end: number): void {
     if (this.count === maxFingerprints) return;
     const before = this.count === 0 ? 0 : (this.ends[this.count - 1] as number);

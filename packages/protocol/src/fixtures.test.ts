@@ -7,8 +7,9 @@ import { Ask, catalogue, isAsk } from './messages.ts';
 import { subjects } from './subjects.ts';
 
 /**
- * Golden encodings: what processes of earlier versions send. Each must be decoded for ever, so none is ever changed or deleted. A file is
- * `<subject>[.query|.reply][.<case>].json` and has the bytes of the message, nothing else; of a job those of its fields.
+ * Golden encodings: what processes of earlier versions send. Each must be decoded for ever, so none
+ * is ever changed or deleted. A file is `<subject>[.query|.reply][.<case>].json` and has the bytes
+ * of the message, nothing else; of a job those of its fields.
  */
 const folder = join(import.meta.dirname, '../fixtures');
 const files = readdirSync(folder).sort();

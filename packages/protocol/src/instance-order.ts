@@ -2,7 +2,10 @@ import { type Static, Type } from 'typebox';
 import { defineEvent, defineRequest } from './message.ts';
 import { subjects } from './subjects.ts';
 
-/** What a person can order for an instance. `undrain` ends a `drain`, `readmit` ends an `eject` and forgets failures. */
+/**
+ * What a person can order for an instance. `undrain` ends a `drain`, `readmit` ends an `eject` and
+ * forgets failures.
+ */
 export const orderKinds = ['drain', 'undrain', 'eject', 'readmit'] as const;
 export type OrderKind = (typeof orderKinds)[number];
 
@@ -30,15 +33,19 @@ export type InstanceOrder = Static<typeof InstanceOrder>;
 
 export const OrderReply = Type.Object({
   replica: Type.String(),
-  /** `unknown`: no such instance. `last`: nothing else serves its model and role, and the order does not say `force`. `full`: too many orders. */
+  /**
+   * `unknown`: no such instance. `last`: nothing else serves its model and role, and the order does
+   * not say `force`. `full`: too many orders.
+   */
   result: Type.Enum(['done', 'unknown', 'last', 'full']),
 });
 export type OrderReply = Static<typeof OrderReply>;
 export const instanceOrder = defineRequest(subjects.instanceOrder, InstanceOrder, OrderReply);
 
 /**
- * All orders that one replica holds. Published with each new one, and each second while there are any, so that a replica that
- * starts later has them, too. Of two for one instance the later one counts.
+ * All orders that one replica holds. Published with each new one, and each second while there are
+ * any, so that a replica that starts later has them, too. Of two for one instance the later one
+ * counts.
  */
 export const InstanceOrders = Type.Object({
   replica: Type.String({ maxLength: 64 }),

@@ -5,8 +5,8 @@ export const roles = ['neutral', 'prefill', 'decode'] as const;
 export type Role = (typeof roles)[number];
 
 /**
- * Orders that an instance can be under. `drain` and `eject`: it gets no new request; under `drain` somebody waits for those
- * in flight. `readmit`: its failures before the order are forgotten.
+ * Orders that an instance can be under. `drain` and `eject`: it gets no new request; under `drain`
+ * somebody waits for those in flight. `readmit`: its failures before the order are forgotten.
  */
 const standingOrders = ['drain', 'eject', 'readmit'] as const;
 
@@ -27,7 +27,10 @@ export const Instance = Type.Object({
   dpSize: Type.Integer(),
   /** The model that its record declares; empty: none. */
   model: Type.String(),
-  /** The names of models that it reports itself, adapters and aliases among them; left out when it did not say. */
+  /**
+   * The names of models that it reports itself, adapters and aliases among them; left out when it
+   * did not say.
+   */
   models: Type.Optional(Type.Array(Type.String())),
   /** What a person ordered for it. Discovery takes it away when its time is over. */
   order: Type.Optional(

@@ -27,7 +27,10 @@ export interface JobMessage<P = unknown> {
   readonly payload: Codec<P>;
 }
 
-/** Fields to bytes and back. `decode` throws `GatewayError` `invalid_message` when the bytes do not fit the schema. */
+/**
+ * Fields to bytes and back. `decode` throws `GatewayError` `invalid_message` when the bytes do not
+ * fit the schema.
+ */
 export interface Codec<T> {
   readonly schema: TSchema;
   encode(value: T): Uint8Array;

@@ -24,11 +24,17 @@ const Milliseconds = Type.Number({ minimum: 0 });
 /** Which choice is asked for. */
 export const stages = ['route', 'internal', 'decode'] as const;
 
-/** What makes the choice of an instance good for one prompt. Nothing of it can be read back: see `docs/choosing.md`. */
+/**
+ * What makes the choice of an instance good for one prompt. Nothing of it can be read back: see
+ * `docs/choosing.md`.
+ */
 export const AskedPrompt = Type.Object({
   /** About how many bytes an engine has to compute. */
   bytes: Type.Integer({ minimum: 0, maximum: 2 ** 40 }),
-  /** What it begins with, as `Fingerprints` writes it; left out where it is too short, and where no policy asks for it. */
+  /**
+   * What it begins with, as `Fingerprints` writes it; left out where it is too short, and where no
+   * policy asks for it.
+   */
   fingerprints: Type.Optional(Type.String({ maxLength: maxFingerprintText, pattern: '^[A-Za-z0-9_-]*$' })),
   /** What the requests of one session have in common. */
   affinity: Type.Optional(Type.Integer({ minimum: 0, maximum: 2 ** 32 - 1 })),
@@ -48,8 +54,9 @@ export const Ask = Type.Object({
   /** Instances this request already failed on; chosen again only when nothing else is left. */
   excluded: Type.Array(Type.String()),
   /**
-   * Instances that others are preferred to, though this request did not fail on them for certain: the prefill whose decode is asked for, or one that
-   * may have been the cause. They come before what is ejected or excluded.
+   * Instances that others are preferred to, though this request did not fail on them for certain:
+   * the prefill whose decode is asked for, or one that may have been the cause. They come before
+   * what is ejected or excluded.
    */
   avoided: Type.Optional(Type.Array(Type.String())),
   /** Left out where the policy needs nothing of it. */
@@ -65,7 +72,10 @@ export function isAsk(value: unknown): value is Ask {
   return askCheck.Check(value);
 }
 
-/** Why an instance was chosen: some of the prompt is there; it has the least to do; its session is there; there is no other. */
+/**
+ * Why an instance was chosen: some of the prompt is there; it has the least to do; its session is
+ * there; there is no other.
+ */
 export const choiceReasons = ['cache', 'load', 'affinity', 'only'] as const;
 export type ChoiceReason = (typeof choiceReasons)[number];
 
@@ -73,13 +83,19 @@ export type ChoiceReason = (typeof choiceReasons)[number];
 export const Expectation = Type.Object({
   /** Bytes of the prompt that the instance is believed to have in its cache. */
   cached: Count,
-  /** Bytes of prompts that it has to compute before the first token of this one, and what stands for its other requests. */
+  /**
+   * Bytes of prompts that it has to compute before the first token of this one, and what stands for
+   * its other requests.
+   */
   cost: Type.Number({ minimum: 0 }),
   why: Type.Enum(choiceReasons),
 });
 export type Expectation = Static<typeof Expectation>;
 
-/** `expected` is of the instance that computes the prompt; left out by policies that do not ask what is cached. */
+/**
+ * `expected` is of the instance that computes the prompt; left out by policies that do not ask what
+ * is cached.
+ */
 const Internal = Type.Object({
   route: Type.Literal('internal'),
   instance: InstanceAddress,
@@ -90,7 +106,10 @@ const InternalPair = Type.Object({
   route: Type.Literal('pair'),
   prefill: InstanceAddress,
   decode: Type.Union([InstanceAddress, Type.Null()]),
-  /** Of a staged request that names no model: the one that the prefill declares, for which the decode is to be asked. */
+  /**
+   * Of a staged request that names no model: the one that the prefill declares, for which the
+   * decode is to be asked.
+   */
   model: Type.Optional(Type.String()),
   expected: Type.Optional(Expectation),
 });
@@ -105,10 +124,16 @@ const Failed = Type.Object({ route: Type.Literal('failed') });
 export const Decision = Type.Union([Internal, InternalPair, External, Unknown, NoInstance, Failed]);
 export type Decision = Static<typeof Decision>;
 
-/** A batch of questions; answers come in the same order. A generation that differs from the router's own is answered with no decisions. */
+/**
+ * A batch of questions; answers come in the same order. A generation that differs from the router's
+ * own is answered with no decisions.
+ */
 export const RouteQuery = Type.Object({
   ingress: Type.String(),
-  /** Fingerprint of the route config and policy: endpoints are named by index, so both sides must hold the same. */
+  /**
+   * Fingerprint of the route config and policy: endpoints are named by index, so both sides must
+   * hold the same.
+   */
   generation: Type.String(),
   /** Not checked here, so that one ask that does not fit fails alone: the router asks `isAsk` of each. */
   asks: Type.Array(Type.Unsafe<Ask>({})),
@@ -135,7 +160,10 @@ export const LeaseQuery = Type.Object({
   pools: Type.Array(
     Type.Object({
       role: Type.Enum(roles),
-      /** A model that some instance declares; empty: the instances that declare none; null: any instance. Never a name that only a client gave. */
+      /**
+       * A model that some instance declares; empty: the instances that declare none; null: any
+       * instance. Never a name that only a client gave.
+       */
       model: Type.Union([Type.String(), Type.Null()]),
       /** How many picks, at most. */
       count: Type.Integer({ minimum: 1, maximum: maxLeasedPicks }),
@@ -156,7 +184,10 @@ export const LeaseReply = Type.Object({
   leases: Type.Array(
     Type.Object({
       instances: Type.Array(InstanceAddress, { maxItems: maxLeasedPicks }),
-      /** Indices of `instances`, in the order in which requests are to take them. None: ask for each decision. */
+      /**
+       * Indices of `instances`, in the order in which requests are to take them. None: ask for each
+       * decision.
+       */
       picks: Type.Array(Count, { maxItems: maxLeasedPicks }),
     }),
     { maxItems: 512 },
@@ -183,7 +214,10 @@ export const ExplainQuery = Type.Object({
 });
 export type ExplainQuery = Static<typeof ExplainQuery>;
 
-/** Why an instance cannot be chosen: an order for it; it has another role or model; a prefill whose model nobody decodes. */
+/**
+ * Why an instance cannot be chosen: an order for it; it has another role or model; a prefill whose
+ * model nobody decodes.
+ */
 const outReasons = ['drain', 'eject', 'role', 'model', 'no_decode'] as const;
 
 /** What speaks for an instance. Policies leave out what they do not look at. */
@@ -198,7 +232,10 @@ export const ExplainedCandidate = Type.Object({
   waiting: Type.Optional(Type.Number({ minimum: 0 })),
   /** Bytes of this prompt that it is believed to have in its cache. */
   cached: Type.Optional(Count),
-  /** What its engine has to do besides, as it reports it, in bytes of prompts; left out: nothing, as far as is known. */
+  /**
+   * What its engine has to do besides, as it reports it, in bytes of prompts; left out: nothing, as
+   * far as is known.
+   */
   elsewhere: Type.Optional(Count),
   /** As in `Expectation`: the lowest is chosen. */
   cost: Type.Optional(Type.Number({ minimum: 0 })),
@@ -279,7 +316,10 @@ export const configHeld = defineEvent(subjects.configHeld, ConfigHeld);
 
 const Fingerprinted = Type.String({ maxLength: maxFingerprintText, pattern: '^[A-Za-z0-9_-]*$' });
 
-/** Which prompts a router sent where, for the other routers: a lost one costs a cache hit and nothing else. */
+/**
+ * Which prompts a router sent where, for the other routers: a lost one costs a cache hit and
+ * nothing else.
+ */
 export const PrefixPlaced = Type.Object({
   router: Type.String({ maxLength: 64 }),
   placed: Type.Array(Type.Object({ instance: Type.String(), fingerprints: Fingerprinted }), { maxItems: 1024 }),
@@ -287,7 +327,10 @@ export const PrefixPlaced = Type.Object({
 export type PrefixPlaced = Static<typeof PrefixPlaced>;
 export const prefixPlaced = defineEvent(subjects.prefixPlaced, PrefixPlaced);
 
-/** A router that starts asks another one for what it knows of the caches, page by page, of the same one by its own subject. */
+/**
+ * A router that starts asks another one for what it knows of the caches, page by page, of the same
+ * one by its own subject.
+ */
 export const PrefixQuery = Type.Object({
   /** Where the page before ended; left out for the first. */
   after: Type.Optional(Type.Object({ instance: Type.String(), entries: Count })),
@@ -300,7 +343,10 @@ export const PrefixPage = Type.Object({
   shelves: Type.Array(
     Type.Object({
       instance: Type.String(),
-      /** Nine characters for each entry, from the least recently used on: the fingerprint, and how many bytes it stands for alone. */
+      /**
+       * Nine characters for each entry, from the least recently used on: the fingerprint, and how
+       * many bytes it stands for alone.
+       */
       entries: Type.String({ maxLength: 2 ** 20, pattern: '^[A-Za-z0-9_-]*$' }),
     }),
     { maxItems: 1024 },
@@ -314,7 +360,10 @@ export const prefixList = defineRequest(subjects.prefixList, PrefixQuery, Prefix
 /** So many responses are told of in one message. */
 export const maxResponsesMade = 200;
 
-/** Responses of the Responses API that instances have made and keep, for whoever is asked for one of them next. */
+/**
+ * Responses of the Responses API that instances have made and keep, for whoever is asked for one of
+ * them next.
+ */
 const ResponsesMade = Type.Object({
   ingress: Type.String({ maxLength: 64, pattern: '^[A-Za-z0-9-]+$' }),
   responses: Type.Array(
@@ -327,7 +376,10 @@ const ResponsesMade = Type.Object({
 });
 export const responsesMade = defineEvent(subjects.responsesMade, ResponsesMade);
 
-/** One page of a replica's instances, sorted by id. A further page is asked of the same replica, with the last id seen. */
+/**
+ * One page of a replica's instances, sorted by id. A further page is asked of the same replica,
+ * with the last id seen.
+ */
 export const InstancesPage = Type.Object({
   replica: Type.String(),
   /** A page of another revision than the first means: begin again. */
@@ -343,7 +395,10 @@ export const instancesList = defineRequest(
   InstancesPage,
 );
 
-/** A change of the set, or with none a heartbeat (each second). `previous` ≠ the revision a follower holds means it missed one. */
+/**
+ * A change of the set, or with none a heartbeat (each second). `previous` ≠ the revision a follower
+ * holds means it missed one.
+ */
 export const InstancesChange = Type.Object({
   replica: Type.String(),
   revision: Count,
@@ -351,7 +406,10 @@ export const InstancesChange = Type.Object({
   storeUp: Type.Boolean(),
   upserts: Type.Array(Instance),
   removals: Type.Array(Type.String()),
-  /** A fingerprint of the store or list that the replica reads: the same for all replicas of an installation. */
+  /**
+   * A fingerprint of the store or list that the replica reads: the same for all replicas of an
+   * installation.
+   */
   source: Type.Optional(Type.String({ maxLength: 64 })),
 });
 export type InstancesChange = Static<typeof InstancesChange>;
@@ -359,37 +417,56 @@ export const instancesChanged = defineEvent(subjects.instancesChanged, Instances
 
 /**
  * What one ingress holds in flight: a gauge, so nothing can leak; instances with none are left out.
- * `seen` is, per router, the sequence of the last reply this ingress took: choices up to it are counted in `inFlight`, later ones are not yet.
+ * `seen` is, per router, the sequence of the last reply this ingress took: choices up to it are
+ * counted in `inFlight`, later ones are not yet.
  */
 export const LoadReport = Type.Object({
   ingress: Type.String(),
   seen: Type.Record(Type.String(), Count),
   inFlight: Type.Record(Type.String(), Count),
-  /** Picks that routers leased to it and that no request has taken yet, per instance: as a gauge, too. It holds no longer than a lease is valid. */
+  /**
+   * Picks that routers leased to it and that no request has taken yet, per instance: as a gauge,
+   * too. It holds no longer than a lease is valid.
+   */
   leased: Type.Optional(Type.Record(Type.String(), Count)),
-  /** Bytes of prompts whose answers have not begun, less what the instance is believed to have cached: as a gauge, too. */
+  /**
+   * Bytes of prompts whose answers have not begun, less what the instance is believed to have
+   * cached: as a gauge, too.
+   */
   waiting: Type.Optional(Type.Record(Type.String(), Count)),
 });
 export type LoadReport = Static<typeof LoadReport>;
 export const loadReport = defineEvent(subjects.loadReport, LoadReport);
 
-/** What happened at instances since the last report of this ingress; instances where nothing failed and nothing had failed are left out. */
+/**
+ * What happened at instances since the last report of this ingress; instances where nothing failed
+ * and nothing had failed are left out.
+ */
 export const OutcomeReport = Type.Object({
   ingress: Type.String(),
   outcomes: Type.Array(
     Type.Object({
       instance: Type.String(),
-      /** Failures (connection, 5xx, refusals that others do not give) of the period since its last success. */
+      /**
+       * Failures (connection, 5xx, refusals that others do not give) of the period since its last
+       * success.
+       */
       failures: Count,
       /** Whether any call succeeded in the period. */
       succeeded: Type.Boolean(),
       /** 429 or 503: alive, but it wants less. */
       busy: Count,
-      /** All failures of the period. With `served` the share of calls that fail; both are left out by older ingresses. */
+      /**
+       * All failures of the period. With `served` the share of calls that fail; both are left out
+       * by older ingresses.
+       */
       failed: Type.Optional(Count),
       /** Calls that succeeded in the period; counted for some calls after a failure. */
       served: Type.Optional(Count),
-      /** Bytes of prompts that were expected in its cache, of answers that said what was there; told of an instance that misses some. */
+      /**
+       * Bytes of prompts that were expected in its cache, of answers that said what was there; told
+       * of an instance that misses some.
+       */
       expectedBytes: Type.Optional(Count),
       /** What was there of them. */
       foundBytes: Type.Optional(Count),
@@ -399,7 +476,10 @@ export const OutcomeReport = Type.Object({
 export type OutcomeReport = Static<typeof OutcomeReport>;
 export const outcomeReport = defineEvent(subjects.outcomeReport, OutcomeReport);
 
-/** A 429 of a fallback endpoint looks for a worker that waits and calls again; see `retry-job.ts` for what follows an acceptance. */
+/**
+ * A 429 of a fallback endpoint looks for a worker that waits and calls again; see `retry-job.ts`
+ * for what follows an acceptance.
+ */
 export const RetryOffer = Type.Object({
   requestId: Type.String(),
   generation: Type.String(),
@@ -430,8 +510,9 @@ export const RetryReply = Type.Union([
     accepted: Type.Literal(false),
     worker: Type.String(),
     /**
-     * `full` and `draining`: a worker that can take no job at all leaves the group before it says so, so that the next offer reaches another one.
-     * `hopeless`: no further call is allowed, or the wait for it would pass the deadline; another worker would say the same.
+     * `full` and `draining`: a worker that can take no job at all leaves the group before it says
+     * so, so that the next offer reaches another one. `hopeless`: no further call is allowed, or
+     * the wait for it would pass the deadline; another worker would say the same.
      */
     reason: Type.Enum(['full', 'draining', 'generation', 'hopeless']),
   }),
@@ -440,9 +521,10 @@ export type RetryReply = Static<typeof RetryReply>;
 export const retryOffer = defineRequest(subjects.retryOffer, RetryOffer, RetryReply);
 
 /**
- * A process says where it listens for the others, each second: a worker for jobs (`retryAnnounce`), an ingress for the claims of large
- * mirror copies (`mirrorAnnounce`). Each has a subject of its own, so that the bus can allow each to one service only. Addresses in
- * other messages count only when they were announced.
+ * A process says where it listens for the others, each second: a worker for jobs (`retryAnnounce`),
+ * an ingress for the claims of large mirror copies (`mirrorAnnounce`). Each has a subject of its
+ * own, so that the bus can allow each to one service only. Addresses in other messages count only
+ * when they were announced.
  */
 export const Announcement = Type.Object({
   /** The process, by the name that it has in its other messages. */
@@ -495,8 +577,9 @@ export const copyOutcomes = ['sent', 'failed', 'dropped'] as const;
 export type CopyOutcome = (typeof copyOutcomes)[number];
 
 /**
- * What one sender holds of one ingress's copies, and which ended since its last report. Holdings are a gauge, repeated as long as they last:
- * a copy that no report names for seconds is lost, with its sender or on its way.
+ * What one sender holds of one ingress's copies, and which ended since its last report. Holdings
+ * are a gauge, repeated as long as they last: a copy that no report names for seconds is lost, with
+ * its sender or on its way.
  */
 export const MirrorReport = Type.Object({
   sender: Type.String(),

@@ -9,15 +9,19 @@ const Count = Type.Integer({ minimum: 0 });
 export const maxQueuePools = 1000;
 
 /**
- * What one ingress holds of the places at instances and wants of them, so that ingresses share them. Gauges: pools with
- * neither are left out after they were told once, and what an ingress does not repeat is over with it.
+ * What one ingress holds of the places at instances and wants of them, so that ingresses share
+ * them. Gauges: pools with neither are left out after they were told once, and what an ingress does
+ * not repeat is over with it.
  */
 export const QueueReport = Type.Object({
   ingress: Type.String({ maxLength: 64, pattern: '^[A-Za-z0-9-]+$' }),
   pools: Type.Array(
     Type.Object({
       role: Type.Enum(roles),
-      /** A model that some instance declares; empty: the instances that declare none; null: any instance. Never a name that only a client gave. */
+      /**
+       * A model that some instance declares; empty: the instances that declare none; null: any
+       * instance. Never a name that only a client gave.
+       */
       model: Type.Union([Type.String(), Type.Null()]),
       /** Requests at instances. */
       held: Count,

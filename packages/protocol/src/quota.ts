@@ -3,8 +3,8 @@ import { defineEvent, defineRequest } from './message.ts';
 import { subjects } from './subjects.ts';
 
 /**
- * How ingresses and limiters keep the limits of clients. What is counted is, in this order everywhere: requests in 60
- * seconds, tokens in 60 seconds, and slots: requests at once.
+ * How ingresses and limiters keep the limits of clients. What is counted is, in this order
+ * everywhere: requests in 60 seconds, tokens in 60 seconds, and slots: requests at once.
  */
 export const quotaResources = ['requests', 'tokens', 'slots'] as const;
 
@@ -15,13 +15,19 @@ const Limit = Type.Union([Amount, Type.Null()]);
 const ProcessName = Type.String({ maxLength: 64, pattern: '^[A-Za-z0-9-]+$' });
 /** Whose limits: the name of a client, never its key. */
 const ClientName = Type.String({ minLength: 1, maxLength: 256 });
-/** Names what one limiter and one ingress count for a client together, from the time when the limiter began it. */
+/**
+ * Names what one limiter and one ingress count for a client together, from the time when the
+ * limiter began it.
+ */
 const AccountId = Type.String({ minLength: 1, maxLength: 100 });
 
 /** So many clients go into one message. */
 export const maxQuotaClients = 256;
 
-/** What an ingress says of one client, and what it wants. `granted`, `spent` and `returned` only ever grow within an account. */
+/**
+ * What an ingress says of one client, and what it wants. `granted`, `spent` and `returned` only
+ * ever grow within an account.
+ */
 export const QuotaAsk = Type.Object({
   client: ClientName,
   /** Null: no limit. */
@@ -30,7 +36,10 @@ export const QuotaAsk = Type.Object({
   account: Type.Union([AccountId, Type.Null()]),
   /** Whether the ingress spent anything that no account knows of: its limiter was away. */
   apart: Type.Boolean(),
-  /** All that it received since the account began, what became of it, and what it gave back. The rest is in its hands. */
+  /**
+   * All that it received since the account began, what became of it, and what it gave back. The
+   * rest is in its hands.
+   */
   granted: Amounts,
   spent: Amounts,
   returned: Amounts,
@@ -56,7 +65,10 @@ export const QuotaLease = Type.Object({
   granted: Amounts,
   /** What is left for all ingresses; 0 of what has no limit. */
   free: Amounts,
-  /** When the oldest of what was spent is free again, in milliseconds from now; 0 of slots, which nobody can tell. */
+  /**
+   * When the oldest of what was spent is free again, in milliseconds from now; 0 of slots, which
+   * nobody can tell.
+   */
   resetMs: Amounts,
   /** Whether there is too little for grants in advance: what is not needed is to be given back at once. */
   tight: Type.Boolean(),
@@ -76,7 +88,10 @@ export const quotaLease = defineRequest(subjects.quotaLease, QuotaQuery, QuotaRe
 /** Amounts spent in a second each, the oldest first, with how long ago that was in milliseconds. */
 const History = Type.Array(Type.Tuple([Type.Number({ minimum: 0 }), Amount]), { maxItems: 64 });
 
-/** A limiter that begins to own clients asks each ingress, by its own subject, what it spent. What the ingress held of other accounts is void. */
+/**
+ * A limiter that begins to own clients asks each ingress, by its own subject, what it spent. What
+ * the ingress held of other accounts is void.
+ */
 export const QuotaRecountQuery = Type.Object({
   limiter: ProcessName,
   clients: Type.Array(Type.Object({ client: ClientName, account: AccountId }), { maxItems: maxQuotaClients }),

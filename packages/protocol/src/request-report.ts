@@ -3,8 +3,8 @@ import { defineEvent } from './message.ts';
 import { subjects } from './subjects.ts';
 
 /**
- * What an ingress tells of its requests while somebody watches (see `statusQuery`): exact counts of a period, and a sample of
- * requests. No prompt, answer, key or header is in it.
+ * What an ingress tells of its requests while somebody watches (see `statusQuery`): exact counts of
+ * a period, and a sample of requests. No prompt, answer, key or header is in it.
  */
 
 const Count = Type.Integer({ minimum: 0 });

@@ -1,8 +1,9 @@
 import { headerValue, withoutHeaders } from '@llm-gateway/http1';
 
 /**
- * The HTTP side of a retry job, after `retryOffer`: the ingress POSTs the client's request to the URL it was given, and the answer to that is
- * the job's. Body and end-to-end headers are the client's own one way and the endpoint's the other; beside them travel the headers named here,
+ * The HTTP side of a retry job, after `retryOffer`: the ingress POSTs the client's request to the
+ * URL it was given, and the answer to that is the job's. Body and end-to-end headers are the
+ * client's own one way and the endpoint's the other; beside them travel the headers named here,
  * which never leave the gateway.
  */
 const names = {
@@ -30,8 +31,9 @@ export interface JobRequest {
 }
 
 /**
- * What the worker tells, as a 102, before each wait and each call, and again while nothing of the answer has been sent: should it die, the ingress
- * knows how many calls were made and how long the endpoint wants to be left alone; should it hang, the ingress hears that.
+ * What the worker tells, as a 102, before each wait and each call, and again while nothing of the
+ * answer has been sent: should it die, the ingress knows how many calls were made and how long the
+ * endpoint wants to be left alone; should it hang, the ingress hears that.
  */
 export interface JobProgress {
   readonly phase: 'waiting' | 'calling';
@@ -47,7 +49,8 @@ export interface JobProgress {
  * How a job ended.
  * - `answered`: the endpoint's answer, for the client.
  * - `exhausted`: no further call is allowed; the endpoint's last 429, unless there is a `failure`.
- * - `limited`: the calls that the ingress allowed are used up, the worker would make more; the endpoint's last 429.
+ * - `limited`: the calls that the ingress allowed are used up, the worker would make more; the
+ *   endpoint's last 429.
  * - `failed`: the endpoint's own failed answer, or none and a `failure`.
  * - `handed-back`: by a worker that is ending; another may go on.
  */

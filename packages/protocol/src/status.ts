@@ -3,8 +3,8 @@ import { defineEvent } from './message.ts';
 import { subjects } from './subjects.ts';
 
 /**
- * What processes tell of themselves while somebody looks: each answers `statusQuery` with `statusReport`. Nobody looks, and
- * nothing is made, sent or counted.
+ * What processes tell of themselves while somebody looks: each answers `statusQuery` with
+ * `statusReport`. Nobody looks, and nothing is made, sent or counted.
  */
 
 const Count = Type.Integer({ minimum: 0 });
@@ -84,7 +84,10 @@ const Ingress = Type.Object({
           name: Type.String({ maxLength: 256 }),
           /** In the order of `quotaResources`; null: no limit. */
           limits: Type.Tuple([Limit, Limit, Limit]),
-          /** What this ingress alone let in: requests and tokens of the last minute, and requests in flight. */
+          /**
+           * What this ingress alone let in: requests and tokens of the last minute, and requests in
+           * flight.
+           */
           used: Type.Tuple([Count, Count, Count]),
         }),
         { maxItems: 100 },

@@ -1,7 +1,8 @@
 /**
  * Every subject on the bus, `gw.v1.<noun>.<verb>`. No other file spells one.
  *
- * A subject with an owner (`….list.<replica>`) reaches one process of a queue group; the plain one reaches any of them.
+ * A subject with an owner (`….list.<replica>`) reaches one process of a queue group; the plain one
+ * reaches any of them.
  */
 const prefix = 'gw.v1';
 

@@ -5,7 +5,10 @@ import { subjects } from './subjects.ts';
 /** So many records go into one message. */
 export const maxUsageRecords = 200;
 
-/** How well the tokens of a request are known: by the engine to the end; by the engine up to where the answer was cut; not at all. */
+/**
+ * How well the tokens of a request are known: by the engine to the end; by the engine up to where
+ * the answer was cut; not at all.
+ */
 export const usageQualities = ['exact', 'partial', 'absent'] as const;
 export type UsageQuality = (typeof usageQualities)[number];
 
@@ -35,7 +38,10 @@ export const UsageRecord = Type.Object({
 });
 export type UsageRecord = Static<typeof UsageRecord>;
 
-/** Records of one ingress, in order. The first has the number `sequence`, each further one the next: a gap shows what was lost. */
+/**
+ * Records of one ingress, in order. The first has the number `sequence`, each further one the next:
+ * a gap shows what was lost.
+ */
 export const UsageRecords = Type.Object({
   ingress: Type.String(),
   sequence: Count,

@@ -6,7 +6,10 @@ export type Amounts = [number, number, number];
 
 /** How long a grant may be used, in milliseconds, from when it was asked for. */
 export const leaseMs = 1000;
-/** A grant that its ingress has not seen after so long is lost: it takes no reply that is older than a lease. */
+/**
+ * A grant that its ingress has not seen after so long is lost: it takes no reply that is older than
+ * a lease.
+ */
 const lostMs = 2 * leaseMs;
 
 export const requests = 0;
@@ -39,9 +42,10 @@ export interface LedgerContext {
 }
 
 /**
- * What one client may still spend over all ingresses, kept by its owner. An ingress's account only adds up: what it was
- * granted, spent and gave back since the account began. So a message that is lost, doubled or late changes nothing that the next
- * one does not put right, and what is granted and not accounted for counts as spent.
+ * What one client may still spend over all ingresses, kept by its owner. An ingress's account only
+ * adds up: what it was granted, spent and gave back since the account began. So a message that is
+ * lost, doubled or late changes nothing that the next one does not put right, and what is granted
+ * and not accounted for counts as spent.
  */
 export class Ledger {
   readonly #accounts = new Map<string, Account>();
@@ -98,7 +102,10 @@ export class Ledger {
     for (const at of each) account.granted[at] = spent.held[at];
   }
 
-  /** The ingress did not say what it spent, and may or may not have the account: what is known of it stays. */
+  /**
+   * The ingress did not say what it spent, and may or may not have the account: what is known of it
+   * stays.
+   */
   uncounted(ingress: string, id: string, now: number): void {
     const before = this.#accounts.get(ingress);
     if (before === undefined) return;

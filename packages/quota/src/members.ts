@@ -34,8 +34,9 @@ export class Members {
   }
 
   /**
-   * Which of them owns a thing, by rendezvous hashing: all who hear the same ones name the same owner, and one that comes or
-   * goes moves no thing but those that it gets or had. Undefined when there is none.
+   * Which of them owns a thing, by rendezvous hashing: all who hear the same ones name the same
+   * owner, and one that comes or goes moves no thing but those that it gets or had. Undefined when
+   * there is none.
    */
   ownerOf(thing: string, now: number): string | undefined {
     let owner: string | undefined;

@@ -15,10 +15,11 @@ export interface Share {
 }
 
 /**
- * What one ingress holds of a client's limits, and what it spent of them. Times are monotonic milliseconds.
+ * What one ingress holds of a client's limits, and what it spent of them. Times are monotonic
+ * milliseconds.
  *
- * Tokens are reserved when a request is let in, and spent when it has ended: what was reserved stays in hand until then, as do
- * the slots of requests in flight.
+ * Tokens are reserved when a request is let in, and spent when it has ended: what was reserved
+ * stays in hand until then, as do the slots of requests in flight.
  */
 export class Purse {
   readonly client: string;
@@ -139,7 +140,10 @@ export class Purse {
     return false;
   }
 
-  /** Whether something is to be given back now: its time is over, or others need it. Then it is out of hand. */
+  /**
+   * Whether something is to be given back now: its time is over, or others need it. Then it is out
+   * of hand.
+   */
   giveBack(now: number): boolean {
     if (now < this.#validUntil && !this.#tight) return false;
     let gave = false;
@@ -189,7 +193,10 @@ export class Purse {
     return true;
   }
 
-  /** Another limiter counts: what is in hand is void, and a new account begins with what requests in flight hold. */
+  /**
+   * Another limiter counts: what is in hand is void, and a new account begins with what requests in
+   * flight hold.
+   */
   recount(account: string, now: number): QuotaRecountReply['clients'][number] {
     const held: Amounts = [0, this.#reserved, this.#inFlight];
     this.#account = account;

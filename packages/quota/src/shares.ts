@@ -1,12 +1,14 @@
 /**
- * What one of several processes may hold of a capacity, by max-min fairness: who wants less than an equal part gets what it
- * wants, the others share the rest equally. What nobody wants is shared too, so that each may begin without asking. The
- * shares of all who know the same demands and the same `turn` add up to the capacity.
+ * What one of several processes may hold of a capacity, by max-min fairness: who wants less than an
+ * equal part gets what it wants, the others share the rest equally. What nobody wants is shared
+ * too, so that each may begin without asking. The shares of all who know the same demands and the
+ * same `turn` add up to the capacity.
  *
  * @param capacity a whole number
  * @param demands what each of them holds and wants, in an order that they agree on
  * @param options.own its place in that order
- * @param options.turn says who gets of what cannot be divided; it moves on with time, so that nobody is left out
+ * @param options.turn says who gets of what cannot be divided; it moves on with time, so that
+ * nobody is left out
  */
 export function fairShare(
   capacity: number,

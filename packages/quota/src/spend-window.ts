@@ -32,7 +32,10 @@ export class SpendWindow {
     return this.#sum;
   }
 
-  /** How long until at least `amount` of it is out of the window; infinite when there is not so much in it. */
+  /**
+   * How long until at least `amount` of it is out of the window; infinite when there is not so much
+   * in it.
+   */
   waitFor(amount: number, now: number): number {
     if (amount <= 0) return 0;
     let left = amount;

@@ -6,7 +6,10 @@ const kvPortOffset = 20_000;
 const maxPort = 65_535;
 const hostName = /^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?$/;
 
-/** A DNS name or an IP address, IPv6 without brackets. It becomes part of a URL: nothing else may get there. */
+/**
+ * A DNS name or an IP address, IPv6 without brackets. It becomes part of a URL: nothing else may
+ * get there.
+ */
 export function isHost(text: string): boolean {
   return hostName.test(text) || isIPv6(text);
 }
@@ -49,7 +52,10 @@ export function readAddresses(
   return { addresses: [...addresses.values()] };
 }
 
-/** A comma-separated list of etcd endpoints as URLs; `http://` when an endpoint names no scheme, blanks trimmed. */
+/**
+ * A comma-separated list of etcd endpoints as URLs; `http://` when an endpoint names no scheme,
+ * blanks trimmed.
+ */
 export function readEtcdEndpoints(list: string): { readonly urls: readonly string[] } | { readonly mistake: string } {
   const urls: string[] = [];
   for (const item of list.split(',')) {
@@ -69,8 +75,9 @@ export function readEtcdEndpoints(list: string): { readonly urls: readonly strin
 }
 
 /**
- * The instances of `--llm-backend-endpoints`, sorted by id, each endpoint once. Every one has all roles.
- * With `kvPorts` (a P/D protocol is set) an endpoint whose KV port (its own + 20000) would not be a port is a mistake.
+ * The instances of `--llm-backend-endpoints`, sorted by id, each endpoint once. Every one has all
+ * roles. With `kvPorts` (a P/D protocol is set) an endpoint whose KV port (its own + 20000) would
+ * not be a port is a mistake.
  */
 export function readStaticEndpoints(
   list: string,

@@ -8,20 +8,23 @@ const maxMessageBytes = 64 << 20;
 /** etcd takes no more than one ping in 5 s. */
 const pingIntervalMs = 10_000;
 /**
- * Asked for (SNI) at a server whose address is an IP: gRPC asks for the host, and TLS forbids an IP there (RFC 6066, section 3). etcd
- * has one certificate and looks at no name.
+ * Asked for (SNI) at a server whose address is an IP: gRPC asks for the host, and TLS forbids an IP
+ * there (RFC 6066, section 3). etcd has one certificate and looks at no name.
  */
 const noName = 'etcd.invalid';
 const invalidToken = 'etcdserver: invalid auth token';
-/** What an invalid token is called here: the library asks for ever for a new one of its own when it reads etcd's words. */
+/**
+ * What an invalid token is called here: the library asks for ever for a new one of its own when it
+ * reads etcd's words.
+ */
 export const loginEnded = 'the login to etcd ended';
 
 type FaultHandling = NonNullable<IOptions['faultHandling']>;
 type Policy = NonNullable<FaultHandling['global']>;
 
 /**
- * Calls what it is given, once. The library's own policies are not ours: its circuit breaker refuses calls for five seconds
- * after an outage, and its retries hide which endpoint failed.
+ * Calls what it is given, once. The library's own policies are not ours: its circuit breaker
+ * refuses calls for five seconds after an outage, and its retries hide which endpoint failed.
  */
 const once: Policy = {
   // A marker of the library's types; nothing reads it.
@@ -32,9 +35,10 @@ const once: Policy = {
 };
 
 /**
- * A client of one etcd endpoint, with the certificates as the files hold them now. Throws when these cannot be read or used.
- * Each call carries the token that `token` returns at its start, if any. The library's own login is not used: it goes over a
- * connection of its own that knows nothing of the options here, and that is never closed.
+ * A client of one etcd endpoint, with the certificates as the files hold them now. Throws when
+ * these cannot be read or used. Each call carries the token that `token` returns at its start, if
+ * any. The library's own login is not used: it goes over a connection of its own that knows nothing
+ * of the options here, and that is never closed.
  */
 export function connectEtcd(
   url: string,
@@ -47,7 +51,8 @@ export function connectEtcd(
     faultHandling: { global: once, host: () => once },
     grpcOptions: {
       'grpc.max_receive_message_length': maxMessageBytes,
-      // A connection of its own: a shared one may still sit out the back-off of an earlier failure, up to two minutes.
+      // A connection of its own: a shared one may still sit out the back-off of an earlier failure,
+      // up to two minutes.
       'grpc.use_local_subchannel_pool': 1,
       // A proxy of the environment is for the internet.
       'grpc.enable_http_proxy': 0,

@@ -4,7 +4,10 @@ import type { RecordPlace, Renewal } from './keeper.ts';
 import { encodeRecord, etcdKeyPrefix } from './record.ts';
 import { failureReason } from './refusal.ts';
 
-/** A pod's record in etcd, under a lease. It watches its own key, and so knows at once when the lease or the data is lost. */
+/**
+ * A pod's record in etcd, under a lease. It watches its own key, and so knows at once when the
+ * lease or the data is lost.
+ */
 export class EtcdPlace implements RecordPlace {
   readonly renewal: Renewal;
   readonly #podName: string;
@@ -70,7 +73,10 @@ export class EtcdPlace implements RecordPlace {
     return await this.#use(async (connection) => this.#lease !== null && (await connection.keepAlive(this.#lease)));
   }
 
-  /** Over the connection there is, or a new one to the next endpoint; every failure ends the connection, but a refusal, which every member would repeat. */
+  /**
+   * Over the connection there is, or a new one to the next endpoint; every failure ends the
+   * connection, but a refusal, which every member would repeat.
+   */
   async #use<T>(work: (connection: EtcdConnection) => Promise<T>): Promise<T> {
     const { urls } = this.#settings;
     for (let failures = 0; ; failures++) {

@@ -6,14 +6,20 @@ import { decodeRecord, etcdKeyPrefix, type PodRecord, type SkipReason } from './
 import type { StoreTrouble } from './refusal.ts';
 import type { ReaderSink, StoreReader } from './store.ts';
 
-/** How often a member must show that it still has a quorum and its history: a watch of a member that lost them is silent. */
+/**
+ * How often a member must show that it still has a quorum and its history: a watch of a member that
+ * lost them is silent.
+ */
 const probeIntervalMs = 1000;
 /** Without a word for this long the store counts as lost, although a call may still wait for its answer. */
 const silenceMs = 3000;
 /** Changes are gathered this long: hundreds a second must not each cost a look at thousands of records. */
 const gatherMs = 20;
 
-/** Loads everything, then watches from the next revision. Any failure, and the refresh interval, begins that anew. */
+/**
+ * Loads everything, then watches from the next revision. Any failure, and the refresh interval,
+ * begins that anew.
+ */
 export class EtcdReader implements StoreReader {
   readonly intervalMs = probeIntervalMs;
   readonly ttlMs: number;
@@ -108,7 +114,8 @@ export class EtcdReader implements StoreReader {
   }
 
   #load(entries: readonly EtcdEntry[], head: EtcdHead): void {
-    // Leases are renewed every third of their TTL: in a shorter outage none can have run out whose holder lives.
+    // Leases are renewed every third of their TTL: in a shorter outage none can have run out whose
+    // holder lives.
     const doubtful = this.#isOtherHistory(head) || performance.now() - this.#heardAtMs > this.ttlMs / 2;
     const records = new Map<string, PodRecord>();
     for (const entry of entries) {

@@ -22,7 +22,10 @@ export interface EtcdEntry {
   readonly leased: boolean;
 }
 
-/** Which cluster answered, and how far its history went then. A revision that went back is another history. */
+/**
+ * Which cluster answered, and how far its history went then. A revision that went back is another
+ * history.
+ */
 export interface EtcdHead {
   readonly clusterId: string;
   readonly revision: number;
@@ -39,9 +42,10 @@ export interface WatchSink {
 const entriesPerRead = 500;
 
 /**
- * A connection to one etcd endpoint, used until the first failure. The only user of etcd3's calls, and only of the plain ones: its
- * watches resume at the old revision after the data was lost and hear nothing more, its leases end silently.
- * Every method rejects with `store_unavailable`, at the latest when the dial timeout has passed.
+ * A connection to one etcd endpoint, used until the first failure. The only user of etcd3's calls,
+ * and only of the plain ones: its watches resume at the old revision after the data was lost and
+ * hear nothing more, its leases end silently. Every method rejects with `store_unavailable`, at the
+ * latest when the dial timeout has passed.
  */
 export class EtcdConnection implements Disposable {
   readonly url: string;
@@ -94,7 +98,10 @@ export class EtcdConnection implements Disposable {
     return readHead(header);
   }
 
-  /** Whether the cluster takes no puts because its quota is used up. False when it does not say: this is no more than a hint. */
+  /**
+   * Whether the cluster takes no puts because its quota is used up. False when it does not say:
+   * this is no more than a hint.
+   */
   async outOfSpace(): Promise<boolean> {
     try {
       const { errors } = await this.#call((client, options) => client.maintenance.status(options));
@@ -236,7 +243,8 @@ export class EtcdConnection implements Disposable {
       const { token } = await client.auth.authenticate({ name, password }, options);
       this.#token = token;
     } catch (cause) {
-      // A cluster that lost its data has no users either, and refuses passwords. Go's client goes on without, too.
+      // A cluster that lost its data has no users either, and refuses passwords. Go's client goes
+      // on without, too.
       if (!isAuthenticationOff(cause)) throw cause;
     }
   }

@@ -18,7 +18,10 @@ export interface RecordPlace extends Disposable {
   remove(): Promise<void>;
   /** Null: what was put stays for its TTL, and only a put prolongs it. */
   readonly renewal: Renewal | null;
-  /** From now on, and for what is under way, all members must have been tried in this time. Absent: there is but one. */
+  /**
+   * From now on, and for what is under way, all members must have been tried in this time. Absent:
+   * there is but one.
+   */
   hurry?(timeoutMs: number): void;
   /** Hears when what was put may be gone: the connection was lost, or somebody removed it. */
   onDoubt(listener: () => void): void;
@@ -31,7 +34,10 @@ export interface KeeperOptions {
   readonly onFailure: (error: GatewayError) => void;
 }
 
-/** Makes the store hold what it is told to, for as long as it takes. One thing at a time, the newest wish wins. */
+/**
+ * Makes the store hold what it is told to, for as long as it takes. One thing at a time, the newest
+ * wish wins.
+ */
 export class Keeper implements RecordKeeper {
   readonly #place: RecordPlace;
   readonly #options: KeeperOptions;

@@ -4,8 +4,9 @@ import { BlockList, isIP } from 'node:net';
 const maxNetworks = 256;
 
 /**
- * A comma-separated list of networks in CIDR notation, or of single addresses; blanks are trimmed. `allows` says whether an
- * IP address is in one of them. A host name never is, for what it will resolve to is not ours to say. Empty: anything is allowed.
+ * A comma-separated list of networks in CIDR notation, or of single addresses; blanks are trimmed.
+ * `allows` says whether an IP address is in one of them. A host name never is, for what it will
+ * resolve to is not ours to say. Empty: anything is allowed.
  */
 export function readNetworks(
   list: string,

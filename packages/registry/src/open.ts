@@ -45,7 +45,10 @@ export interface StoreValues {
   readonly discoveryEtcdRefreshIntervalSec: number;
 }
 
-/** Reads the chosen store from now on. Returns at once; the store need not be there. Whoever calls this disposes of it. */
+/**
+ * Reads the chosen store from now on. Returns at once; the store need not be there. Whoever calls
+ * this disposes of it.
+ */
 export function openStoreReader(values: StoreValues, sink: ReaderSink): StoreReader {
   if (values.llmBackendDiscovery === 'etcd') {
     const refreshIntervalMs = values.discoveryEtcdRefreshIntervalSec * 1000;
@@ -58,7 +61,10 @@ export function openStoreReader(values: StoreValues, sink: ReaderSink): StoreRea
   return new RedisReader({ ...redisSettings(values), ttlMs, intervalMs }, sink);
 }
 
-/** Keeps one pod's record in the chosen store. Returns at once; the store need not be there. Whoever calls this disposes of it. */
+/**
+ * Keeps one pod's record in the chosen store. Returns at once; the store need not be there. Whoever
+ * calls this disposes of it.
+ */
 export function openRecordKeeper(
   podName: string,
   values: StoreValues,

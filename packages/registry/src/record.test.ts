@@ -16,7 +16,10 @@ const instance: Instance = {
   model: 'Qwen/Qwen3-8B',
 };
 
-/** Written by hand from the protobuf wire format, so that both directions are held against something not made with the library. */
+/**
+ * Written by hand from the protobuf wire format, so that both directions are held against something
+ * not made with the library.
+ */
 const handWritten = Buffer.concat([
   field(1, 'pod-a'),
   Buffer.from([0x18, 0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31]), // 3: 1700000000000

@@ -35,7 +35,10 @@ export function etcdKeyPrefix(namespace = ''): string {
 
 /** Thousands of ranks fit; one rubbish value must not fill the memory or a message. */
 const maxRecordBytes = 64 * 1024;
-/** Characters. Kubernetes gives no longer ones; each rank's id repeats the name, so one that is rubbish would fill a message, too. */
+/**
+ * Characters. Kubernetes gives no longer ones; each rank's id repeats the name, so one that is
+ * rubbish would fill a message, too.
+ */
 export const maxPodNameLength = 253;
 /** The only one so far. */
 const formatVersion = 1;
@@ -64,9 +67,10 @@ const podType = protobuf
   .root.lookupType('llumnix.discovery.PodDiscoveryInfo');
 
 /**
- * A value from a store as the record of pod `podName`, the name its key has: the name inside is not looked at.
- * Unknown fields are ignored, absent ones are zero. `record` is null when nothing in it can be used; `skipped` says why,
- * also for single instances that were left out. `allows` says which hosts an instance may be at; absent: any.
+ * A value from a store as the record of pod `podName`, the name its key has: the name inside is not
+ * looked at. Unknown fields are ignored, absent ones are zero. `record` is null when nothing in it
+ * can be used; `skipped` says why, also for single instances that were left out. `allows` says
+ * which hosts an instance may be at; absent: any.
  */
 export function decodeRecord(
   podName: string,

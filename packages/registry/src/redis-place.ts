@@ -9,7 +9,10 @@ export function redisKeptMs(ttlMs: number): number {
   return 2 * ttlMs;
 }
 
-/** A pod's record in Redis: one value that runs out after two TTLs, so that nothing stays of a pod that could not clean up. */
+/**
+ * A pod's record in Redis: one value that runs out after two TTLs, so that nothing stays of a pod
+ * that could not clean up.
+ */
 export class RedisPlace implements RecordPlace {
   /** Each heartbeat writes the record anew. */
   readonly renewal = null;

@@ -140,7 +140,10 @@ export class RedisReader implements StoreReader {
     }
   }
 
-  /** In a cluster the keys of one command must be of one slot, so each has its own; they go and come back together. */
+  /**
+   * In a cluster the keys of one command must be of one slot, so each has its own; they go and come
+   * back together.
+   */
   async #each(link: RedisLink, keys: readonly string[]): Promise<(Buffer | null)[]> {
     return await link.call((redis) =>
       Promise.all(
@@ -157,7 +160,10 @@ export class RedisReader implements StoreReader {
     );
   }
 
-  /** A key that was known and that no scan met may have gone from a server that was still to be scanned to one that was already. */
+  /**
+   * A key that was known and that no scan met may have gone from a server that was still to be
+   * scanned to one that was already.
+   */
   async #findMoved(values: Map<string, Buffer | null>): Promise<void> {
     const missing = [...this.#known.keys()].filter((key) => !values.has(key));
     for (let at = 0; at < missing.length; at += valuesPerRead) {
@@ -170,7 +176,10 @@ export class RedisReader implements StoreReader {
     }
   }
 
-  /** Null when this user may not ask, or nobody may: the command can be taken away in Redis's configuration. */
+  /**
+   * Null when this user may not ask, or nobody may: the command can be taken away in Redis's
+   * configuration.
+   */
   async #time(): Promise<number | null> {
     if (!this.#tellsTime) return null;
     try {

@@ -9,10 +9,16 @@ const maxShards = 1000;
 /** A slot that moves is redirected to its old place, from there to the new one. */
 const maxRedirections = 4;
 
-/** Redis as it is run: one server, the master that Sentinels name, or a cluster, which is recognised by what it says. */
+/**
+ * Redis as it is run: one server, the master that Sentinels name, or a cluster, which is recognised
+ * by what it says.
+ */
 export class RedisStore implements Disposable {
   readonly #settings: RedisSettings;
-  /** To one of the addresses of the settings; of a cluster, when none of them answers, to any node that is known. */
+  /**
+   * To one of the addresses of the settings; of a cluster, when none of them answers, to any node
+   * that is known.
+   */
   readonly #home: RedisLink;
   /** Nodes of the cluster that were used, by address. */
   readonly #nodes = new Map<string, { readonly address: RedisAddress; readonly link: RedisLink }>();
@@ -30,7 +36,10 @@ export class RedisStore implements Disposable {
     ]);
   }
 
-  /** Grows with each connection: what was read before and after a change was perhaps not read from the same data. */
+  /**
+   * Grows with each connection: what was read before and after a change was perhaps not read from
+   * the same data.
+   */
   get connections(): number {
     return [...this.#links()].reduce((sum, { connections }) => sum + connections, this.#pastConnections);
   }
@@ -144,7 +153,10 @@ export function isRedirected(error: unknown): boolean {
   return readRedirection(error) !== null;
 }
 
-/** The masters in the answer to CLUSTER SLOTS. Throws when there is a slot that nobody serves: what it holds cannot be read. */
+/**
+ * The masters in the answer to CLUSTER SLOTS. Throws when there is a slot that nobody serves: what
+ * it holds cannot be read.
+ */
 export function readMasters(answer: unknown, asked: RedisAddress): RedisAddress[] {
   const masters = new Map<string, RedisAddress>();
   let served = 0;

@@ -43,7 +43,10 @@ export interface RedisSettings {
   readonly retryTimes: number;
 }
 
-/** A connection is this old before it is given up because Redis only reads, and before the next one is made without delay: a master that is being elected must not be met by a storm of connections. */
+/**
+ * A connection is this old before it is given up because Redis only reads, and before the next one
+ * is made without delay: a master that is being elected must not be met by a storm of connections.
+ */
 const minConnectionMs = 1000;
 
 /** What a server says of itself. */
@@ -59,8 +62,9 @@ interface Connection extends Greeting {
 }
 
 /**
- * One connection to Redis at a time, to one of some addresses after the other, made again whenever it ends: with the
- * certificates and the password as their files hold them then. The only user of ioredis.
+ * One connection to Redis at a time, to one of some addresses after the other, made again whenever
+ * it ends: with the certificates and the password as their files hold them then. The only user of
+ * ioredis.
  */
 export class RedisLink implements Disposable {
   readonly #settings: RedisSettings;
@@ -82,7 +86,10 @@ export class RedisLink implements Disposable {
     void this.#run();
   }
 
-  /** Grows with each connection: what was read before and after a change was perhaps not read from the same data. */
+  /**
+   * Grows with each connection: what was read before and after a change was perhaps not read from
+   * the same data.
+   */
   get connections(): number {
     return this.#connections;
   }
@@ -97,7 +104,10 @@ export class RedisLink implements Disposable {
     this.#listeners.add(listener);
   }
 
-  /** Runs one command. Rejects with `store_unavailable` when there is no connection in time, no answer in time, or the answer is an error; that is its cause then. */
+  /**
+   * Runs one command. Rejects with `store_unavailable` when there is no connection in time, no
+   * answer in time, or the answer is an error; that is its cause then.
+   */
   async call<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
     return await this.#use(({ redis }) => command(redis));
   }
@@ -127,7 +137,10 @@ export class RedisLink implements Disposable {
     }
   }
 
-  /** A master that was demoted keeps its connections, and refuses writes for ever; the address may lead to the new one by now. */
+  /**
+   * A master that was demoted keeps its connections, and refuses writes for ever; the address may
+   * lead to the new one by now.
+   */
   #leaveIfDemoted(error: Error, connection: Connection | null): void {
     if (!connection || !error.message.startsWith('READONLY')) return;
     if (performance.now() - connection.sinceMs > minConnectionMs) end(connection.redis);
@@ -193,7 +206,8 @@ export class RedisLink implements Disposable {
       socketTimeout: socketTimeoutMs,
       // Each connection is a new object, and so has the newest password and certificates.
       retryStrategy: () => null,
-      // A command either goes out now or fails: one that waited would be sent at a time when it is no longer meant.
+      // A command either goes out now or fails: one that waited would be sent at a time when it is
+      // no longer meant.
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,

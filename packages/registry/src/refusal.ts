@@ -10,13 +10,16 @@ import type { GatewayError } from '@llm-gateway/protocol';
  */
 const causes = ['no_space', 'read_only', 'no_replicas', 'not_saved', 'not_allowed', 'login'] as const;
 
-/** Why a store that answers does not take a record; `other`: an answer that is not listed here. A closed set: a metric's label. */
+/**
+ * Why a store that answers does not take a record; `other`: an answer that is not listed here. A
+ * closed set: a metric's label.
+ */
 export const refusals = [...causes, 'other'] as const;
 export type Refusal = (typeof refusals)[number];
 
 /**
- * What a store that answers reads shows of why records in it may stop advancing, or vanish: it refuses writes, or `evicts`
- * keys to make room. A closed set: a metric's label.
+ * What a store that answers reads shows of why records in it may stop advancing, or vanish: it
+ * refuses writes, or `evicts` keys to make room. A closed set: a metric's label.
  */
 export const storeTroubles = [...causes, 'evicts'] as const;
 export type StoreTrouble = (typeof storeTroubles)[number];
@@ -49,7 +52,10 @@ const etcdRefusals: readonly (readonly [text: string, Refusal])[] = [
   ['etcdserver: user name is empty', 'login'],
 ];
 
-/** Tells a store that answered with a refusal apart from one that did not answer, by the cause of an error of this package. */
+/**
+ * Tells a store that answered with a refusal apart from one that did not answer, by the cause of an
+ * error of this package.
+ */
 export function failureReason({ cause }: GatewayError): FailureReason {
   if (!(cause instanceof Error)) return 'unreachable';
   // ioredis: what the server answered.

@@ -11,19 +11,28 @@ export type StoreEvent =
   | {
       readonly kind: 'loaded';
       readonly records: Records;
-      /** The store was away, or lost data, since the last event: a record that is missing was perhaps not deleted. */
+      /**
+       * The store was away, or lost data, since the last event: a record that is missing was
+       * perhaps not deleted.
+       */
       readonly doubtful: boolean;
       /** The store's own wall clock, Unix milliseconds; null when it tells none. */
       readonly storeWallMs: number | null;
       /** What the store showed of itself since the last event. */
       readonly troubles: readonly StoreTrouble[];
     }
-  /** What changed since the last event; nothing did when both are empty, which says that the store is there. */
+  /**
+   * What changed since the last event; nothing did when both are empty, which says that the store
+   * is there.
+   */
   | {
       readonly kind: 'changed';
       readonly puts: Records;
       readonly deletes: readonly string[];
-      /** The most that were deleted in one act, those that are back already among them: a store that was emptied shows so. */
+      /**
+       * The most that were deleted in one act, those that are back already among them: a store that
+       * was emptied shows so.
+       */
       readonly deletedTogether: readonly string[];
       /** What the store showed of itself when it was last asked. */
       readonly troubles: readonly StoreTrouble[];
@@ -56,11 +65,15 @@ export interface StoreReader extends AsyncDisposable {
 /** One pod's record in a store, kept there as told. */
 export interface RecordKeeper extends AsyncDisposable {
   /**
-   * The instances the record shall hold from now on; none: there shall be no record. Returns at once; it is written, and
-   * after a failure or a loss of the store written again, in the background. Each call writes, with a fresh timestamp.
+   * The instances the record shall hold from now on; none: there shall be no record. Returns at
+   * once; it is written, and after a failure or a loss of the store written again, in the
+   * background. Each call writes, with a fresh timestamp.
    */
   set(instances: readonly Instance[]): void;
-  /** The store holds the record, as far as can be known: written less than a TTL ago and not removed since. */
+  /**
+   * The store holds the record, as far as can be known: written less than a TTL ago and not removed
+   * since.
+   */
   readonly written: boolean;
   /** The store answers, be it with a refusal. */
   readonly storeUp: boolean;

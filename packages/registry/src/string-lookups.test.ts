@@ -3,7 +3,10 @@ import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import { nodePath } from '@llm-gateway/testing';
 
-/** Prints whether V8 holds the methods of strings as an object, and not as a dictionary, after these modules. */
+/**
+ * Prints whether V8 holds the methods of strings as an object, and not as a dictionary, after these
+ * modules.
+ */
 function hasFastStrings(...modules: readonly string[]): string {
   const imports = modules.map((module) => `await import(${JSON.stringify(module)});`).join(' ');
   const script = `${imports} console.log(%HasFastProperties(String.prototype));`;

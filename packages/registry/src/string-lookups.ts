@@ -1,7 +1,8 @@
 /**
- * Makes lookups on strings fast again after a class was derived from `String`, as ioredis does. V8 keeps
- * `String.prototype` as a dictionary from then on, so that `text.charCodeAt()` is a search in it each time: a tenth
- * of what a request costs. An inline cache that meets a `String` object turns it back.
+ * Makes lookups on strings fast again after a class was derived from `String`, as ioredis does. V8
+ * keeps `String.prototype` as a dictionary from then on, so that `text.charCodeAt()` is a search in
+ * it each time: a tenth of what a request costs. An inline cache that meets a `String` object turns
+ * it back.
  */
 export function restoreStringLookups(): void {
   const text = new String('a');

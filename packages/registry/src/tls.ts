@@ -1,14 +1,20 @@
 import { readFileSync, statSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 
-/** How TLS to a store is done. The files are PEM and read at each connection, so that certificates can be rotated. */
+/**
+ * How TLS to a store is done. The files are PEM and read at each connection, so that certificates
+ * can be rotated.
+ */
 export interface TlsSettings {
   /** Certificates of the authorities to trust in place of the public ones; empty: those. */
   readonly caFile: string;
   /** The client's own, which the store may ask for; both or neither. */
   readonly certFile: string;
   readonly keyFile: string;
-  /** The name that the store's certificate must have, and that is asked for (SNI); empty: the host that is connected to. */
+  /**
+   * The name that the store's certificate must have, and that is asked for (SNI); empty: the host
+   * that is connected to.
+   */
   readonly serverName: string;
 }
 
@@ -40,8 +46,8 @@ function readBounded(path: string): Buffer {
 }
 
 /**
- * What is wrong with the TLS flags that begin with `prefix` (`--discovery-etcd-tls`), a line each. `missing` says what TLS
- * lacks to be used at all, if it is not.
+ * What is wrong with the TLS flags that begin with `prefix` (`--discovery-etcd-tls`), a line each.
+ * `missing` says what TLS lacks to be used at all, if it is not.
  */
 export function tlsMistakes(prefix: string, settings: TlsSettings, missing: string | null): string[] {
   const files = { 'ca-file': settings.caFile, 'cert-file': settings.certFile, 'key-file': settings.keyFile };

@@ -74,8 +74,9 @@ export function checkNextRoutes({
 }
 
 /**
- * Reads the route config, and follows its file, if it is in one, with the files of its keys, and the flags of the routes where
- * they may change. What cannot be used leaves the last good table in effect. Throws `invalid_config` when it cannot be read now.
+ * Reads the route config, and follows its file, if it is in one, with the files of its keys, and
+ * the flags of the routes where they may change. What cannot be used leaves the last good table in
+ * effect. Throws `invalid_config` when it cannot be read now.
  */
 export function followRoutes(settings: RouteSettings, deps: Deps): FollowedRoutes {
   const { log, onChange, options } = deps;

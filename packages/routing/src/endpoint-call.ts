@@ -3,9 +3,10 @@ import type { Endpoint } from './endpoint.ts';
 import { joinUrl, withoutQueryCredentials } from './url.ts';
 
 /**
- * The headers (name, value, name, value, …) of a call. The endpoint's key replaces every credential of the client; the
- * client's own are shown to a third party only when the route has no key and says so. What proxies wrote never is.
- * The route's own headers replace the client's of the same names.
+ * The headers (name, value, name, value, …) of a call. The endpoint's key replaces every credential
+ * of the client; the client's own are shown to a third party only when the route has no key and
+ * says so. What proxies wrote never is. The route's own headers replace the client's of the same
+ * names.
  */
 export function endpointHeaders(headers: readonly string[], endpoint: Endpoint): string[] {
   const { apiKey, authHeader } = endpoint;
@@ -44,8 +45,9 @@ export function quotableSecrets(endpoint: Endpoint): readonly string[] {
 }
 
 /**
- * An endpoint's failed answer as a client may have it: wherever it quotes a credential of the route config, `***` stands
- * in its place. The body of a 401, 403 or 404 that is encoded, so that nobody can tell what it quotes, is left out.
+ * An endpoint's failed answer as a client may have it: wherever it quotes a credential of the route
+ * config, `***` stands in its place. The body of a 401, 403 or 404 that is encoded, so that nobody
+ * can tell what it quotes, is left out.
  */
 export function withoutSecrets<Answer extends { status: number; headers: readonly string[]; body: Buffer }>(
   answer: Answer,
@@ -74,7 +76,10 @@ export function headersForEndpoint(headers: readonly string[], endpoint: Endpoin
   return toThirdParty(headers, { forwardAuth: forwardsCredentials(endpoint) });
 }
 
-/** What of a client's path and query may go to the endpoint: no credential in the query, unless the route says so. */
+/**
+ * What of a client's path and query may go to the endpoint: no credential in the query, unless the
+ * route says so.
+ */
 export function targetForEndpoint(target: string, endpoint: Endpoint): string {
   return forwardsCredentials(endpoint) ? target : withoutQueryCredentials(target);
 }
@@ -89,9 +94,11 @@ function forwardsCredentials({ apiKey, forwardAuth }: Endpoint): boolean {
 }
 
 /**
- * Whether an answer's status counts as failed, so that something else is tried. Anything else goes to the client as it is.
- * A redirect does: it is not followed, and where it leads is nothing to clients.
- * @param ourKey whether the endpoint was called with a key of the route config: then 401, 403 and 404 are our mistake, not the client's
+ * Whether an answer's status counts as failed, so that something else is tried. Anything else goes
+ * to the client as it is. A redirect does: it is not followed, and where it leads is nothing to
+ * clients.
+ * @param ourKey whether the endpoint was called with a key of the route config: then 401, 403 and
+ * 404 are our mistake, not the client's
  */
 export function countsAsFailed(status: number, ourKey: boolean): boolean {
   if (status >= 500 || status === 429 || status === 408 || isRedirect(status)) return true;

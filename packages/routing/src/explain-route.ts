@@ -20,7 +20,10 @@ export interface Way {
   readonly fallbackModels?: readonly string[];
 }
 
-/** Where requests for `model` at `target` (path and query) go, and why; the ways with the largest shares first. */
+/**
+ * Where requests for `model` at `target` (path and query) go, and why; the ways with the largest
+ * shares first.
+ */
 export function explainRoute(table: RouteTable, model: string | null, target: string): readonly Way[] {
   const ways = table.policy === 'weight' ? weighed(table) : [{ route: table.choose(model, () => 0), share: 1 }];
   return ways
@@ -82,7 +85,10 @@ export interface Move {
   readonly after: Readonly<Record<string, number>>;
 }
 
-/** What moves between two tables: only models whose shares differ are named. Where requests go is told by base URL. */
+/**
+ * What moves between two tables: only models whose shares differ are named. Where requests go is
+ * told by base URL.
+ */
 export function movesBetween(before: RouteTable, after: RouteTable): readonly Move[] {
   const patterns = new Set(
     [before, after].flatMap(({ policy, endpoints }) =>
@@ -96,7 +102,10 @@ export function movesBetween(before: RouteTable, after: RouteTable): readonly Mo
     .filter((move) => !sameShares(move.before, move.after));
 }
 
-/** No model has this in its name, so that of a prefix just those models are meant that no longer one takes. */
+/**
+ * No model has this in its name, so that of a prefix just those models are meant that no longer one
+ * takes.
+ */
 const anyOther = '\u0000';
 
 function sharesOf(table: RouteTable, models: string): Record<string, number> {

@@ -12,8 +12,8 @@ interface Held {
 }
 
 /**
- * The route tables that a process answers for while others still hold an earlier one: the two newest, and older ones that
- * are in use.
+ * The route tables that a process answers for while others still hold an earlier one: the two
+ * newest, and older ones that are in use.
  */
 export class HeldTables {
   readonly #maxHeld: number;

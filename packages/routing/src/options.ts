@@ -1,4 +1,7 @@
-/** Flags of the guide; their names and defaults are fixed. `readRouteTable` checks what the two of a route say together. */
+/**
+ * Flags of the guide; their names and defaults are fixed. `readRouteTable` checks what the two of a
+ * route say together.
+ */
 export const routeOptions = {
   'route-policy': {
     type: 'string',

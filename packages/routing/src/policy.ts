@@ -1,6 +1,9 @@
 import type { Endpoint } from './endpoint.ts';
 
-/** Where the policy sends a request; `endpoint` is an index into the route config, null when no row of it was needed. */
+/**
+ * Where the policy sends a request; `endpoint` is an index into the route config, null when no row
+ * of it was needed.
+ */
 export type Route =
   | { readonly route: 'internal'; readonly endpoint: number | null }
   | { readonly route: 'external'; readonly endpoint: number }
@@ -30,7 +33,10 @@ function routeTo({ index, local }: Endpoint): Route {
   return { route: local ? 'internal' : 'external', endpoint: index };
 }
 
-/** A draw proportional to the weights. A weight of zero is never drawn; with no weight at all the route is unknown. */
+/**
+ * A draw proportional to the weights. A weight of zero is never drawn; with no weight at all the
+ * route is unknown.
+ */
 function byWeight(endpoints: readonly Endpoint[]): ChooseRoute {
   const drawn = endpoints.filter((endpoint) => endpoint.weight > 0);
   const routes = drawn.map(routeTo);
@@ -46,9 +52,9 @@ function byWeight(endpoints: readonly Endpoint[]): ChooseRoute {
 }
 
 /**
- * A pattern without `*` at its end matches exactly and beats every wildcard; otherwise the longest prefix wins, and the
- * first of equals. An alias matches as a pattern without `*` does. An empty pattern matches nothing: such a row is there
- * for its aliases and the fallback chain.
+ * A pattern without `*` at its end matches exactly and beats every wildcard; otherwise the longest
+ * prefix wins, and the first of equals. An alias matches as a pattern without `*` does. An empty
+ * pattern matches nothing: such a row is there for its aliases and the fallback chain.
  */
 function byPrefix(endpoints: readonly Endpoint[]): ChooseRoute {
   const exact = new Map<string, Route>();

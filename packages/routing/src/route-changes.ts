@@ -6,8 +6,8 @@ import { shownUrl } from './url.ts';
 const maxNamed = 20;
 
 /**
- * What differs between two route configs, in words, a line each: rows that came, went or moved, fields with their values
- * before and after. Of a key it is told that it changed, and nothing more.
+ * What differs between two route configs, in words, a line each: rows that came, went or moved,
+ * fields with their values before and after. Of a key it is told that it changed, and nothing more.
  */
 export function routeChanges(before: RouteTable, after: RouteTable): readonly string[] {
   const changes: string[] = [];

@@ -98,7 +98,10 @@ const RouteConfigEntry = Type.Object({
   ),
 });
 
-/** The value of `--route-config`, as published under `docs/schemas`. Fields it does not name are ignored, with a warning. */
+/**
+ * The value of `--route-config`, as published under `docs/schemas`. Fields it does not name are
+ * ignored, with a warning.
+ */
 export const RouteConfig = Type.Array(RouteConfigEntry);
 
 type EntryField = keyof Static<typeof RouteConfigEntry>;
@@ -141,11 +144,14 @@ export interface RouteTable {
   /** Whether instances know some model by another name than clients: a local row has an `upstreamModel`. */
   readonly renamesLocally: boolean;
   /**
-   * Fingerprint of all that gives an index its meaning. Keys are not part of it: it travels and is logged, and a rotated
-   * key must not make an ingress and a router disagree.
+   * Fingerprint of all that gives an index its meaning. Keys are not part of it: it travels and is
+   * logged, and a rotated key must not make an ingress and a router disagree.
    */
   readonly endpointGeneration: string;
-  /** The same with all else that an ingress and a router must agree on: with a P/D protocol, that and its mode. */
+  /**
+   * The same with all else that an ingress and a router must agree on: with a P/D protocol, that
+   * and its mode.
+   */
   readonly generation: string;
   readonly choose: ChooseRoute;
 }
@@ -165,8 +171,9 @@ export type RouteTableReading =
   | { readonly mistakes: readonly string[] };
 
 /**
- * Reads `--route-policy` and `--route-config` (JSON, or `@FILE` read through `read`). Gives the table, with warnings
- * about what was ignored, or every mistake found, one line each. No line holds an api_key.
+ * Reads `--route-policy` and `--route-config` (JSON, or `@FILE` read through `read`). Gives the
+ * table, with warnings about what was ignored, or every mistake found, one line each. No line holds
+ * an api_key.
  */
 export function readRouteTable(policy: string, config: string, read: ReadFile | RouteFiles): RouteTableReading {
   const rows = readRows(config, typeof read === 'function' ? { readFile: read } : read);
@@ -214,8 +221,8 @@ interface PdFlags {
 }
 
 /**
- * The mistakes alone, for the check of a service's flags before it starts: those of the rows, and those between them and the
- * policy. The second needs both flags, the first one of them.
+ * The mistakes alone, for the check of a service's flags before it starts: those of the rows, and
+ * those between them and the policy. The second needs both flags, the first one of them.
  */
 export function routeChecks(
   files: RouteFiles,
@@ -283,7 +290,8 @@ function keyFileOf(row: unknown): string | undefined {
 }
 
 /**
- * The table of flags that were checked before; throws when they are wrong after all, as when a file changed meanwhile.
+ * The table of flags that were checked before; throws when they are wrong after all, as when a file
+ * changed meanwhile.
  * @param warn is told what was ignored, a line each; none holds an api_key
  */
 export function routeTable(
@@ -302,8 +310,9 @@ function fingerprint(meaning: unknown): string {
 }
 
 /**
- * The fallback chain of a request for `target` (path and query) whose primary was the endpoint `primary` (null: internal or unknown): config order,
- * without the endpoints at which the request would have the primary's URL and name of the model.
+ * The fallback chain of a request for `target` (path and query) whose primary was the endpoint
+ * `primary` (null: internal or unknown): config order, without the endpoints at which the request
+ * would have the primary's URL and name of the model.
  */
 export function fallbacksAfter(table: RouteTable, primary: number | null, target: string): readonly number[] {
   const failed = primary === null ? '' : (table.comparableUrls[primary] ?? '');

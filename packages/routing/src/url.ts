@@ -9,13 +9,14 @@ const trailingVersion = /^[^:/?#]+:\/\/[^/]+(?:\/.*)?\/v\d+$/;
 const unversionedDoor = /\/v\d+(?:alpha|beta)?\/openai$|\/openai\/deployments\/[^/]+$/;
 
 /**
- * The URL of a client's path (with its query) at an endpoint. One trailing `/` of the base is dropped; when the base ends
- * in a version segment, a version segment that begins the path is dropped, so that neither is doubled. The query of the
- * base comes first, and the client cannot repeat a parameter of it, in whatever escapes and case.
+ * The URL of a client's path (with its query) at an endpoint. One trailing `/` of the base is
+ * dropped; when the base ends in a version segment, a version segment that begins the path is
+ * dropped, so that neither is doubled. The query of the base comes first, and the client cannot
+ * repeat a parameter of it, in whatever escapes and case.
  * @param base the base URL of an endpoint: absolute, with a query or without
  * @param pathAndQuery begins with `/`
- * @param addV1 whether the path keeps its version behind a base that ends in none; null: unless the base is known for
- * taking none
+ * @param addV1 whether the path keeps its version behind a base that ends in none; null: unless the
+ * base is known for taking none
  */
 export function joinUrl(base: string, pathAndQuery: string, addV1: boolean | null = null): string {
   const [front, baseQuery] = cutQuery(base);
@@ -83,8 +84,10 @@ export function shownUrl(base: string): string {
 }
 
 /**
- * Whether this is a base URL: absolute, http or https, without credentials and fragment, and without a query unless `withQuery`. Stricter than the URL parser, which repairs blanks,
- * backslashes and missing slashes that `joinUrl` would keep; and in printable ASCII, because nothing else can be sent as a path or in a header.
+ * Whether this is a base URL: absolute, http or https, without credentials and fragment, and
+ * without a query unless `withQuery`. Stricter than the URL parser, which repairs blanks,
+ * backslashes and missing slashes that `joinUrl` would keep; and in printable ASCII, because
+ * nothing else can be sent as a path or in a header.
  */
 export function isBaseUrl(text: string, { withQuery = false } = {}): boolean {
   const [front, query] = cutQuery(text);
@@ -92,7 +95,10 @@ export function isBaseUrl(text: string, { withQuery = false } = {}): boolean {
   return /^[\x21-\x7e]+$/.test(text) && /^https?:\/\/[^/?#@\\]+(?:\/[^?#\\]*)?$/i.test(front) && URL.canParse(text);
 }
 
-/** A base URL with its scheme, host and port in the one way that the URL parser writes them. The path stays as it is, as for a call. */
+/**
+ * A base URL with its scheme, host and port in the one way that the URL parser writes them. The
+ * path stays as it is, as for a call.
+ */
 export function comparableUrl(base: string): string {
   return new URL(base).origin + base.replace(/^[^/]*\/\/[^/?]*/, '');
 }

@@ -11,8 +11,9 @@ export type Readiness = 'ready' | 'starting' | 'not_ready' | 'draining';
 const answerTimeoutMs = 5000;
 
 /**
- * Serves `/healthz` (200 as long as the process answers), `/readyz` (200 or 503) and `/metrics`, to requests without a
- * body. Rejects when the address cannot be bound. Disposing closes every connection to it.
+ * Serves `/healthz` (200 as long as the process answers), `/readyz` (200 or 503) and `/metrics`, to
+ * requests without a body. Rejects when the address cannot be bound. Disposing closes every
+ * connection to it.
  */
 export async function startAdmin(options: {
   host: string;

@@ -4,8 +4,9 @@ import { networkInterfaces } from 'node:os';
 const everyAddress: ReadonlySet<string> = new Set(['', '0.0.0.0', '::']);
 
 /**
- * Where other processes reach a listener of this one: `--advertise-host`; else the address that it was told to listen on; else, when that stands
- * for all there are, the first that is not loopback, IPv4 first.
+ * Where other processes reach a listener of this one: `--advertise-host`; else the address that it
+ * was told to listen on; else, when that stands for all there are, the first that is not loopback,
+ * IPv4 first.
  */
 export function advertisedHost({ advertiseHost, listenHost }: { advertiseHost: string; listenHost: string }): string {
   if (advertiseHost) return advertiseHost;

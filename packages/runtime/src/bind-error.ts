@@ -4,7 +4,10 @@ export interface BindFlags {
   readonly port: string;
 }
 
-/** An address that cannot be bound, in a sentence that names the flag to change. Has the code of the system. */
+/**
+ * An address that cannot be bound, in a sentence that names the flag to change. Has the code of the
+ * system.
+ */
 export class BindError extends Error {
   readonly code: string;
 

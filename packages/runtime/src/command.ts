@@ -7,7 +7,10 @@ import {
 } from './option-table.ts';
 import { readOptions } from './parse-options.ts';
 
-/** What a command ends with: it did what it was asked to, it could not, or it was asked wrongly (EX_USAGE). */
+/**
+ * What a command ends with: it did what it was asked to, it could not, or it was asked wrongly
+ * (EX_USAGE).
+ */
 export const exitCodes = { done: 0, failed: 1, usage: 64 } as const;
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 
@@ -36,7 +39,10 @@ export interface CommandParts {
 
 /** A command: it does one thing, answers, and ends. */
 export interface Command<Groups extends readonly OptionGroup[]> extends CommandFlags<Groups> {
-  /** What it throws becomes a line on stderr and `exitCodes.failed`. It closes all it opened: the process ends when nothing is left to do. */
+  /**
+   * What it throws becomes a line on stderr and `exitCodes.failed`. It closes all it opened: the
+   * process ends when nothing is left to do.
+   */
   run(values: OptionValues<Groups>, parts: CommandParts): Promise<ExitCode>;
 }
 
@@ -49,8 +55,8 @@ export function defineCommand<const Groups extends readonly OptionGroup[]>(
 }
 
 /**
- * Runs a command with its arguments and sets the exit code of the process: 0 after `--help` too, 64 for wrong flags or
- * operands, a line each on stderr.
+ * Runs a command with its arguments and sets the exit code of the process: 0 after `--help` too, 64
+ * for wrong flags or operands, a line each on stderr.
  */
 export async function runCommand<const Groups extends readonly OptionGroup[]>(
   command: Command<Groups>,

@@ -34,8 +34,9 @@ export function readConfigFile(path: string, service: ServiceFlags): ConfigLayer
 }
 
 /**
- * The flags that a text in YAML gives to a service: those at the top for every service that has them, those below the name of
- * a service for that one, which beat the others. A key that no service has is a mistake. No mistake repeats a value.
+ * The flags that a text in YAML gives to a service: those at the top for every service that has
+ * them, those below the name of a service for that one, which beat the others. A key that no
+ * service has is a mistake. No mistake repeats a value.
  */
 export function readConfigText(text: string, path: string, service: ServiceFlags): ConfigLayer {
   const written = new Map<string, Written>();

@@ -4,8 +4,9 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 const resolutionMs = 10;
 const lookIntervalMs = 5000;
 /**
- * Share of the time in which the thread computes, from which on its lag is worth a timer. Not the time in which the loop
- * is active: on a busy machine a process at rest waits for the processor in it.
+ * Share of the time in which the thread computes, from which on its lag is worth a timer. Not the
+ * time in which the loop is active: on a busy machine a process at rest waits for the processor in
+ * it.
  */
 const busyShare = 0.02;
 
@@ -18,8 +19,9 @@ export interface Lag {
 }
 
 /**
- * How late the event loop runs its timers. The measurement wakes the process every 10 ms, so it is on only while the
- * loop is busy, which is looked at every 5 s; a process at rest has no lag. What is late meanwhile shows in the maximum.
+ * How late the event loop runs its timers. The measurement wakes the process every 10 ms, so it is
+ * on only while the loop is busy, which is looked at every 5 s; a process at rest has no lag. What
+ * is late meanwhile shows in the maximum.
  */
 export class EventLoopLag implements Disposable {
   readonly #histogram = monitorEventLoopDelay({ resolution: resolutionMs });

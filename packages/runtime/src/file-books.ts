@@ -9,8 +9,9 @@ interface Named {
 }
 
 /**
- * What the metrics of a file say, whoever in the process follows it: several do in `standalone`, and a file that is named
- * again later is counted on. Without a follower there is nothing to say but how often it was wrong.
+ * What the metrics of a file say, whoever in the process follows it: several do in `standalone`,
+ * and a file that is named again later is counted on. Without a follower there is nothing to say
+ * but how often it was wrong.
  */
 export class FileBooks {
   static readonly #all = new WeakMap<Metrics, Map<string, FileBooks>>();

@@ -12,7 +12,8 @@ export type Finding =
 
 /**
  * What a text says, or why it cannot be used: no mistake repeats a value, which may be a secret.
- * @param other gives the text of a file that this one names; it throws for one that `others` of the parts did not name
+ * @param other gives the text of a file that this one names; it throws for one that `others` of the
+ * parts did not name
  */
 export type ReadText<Value> = (
   text: string,
@@ -40,12 +41,18 @@ function alreadyRead<Value>(value: Value, taken: Finding): FileState<Value> {
   return { value, generation: 1, mistake: undefined, taken, found: taken };
 }
 
-/** The state after a look at the file; the same object when nothing is new. What cannot be used leaves the last good value in effect. */
+/**
+ * The state after a look at the file; the same object when nothing is new. What cannot be used
+ * leaves the last good value in effect.
+ */
 export function look<Value>(state: FileState<Value>, found: Finding, read: ReadText<Value>): FileState<Value> {
   return sameFinding(state.found, found) ? state : lookAgain(state, found, read);
 }
 
-/** The state after a look at what may have been found before: files that it depends on may be others by now. */
+/**
+ * The state after a look at what may have been found before: files that it depends on may be others
+ * by now.
+ */
 function lookAgain<Value>(state: FileState<Value>, found: Finding, read: ReadText<Value>): FileState<Value> {
   if (found === 'missing') {
     return { ...state, found, mistake: state.generation === 0 ? undefined : 'the file is gone' };
@@ -131,9 +138,15 @@ export interface FollowedFileParts<Value> {
   readonly initialFinding?: Finding;
   /** The paths of further files that a text names, whose texts are followed with it. Must not throw. */
   readonly others?: (text: string) => readonly string[];
-  /** They are one whole, written one after the other: a mistake counts once two looks in a row found the same. */
+  /**
+   * They are one whole, written one after the other: a mistake counts once two looks in a row found
+   * the same.
+   */
   readonly isWrittenInParts?: boolean;
-  /** `read` reads further files by itself: a text that it refused is read again at each look, as they may be mended. */
+  /**
+   * `read` reads further files by itself: a text that it refused is read again at each look, as
+   * they may be mended.
+   */
   readonly readsFurtherFiles?: boolean;
   readonly read: ReadText<Value>;
   /** Is called with each new value, which is in effect from then on. */
@@ -145,8 +158,8 @@ export interface FollowedFileParts<Value> {
 }
 
 /**
- * Follows a file while the process runs: by its content, through swapped symlinks. A file that cannot be used leaves the last
- * good value in effect, is logged once and counted.
+ * Follows a file while the process runs: by its content, through swapped symlinks. A file that
+ * cannot be used leaves the last good value in effect, is logged once and counted.
  */
 export class FollowedFile<Value> implements Disposable {
   readonly #parts: FollowedFileParts<Value>;

@@ -1,6 +1,9 @@
 import type { OptionGroup } from './option-table.ts';
 
-/** Flags of the services that other processes reach over HTTP. Only holders of a one-time token get anything there. */
+/**
+ * Flags of the services that other processes reach over HTTP. Only holders of a one-time token get
+ * anything there.
+ */
 export const internalOptions = {
   'internal-host': {
     type: 'string',

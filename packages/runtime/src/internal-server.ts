@@ -5,7 +5,10 @@ import { type ListenAddress, listen } from './listen.ts';
 
 /** Connections without an answer under way, and those with one that may be cut. */
 const maxConnections = 64;
-/** From the beginning of a connection, or the end of an answer on it, until the whole head of the next request is there. */
+/**
+ * From the beginning of a connection, or the end of an answer on it, until the whole head of the
+ * next request is there.
+ */
 const headTimeoutMs = 5000;
 /** Node's own look at its limits wakes the process at rest as well. It is of no use here. */
 const noCheckMs = 2 ** 31 - 1;
@@ -13,29 +16,30 @@ const defaultMaxHeaderBytes = 16 * 1024;
 
 export interface InternalServerOptions {
   /**
-   * Adds the routes. What they do not match is not found, HEAD requests too where a route does not ask for them. A route
-   * ends or destroys each answer. Bodies are not parsed: a route that expects one reads `request.raw` and counts its
-   * bytes. Where there is no `body`, no request that arrives at a route has one.
+   * Adds the routes. What they do not match is not found, HEAD requests too where a route does not
+   * ask for them. A route ends or destroys each answer. Bodies are not parsed: a route that expects
+   * one reads `request.raw` and counts its bytes. Where there is no `body`, no request that arrives
+   * at a route has one.
    */
   routes(app: FastifyInstance): void;
   /**
-   * How long a whole request may take to arrive, and how many bytes it may announce. Absent: requests with a body are
-   * refused. They are refused unread, with 413, before fastify sees them.
+   * How long a whole request may take to arrive, and how many bytes it may announce. Absent:
+   * requests with a body are refused. They are refused unread, with 413, before fastify sees them.
    */
   readonly body?: { readonly timeoutMs: number; readonly maxBytes: number };
   readonly maxHeaderBytes?: number;
   /**
-   * How long an answer may take; it is cut sooner where a newer connection needs its place. Absent: the routes limit how
-   * many answers there are and how long they take.
+   * How long an answer may take; it is cut sooner where a newer connection needs its place. Absent:
+   * the routes limit how many answers there are and how long they take.
    */
   readonly answerTimeoutMs?: number;
 }
 
 /**
- * An HTTP/1.1 server for probes, scrapes and other services: fastify's routes on a server of Node on which nothing can
- * pile up. Connections are few, times are short, and a request is answered before the next of its connection is taken. A
- * new connection always finds a place: the one that has waited longest gives way, so that slow and idle connections shut
- * nobody out.
+ * An HTTP/1.1 server for probes, scrapes and other services: fastify's routes on a server of Node
+ * on which nothing can pile up. Connections are few, times are short, and a request is answered
+ * before the next of its connection is taken. A new connection always finds a place: the one that
+ * has waited longest gives way, so that slow and idle connections shut nobody out.
  */
 export class InternalServer implements AsyncDisposable {
   readonly #app: FastifyInstance;
@@ -159,7 +163,10 @@ export class InternalServer implements AsyncDisposable {
   }
 }
 
-/** What the head says of the body's length. That of a chunked one is unknown: it is taken where bodies are, and refused elsewhere. */
+/**
+ * What the head says of the body's length. That of a chunked one is unknown: it is taken where
+ * bodies are, and refused elsewhere.
+ */
 function announcedBytes({ headers }: IncomingMessage): number {
   return headers['transfer-encoding'] === undefined ? Number(headers['content-length'] ?? 0) : 1;
 }

@@ -18,9 +18,10 @@ export interface ListenAddress {
 const clientFlags: BindFlags = { host: 'host', port: 'port' };
 
 /**
- * Binds a TCP or HTTP server; port 0 takes any free one. The host `::` takes IPv4 connections as well, and on a machine
- * without IPv6 it stands for every IPv4 address. Returns the address as a URL, `http://[::]:9090`, and the port. Rejects
- * with a `BindError` when it cannot be bound, or another error of the system.
+ * Binds a TCP or HTTP server; port 0 takes any free one. The host `::` takes IPv4 connections as
+ * well, and on a machine without IPv6 it stands for every IPv4 address. Returns the address as a
+ * URL, `http://[::]:9090`, and the port. Rejects with a `BindError` when it cannot be bound, or
+ * another error of the system.
  */
 export async function listen(
   server: Server,

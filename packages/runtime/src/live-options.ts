@@ -28,8 +28,9 @@ interface LiveParts {
 }
 
 /**
- * Follows the file of `--config` for the flags that may change while the process runs. A file with a mistake, or that changes
- * another flag, is not used at all: the process goes on with what it has.
+ * Follows the file of `--config` for the flags that may change while the process runs. A file with
+ * a mistake, or that changes another flag, is not used at all: the process goes on with what it
+ * has.
  */
 export class LiveOptions implements Disposable {
   readonly #listeners = new Set<(values: AllValues) => void>();

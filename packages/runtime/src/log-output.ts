@@ -1,6 +1,9 @@
 import { constants, fstatSync, openSync, write, writeSync } from 'node:fs';
 
-/** Lines are written together, at so many characters or after so long: a write for each costs more than the line. */
+/**
+ * Lines are written together, at so many characters or after so long: a write for each costs more
+ * than the line.
+ */
 const joinedChars = 65_536;
 const flushDelayMs = 100;
 /** A line more than what is joined fits nearly always. */
@@ -46,10 +49,11 @@ interface Writing {
 }
 
 /**
- * Log lines on a file descriptor that the process never waits for. While the reader does not read, lines are
- * held, up to 8 Mi characters, and later ones dropped. When a write fails (full disk, I/O error, closed pipe),
- * what is held is dropped. Either way the lines are counted, and writing is tried again for as long as the process
- * lives: the log comes back when the disk has room or the pipe a reader. While nothing is logged there is no timer.
+ * Log lines on a file descriptor that the process never waits for. While the reader does not read,
+ * lines are held, up to 8 Mi characters, and later ones dropped. When a write fails (full disk, I/O
+ * error, closed pipe), what is held is dropped. Either way the lines are counted, and writing is
+ * tried again for as long as the process lives: the log comes back when the disk has room or the
+ * pipe a reader. While nothing is logged there is no timer.
  */
 export class LogOutput {
   readonly #fd: number;
@@ -102,9 +106,10 @@ export class LogOutput {
   }
 
   /**
-   * Writes what is held and ends the process with `code`, within about a second whatever the reader does. Where a
-   * write may block (a regular file) it needs the event loop for that, and returns. A write that still hangs then
-   * ends the process by SIGKILL, because Node's exit waits for its threads.
+   * Writes what is held and ends the process with `code`, within about a second whatever the reader
+   * does. Where a write may block (a regular file) it needs the event loop for that, and returns. A
+   * write that still hangs then ends the process by SIGKILL, because Node's exit waits for its
+   * threads.
    */
   exit(code: number): void {
     if (this.#ended) return;
@@ -174,7 +179,10 @@ export class LogOutput {
     return this.#writing;
   }
 
-  /** The text as UTF-8, in the one buffer that there is for it unless it is too long: one thing is written at a time. */
+  /**
+   * The text as UTF-8, in the one buffer that there is for it unless it is too long: one thing is
+   * written at a time.
+   */
   #encoded(text: string): Buffer {
     if (text.length > maxEncodedChars) return Buffer.from(text);
     this.#buffer ??= Buffer.allocUnsafeSlow(maxEncodedChars * maxBytesPerChar);
@@ -270,8 +278,9 @@ function unwritten({ bytes, lines, offset }: Writing): number {
 }
 
 /**
- * A descriptor of what `fd` stands for that never blocks; null where there is none. It is opened anew where the system lets us, because the
- * non-blocking mode belongs to what is opened and is shared with every process that inherited it: one of them may turn it off.
+ * A descriptor of what `fd` stands for that never blocks; null where there is none. It is opened
+ * anew where the system lets us, because the non-blocking mode belongs to what is opened and is
+ * shared with every process that inherited it: one of them may turn it off.
  */
 function nonBlocking(fd: number): number | null {
   const is = fstatSync(fd);

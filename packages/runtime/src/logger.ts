@@ -8,8 +8,8 @@ const secretHeaders = ['authorization', 'proxy-authorization', 'cookie', 'api-ke
 const redactedPaths = [...secretFields, ...secretHeaders.map((name) => `headers["${name}"]`)];
 
 /**
- * Writes lines of level info that are formatted already: for lines so many that their formatting counts. They have the same
- * outer fields as any other line, and the same secrets are hidden.
+ * Writes lines of level info that are formatted already: for lines so many that their formatting
+ * counts. They have the same outer fields as any other line, and the same secrets are hidden.
  */
 export interface InfoLines {
   /** False while the log level leaves these lines out. */
@@ -22,18 +22,22 @@ export interface Log {
   readonly logger: Logger;
   readonly infoLines: InfoLines;
   /**
-   * Ends the process with `code` once its last lines are written, or about a second later whatever stdout does. The
-   * first call decides; it may return before the end.
+   * Ends the process with `code` once its last lines are written, or about a second later whatever
+   * stdout does. The first call decides; it may return before the end.
    */
   exit(code: number): void;
-  /** Tells a person something that is no line of the log: among the lines where those are for people, else on stderr. */
+  /**
+   * Tells a person something that is no line of the log: among the lines where those are for
+   * people, else on stderr.
+   */
   tell(text: string): void;
 }
 
 /**
- * JSON lines on stdout, written within a tenth of a second and never waited for (see `LogOutput`); `onDropped` counts
- * those that could not be written. Fields that usually hold a credential are redacted, and so is each of `secrets`
- * (the secret options' values, those read from files since among them) wherever it appears, be it inside the message of a foreign error.
+ * JSON lines on stdout, written within a tenth of a second and never waited for (see `LogOutput`);
+ * `onDropped` counts those that could not be written. Fields that usually hold a credential are
+ * redacted, and so is each of `secrets` (the secret options' values, those read from files since
+ * among them) wherever it appears, be it inside the message of a foreign error.
  */
 export function createLog(
   service: string,

@@ -13,8 +13,8 @@ export interface Gauge {
 
 export interface Histogram {
   /**
-   * `value` is finite, in the unit the metric's name ends in. With `traceId` it becomes the example of its bucket, which
-   * OpenMetrics shows.
+   * `value` is finite, in the unit the metric's name ends in. With `traceId` it becomes the example
+   * of its bucket, which OpenMetrics shows.
    */
   observe(value: number, traceId?: string): void;
 }
@@ -52,10 +52,12 @@ const defaultBucketsSeconds = [
 ];
 
 /**
- * The metrics of one process. Gauges are prom-client's. Counters and histograms hold plain numbers that are read when scraped,
- * and prom-client formats them: a request counts and observes so often that prom-client's own would cost it 1 % (ADR 12).
+ * The metrics of one process. Gauges are prom-client's. Counters and histograms hold plain numbers
+ * that are read when scraped, and prom-client formats them: a request counts and observes so often
+ * that prom-client's own would cost it 1 % (ADR 12).
  *
- * Declaring a metric again returns the one there is; with another type, labels or buckets it throws.
+ * Declaring a metric again returns the one there is; with another type, labels or buckets it
+ * throws.
  */
 export class Metrics {
   /** prom-client renames what it has once shown as OpenMetrics, so each format has a registry. */
@@ -117,7 +119,10 @@ export class Metrics {
     return spec.labels ? family : family.labels({});
   }
 
-  /** All that there is to scrape, in the format that the `accept` of the asker prefers; text where it says nothing. */
+  /**
+   * All that there is to scrape, in the format that the `accept` of the asker prefers; text where
+   * it says nothing.
+   */
   async exposition(accept = ''): Promise<{ readonly contentType: string; readonly text: string }> {
     const registry = prefersOpenMetrics(accept) ? this.#open : this.#plain;
     return { contentType: registry.contentType, text: await registry.metrics() };
@@ -128,7 +133,10 @@ export class Metrics {
     return (await this.exposition()).text;
   }
 
-  /** Drops every series of counters and histograms in which `label` has this value. Whoever kept one counts for nobody. */
+  /**
+   * Drops every series of counters and histograms in which `label` has this value. Whoever kept one
+   * counts for nobody.
+   */
   forget(label: string, value: string): void {
     for (const family of this.#families.values()) if (family instanceof Family) family.forget(label, value);
   }
@@ -141,7 +149,8 @@ export class Metrics {
   ): Family<S> {
     return this.#known(type, spec, shape, ({ name, signature }) => {
       const family = new Family({ name, help: spec.help, type, labels: spec.labels ?? [], signature, create });
-      // Of a metric the registry uses its name and `get()`; its declared type names prom-client's own classes.
+      // Of a metric the registry uses its name and `get()`; its declared type names prom-client's
+      // own classes.
       this.#plain.registerMetric(family as unknown as Metric<string>);
       this.#open.registerMetric(new OpenFamily(family) as unknown as Metric<string>);
       return family;
@@ -182,8 +191,8 @@ function prefersOpenMetrics(accept: string): boolean {
 }
 
 /**
- * Bounds a label that comes from outside: the first `max` values (of a sane length) are themselves, all others
- * `_overflow`. Share one between the metrics that have the label.
+ * Bounds a label that comes from outside: the first `max` values (of a sane length) are themselves,
+ * all others `_overflow`. Share one between the metrics that have the label.
  */
 export function boundedLabel(max = 1000): (value: string) => string {
   const seen = new Set<string>();
@@ -195,13 +204,17 @@ export function boundedLabel(max = 1000): (value: string) => string {
   };
 }
 
-/** Values from outside whose users change: so many at once, and how long one is unused before another may have its place. */
+/**
+ * Values from outside whose users change: so many at once, and how long one is unused before
+ * another may have its place.
+ */
 const maxRecent = 1000;
 const recentMs = 600_000;
 
 /**
- * Bounds a label as `boundedLabel` does, but not for ever by the first: a new value takes the place of one that was not used
- * for ten minutes, whose series `forget` drops. So values that somebody invents are gone once they stop.
+ * Bounds a label as `boundedLabel` does, but not for ever by the first: a new value takes the place
+ * of one that was not used for ten minutes, whose series `forget` drops. So values that somebody
+ * invents are gone once they stop.
  */
 export class RecentLabel {
   readonly #forget: (value: string) => void;

@@ -15,8 +15,9 @@ const gcKinds: ReadonlyMap<unknown, string> = new Map([
 ]);
 
 /**
- * Declares the metrics of the process and of Node under the names that dashboards know from prom-client, whose own
- * wake the process a hundred times a second and call gauges `_total`. All are read at the scrape. Once per process.
+ * Declares the metrics of the process and of Node under the names that dashboards know from
+ * prom-client, whose own wake the process a hundred times a second and call gauges `_total`. All
+ * are read at the scrape. Once per process.
  */
 export function declareNodeMetrics(metrics: Metrics): void {
   declareProcess(metrics);

@@ -5,8 +5,9 @@ import { withoutUrlSecrets } from './url-secrets.ts';
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * The option table. A flag is declared once, as plain data in the group of the package or service that understands it;
- * parsing, `--help`, the start-up log and `docs/configuration.md` are made from that.
+ * The option table. A flag is declared once, as plain data in the group of the package or service
+ * that understands it; parsing, `--help`, the start-up log and `docs/configuration.md` are made
+ * from that.
  */
 interface Described {
   readonly description: string;
@@ -14,13 +15,19 @@ interface Described {
   readonly short?: string;
   /** Shown beside the default where the flag's name does not say it. */
   readonly unit?: string;
-  /** Variables of a standard that also say it, the first that does before the others; the flag and its own variable beat them. */
+  /**
+   * Variables of a standard that also say it, the first that does before the others; the flag and
+   * its own variable beat them.
+   */
   readonly standard?: readonly StandardVariable[];
 }
 
 export interface StandardVariable {
   readonly name: string;
-  /** What its text means as a value of the flag; undefined when it says nothing about it. Without it, the text itself. */
+  /**
+   * What its text means as a value of the flag; undefined when it says nothing about it. Without
+   * it, the text itself.
+   */
   read?(text: string): string | undefined;
 }
 
@@ -28,15 +35,21 @@ interface StringOption extends Described {
   readonly type: 'string';
   readonly default: string;
   /**
-   * Its value appears in no log, mistake, help or document. The table adds a flag of its name and `-file` for a file that
-   * holds the value.
+   * Its value appears in no log, mistake, help or document. The table adds a flag of its name and
+   * `-file` for a file that holds the value.
    */
   readonly secret?: boolean;
-  /** Of a secret: its value is a function that reads it, so that a file can be rotated. Otherwise it is read once. */
+  /**
+   * Of a secret: its value is a function that reads it, so that a file can be rotated. Otherwise it
+   * is read once.
+   */
   readonly reread?: boolean;
   /** Names a file that must be there and readable when the process starts. */
   readonly file?: true;
-  /** What a list in the file of `--config` becomes: words joined by commas, or rows as JSON. Without it a list is a mistake. */
+  /**
+   * What a list in the file of `--config` becomes: words joined by commas, or rows as JSON. Without
+   * it a list is a mistake.
+   */
   readonly list?: 'words' | 'rows';
   /** May change in the file of `--config` while the process runs. */
   readonly live?: true;
@@ -44,7 +57,10 @@ interface StringOption extends Described {
   readonly fileOf?: string;
   /** The values allowed besides the default; all when absent. */
   readonly choices?: readonly string[];
-  /** Says what is wrong with a value, e.g. `port 0 of "a:0" is not in 1-65535`. Of a secret it repeats nothing. */
+  /**
+   * Says what is wrong with a value, e.g. `port 0 of "a:0" is not in 1-65535`. Of a secret it
+   * repeats nothing.
+   */
   validate?(value: string): string | undefined;
 }
 
@@ -198,7 +214,10 @@ export interface ServiceFlags {
   readonly command?: {
     /** As help shows them, in order: `['OLD', 'NEW']`. One in brackets, `[FILE]`, may be left out. */
     readonly operands: readonly string[];
-    /** How help calls the words that the command does not know, which it gets in their order: `FLAG OF A SERVICE`. */
+    /**
+     * How help calls the words that the command does not know, which it gets in their order: `FLAG
+     * OF A SERVICE`.
+     */
     readonly rest?: string;
   };
 }
@@ -206,11 +225,15 @@ export interface ServiceFlags {
 export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends ServiceFlags {
   readonly groups: Groups;
   /**
-   * What is wrong between flags, and with variables of standards that are no flags: a line each that names them and repeats no
-   * secret. Of several checks those are left out that read a flag which is wrong by itself.
+   * What is wrong between flags, and with variables of standards that are no flags: a line each
+   * that names them and repeats no secret. Of several checks those are left out that read a flag
+   * which is wrong by itself.
    */
   readonly check?: Checks<ServiceValues<Groups>>;
-  /** What is wrong with files that a start goes on without until they are mended. It is `validate` that refuses it. */
+  /**
+   * What is wrong with files that a start goes on without until they are mended. It is `validate`
+   * that refuses it.
+   */
   readonly checkFollowed?: Checks<ServiceValues<Groups>>;
   /** What is most likely not as somebody meant it, but no mistake: `validate` tells it. */
   readonly remarks?: Checks<ServiceValues<Groups>>;
@@ -233,8 +256,9 @@ export interface CommandFlags<Groups extends readonly OptionGroup[]> extends Ser
 export type OptionsOf<Service> = Service extends ServiceOptions<infer Groups> ? ServiceValues<Groups> : never;
 
 /**
- * Declares a service's flags. The same group may be listed more than once (`standalone` unites those of others).
- * Throws when the table itself is wrong: a flag declared twice, a default that is not allowed, a secret with a default.
+ * Declares a service's flags. The same group may be listed more than once (`standalone` unites
+ * those of others). Throws when the table itself is wrong: a flag declared twice, a default that is
+ * not allowed, a secret with a default.
  */
 export function defineService<const Groups extends readonly OptionGroup[]>(
   definition: ServiceOptions<Groups>,

@@ -41,12 +41,13 @@ export type Parsed<Values> =
   | { readonly version: true };
 
 /**
- * Reads the flags in `argv` (without node and the script) and the environment into typed values, or says everything that
- * is wrong with them, one line each, without any secret.
+ * Reads the flags in `argv` (without node and the script) and the environment into typed values, or
+ * says everything that is wrong with them, one line each, without any secret.
  *
- * `--flag value`, `--flag=value`; booleans also `--flag` and `--no-flag`. A value that begins with `--` needs the `=`.
- * A flag beats its environment variable; of a flag given more than once the last one counts, so that a wrapper's flags
- * can be overridden at the end of the line; an empty variable counts as absent.
+ * `--flag value`, `--flag=value`; booleans also `--flag` and `--no-flag`. A value that begins with
+ * `--` needs the `=`. A flag beats its environment variable; of a flag given more than once the
+ * last one counts, so that a wrapper's flags can be overridden at the end of the line; an empty
+ * variable counts as absent.
  */
 export function parseOptions<Groups extends readonly OptionGroup[]>(
   service: ServiceOptions<Groups>,
@@ -57,7 +58,8 @@ export function parseOptions<Groups extends readonly OptionGroup[]>(
 }
 
 /**
- * The same with the file that `--config` names, which flags and the environment beat. The file is read anew at each call.
+ * The same with the file that `--config` names, which flags and the environment beat. The file is
+ * read anew at each call.
  * @param options.secrets takes the secrets that are found
  * @param options.thorough whether the service's `checkFollowed` and `remarks` are asked as well
  */
@@ -236,7 +238,8 @@ function readArguments(
 ): CommandLine {
   const maxOperands = command?.operands.length ?? 0;
   const line: CommandLine = { written: new Map(), operands: [], rest: [], mistakes: [] };
-  // After a secret's flag, or one that may be meant to be it, a word we do not know can be (the rest of) the secret.
+  // After a secret's flag, or one that may be meant to be it, a word we do not know can be (the
+  // rest of) the secret.
   let hide: 'nothing' | 'words' | 'anything' = 'nothing';
   for (let at = 0; at < argv.length; at++) {
     const word = recognise(table, argv[at] ?? '');

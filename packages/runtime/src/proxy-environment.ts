@@ -7,8 +7,9 @@ export interface ProxyEnvironment {
 }
 
 /**
- * Reads `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, whose names in small letters come first. Without `HTTPS_PROXY` the
- * other proxy takes all. Null when there is no proxy. A mistake repeats no value, which may hold a password.
+ * Reads `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, whose names in small letters come first.
+ * Without `HTTPS_PROXY` the other proxy takes all. Null when there is no proxy. A mistake repeats
+ * no value, which may hold a password.
  */
 export function readProxies(
   environment: Readonly<Record<string, string | undefined>>,

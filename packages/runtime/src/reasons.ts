@@ -1,6 +1,9 @@
 /** The same line is not logged again sooner. */
 const repeatAfterMs = 60_000;
-/** Reasons that differ are few; what makes more of them (a number that always differs) must not fill the memory or the log. */
+/**
+ * Reasons that differ are few; what makes more of them (a number that always differs) must not fill
+ * the memory or the log.
+ */
 const maxReasons = 32;
 const maxReasonLength = 1000;
 
@@ -10,8 +13,9 @@ interface Reported {
 }
 
 /**
- * Says why something fails that is tried again and again: each new reason at once, the same one at most once a minute
- * with the count of those that were left out since (`leftOut`), none with a stack.
+ * Says why something fails that is tried again and again: each new reason at once, the same one at
+ * most once a minute with the count of those that were left out since (`leftOut`), none with a
+ * stack.
  */
 export class Reasons {
   readonly #log: (fields: object, message: string) => void;
@@ -43,7 +47,10 @@ export class Reasons {
     this.#log({ ...fields, cause: reason, ...(last && last.leftOut > 0 && { leftOut: last.leftOut }) }, message);
   }
 
-  /** It works again. Whether a reason was logged since the last time: only then is the end of the trouble worth a line. */
+  /**
+   * It works again. Whether a reason was logged since the last time: only then is the end of the
+   * trouble worth a line.
+   */
   end(): boolean {
     const wasTold = this.#isTold;
     this.#isTold = false;

@@ -36,8 +36,9 @@ export interface Running extends AsyncDisposable {
   /** Whether new work should be sent here. Asked for at each `/readyz`. */
   ready(): boolean;
   /**
-   * Takes no new work and resolves when that in flight has finished. `signal` aborts when the time for it is over.
-   * A service without it has nothing to finish, and is not kept waiting for load balancers either.
+   * Takes no new work and resolves when that in flight has finished. `signal` aborts when the time
+   * for it is over. A service without it has nothing to finish, and is not kept waiting for load
+   * balancers either.
    */
   drain?(signal: AbortSignal): Promise<void>;
   /** What to tell a person who started it by hand, after all else that is told at the start. */
@@ -47,12 +48,18 @@ export interface Running extends AsyncDisposable {
 export interface Parts {
   readonly log: Logger;
   readonly infoLines: InfoLines;
-  /** Hides a secret value in the log from now on. `name` says whose it is: a few earlier values of it stay hidden. */
+  /**
+   * Hides a secret value in the log from now on. `name` says whose it is: a few earlier values of
+   * it stay hidden.
+   */
   readonly hide: (name: string, value: string) => void;
   /** Null: there is no file of `--config`, and no flag changes while the process runs. */
   readonly options: LiveOptions | null;
   readonly metrics: Metrics;
-  /** Aborts when the process has been told to end: give up starting, poll no more. Work in flight is for `drain`. */
+  /**
+   * Aborts when the process has been told to end: give up starting, poll no more. Work in flight is
+   * for `drain`.
+   */
   readonly shutdown: AbortSignal;
   readonly version: string;
   /** Null when the environment names none, or the service uses none. */
@@ -79,11 +86,12 @@ const signalNumbers = { SIGINT: 2, SIGTERM: 15 } as const;
 const endTimeoutMs = 10_000;
 
 /**
- * The life of a process, from its flags to its exit code: 0 after `--help`, `--version` or an orderly end, 64 for wrong
- * flags (a line each on stderr), 1 when it could not start, crashed or could not end, 130 or 143 on a second signal.
+ * The life of a process, from its flags to its exit code: 0 after `--help`, `--version` or an
+ * orderly end, 64 for wrong flags (a line each on stderr), 1 when it could not start, crashed or
+ * could not end, 130 or 143 on a second signal.
  *
- * The admin server answers from before `start` is called until all else is disposed of. On SIGTERM or SIGINT: not ready,
- * the drain delay, `drain`, dispose.
+ * The admin server answers from before `start` is called until all else is disposed of. On SIGTERM
+ * or SIGINT: not ready, the drain delay, `drain`, dispose.
  * @param argv without node and the script
  */
 export async function run<const Groups extends readonly OptionGroup[]>(
@@ -101,7 +109,8 @@ export async function run<const Groups extends readonly OptionGroup[]>(
     process.exitCode = exitUsage;
   } else {
     const { values, secrets, given } = parsed;
-    // Every service has the flags of `runtimeOptions`; the compiler cannot see it while the groups are unknown.
+    // Every service has the flags of `runtimeOptions`; the compiler cannot see it while the groups
+    // are unknown.
     const runtime = values as RuntimeValues;
     const metrics = new Metrics();
     const dropped = metrics.counter({
@@ -240,7 +249,10 @@ async function drain(running: Running, logger: Logger, runtime: RuntimeValues): 
   clearTimeout(timer);
 }
 
-/** The first signal aborts the returned signal; a second one, or `deadlineMs` without an end, ends the process at once. */
+/**
+ * The first signal aborts the returned signal; a second one, or `deadlineMs` without an end, ends
+ * the process at once.
+ */
 function shutdownOnSignal(log: Log, deadlineMs: () => number): AbortSignal {
   const shutdown = new AbortController();
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
@@ -259,12 +271,16 @@ function shutdownOnSignal(log: Log, deadlineMs: () => number): AbortSignal {
       shutdown.abort();
     });
   }
-  // The terminal that started it was closed, or a log rotation asks for the file again: neither ends a service.
+  // The terminal that started it was closed, or a log rotation asks for the file again: neither
+  // ends a service.
   process.on('SIGHUP', () => {});
   return shutdown.signal;
 }
 
-/** After an error that nobody handled the state is unknown: say what happened and let the supervisor start afresh. */
+/**
+ * After an error that nobody handled the state is unknown: say what happened and let the supervisor
+ * start afresh.
+ */
 function exitOnCrash(log: Log): void {
   const crash = (err: unknown, origin: string) => {
     log.logger.fatal({ err, origin }, 'crashed');
@@ -274,7 +290,10 @@ function exitOnCrash(log: Log): void {
   process.on('unhandledRejection', (reason) => crash(reason, 'unhandledRejection'));
 }
 
-/** Node prints its warnings on stderr, and waits there for a reader; as lines of the log they are waited for by nobody. */
+/**
+ * Node prints its warnings on stderr, and waits there for a reader; as lines of the log they are
+ * waited for by nobody.
+ */
 function logWarnings({ logger }: Log): void {
   process.removeAllListeners('warning');
   process.on('warning', (warning) => {

@@ -9,7 +9,10 @@ const maxFileBytes = 1 << 20;
 export const minHiddenLength = 4;
 /** A longer value, such as a route config, stands in no URL. */
 const maxEncodedLength = 4096;
-/** Earlier values of one file that are still hidden: an error that holds one may be logged after the rotation. */
+/**
+ * Earlier values of one file that are still hidden: an error that holds one may be logged after the
+ * rotation.
+ */
 const maxRemembered = 8;
 
 /** The secrets of a process: what hides them in its log, and reads those that are in files. */
@@ -18,10 +21,16 @@ export class Secrets {
   readonly #known = new Map<string, string[]>();
   /** As they stand inside a JSON string, the longest first: one may be a part of another. */
   #hidden: readonly string[] = [];
-  /** Receives why a file that was read before cannot be read now. The process goes on with the value it had. */
+  /**
+   * Receives why a file that was read before cannot be read now. The process goes on with the value
+   * it had.
+   */
   onUnreadable: (flag: string, error: Error) => void = () => undefined;
 
-  /** Hides a value from now on, also as a URL has it, and of a header such as `Bearer KEY` the credential alone. */
+  /**
+   * Hides a value from now on, also as a URL has it, and of a header such as `Bearer KEY` the
+   * credential alone.
+   */
   add(flag: string, value: string): void {
     const values = this.#known.get(flag) ?? [];
     if (values.at(-1) === value) return;
@@ -40,7 +49,10 @@ export class Secrets {
     return text;
   }
 
-  /** A reader of the file at `path` for `flag`, whose value was `first`. When it cannot be read it returns the last value. */
+  /**
+   * A reader of the file at `path` for `flag`, whose value was `first`. When it cannot be read it
+   * returns the last value.
+   */
   reader(flag: string, path: string, first: string): SecretReader {
     let last = first;
     return () => {
@@ -65,7 +77,10 @@ function formsOf(value: string): string[] {
   ];
 }
 
-/** What the file holds, without the newline at its end. Throws when it cannot be read, holds nothing, or is no secret's size. */
+/**
+ * What the file holds, without the newline at its end. Throws when it cannot be read, holds
+ * nothing, or is no secret's size.
+ */
 export function readSecretFile(path: string): string {
   const text = readRegularFile(path, maxFileBytes);
   // Emptied by accident, most likely: without the secret everybody might be let in.

@@ -7,7 +7,10 @@ const userinfo = /(?<=\/\/)[^/\s]*@|(?<![^\s/,@:"])[^\s/,@:"]+:[^\s/,@"]*@/g;
 /** What a URL has for a query that is no parameter. */
 const bareQuery = /(:\/\/[^\s"?#,]{1,2048}\?)[^=&\s"#,]+(?=[\s"#,]|$)/g;
 
-/** A text without the `user:password@`, with a scheme before it or without, and the values in queries of its URLs. */
+/**
+ * A text without the `user:password@`, with a scheme before it or without, and the values in
+ * queries of its URLs.
+ */
 export function withoutUrlSecrets(text: string): string {
   // Most values hold none, and looking for one at each character of a long value takes long.
   const named = text.includes('@') ? text.replace(userinfo, '[redacted]@') : text;
@@ -17,7 +20,10 @@ export function withoutUrlSecrets(text: string): string {
     .replace(parameter, (whole, name: string, value: string) => (value === '' ? whole : `${name}[redacted]`));
 }
 
-/** The password of a URL and the credentials in its query, as they stand there and decoded; of any other text none. */
+/**
+ * The password of a URL and the credentials in its query, as they stand there and decoded; of any
+ * other text none.
+ */
 export function secretsOfUrl(text: string): string[] {
   if (!text.includes('://')) return [];
   const url = URL.parse(text);
@@ -36,7 +42,10 @@ function decoded(text: string): string {
   }
 }
 
-/** Variables of standards that hold credentials beside those of flags: of proxies, and of the collector of traces. */
+/**
+ * Variables of standards that hold credentials beside those of flags: of proxies, and of the
+ * collector of traces.
+ */
 export function environmentSecrets(
   env: Readonly<Record<string, string | undefined>>,
 ): readonly (readonly [name: string, value: string])[] {

@@ -18,7 +18,10 @@ export function respond(
   };
 }
 
-/** An OpenAI error. `retryAfter` becomes `retry-after`: seconds or an HTTP date; `retryAfterMs` becomes `retry-after-ms`. */
+/**
+ * An OpenAI error. `retryAfter` becomes `retry-after`: seconds or an HTTP date; `retryAfterMs`
+ * becomes `retry-after-ms`.
+ */
 export function refuse(
   status: number,
   options: { message?: string; retryAfter?: string | number | Date; retryAfterMs?: number } = {},
@@ -62,7 +65,10 @@ export function event(data: unknown): string {
   return `data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`;
 }
 
-/** A chat completion, streamed when the request's body asks for it: `tokens` as one event each, `gapMs` apart. */
+/**
+ * A chat completion, streamed when the request's body asks for it: `tokens` as one event each,
+ * `gapMs` apart.
+ */
 export function completion(
   options: {
     tokens?: readonly string[];
@@ -129,7 +135,10 @@ function answerUntil(at: Breakpoint, { status = 200, headers = {}, body = '' }: 
   };
 }
 
-/** Exactly these bytes, each piece written by itself `gapMs` apart. Afterwards the connection is closed, kept for the next request, or left open. */
+/**
+ * Exactly these bytes, each piece written by itself `gapMs` apart. Afterwards the connection is
+ * closed, kept for the next request, or left open.
+ */
 export function raw(
   pieces: string | Uint8Array | readonly (string | Uint8Array)[],
   options: { gapMs?: number; ending?: 'close' | 'keep' | 'stall' } = {},

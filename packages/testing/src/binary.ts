@@ -39,7 +39,10 @@ export function findExecutable(name: string): string | undefined {
   return undefined;
 }
 
-/** Finds a program, or as root installs its Debian package. Rejects with what to install when it can do neither. */
+/**
+ * Finds a program, or as root installs its Debian package. Rejects with what to install when it can
+ * do neither.
+ */
 export async function findBinary(name: Binary): Promise<string> {
   const found = findExecutable(name);
   if (found) return found;
@@ -54,9 +57,10 @@ export async function findBinary(name: Binary): Promise<string> {
 }
 
 /**
- * All missing packages at once, by whichever test file comes first; the others wait at the lock and find the work done.
- * The lock is flock's, so it ends with its holder. While apt runs, policy-rc.d forbids the packages to start the system's
- * own server on its standard port: tests never use that one, and it would outlive them.
+ * All missing packages at once, by whichever test file comes first; the others wait at the lock and
+ * find the work done. The lock is flock's, so it ends with its holder. While apt runs, policy-rc.d
+ * forbids the packages to start the system's own server on its standard port: tests never use that
+ * one, and it would outlive them.
  */
 async function install(name: Binary): Promise<void> {
   const script = `

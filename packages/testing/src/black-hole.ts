@@ -11,8 +11,9 @@ export interface BlackHole extends AsyncDisposable {
 }
 
 /**
- * An address where connecting neither succeeds nor fails, as behind a firewall that drops packets. It listens with a
- * short backlog on a thread that then blocks and so never accepts; once the backlog is full, Linux drops each further SYN.
+ * An address where connecting neither succeeds nor fails, as behind a firewall that drops packets.
+ * It listens with a short backlog on a thread that then blocks and so never accepts; once the
+ * backlog is full, Linux drops each further SYN.
  */
 export async function startBlackHole(options: { port?: number } = {}): Promise<BlackHole> {
   const port = options.port ?? (await freePort());
@@ -39,7 +40,8 @@ export async function startBlackHole(options: { port?: number } = {}): Promise<B
 
 async function fill(port: number): Promise<Socket[]> {
   const fillers: Socket[] = [];
-  // A connect on loopback takes microseconds: three in a row that hang this long are not slow, they are dropped.
+  // A connect on loopback takes microseconds: three in a row that hang this long are not slow, they
+  // are dropped.
   for (let hanging = 0; hanging < 3; ) {
     const socket = connect(port, '127.0.0.1').on('error', () => {});
     fillers.push(socket);

@@ -19,7 +19,10 @@ export interface Certificates {
   readonly client: KeyPair;
 }
 
-/** A new authority with a server's and a client's certificate, as PEM files that go when the test process ends. */
+/**
+ * A new authority with a server's and a client's certificate, as PEM files that go when the test
+ * process ends.
+ */
 export async function createCertificates(): Promise<Certificates> {
   const openssl = await findBinary('openssl');
   const folder = temporaryFolder();

@@ -113,7 +113,10 @@ export class Collector implements AsyncDisposable {
   }
 }
 
-/** Each span below its parent, with the time order of siblings; those whose parent is not there stand at the left. */
+/**
+ * Each span below its parent, with the time order of siblings; those whose parent is not there
+ * stand at the left.
+ */
 export function treeText(spans: readonly CollectedSpan[]): string {
   const ids = new Set(spans.map(({ spanId }) => spanId));
   const ordered = spans.toSorted((a, b) => Number(a.start - b.start));

@@ -1,4 +1,7 @@
-/** One request of a trace: when it comes, in seconds, its length and that of its answer in tokens, and a name for each 512 tokens of its prompt. */
+/**
+ * One request of a trace: when it comes, in seconds, its length and that of its answer in tokens,
+ * and a name for each 512 tokens of its prompt.
+ */
 export interface TracedRequest {
   readonly at: number;
   readonly tokens: number;
@@ -18,7 +21,10 @@ export interface ConversationOptions {
 
 const blockTokens = 512;
 
-/** A trace of conversations of several turns: each turn has the ones before it in its prompt. The same seed gives the same trace. */
+/**
+ * A trace of conversations of several turns: each turn has the ones before it in its prompt. The
+ * same seed gives the same trace.
+ */
 export function conversations({
   seed,
   durationS,

@@ -62,7 +62,10 @@ function number(value: number): Buffer {
   return Buffer.from([...encoded, Number(rest)]);
 }
 
-/** Sets values of Redis, which redis-cli cannot do with binary ones, in one go. `expireMs`: they vanish after that. */
+/**
+ * Sets values of Redis, which redis-cli cannot do with binary ones, in one go. `expireMs`: they
+ * vanish after that.
+ */
 export async function setRedis(
   redis: Pick<RedisServer, 'port'>,
   values: Readonly<Record<string, Uint8Array>>,

@@ -9,7 +9,10 @@ import { until } from './until.ts';
 export interface EngineOptions {
   /** 127.0.0.1 by default. */
   readonly host?: Loopback;
-  /** Chosen when the head is there and the body is not yet; undefined: receive the body and ask the script. */
+  /**
+   * Chosen when the head is there and the body is not yet; undefined: receive the body and ask the
+   * script.
+   */
   readonly early?: (request: EngineRequest) => Answer | undefined;
   /** How long an idle connection is kept; node's 5 s as vLLM's. */
   readonly keepAliveTimeoutMs?: number;

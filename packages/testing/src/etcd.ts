@@ -12,7 +12,10 @@ export interface EtcdOptions {
   readonly host?: Loopback;
   /** Turns authentication on with this user, who may do everything. */
   readonly user?: { readonly name: string; readonly password: string };
-  /** Clients speak TLS; `ca` present: they must show a certificate of it, and etcdctl shows the server's own. */
+  /**
+   * Clients speak TLS; `ca` present: they must show a certificate of it, and etcdctl shows the
+   * server's own.
+   */
   readonly tls?: { readonly cert: string; readonly key: string; readonly ca?: string };
   /** Further flags of etcd. */
   readonly flags?: readonly string[];
@@ -55,9 +58,9 @@ interface Member {
 }
 
 /**
- * A real etcd cluster. Each node is killed and restarted by itself. A node that was wiped and is started again while the
- * others have a quorum is replaced as an operator would: member removed, member added. When the others have none, it
- * starts as part of a new cluster.
+ * A real etcd cluster. Each node is killed and restarted by itself. A node that was wiped and is
+ * started again while the others have a quorum is replaced as an operator would: member removed,
+ * member added. When the others have none, it starts as part of a new cluster.
  */
 export async function startEtcdCluster(size = 3, options: EtcdOptions = {}): Promise<EtcdCluster> {
   const [command, ctl] = await Promise.all([findBinary('etcd'), findBinary('etcdctl')]);

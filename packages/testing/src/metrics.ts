@@ -7,8 +7,8 @@ export interface MetricSample {
 export interface MetricsReading {
   readonly samples: readonly MetricSample[];
   /**
-   * The sum of the samples of that name whose labels include the given ones; 0 when the metric is declared but nothing
-   * fits. Throws when it is not declared: a misspelt name must not read as 0.
+   * The sum of the samples of that name whose labels include the given ones; 0 when the metric is
+   * declared but nothing fits. Throws when it is not declared: a misspelt name must not read as 0.
    */
   value(name: string, labels?: Readonly<Record<string, string>>): number;
 }

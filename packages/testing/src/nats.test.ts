@@ -8,7 +8,10 @@ import { createCertificates } from './certificate.ts';
 import { startNats } from './nats.ts';
 import { until } from './until.ts';
 
-/** Logs in with the client protocol's CONNECT and sends `lines`; resolves with all the server said once it says `until`. */
+/**
+ * Logs in with the client protocol's CONNECT and sends `lines`; resolves with all the server said
+ * once it says `until`.
+ */
 async function converse(port: number, lines: readonly string[], expected: RegExp): Promise<string> {
   const socket = connect(port, '127.0.0.1').on('error', () => {});
   let said = '';

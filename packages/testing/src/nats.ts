@@ -29,7 +29,10 @@ export interface NatsServer extends Server {
   readonly monitorUrl: string;
 }
 
-/** A real nats-server. Connections, subjects and messages are its own; there is nothing of it on disk but its configuration. */
+/**
+ * A real nats-server. Connections, subjects and messages are its own; there is nothing of it on
+ * disk but its configuration.
+ */
 export async function startNats(options: NatsOptions = {}): Promise<NatsServer> {
   const { host = '127.0.0.1' } = options;
   const [command, port, monitorPort] = await Promise.all([findBinary('nats-server'), freePort(), freePort()]);

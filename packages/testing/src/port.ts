@@ -11,13 +11,15 @@ export function hostAndPort(host: Loopback, port: number): string {
 }
 
 const firstPort = 12_000;
-// Below Linux's ephemeral range (32768 on), from which the kernel takes the local port of any outgoing connection:
-// a server that is down for a moment must find its port free when it comes back.
+// Below Linux's ephemeral range (32768 on), from which the kernel takes the local port of any
+// outgoing connection: a server that is down for a moment must find its port free when it comes
+// back.
 const lastPort = 32_000;
 
 /**
- * A TCP port of 127.0.0.1 on which nothing listens and that no other test process will be given while this one lives.
- * The claim is a bound UDP socket of the same number: the kernel drops it however the process ends.
+ * A TCP port of 127.0.0.1 on which nothing listens and that no other test process will be given
+ * while this one lives. The claim is a bound UDP socket of the same number: the kernel drops it
+ * however the process ends.
  */
 export async function freePort(): Promise<number> {
   for (;;) {

@@ -8,7 +8,10 @@ export interface Exit {
   readonly signal: NodeJS.Signals | null;
 }
 
-/** Oldest lines are forgotten past this, so that a chatty process under load does not fill the test's memory. */
+/**
+ * Oldest lines are forgotten past this, so that a chatty process under load does not fill the
+ * test's memory.
+ */
 const maxLines = 200_000;
 
 const running = new Set<ChildProcess>();
@@ -56,7 +59,10 @@ export class Process implements AsyncDisposable {
     return this.#lines.join('\n');
   }
 
-  /** The first line that matches, already printed or to come. Rejects with the output when the process ends before. */
+  /**
+   * The first line that matches, already printed or to come. Rejects with the output when the
+   * process ends before.
+   */
   async waitForLine(pattern: RegExp, options: { timeoutMs?: number } = {}): Promise<RegExpExecArray> {
     const { timeoutMs = 30_000 } = options;
     for (const line of this.#lines) {
@@ -117,9 +123,10 @@ function signal(child: ChildProcess, name: NodeJS.Signals): void {
 }
 
 /**
- * Starts a program in a process group of its own. It sees the tests' environment without what is meant for gateway
- * services or for the test runner, and `env`. It dies with this process, even if that is killed: the kernel sees to it
- * (prctl PR_SET_PDEATHSIG, through setpriv; elsewhere than Linux only an orderly exit does).
+ * Starts a program in a process group of its own. It sees the tests' environment without what is
+ * meant for gateway services or for the test runner, and `env`. It dies with this process, even if
+ * that is killed: the kernel sees to it (prctl PR_SET_PDEATHSIG, through setpriv; elsewhere than
+ * Linux only an orderly exit does).
  */
 export async function startProcess(
   command: string,

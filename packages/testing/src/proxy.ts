@@ -10,9 +10,15 @@ export interface Proxy extends AsyncDisposable {
   readonly endpoint: string;
   /** Resets all connections and refuses new ones. */
   cut(): Promise<void>;
-  /** No byte passes any more, in either direction, and nobody is told. New connections are accepted and stay silent. */
+  /**
+   * No byte passes any more, in either direction, and nobody is told. New connections are accepted
+   * and stay silent.
+   */
   freeze(): void;
-  /** Each piece of data that comes from now on waits this long before it passes, and so do those behind it. */
+  /**
+   * Each piece of data that comes from now on waits this long before it passes, and so do those
+   * behind it.
+   */
   slow(delayMs: number): void;
   /** As in the beginning; bytes that were held back pass now. */
   restore(): Promise<void>;

@@ -12,7 +12,10 @@ export interface RedisOptions {
   readonly host?: Loopback;
   /** Of the default user. */
   readonly password?: string;
-  /** Further users; `rules` in Redis's ACL language, e.g. `~llumnix:* +@all`, which is also the default without the pattern: `~* +@all`. */
+  /**
+   * Further users; `rules` in Redis's ACL language, e.g. `~llumnix:* +@all`, which is also the
+   * default without the pattern: `~* +@all`.
+   */
   /** Speaks TLS alone; `ca` present: clients must show a certificate of it. */
   readonly tls?: { readonly cert: string; readonly key: string; readonly ca?: string };
   /** Further lines of its configuration file. */
@@ -132,7 +135,10 @@ export async function startRedisCluster(shards: number, options: RedisOptions = 
   return { nodes, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-/** A real Sentinel that watches one master, and alone decides to replace it when it is away for two seconds. */
+/**
+ * A real Sentinel that watches one master, and alone decides to replace it when it is away for two
+ * seconds.
+ */
 export async function startSentinel(
   master: { readonly name: string; readonly port: number; readonly password?: string },
   options: { readonly password?: string } = {},
@@ -148,7 +154,8 @@ export async function startSentinel(
         `port ${port}`,
         `dir ${folder}`,
         `sentinel monitor ${master.name} 127.0.0.1 ${master.port} 1`,
-        // Of a second or less it would be over before the answer to the first PING, which is sent as late, and a healthy master replaced.
+        // Of a second or less it would be over before the answer to the first PING, which is sent
+        // as late, and a healthy master replaced.
         `sentinel down-after-milliseconds ${master.name} 2000`,
         `sentinel failover-timeout ${master.name} 3000`,
         ...(master.password === undefined ? [] : [`sentinel auth-pass ${master.name} ${master.password}`]),

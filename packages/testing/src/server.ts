@@ -11,7 +11,10 @@ export interface ServerDefinition {
   ready(process: Process): Promise<unknown>;
 }
 
-/** A real server on one port for its whole life, with its data in a temporary folder. Disposing ends it and removes the folder. */
+/**
+ * A real server on one port for its whole life, with its data in a temporary folder. Disposing ends
+ * it and removes the folder.
+ */
 export class Server implements AsyncDisposable {
   readonly port: number;
   readonly #definition: ServerDefinition;

@@ -35,9 +35,9 @@ export interface Service extends Process {
 }
 
 /**
- * Runs `services/<name>/src/main.ts` as a process of its own, on free ports of 127.0.0.1 unless the flags name others.
- * Its addresses are read from its log, so the log level must stay at info or below.
- * Rejects with its output when it ends instead.
+ * Runs `services/<name>/src/main.ts` as a process of its own, on free ports of 127.0.0.1 unless the
+ * flags name others. Its addresses are read from its log, so the log level must stay at info or
+ * below. Rejects with its output when it ends instead.
  */
 export async function startService(
   name: string,

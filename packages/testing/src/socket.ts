@@ -6,7 +6,10 @@ export interface OpenSocket {
   readonly state: 'established' | 'half-closed' | 'connecting';
 }
 
-/** Of Linux's tcp_states.h; a listening socket (0A) is not a connection, and closed ones belong to no process any more. */
+/**
+ * Of Linux's tcp_states.h; a listening socket (0A) is not a connection, and closed ones belong to
+ * no process any more.
+ */
 const states: Readonly<Record<string, OpenSocket['state']>> = {
   '01': 'established',
   '02': 'connecting',
@@ -18,8 +21,8 @@ const states: Readonly<Record<string, OpenSocket['state']>> = {
 };
 
 /**
- * The TCP connections that a process holds, from /proc (Linux only; the process's user or root). With `port`, only those
- * with that port on either side.
+ * The TCP connections that a process holds, from /proc (Linux only; the process's user or root).
+ * With `port`, only those with that port on either side.
  */
 export function openSockets(pid: number, options: { port?: number } = {}): OpenSocket[] {
   const inodes = new Set(socketInodes(pid));

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
- * Waits until `condition` returns something truthy and returns that. A condition that throws counts as not yet true, so
- * assertions may stand inside it; the last one is the cause of the error after `timeoutMs` (10 s).
+ * Waits until `condition` returns something truthy and returns that. A condition that throws counts
+ * as not yet true, so assertions may stand inside it; the last one is the cause of the error after
+ * `timeoutMs` (10 s).
  */
 export async function until<T>(
   condition: () => T | Promise<T>,

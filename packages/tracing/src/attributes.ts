@@ -1,7 +1,8 @@
 /**
- * The names of attributes, in one place. Those of `gen_ai.*` follow the semantic conventions for generative AI as of version 1.37
- * (https://opentelemetry.io/docs/specs/semconv/gen-ai/), which are not stable yet: a change of theirs is a change here. `http.*`,
- * `url.*`, `server.*` and `error.type` are stable.
+ * The names of attributes, in one place. Those of `gen_ai.*` follow the semantic conventions for
+ * generative AI as of version 1.37 (https://opentelemetry.io/docs/specs/semconv/gen-ai/), which are
+ * not stable yet: a change of theirs is a change here. `http.*`, `url.*`, `server.*` and
+ * `error.type` are stable.
  */
 export const names = {
   operation: 'gen_ai.operation.name',
@@ -18,7 +19,10 @@ export const names = {
   requestBytes: 'http.request.body.size',
   responseBytes: 'http.response.body.size',
   serverAddress: 'server.address',
-  /** What failed: a cause of the gateway, an error code, or a status. The same word as in the log and in the metrics. */
+  /**
+   * What failed: a cause of the gateway, an error code, or a status. The same word as in the log
+   * and in the metrics.
+   */
   errorType: 'error.type',
 
   requestId: 'llm_gateway.request.id',

@@ -38,8 +38,9 @@ type Trace = Parameters<typeof ProtobufTraceSerializer.serializeRequest>[0];
 const graceMs = 1000;
 
 /**
- * Posts batches to a collector: the official exporter, put together from its own parts, because what makes it as a whole keeps to
- * itself what the collector answered. It reads headers and compression from the environment.
+ * Posts batches to a collector: the official exporter, put together from its own parts, because
+ * what makes it as a whole keeps to itself what the collector answered. It reads headers and
+ * compression from the environment.
  */
 export class Collector {
   readonly #delegate: ReturnType<typeof createOtlpHttpExportDelegate<Trace, object>>;

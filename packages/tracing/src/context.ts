@@ -30,8 +30,9 @@ const maxFieldMembers = 4 * maxStateMembers;
 const longMember = 128;
 
 /**
- * The `tracestate` of a request as it may go on: its fields as one, shortened as the specification says (section 3.3.1.5).
- * Undefined when nothing is left, or there are more members than there may be.
+ * The `tracestate` of a request as it may go on: its fields as one, shortened as the specification
+ * says (section 3.3.1.5). Undefined when nothing is left, or there are more members than there may
+ * be.
  */
 export function boundedTracestate(fields: readonly string[]): string | undefined {
   const members = fields.flatMap((field) => field.split(',', maxFieldMembers)).map((member) => member.trim());

@@ -54,7 +54,10 @@ export function readCollectorSettings(env: Environment, endpoint: string): Colle
   };
 }
 
-/** What is wrong with the variables while there is a collector: the `check` of a service with `tracingOptions`. */
+/**
+ * What is wrong with the variables while there is a collector: the `check` of a service with
+ * `tracingOptions`.
+ */
 export function tracingMistakes({ otlpEndpoint }: { readonly otlpEndpoint: string }, env: Environment): string[] {
   return otlpEndpoint === '' ? [] : [...readCollectorSettings(env, otlpEndpoint).mistakes];
 }

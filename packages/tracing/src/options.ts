@@ -1,4 +1,7 @@
-/** The values that the environment of every OpenTelemetry SDK may have; see `StandardVariable` of `runtime`. */
+/**
+ * The values that the environment of every OpenTelemetry SDK may have; see `StandardVariable` of
+ * `runtime`.
+ */
 const samplers: Readonly<Record<string, string>> = {
   always_on: '1',
   always_off: '0',

@@ -50,8 +50,9 @@ const kinds: Readonly<Record<SpanKind, OtelKind>> = {
 };
 
 /**
- * Gives kept traces to the official SDK, which sends them in batches. At most `traceQueueSize` spans are held, those on their way
- * among them: a collector that hangs costs that much memory, and the spans that come meanwhile.
+ * Gives kept traces to the official SDK, which sends them in batches. At most `traceQueueSize`
+ * spans are held, those on their way among them: a collector that hangs costs that much memory, and
+ * the spans that come meanwhile.
  */
 export class OtlpSink implements TraceSink, AsyncDisposable {
   readonly #provider: TracerProvider;
@@ -151,7 +152,10 @@ class GivenIds implements IdGenerator {
   }
 }
 
-/** Monotonic milliseconds as time of day. All of a trace is converted alike, so that no step of it begins before its parent. */
+/**
+ * Monotonic milliseconds as time of day. All of a trace is converted alike, so that no step of it
+ * begins before its parent.
+ */
 class WallClock {
   #originMs = performance.timeOrigin;
 

@@ -63,7 +63,10 @@ export class Span {
   }
 }
 
-/** The part of a trace that one process makes. Nothing leaves the process before `end`, which is when it is known whether it is worth it. */
+/**
+ * The part of a trace that one process makes. Nothing leaves the process before `end`, which is
+ * when it is known whether it is worth it.
+ */
 export class Trace {
   readonly id: string;
   readonly root: Span;

@@ -10,8 +10,8 @@ export interface BeginOptions {
   /** A `traceparent`, of whatever form. */
   readonly parent?: string | undefined;
   /**
-   * What becomes of the parent's trace: it goes on; a new one comes of it and is kept with it; or a new one begins that has
-   * nothing of it but its name.
+   * What becomes of the parent's trace: it goes on; a new one comes of it and is kept with it; or a
+   * new one begins that has nothing of it but its name.
    */
   readonly relation?: 'child' | 'linked' | 'restarted';
   readonly startedAtMs?: number;
@@ -47,7 +47,10 @@ export class Tracing {
     });
   }
 
-  /** This process's part of a trace that another one of ours keeps; null when it does not, or told of none. */
+  /**
+   * This process's part of a trace that another one of ours keeps; null when it does not, or told
+   * of none.
+   */
   follow(name: string, options: BeginOptions & { readonly parent: string | undefined }): Trace | null {
     return parseTraceparent(options.parent)?.sampled === true ? this.begin(name, options) : null;
   }
@@ -59,8 +62,8 @@ export class Tracing {
 }
 
 /**
- * The traces of a process that is called `service`, sent to the collector in the background and closed after the service. Null
- * without a collector: then nothing of OpenTelemetry is even loaded.
+ * The traces of a process that is called `service`, sent to the collector in the background and
+ * closed after the service. Null without a collector: then nothing of OpenTelemetry is even loaded.
  */
 export async function openTracing(
   settings: TracingSettings,

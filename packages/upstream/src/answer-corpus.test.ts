@@ -32,7 +32,10 @@ const closedConnection = 5;
 
 const nextAnswer = 'HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmine';
 
-/** Answers the first request of each connection with `bytes`, in pieces of so many, and all others with `nextAnswer`. */
+/**
+ * Answers the first request of each connection with `bytes`, in pieces of so many, and all others
+ * with `nextAnswer`.
+ */
 async function startServer(bytes: Buffer, { pieceBytes, closes }: { pieceBytes: number; closes: boolean }) {
   const sockets = new Set<Socket>();
   let answered = false;

@@ -14,7 +14,10 @@ export interface AnswerTarget {
   onHead(head: ResponseHead): void;
   /** Bytes of a body that is not chunked: `bytes[from, to)`, never empty. */
   onBytes(bytes: Buffer, from: number, to: number): void;
-  /** What `walk` has just walked over, `bytes[from, to)`, with data in it. The data may be moved within these bytes. */
+  /**
+   * What `walk` has just walked over, `bytes[from, to)`, with data in it. The data may be moved
+   * within these bytes.
+   */
   onChunks(bytes: Buffer, from: number, to: number, walk: ChunkWalk): void;
 }
 
@@ -63,7 +66,10 @@ class AnswerHead implements ResponseHead {
   }
 }
 
-/** Reads answers of HTTP/1.1 (RFC 9112), one after the other, from the bytes of one connection. Strict, and without a copy of what is whole. */
+/**
+ * Reads answers of HTTP/1.1 (RFC 9112), one after the other, from the bytes of one connection.
+ * Strict, and without a copy of what is whole.
+ */
 export class AnswerReader {
   readonly #interest: FieldInterest;
   #mode: Mode = Mode.head;
@@ -80,7 +86,10 @@ export class AnswerReader {
   headSeen = false;
   /** Whether its connection may carry another answer after it. */
   reusable = true;
-  /** How long the server keeps the connection when it is idle, by its `Keep-Alive: timeout`; undefined: it does not say. */
+  /**
+   * How long the server keeps the connection when it is idle, by its `Keep-Alive: timeout`;
+   * undefined: it does not say.
+   */
   keepAliveMs: number | undefined;
 
   constructor(interest: FieldInterest) {

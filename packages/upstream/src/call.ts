@@ -10,13 +10,17 @@ export interface UpstreamRequest {
   /** End-to-end headers without `host` and `content-length`: both follow from the rest. */
   readonly headers: HeaderLines;
   readonly body: Uint8Array | null;
-  /** Longest wait for the head of the answer, from the write of the request. Informational answers do not prolong it. */
+  /**
+   * Longest wait for the head of the answer, from the write of the request. Informational answers
+   * do not prolong it.
+   */
   readonly headersTimeoutMs?: number;
   readonly idleTimeoutMs?: number;
   /**
-   * Never write it twice. Without this it is written once more when a kept connection is closed in order just after it was
-   * written: most likely the upstream had closed it before. But one that closes after it has read the request looks the
-   * same, so whoever makes several calls for one request allows this for one of them.
+   * Never write it twice. Without this it is written once more when a kept connection is closed in
+   * order just after it was written: most likely the upstream had closed it before. But one that
+   * closes after it has read the request looks the same, so whoever makes several calls for one
+   * request allows this for one of them.
    */
   readonly once?: boolean;
   /** Whether it is a call of an endpoint outside, which may go through a proxy; never so for an instance. */
@@ -35,7 +39,10 @@ export interface ResponseHead {
   readonly status: number;
   /** End-to-end headers as they came. */
   readonly headers: HeaderLines;
-  /** What the upstream calls the request: see `requestIdNames`. As it came, so to be checked before it goes anywhere. */
+  /**
+   * What the upstream calls the request: see `requestIdNames`. As it came, so to be checked before
+   * it goes anywhere.
+   */
   readonly requestId?: string | undefined;
 }
 
@@ -43,35 +50,39 @@ export interface ResponseHead {
 export const requestIdNames = ['x-request-id', 'request-id', 'apim-request-id', 'x-amzn-requestid'] as const;
 
 /**
- * Where a response goes. After the head: any number of `onData` and `onFramed`, then exactly one of `onEnd` and
- * `onFailure`; or `onFailure` alone.
+ * Where a response goes. After the head: any number of `onData` and `onFramed`, then exactly one of
+ * `onEnd` and `onFailure`; or `onFailure` alone.
  */
 export interface ResponseSink {
   /** An informational answer (1xx) before the head. */
   onInformation?(headers: HeaderLines): void;
   onHead(head: ResponseHead): void;
   /**
-   * Bytes of the body, never empty. `chunk` is lent until this returns, and its memory is then read into again: a sink
-   * that keeps any of it copies that. False asks for a pause until `resume()`; only `onEnd` or `onFailure` may come
-   * during the pause.
+   * Bytes of the body, never empty. `chunk` is lent until this returns, and its memory is then read
+   * into again: a sink that keeps any of it copies that. False asks for a pause until `resume()`;
+   * only `onEnd` or `onFailure` may come during the pause.
    */
   onData(chunk: Buffer): boolean;
   /**
-   * Whether `onFramed` may be called in place of `onData`; read at each piece of the body, and not before the head. A sink
-   * says so when it would put each piece into the chunked transfer coding itself.
+   * Whether `onFramed` may be called in place of `onData`; read at each piece of the body, and not
+   * before the head. A sink says so when it would put each piece into the chunked transfer coding
+   * itself.
    */
   readonly takesFramed?: boolean;
   /**
-   * A piece of the body as whole chunks of the chunked transfer coding, without extensions: `bytes` can be written as they
-   * are between any two chunks of the sink's own. Otherwise as `onData`: lent, and false asks for a pause.
+   * A piece of the body as whole chunks of the chunked transfer coding, without extensions: `bytes`
+   * can be written as they are between any two chunks of the sink's own. Otherwise as `onData`:
+   * lent, and false asks for a pause.
    * @param payloadBytes the length of the data in these chunks, more than 0
-   * @param last whether `bytes` end with the last chunk, so that the sink must not add one: `onEnd` comes next. Without
-   * it, `onEnd` may still come at any time, and the last chunk is the sink's to add.
+   * @param last whether `bytes` end with the last chunk, so that the sink must not add one: `onEnd`
+   * comes next. Without it, `onEnd` may still come at any time, and the last chunk is the sink's to
+   * add.
    */
   onFramed?(bytes: Buffer, payloadBytes: number, last: boolean): boolean;
   /**
-   * The response is whole: as its framing says, or because its connection ended in order where only that marks its end
-   * (RFC 9112 section 6.3), or because the terminal event of an event stream came, however its framing ended then.
+   * The response is whole: as its framing says, or because its connection ended in order where only
+   * that marks its end (RFC 9112 section 6.3), or because the terminal event of an event stream
+   * came, however its framing ended then.
    */
   onEnd(): void;
   onFailure(failure: UpstreamFailure): void;

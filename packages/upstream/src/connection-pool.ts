@@ -26,7 +26,10 @@ export interface PoolUser extends Carried {
 /** Calls that may wait for a connection of one origin: more would wait longer than anybody does. */
 const maxWaiting = 4096;
 
-/** The connections to one origin: as many as there are calls at a time, within the limit, and those that are kept for the next ones. */
+/**
+ * The connections to one origin: as many as there are calls at a time, within the limit, and those
+ * that are kept for the next ones.
+ */
 export class ConnectionPool implements ConnectionHolder {
   readonly #options: PoolOptions;
   readonly host: string;
@@ -51,7 +54,10 @@ export class ConnectionPool implements ConnectionHolder {
     this.interest = options.interest;
   }
 
-  /** Finds a connection for `user`, at once or as soon as one of its calls ends. Fails it after the connect timeout, in a later turn in any case. */
+  /**
+   * Finds a connection for `user`, at once or as soon as one of its calls ends. Fails it after the
+   * connect timeout, in a later turn in any case.
+   */
   take(user: PoolUser): void {
     const now = performance.now();
     const connection = this.#takeIdle(now) ?? this.#connect();
@@ -83,7 +89,8 @@ export class ConnectionPool implements ConnectionHolder {
   }
 
   onFree(connection: PlainConnection): void {
-    // Not in the turn in which its answer ended: what else the server has sent by then shows in this turn, and closes it.
+    // Not in the turn in which its answer ended: what else the server has sent by then shows in
+    // this turn, and closes it.
     if (this.#resting.length === 0) setImmediate(() => this.#settle());
     this.#resting.push(connection);
   }

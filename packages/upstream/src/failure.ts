@@ -11,7 +11,10 @@ export type FailureCause =
   | 'dns'
   /** No TLS session: an untrusted certificate, or no TLS on the other side. */
   | 'tls'
-  /** This process could not open a connection: out of file descriptors, ports or buffers. The upstream has no part in it. */
+  /**
+   * This process could not open a connection: out of file descriptors, ports or buffers. The
+   * upstream has no part in it.
+   */
   | 'local'
   /** No connection for another reason. */
   | 'connect'
@@ -66,7 +69,10 @@ export function isFailureCause(text: string): text is FailureCause {
   return Object.hasOwn(messages, text);
 }
 
-/** The one place where undici's and Node's errors become ours. A host with several addresses failed with an error for each. */
+/**
+ * The one place where undici's and Node's errors become ours. A host with several addresses failed
+ * with an error for each.
+ */
 export function classifyFailure(error: unknown, progress: { connected: boolean; headSeen: boolean }): UpstreamFailure {
   return failureOf(causeOf(error, progress), error);
 }
@@ -121,7 +127,8 @@ function causeOf(error: unknown, progress: { connected: boolean; headSeen: boole
     case 'UND_ERR_HEADERS_OVERFLOW':
       return 'protocol';
   }
-  // A parser error after the head is a broken chunk or a body cut in its middle: either way less than was promised.
+  // A parser error after the head is a broken chunk or a body cut in its middle: either way less
+  // than was promised.
   if (error instanceof errors.HTTPParserError) return progress.headSeen ? 'truncated' : 'protocol';
   if (!progress.connected) return error instanceof AggregateError ? commonCause(error.errors) : connectCause(code);
   return progress.headSeen ? 'truncated' : 'reset';

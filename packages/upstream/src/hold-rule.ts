@@ -1,6 +1,9 @@
 import type { StreamApi } from './stream-event.ts';
 
-/** What is held back of an event stream, so that an upstream that fails before its content can be replaced. */
+/**
+ * What is held back of an event stream, so that an upstream that fails before its content can be
+ * replaced.
+ */
 export interface HoldRule {
   /** Whose events they are. */
   readonly api: StreamApi;

@@ -4,7 +4,10 @@ import type { WholeResponse } from './whole.ts';
 
 const maxBytes = 1024 * 1024;
 
-/** An answer that is not relayed as it comes but kept, to be passed on should nothing better come. Its length is told anew then. */
+/**
+ * An answer that is not relayed as it comes but kept, to be passed on should nothing better come.
+ * Its length is told anew then.
+ */
 export class KeptAnswer {
   readonly #head: ResponseHead;
   readonly #chunks: Buffer[] = [];

@@ -9,7 +9,10 @@ import { requestHead } from './request-head.ts';
 /** The longest time between two looks at the time limits. */
 const maxSweepMs = 500;
 
-/** An HTTP/1.1 client without TLS (docs/adr/0025): one write for a request, one timer for all time limits, no object for a chunk but the view of it. */
+/**
+ * An HTTP/1.1 client without TLS (docs/adr/0025): one write for a request, one timer for all time
+ * limits, no object for a chunk but the view of it.
+ */
 export class PlainClient implements UpstreamClient {
   readonly #limits: UpstreamLimits;
   readonly #interest: FieldInterest;

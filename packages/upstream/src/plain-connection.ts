@@ -32,16 +32,16 @@ export interface ConnectionHolder {
 }
 
 /**
- * All connections are read into this one. What is read is used up, or copied, before the next read: Node calls back at
- * once after each.
+ * All connections are read into this one. What is read is used up, or copied, before the next read:
+ * Node calls back at once after each.
  */
 const readBuffer = Buffer.allocUnsafeSlow(65_536);
 /** A body up to here is joined with the head in one string: one write of one piece. */
 const joinedBodyBytes = 16_384;
 const tcpKeepAliveMs = 60_000;
 /**
- * A request written to a connection that the engine was closing at that moment dies at once, though nothing is wrong with
- * the engine. Later than this it is not that race any more.
+ * A request written to a connection that the engine was closing at that moment dies at once, though
+ * nothing is wrong with the engine. Later than this it is not that race any more.
  */
 const staleConnectionMs = 100;
 /** A server that says how long it keeps an idle connection begins to count before us. */
@@ -61,7 +61,10 @@ export class PlainConnection {
   #writtenAtMs = 0;
   /** When it has to be connected, to have a head, or to be used again. */
   #deadlineMs = 0;
-  /** The first look that found nothing new within a body; undefined when something came since the last look. */
+  /**
+   * The first look that found nothing new within a body; undefined when something came since the
+   * last look.
+   */
   #quietSinceMs: number | undefined;
 
   constructor(holder: ConnectionHolder) {
@@ -87,7 +90,8 @@ export class PlainConnection {
   }
 
   /**
-   * Takes a request, and writes it when this turn of the event loop ends. Only for a connection that carries none.
+   * Takes a request, and writes it when this turn of the event loop ends. Only for a connection
+   * that carries none.
    * @param now monotonic milliseconds
    */
   carry(carried: Carried, now: number): void {
@@ -131,8 +135,9 @@ export class PlainConnection {
     if (this.#closed) return;
     this.#closed = true;
     this.#carried = undefined;
-    // At the end of this turn, after what follows from the close: a process of Node 26.10 that went on to end was seen to
-    // spin at its exit (`Environment::CleanupHandles`) when its socket was destroyed here and now.
+    // At the end of this turn, after what follows from the close: a process of Node 26.10 that went
+    // on to end was seen to spin at its exit (`Environment::CleanupHandles`) when its socket was
+    // destroyed here and now.
     setImmediate(() => this.#socket.destroy());
     this.#holder.onClosed(this);
   }
@@ -144,7 +149,10 @@ export class PlainConnection {
     carried?.onLost(failure, stale);
   }
 
-  /** Enforces its time limits; called every now and then. A limit is never applied early, and late by two calls at most. */
+  /**
+   * Enforces its time limits; called every now and then. A limit is never applied early, and late
+   * by two calls at most.
+   */
   check(nowMs: number): void {
     if (this.#carried !== undefined && this.#reader.headSeen) this.#checkSilence(this.#carried, nowMs);
     else if (nowMs < this.#deadlineMs) return;
@@ -229,7 +237,10 @@ export class PlainConnection {
     return this.#reader.headSeen ? 'truncated' : 'reset';
   }
 
-  /** It carried an answer before, and the server closed it just as this request was written to it: nothing came since. */
+  /**
+   * It carried an answer before, and the server closed it just as this request was written to it:
+   * nothing came since.
+   */
   #isStale(error: Error | undefined): boolean {
     const inOrder = error === undefined || ('code' in error && error.code === 'EPIPE');
     return (

@@ -8,7 +8,10 @@ import { StreamStart, showsContent } from './stream-start.ts';
 import { isEventStream } from './terminal-event.ts';
 import type { WholeResponse } from './whole.ts';
 
-/** The longest that the rest of an answer is read for when it is kept back: something else is to be tried, and the client waits for that. */
+/**
+ * The longest that the rest of an answer is read for when it is kept back: something else is to be
+ * tried, and the client waits for that.
+ */
 const maxKeepingMs = 5000;
 
 /** How one call ended for the client that it was made for: whoever asked us, be it an ingress. */
@@ -43,21 +46,28 @@ export interface RelayTarget {
   readonly committed: boolean;
   /** An informational answer (1xx) before the head. */
   onInformation?(headers: HeaderLines): void;
-  /** True takes the answer whose head this is: all that follows is written here. False leaves it to be kept back. */
+  /**
+   * True takes the answer whose head this is: all that follows is written here. False leaves it to
+   * be kept back.
+   */
   accept(head: ResponseHead): boolean;
-  /** Whether so many more bytes of an answer that is not taken may be kept. Left out: as far as `KeptAnswer` goes. */
+  /**
+   * Whether so many more bytes of an answer that is not taken may be kept. Left out: as far as
+   * `KeptAnswer` goes.
+   */
   keep?(bytes: number): boolean;
   /** Bytes of an answer that is taken after all, or given up, are kept no more. */
   free?(bytes: number): void;
   /**
-   * Read when an answer was accepted. With a rule, an event stream is not written here before its first content, or its
-   * end, or for longer than the rule says, or beyond 64 KiB. One that reports an error before that is not written at all:
-   * the error is accepted or kept as the answer that it would have been. Null or left out: what comes is written at once.
+   * Read when an answer was accepted. With a rule, an event stream is not written here before its
+   * first content, or its end, or for longer than the rule says, or beyond 64 KiB. One that reports
+   * an error before that is not written at all: the error is accepted or kept as the answer that it
+   * would have been. Null or left out: what comes is written at once.
    */
   readonly holdRule?: HoldRule | null;
   /**
-   * `chunk` is lent: see `ResponseSink.onData`. False when the client takes it slower than it comes: `onDrain` is called
-   * once when it has caught up.
+   * `chunk` is lent: see `ResponseSink.onData`. False when the client takes it slower than it
+   * comes: `onDrain` is called once when it has caught up.
    */
   write(chunk: Buffer, onDrain: () => void): boolean;
   /** Whether `writeFramed` may be called in place of `write`: see `ResponseSink.takesFramed`. */
@@ -72,9 +82,10 @@ export interface RelayTarget {
 }
 
 /**
- * Calls an upstream once, and relays its answer to `target` as it comes unless that leaves it to be kept. One that is kept is given up on, and
- * loses its body, when it is not whole after the idle timeout, or 5 s if that is shorter, or has more bytes than may be kept.
- * No call is made for a client that has left.
+ * Calls an upstream once, and relays its answer to `target` as it comes unless that leaves it to be
+ * kept. One that is kept is given up on, and loses its body, when it is not whole after the idle
+ * timeout, or 5 s if that is shorter, or has more bytes than may be kept. No call is made for a
+ * client that has left.
  */
 export function relay(upstream: UpstreamClient, request: UpstreamRequest, target: RelayTarget): Promise<RelayEnd> {
   return new Promise((resolve) => startRelay(upstream, request, { target, onEnd: resolve }));

@@ -1,4 +1,7 @@
-/** The APIs whose event streams are understood as far as it takes to tell content from what comes before it. */
+/**
+ * The APIs whose event streams are understood as far as it takes to tell content from what comes
+ * before it.
+ */
 export type StreamApi = 'chat' | 'completions' | 'messages' | 'responses';
 
 /** An error that a stream reports, as the answer it would have been before the stream began. */
@@ -10,8 +13,9 @@ export interface StreamError {
 }
 
 /**
- * What an event is to the client: `nothing`, as a comment or a ping; `preamble`, which says that an answer has begun but
- * has none of it; `content`, be it text, reasoning, a tool call or the end; or an error.
+ * What an event is to the client: `nothing`, as a comment or a ping; `preamble`, which says that an
+ * answer has begun but has none of it; `content`, be it text, reasoning, a tool call or the end; or
+ * an error.
  */
 export type EventMeaning = 'nothing' | 'preamble' | 'content' | StreamError;
 
@@ -84,7 +88,10 @@ function meaningOfChoices({ choices }: JsonObject, has: (choice: JsonObject) => 
   return isContent ? 'content' : 'preamble';
 }
 
-/** Whether a choice's delta has anything but its role: text, reasoning, a refusal, calls of tools, and what else engines put there. */
+/**
+ * Whether a choice's delta has anything but its role: text, reasoning, a refusal, calls of tools,
+ * and what else engines put there.
+ */
 function hasDelta({ delta }: JsonObject): boolean {
   if (!isObject(delta)) return false;
   return Object.entries(delta).some(([key, value]) => key !== 'role' && isSomething(value));
@@ -120,7 +127,10 @@ const emptyParts: ReadonlySet<unknown> = new Set([
   'reasoning_text',
 ]);
 
-/** Whether a part of an answer has only begun: of text or reasoning, with none of it yet. A call of a tool has its name already. */
+/**
+ * Whether a part of an answer has only begun: of text or reasoning, with none of it yet. A call of
+ * a tool has its name already.
+ */
 function isEmptyPart(part: unknown): boolean {
   if (!isObject(part) || !emptyParts.has(part.type)) return false;
   return !isSomething(part.text) && !isSomething(part.thinking) && !isSomething(part.content);

@@ -16,7 +16,10 @@ const contentMarks: Readonly<Record<StreamApi, Buffer>> = {
   responses: Buffer.from('.delta"'),
 };
 
-/** Whether there is content in a piece of a stream, by a look that nearly every first piece with content passes. */
+/**
+ * Whether there is content in a piece of a stream, by a look that nearly every first piece with
+ * content passes.
+ */
 export function showsContent(chunk: Buffer, api: StreamApi): boolean {
   const mark = contentMarks[api];
   const isText = api === 'chat' || api === 'completions';
@@ -46,7 +49,8 @@ export class StreamStart {
 
   /**
    * Takes the next piece, which is only lent.
-   * @returns `hold`: it is kept here. `content`: it is not, and belongs after what `release` gives. Otherwise the error that it reports.
+   * @returns `hold`: it is kept here. `content`: it is not, and belongs after what `release` gives.
+   * Otherwise the error that it reports.
    */
   take(chunk: Buffer): 'hold' | 'content' | StreamError {
     if (showsContent(chunk, this.#api)) return 'content';
@@ -65,7 +69,10 @@ export class StreamStart {
     return 'hold';
   }
 
-  /** The body came to its end. The error that its last event reports, should only the blank line behind it be missing. */
+  /**
+   * The body came to its end. The error that its last event reports, should only the blank line
+   * behind it be missing.
+   */
   end(): StreamError | null {
     if (this.#open === '') return null;
     const meaning = meaningOf(this.#open, this.#api);

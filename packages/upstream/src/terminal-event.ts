@@ -2,11 +2,12 @@ import type { HeaderLines } from '@llm-gateway/http1';
 import type { FailureCause } from './failure.ts';
 
 /**
- * Looks for the event that ends a stream of an OpenAI or Anthropic API, as its bytes pass. An event stream has no end
- * mark of its own, but these APIs send one: an answer that has it is whole, however its framing ends then.
+ * Looks for the event that ends a stream of an OpenAI or Anthropic API, as its bytes pass. An event
+ * stream has no end mark of its own, but these APIs send one: an answer that has it is whole,
+ * however its framing ends then.
  *
- * Nearly all pieces are whole events of one JSON object each, of which a few bytes are looked at. Any other piece, such as
- * one with a torn event, is read byte by byte.
+ * Nearly all pieces are whole events of one JSON object each, of which a few bytes are looked at.
+ * Any other piece, such as one with a torn event, is read byte by byte.
  */
 export class TerminalEvent {
   /** Whether it has passed. */
@@ -106,7 +107,10 @@ const laterNameLine = Buffer.from(`\n${nameLine}`);
 const M = 0x6d;
 const R = 0x72;
 
-/** The line with the name of the last event in `bytes[from, to)`, as far as it may be one that ends a stream; empty when there is none. */
+/**
+ * The line with the name of the last event in `bytes[from, to)`, as far as it may be one that ends
+ * a stream; empty when there is none.
+ */
 function lastNameLine(bytes: Buffer, from: number, to: number): string {
   const later = to - from < laterNameLine.length ? -1 : bytes.lastIndexOf(laterNameLine, to - laterNameLine.length);
   const start = later >= from ? later + 1 : from;

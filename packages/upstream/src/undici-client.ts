@@ -59,8 +59,8 @@ interface TimedRequest extends UpstreamRequest {
 }
 
 /**
- * A request written to a connection that the engine was closing at that moment dies at once, though nothing is wrong with the engine.
- * Later than this it is not that race any more.
+ * A request written to a connection that the engine was closing at that moment dies at once, though
+ * nothing is wrong with the engine. Later than this it is not that race any more.
  */
 const staleConnectionMs = 100;
 
@@ -83,7 +83,8 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
   /** The call whose request undici is about to write. */
   static #starting: Call | undefined;
   static {
-    // The only way to learn which connection a request goes to. Told right after `onRequestStart`, before anything else happens.
+    // The only way to learn which connection a request goes to. Told right after `onRequestStart`,
+    // before anything else happens.
     subscribe('undici:client:sendHeaders', (message) => {
       const { socket } = message as { socket: Socket };
       if (Call.#starting !== undefined) Call.#starting.#readBefore = socket.bytesRead;
@@ -118,7 +119,10 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
     this.#dispatching = false;
   }
 
-  /** The agent refuses what it cannot send, and everything once it is destroyed; some of it before `dispatch` returns. */
+  /**
+   * The agent refuses what it cannot send, and everything once it is destroyed; some of it before
+   * `dispatch` returns.
+   */
   #refused(error: unknown): void {
     setImmediate(() => this.#fail(classifyFailure(error, { connected: false, headSeen: false })));
   }
@@ -200,7 +204,10 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
     else this.#sink.onFailure(failure);
   }
 
-  /** A connection that carried an answer before, closed cleanly by the engine just as this request was written to it: nothing came since. */
+  /**
+   * A connection that carried an answer before, closed cleanly by the engine just as this request
+   * was written to it: nothing came since.
+   */
   #diedOfStaleConnection(error: Error): boolean {
     return (
       !this.#answering &&

@@ -337,7 +337,8 @@ for (const [kind, Client] of [
           () => respond(200, 'ok'),
           async (upstream, engine) => {
             for (let i = 0; i < 5; i++) await call(upstream, engine.url).done;
-            // undici waits a turn of the event loop before it uses a connection again, so the second call may open another.
+            // undici waits a turn of the event loop before it uses a connection again, so the
+            // second call may open another.
             assert.ok(engine.connectionCount <= 2);
           },
         );

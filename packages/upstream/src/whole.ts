@@ -6,8 +6,8 @@ export interface WholeResponse extends ResponseHead {
 }
 
 /**
- * A call whose answer is wanted whole, at most `maxBytes` of it.
- * Throws `GatewayError`: the failure's own, `upstream_failed` when the body is larger, `client_closed` when `signal` aborts.
+ * A call whose answer is wanted whole, at most `maxBytes` of it. Throws `GatewayError`: the
+ * failure's own, `upstream_failed` when the body is larger, `client_closed` when `signal` aborts.
  */
 export function readWhole(
   upstream: UpstreamClient,

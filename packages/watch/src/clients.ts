@@ -3,7 +3,10 @@ import { isThere, type ProcessRow } from './processes.ts';
 
 type Limit = number | null;
 
-/** One client as it is shown, by the name of its key. Amounts are those of the last minute, over all ingresses. */
+/**
+ * One client as it is shown, by the name of its key. Amounts are those of the last minute, over all
+ * ingresses.
+ */
 export interface ClientRow {
   readonly name: string;
   readonly requests: number;

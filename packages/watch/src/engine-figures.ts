@@ -6,7 +6,10 @@ export interface EngineRow {
   readonly waiting: number;
   /** Share of its KV cache that running requests hold; null: it does not say. */
   readonly kvUsage: number | null;
-  /** Share of the tokens of prompts of about the last minute that were in its cache; null: it does not say. */
+  /**
+   * Share of the tokens of prompts of about the last minute that were in its cache; null: it does
+   * not say.
+   */
   readonly hits: number | null;
 }
 

@@ -31,7 +31,10 @@ interface Flow {
   lastMs: number;
 }
 
-/** Rates by name, for names of a bounded number: when there are too many, the one that was silent longest goes. */
+/**
+ * Rates by name, for names of a bounded number: when there are too many, the one that was silent
+ * longest goes.
+ */
 export class Flows {
   readonly #flows = new Map<string, Flow>();
   readonly #nameOf: (totals: RequestTotals) => string;

@@ -102,7 +102,10 @@ class Record {
   }
 }
 
-/** The instances: what discovery says there are, what routers and ingresses know of them, and what happened there. */
+/**
+ * The instances: what discovery says there are, what routers and ingresses know of them, and what
+ * happened there.
+ */
 export class Instances {
   readonly #records = new Map<string, Record>();
   readonly #events: Events;
@@ -277,8 +280,8 @@ export class Instances {
 type Unwell = ReadonlyMap<string, { readonly state: InstanceState; readonly untilMs: number }>;
 
 /**
- * The worst that is said of each instance: by the routers, and by ingresses while there is no router and they choose
- * themselves. Null when nobody says anything.
+ * The worst that is said of each instance: by the routers, and by ingresses while there is no
+ * router and they choose themselves. Null when nobody says anything.
  */
 function unwellBy(processes: readonly ProcessRow[]): Unwell | null {
   const present = processes.filter(isThere);

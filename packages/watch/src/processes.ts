@@ -16,7 +16,10 @@ export interface ProcessRow extends Omit<StatusReport, 'state'> {
   readonly sinceMs: number;
   readonly heardMs: number;
   readonly firstHeardMs: number;
-  /** When it took the route config that it has, in milliseconds since 1970; null: it had it when it was first heard. */
+  /**
+   * When it took the route config that it has, in milliseconds since 1970; null: it had it when it
+   * was first heard.
+   */
   readonly generationMs: number | null;
 }
 
@@ -76,7 +79,10 @@ export class Processes {
     return this.all().filter((row) => row.service === service && isThere(row));
   }
 
-  /** Since when nobody of the service is there; null while somebody is, undefined when there never was one. */
+  /**
+   * Since when nobody of the service is there; null while somebody is, undefined when there never
+   * was one.
+   */
   awaySince(service: string): number | null | undefined {
     const own = this.all().filter((row) => row.service === service);
     if (own.length === 0) return undefined;

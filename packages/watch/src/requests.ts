@@ -10,7 +10,10 @@ export interface RequestRow extends RequestSummary {
 }
 
 export interface RequestFilter {
-  /** Every word must be somewhere in the row: id, model, path, targets, causes, status, `failed`, `retried`. */
+  /**
+   * Every word must be somewhere in the row: id, model, path, targets, causes, status, `failed`,
+   * `retried`.
+   */
   readonly text?: string;
 }
 

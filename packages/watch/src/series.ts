@@ -41,7 +41,10 @@ class Slot {
   }
 }
 
-/** Columns of numbers, the oldest first. A second in which nothing was heard has zeros; times without answers are null. */
+/**
+ * Columns of numbers, the oldest first. A second in which nothing was heard has zeros; times
+ * without answers are null.
+ */
 export interface Columns {
   /** Seconds since 1970. */
   readonly at: number[];

@@ -41,7 +41,10 @@ export interface WatchOptions {
 
 type Routes = NonNullable<StatusReport['ingress']>['routes'];
 
-/** What a router said of one ask, and which router decides for the instances that it is about; null: none is needed. */
+/**
+ * What a router said of one ask, and which router decides for the instances that it is about; null:
+ * none is needed.
+ */
 export interface Explanation extends ExplainReply {
   readonly owner: string | null;
 }
@@ -67,8 +70,9 @@ export interface Snapshot {
 }
 
 /**
- * Watches a gateway over its bus: the processes and instances that there are, and what requests became. It is on the way of
- * no request; who watches only makes the ingresses tell. Times are milliseconds since 1970. Dispose it before the bus.
+ * Watches a gateway over its bus: the processes and instances that there are, and what requests
+ * became. It is on the way of no request; who watches only makes the ingresses tell. Times are
+ * milliseconds since 1970. Dispose it before the bus.
  */
 export class Watch implements Disposable {
   readonly requests = new Requests();
@@ -153,8 +157,9 @@ export class Watch implements Disposable {
   }
 
   /**
-   * Where a request would go now, as the router says that decides for its instances; any router where that one does not answer. Nothing is chosen or
-   * counted for it. Rejects with a `GatewayError` when no router answers.
+   * Where a request would go now, as the router says that decides for its instances; any router
+   * where that one does not answer. Nothing is chosen or counted for it. Rejects with a
+   * `GatewayError` when no router answers.
    */
   async explain(query: ExplainQuery): Promise<Explanation> {
     const first = await this.#bus.request(routeExplain, query, { timeoutMs: explainTimeoutMs });

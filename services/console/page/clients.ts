@@ -3,7 +3,10 @@ import { ago, count, percent } from './format.ts';
 import { html } from './markup.ts';
 import { useStore } from './store.ts';
 
-/** What the clients did in the last minute, and how near to their limits they are. Names of keys, never keys. */
+/**
+ * What the clients did in the last minute, and how near to their limits they are. Names of keys,
+ * never keys.
+ */
 export function ClientsView({ filter }: { filter: string }) {
   const { clients, now } = useStore();
   if (clients === null || now === null) return html`<div class="card empty">Listening…</div>`;

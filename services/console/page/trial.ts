@@ -12,7 +12,10 @@ interface Part {
   readonly end?: string;
 }
 
-/** Sends a request to the gateway, shows when each part of the answer came, and what the gateway says of it. */
+/**
+ * Sends a request to the gateway, shows when each part of the answer came, and what the gateway
+ * says of it.
+ */
 export function TryView() {
   const { me, now } = useStore();
   const [model, setModel] = useState('');

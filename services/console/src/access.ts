@@ -47,11 +47,15 @@ export class Access {
         ? { kind: 'allowed', who: 'console' }
         : { kind: 'stranger' };
     }
-    // Without a password only this machine is let in, and a page elsewhere whose name leads here is not this machine.
+    // Without a password only this machine is let in, and a page elsewhere whose name leads here is
+    // not this machine.
     return isLoopback(hostOf(request)) ? { kind: 'allowed', who: 'console' } : { kind: 'refused' };
   }
 
-  /** `nowMs` is monotonic. The cookie of a new session; null for a wrong password. Tries are taken one after the other, slowly after a wrong one. */
+  /**
+   * `nowMs` is monotonic. The cookie of a new session; null for a wrong password. Tries are taken
+   * one after the other, slowly after a wrong one.
+   */
   login(password: string, nowMs: number): string | null | 'later' {
     if (this.#password === null) return null;
     if (this.#nextTryMs - nowMs > maxWaitingTries * triesPauseMs || nowMs < this.#nextTryMs) return 'later';
@@ -86,8 +90,9 @@ export class Access {
 }
 
 /**
- * Whether a request that changes something comes from our own page, or from a program: browsers say where a request comes
- * from, and send our header across origins only after asking, which nobody answers.
+ * Whether a request that changes something comes from our own page, or from a program: browsers say
+ * where a request comes from, and send our header across origins only after asking, which nobody
+ * answers.
  */
 export function isOwnAction({ headers }: IncomingMessage): boolean {
   const site = headers['sec-fetch-site'];

@@ -18,7 +18,10 @@ export interface ActionAnswer {
   readonly body: { readonly result: string; readonly message: string; readonly twin?: string };
 }
 
-/** Carries out what the page was asked to, tells it as an event, and says how the command line does the same. */
+/**
+ * Carries out what the page was asked to, tells it as an event, and says how the command line does
+ * the same.
+ */
 export async function act(watch: Watch, asked: Readonly<Record<string, unknown>>, who: string): Promise<ActionAnswer> {
   const mirror = readMirrorOrder(asked, who);
   if (mirror !== null) return await actOnMirror(watch, mirror);

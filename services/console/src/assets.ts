@@ -44,8 +44,8 @@ export const contentSecurityPolicy = [
 ].join('; ');
 
 /**
- * Every file of the page by its path. Nothing is built ahead: types are taken out of its modules when the console starts, and
- * libraries are served as their packages ship them.
+ * Every file of the page by its path. Nothing is built ahead: types are taken out of its modules
+ * when the console starts, and libraries are served as their packages ship them.
  */
 export function loadAssets(): ReadonlyMap<string, Asset> {
   const assets = new Map<string, Asset>();

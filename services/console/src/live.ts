@@ -22,7 +22,10 @@ const maxRows = 50;
 const maxBacklogBytes = 2 * 1024 * 1024;
 const stuckMs = 30_000;
 
-/** Sends what the watch sees to the viewers, once a second and soon after something happened. Without viewers it does nothing. */
+/**
+ * Sends what the watch sees to the viewers, once a second and soon after something happened.
+ * Without viewers it does nothing.
+ */
 export class Live implements Disposable {
   readonly #watch: Watch;
   readonly #viewers = new Set<Viewer>();

@@ -19,7 +19,10 @@ export interface ConsoleDeps {
   readonly describe: Describe;
 }
 
-/** Starts the console: bound when the promise resolves. It is on the way of no request. Whoever made the bus closes it. */
+/**
+ * Starts the console: bound when the promise resolves. It is on the way of no request. Whoever made
+ * the bus closes it.
+ */
 export async function start(values: ConsoleValues, { bus, log, describe }: ConsoleDeps): Promise<Running> {
   await using parts = new AsyncDisposableStack();
   const watch: Watch = parts.use(

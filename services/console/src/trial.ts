@@ -10,7 +10,10 @@ const paths: ReadonlySet<string> = new Set([
   '/v1/responses',
 ]);
 
-/** Sends requests that somebody tries from the page to an ingress, and tells when each part of the answer came. */
+/**
+ * Sends requests that somebody tries from the page to an ingress, and tells when each part of the
+ * answer came.
+ */
 export class Trials {
   readonly #ingress: string;
   #running = 0;
@@ -28,8 +31,8 @@ export class Trials {
   }
 
   /**
-   * Answers with a line of JSON for the head and for each part of the answer: `{ms, status, headers}`, `{ms, text}`, and at
-   * last `{ms, end: 'done' | 'cut' | …}`. Never rejects.
+   * Answers with a line of JSON for the head and for each part of the answer: `{ms, status,
+   * headers}`, `{ms, text}`, and at last `{ms, end: 'done' | 'cut' | …}`. Never rejects.
    */
   async run(asked: Readonly<Record<string, unknown>>, response: ServerResponse): Promise<void> {
     const { path, body, key = '' } = asked;

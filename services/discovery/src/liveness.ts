@@ -5,14 +5,16 @@ import { type Moves, moved, unmoved } from './moves.ts';
 /**
  * Which of the records in a store stand for a live pod.
  *
- * Time here is *store time*: it passes only while the store is read. While the store is away it stands still, and so nothing
- * expires, neither then nor at the first look afterwards. Nor does it jump when this process itself was stopped for a while.
+ * Time here is *store time*: it passes only while the store is read. While the store is away it
+ * stands still, and so nothing expires, neither then nor at the first look afterwards. Nor does it
+ * jump when this process itself was stopped for a while.
  *
- * A record lives for one TTL from the moment its timestamp was seen to advance. The two wall clocks, the writer's and ours,
- * are compared only at the first sight of a record, where there is nothing else to go by.
+ * A record lives for one TTL from the moment its timestamp was seen to advance. The two wall
+ * clocks, the writer's and ours, are compared only at the first sight of a record, where there is
+ * nothing else to go by.
  *
- * When nearly all pods fall silent together, that says less about them than about the store, or about the registrars' way to
- * it: they are held, until they advance again or are deleted.
+ * When nearly all pods fall silent together, that says less about them than about the store, or
+ * about the registrars' way to it: they are held, until they advance again or are deleted.
  */
 export interface Liveness {
   readonly pods: ReadonlyMap<string, Pod>;
@@ -166,9 +168,10 @@ function troublesAt(
 }
 
 /**
- * What time it is for whoever wrote the records: our clock or the store's, whichever is nearer to the median timestamp. So
- * one of them that is wrong has no say while most of the writers live and have their clocks right. Not the newest timestamp:
- * that is of the one writer whose clock is the fastest.
+ * What time it is for whoever wrote the records: our clock or the store's, whichever is nearer to
+ * the median timestamp. So one of them that is wrong has no say while most of the writers live and
+ * have their clocks right. Not the newest timestamp: that is of the one writer whose clock is the
+ * fastest.
  */
 function referenceWall(event: { records: Records; storeWallMs: number | null }, now: Now): number {
   const { storeWallMs } = event;
@@ -185,7 +188,10 @@ interface Judge {
   readonly referenceWallMs: number;
 }
 
-/** A pod whose record is in the store. Whether one that is listed has expired is decided later, when all were seen. */
+/**
+ * A pod whose record is in the store. Whether one that is listed has expired is decided later, when
+ * all were seen.
+ */
 function seen(before: Pod | undefined, record: PodRecord, judge: Judge): Pod {
   const { storeTimeMs, ttlMs } = judge;
   const { advancedAtMs, advancedAtRealMs, liveUntilMs } = before
@@ -211,7 +217,8 @@ function lifeAgain(before: Pod, record: PodRecord, judge: Judge): Life {
 }
 
 function firstLife(record: PodRecord, judge: Judge): Life {
-  // The lease says that its writer lives, whatever the clocks say; should it only seem to, it has one TTL to prove it.
+  // The lease says that its writer lives, whatever the clocks say; should it only seem to, it has
+  // one TTL to prove it.
   const ageMs = record.leased ? 0 : Math.max(0, judge.referenceWallMs - record.timestampMs);
   return life(ageMs, judge);
 }
@@ -222,21 +229,28 @@ function life(ageMs: number, { storeTimeMs, realMs, ttlMs }: Judge): Life {
 }
 
 /**
- * More than this share of the pods that are listed is nearly all of them. A larger one does not end at once; a few may have
- * registered again before the store is next looked at, or still reach a store that the others do not.
+ * More than this share of the pods that are listed is nearly all of them. A larger one does not end
+ * at once; a few may have registered again before the store is next looked at, or still reach a
+ * store that the others do not.
  */
 const nearlyAll = 0.75;
 /** One pod that vanishes or falls silent is one pod that ended, also where it is the only one. */
 const several = 2;
 
-/** Whether pods that go at once look like a store that was emptied rather than like pods that ended: several, and nearly all that were there. */
+/**
+ * Whether pods that go at once look like a store that was emptied rather than like pods that ended:
+ * several, and nearly all that were there.
+ */
 function isEmptied(before: ReadonlyMap<string, Pod>, goneAtOnce: readonly string[]): boolean {
   const isThere = (pod: Pod | undefined) => isListed(pod) && pod.place === 'stored';
   const gone = goneAtOnce.filter((name) => isThere(before.get(name))).length;
   return gone >= several && gone > nearlyAll * count(before, isThere);
 }
 
-/** Whether a record is as it was: whoever emptied the store would have taken it, too. Those that register again write a new timestamp. */
+/**
+ * Whether a record is as it was: whoever emptied the store would have taken it, too. Those that
+ * register again write a new timestamp.
+ */
 function hasSurvivor(before: ReadonlyMap<string, Pod>, records: Records): boolean {
   for (const [name, { timestampMs }] of records) {
     if (before.get(name)?.record.timestampMs === timestampMs) return true;
@@ -245,8 +259,9 @@ function hasSurvivor(before: ReadonlyMap<string, Pod>, records: Records): boolea
 }
 
 /**
- * Whether nearly all pods are silent together. `begins`: none of them advanced for half a TTL. `lasts`: nor for a whole one.
- * A pod is no fewer than `several` of them, unless the store itself shows why: then the only one there is counts, too.
+ * Whether nearly all pods are silent together. `begins`: none of them advanced for half a TTL.
+ * `lasts`: nor for a whole one. A pod is no fewer than `several` of them, unless the store itself
+ * shows why: then the only one there is counts, too.
  */
 function silence(
   pods: ReadonlyMap<string, Pod>,
@@ -256,7 +271,8 @@ function silence(
   let quiet = 0;
   let silent = 0;
   for (const pod of pods.values()) {
-    // Those that are gone from a store that is well were believed to be for one TTL; nothing more can be said of them.
+    // Those that are gone from a store that is well were believed to be for one TTL; nothing more
+    // can be said of them.
     if (!isListed(pod) || (pod.place === 'gone' && !troubled)) continue;
     const silentMs = pod.place === 'stored' ? storeTimeMs - pod.advancedAtMs : ttlMs;
     listed++;
@@ -267,12 +283,16 @@ function silence(
   return together(silent) ? 'lasts' : together(quiet) ? 'begins' : 'none';
 }
 
-/** Up to when the silent are held. When the others advance again, the rest gets the time of a few heartbeats to follow. */
+/**
+ * Up to when the silent are held. When the others advance again, the rest gets the time of a few
+ * heartbeats to follow.
+ */
 function holdUntil(
   kind: 'none' | 'begins' | 'lasts',
   { storeTimeMs, ttlMs }: { storeTimeMs: number; ttlMs: number },
 ): number {
-  // Not longer than that for a silence that has only begun: with heartbeats that come every half TTL there is often one.
+  // Not longer than that for a silence that has only begun: with heartbeats that come every half
+  // TTL there is often one.
   if (kind === 'begins') return storeTimeMs + ttlMs / 4;
   return kind === 'lasts' ? storeTimeMs + ttlMs : 0;
 }

@@ -1,6 +1,9 @@
 import type { Instance } from '@llm-gateway/protocol';
 
-/** How a pod changed its address. Two pods of one name overwrite each other's record, so that it goes to and fro. */
+/**
+ * How a pod changed its address. Two pods of one name overwrite each other's record, so that it
+ * goes to and fro.
+ */
 export interface Moves {
   /** Its instances before the last move; null: it never moved. */
   readonly from: readonly Instance[] | null;
@@ -12,8 +15,9 @@ export interface Moves {
 export const unmoved: Moves = { from: null, atMs: 0, sharedUntilMs: 0 };
 
 /**
- * The next moves of a pod that held the instances `before` and holds `now`. A pod that is replaced moves once; one that is back
- * where it was within `windowMs` shares its name, and does so until it has not moved for as long.
+ * The next moves of a pod that held the instances `before` and holds `now`. A pod that is replaced
+ * moves once; one that is back where it was within `windowMs` shares its name, and does so until it
+ * has not moved for as long.
  */
 export function moved(
   moves: Moves,

@@ -15,7 +15,10 @@ interface State {
   readonly shared: readonly string[];
 }
 
-/** Logs what an operator should look at, each matter once: a store that comes and goes must not fill the log. */
+/**
+ * Logs what an operator should look at, each matter once: a store that comes and goes must not fill
+ * the log.
+ */
 export class Notices {
   readonly #log: Logger;
   /** Matters that were logged, and have not ended since. */

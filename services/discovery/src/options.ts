@@ -39,7 +39,10 @@ export type Options = OptionsOf<typeof options>;
 /** What the service itself reads: its bus is made by whoever starts it. */
 export type Settings = Omit<Options, Exclude<keyof BusSettings, 'namespace'>>;
 
-/** What a static list must satisfy only when it is used, and only together with other flags. For every service that runs discovery. */
+/**
+ * What a static list must satisfy only when it is used, and only together with other flags. For
+ * every service that runs discovery.
+ */
 export function staticEndpointMistakes(values: {
   readonly llmBackendDiscovery: string;
   readonly llmBackendEndpoints: string;

@@ -21,8 +21,9 @@ interface Now {
 }
 
 /**
- * What people ordered for instances, as one replica holds it: a table with the last order of each instance and its end. All
- * replicas hold the same, because each takes over what is newer. Times are milliseconds since 1970.
+ * What people ordered for instances, as one replica holds it: a table with the last order of each
+ * instance and its end. All replicas hold the same, because each takes over what is newer. Times
+ * are milliseconds since 1970.
  */
 export class Orders {
   readonly #held = new Map<string, HeldOrder>();

@@ -15,8 +15,8 @@ const maxSources = 20;
 const manners = /username|password|timeout|retry|ttl|refresh|tls/i;
 
 /**
- * A fingerprint of what discovery reads: the store and the place in it, or the list. Replicas of one installation have the same, whatever else
- * differs between them.
+ * A fingerprint of what discovery reads: the store and the place in it, or the list. Replicas of
+ * one installation have the same, whatever else differs between them.
  */
 export function sourceOf(values: Settings): string {
   const kind = values.llmBackendDiscovery;
@@ -38,8 +38,9 @@ interface Other {
 }
 
 /**
- * Notices discovery replicas that read another store or list over the same bus: two installations without a `--namespace`, whose ingresses send
- * requests to each other's engines. They look like a rollout at first, so that the warning waits until they have run side by side for three minutes.
+ * Notices discovery replicas that read another store or list over the same bus: two installations
+ * without a `--namespace`, whose ingresses send requests to each other's engines. They look like a
+ * rollout at first, so that the warning waits until they have run side by side for three minutes.
  */
 export class OtherInstallations implements Disposable {
   readonly #own: string;

@@ -38,9 +38,9 @@ export const maxNameBytes = 32 * 1024;
 const headers = HeaderLines.of(['accept', 'application/json', 'user-agent', 'llm-gateway-discovery']);
 
 /**
- * What the instances say that they serve, asked of each when it comes or changes, and again from time to time: adapters
- * come and go. One that does not answer, or not with a list of models, keeps what it said last; before that it counts as
- * its record says.
+ * What the instances say that they serve, asked of each when it comes or changes, and again from
+ * time to time: adapters come and go. One that does not answer, or not with a list of models, keeps
+ * what it said last; before that it counts as its record says.
  */
 export class ReportedModels implements Disposable {
   readonly #options: ReportedModelsOptions;
@@ -54,7 +54,10 @@ export class ReportedModels implements Disposable {
     this.#ticks = setInterval(() => this.#askDue(), tickMs).unref();
   }
 
-  /** Takes note of instances that came, changed or left. Returns those that came or changed with the models that are known of them. */
+  /**
+   * Takes note of instances that came, changed or left. Returns those that came or changed with the
+   * models that are known of them.
+   */
   change(upserts: readonly Instance[], removals: readonly string[]): readonly Instance[] {
     for (const id of removals) this.#asked.delete(id);
     const known = upserts.map((instance) => {

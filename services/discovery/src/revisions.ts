@@ -4,7 +4,10 @@ import type { Instance, InstancesChange, InstancesPage } from '@llm-gateway/prot
 const defaultMaxBytes = 192 * 1024;
 /** What a message has beside instances and removals. */
 const envelopeBytes = 1024;
-/** Without the models that it lists. One that is larger is not announced: where NATS takes only small messages, it could not be. */
+/**
+ * Without the models that it lists. One that is larger is not announced: where NATS takes only
+ * small messages, it could not be.
+ */
 const maxInstanceBytes = 8 * 1024;
 
 export interface RevisionsOptions {
@@ -17,8 +20,8 @@ export interface RevisionsOptions {
 }
 
 /**
- * What one replica announces: its instances, and a revision that grows by one with every message that changes them.
- * A follower that sees `previous` ≠ the revision it holds has missed a message.
+ * What one replica announces: its instances, and a revision that grows by one with every message
+ * that changes them. A follower that sees `previous` ≠ the revision it holds has missed a message.
  */
 export class Revisions {
   readonly replica: string;
@@ -49,7 +52,10 @@ export class Revisions {
     return this.#held.size;
   }
 
-  /** The messages that announce a change, in order; a large one takes several, each a revision of its own. None for no change. */
+  /**
+   * The messages that announce a change, in order; a large one takes several, each a revision of
+   * its own. None for no change.
+   */
   change(upserts: readonly Instance[], removals: readonly string[], storeUp: boolean): InstancesChange[] {
     const messages: InstancesChange[] = [];
     const maxBytes = this.#maxBytes;
@@ -63,7 +69,8 @@ export class Revisions {
       open.bytes += bytes;
       return open;
     };
-    // Upserts first: a follower that is between two parts of a change has too many instances rather than too few.
+    // Upserts first: a follower that is between two parts of a change has too many instances rather
+    // than too few.
     for (const given of upserts) {
       const fixedBytes = jsonBytes(withoutModels(given));
       const wholeBytes = given.models === undefined ? fixedBytes : jsonBytes(given);

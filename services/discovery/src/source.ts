@@ -23,7 +23,10 @@ export interface SourceStep {
 
 type Part = Pick<Parts, 'log' | 'metrics'>;
 
-/** Where the instances come from: a store, or the list of the flags. Tells of each step until it is disposed of. */
+/**
+ * Where the instances come from: a store, or the list of the flags. Tells of each step until it is
+ * disposed of.
+ */
 export function openSource(values: Settings, part: Part, onStep: (step: SourceStep) => void): AsyncDisposable {
   return values.llmBackendDiscovery === 'endpoints' ? openList(values, part, onStep) : openStore(values, part, onStep);
 }

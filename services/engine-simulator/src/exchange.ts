@@ -7,7 +7,10 @@ const maxBodyBytes = 268_435_456;
 /** What a benchmark with thousands of open streams needs, and room. */
 const maxConnections = 20_000;
 const headTimeoutMs = 60_000;
-/** For a whole request: a body of the largest size over a slow line. Answers take as long as they are asked to. */
+/**
+ * For a whole request: a body of the largest size over a slow line. Answers take as long as they
+ * are asked to.
+ */
 const requestTimeoutMs = 600_000;
 const maxHeaderBytes = 256 * 1024;
 

@@ -1,4 +1,7 @@
-/** How many bytes one ingress holds for its requests at once: their bodies, changed copies of them, and kept answers. */
+/**
+ * How many bytes one ingress holds for its requests at once: their bodies, changed copies of them,
+ * and kept answers.
+ */
 export class BodyBudget {
   readonly maxBytes: number;
   heldBytes = 0;

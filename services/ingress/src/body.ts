@@ -23,7 +23,10 @@ export class RequestContent {
   /** Null when the request names none. */
   readonly model: string | null;
   readonly stream: boolean;
-  /** The response of the Responses API that this request continues; null when it names none that there can be. */
+  /**
+   * The response of the Responses API that this request continues; null when it names none that
+   * there can be.
+   */
   readonly previousResponse: string | null;
   /** Where the values of a form's `model` lie; null when the body is no form. */
   readonly modelSpans: readonly ModelSpan[] | null;
@@ -123,7 +126,10 @@ function namesForm(contentType: string): boolean {
   return /multipart\/|x-www-form-urlencoded/i.test(contentType);
 }
 
-/** Some editors and shells begin every text with a byte order mark, which no JSON has (RFC 8259 section 8.1). */
+/**
+ * Some editors and shells begin every text with a byte order mark, which no JSON has (RFC 8259
+ * section 8.1).
+ */
 function withoutMark(body: Buffer): Buffer {
   return body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf ? body.subarray(3) : body;
 }

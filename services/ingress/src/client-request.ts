@@ -68,7 +68,10 @@ export class ClientRequest {
     return this.place.path;
   }
 
-  /** From here on neither the client's key of this gateway nor any other credential of it goes to the next hop. */
+  /**
+   * From here on neither the client's key of this gateway nor any other credential of it goes to
+   * the next hop.
+   */
   withhold(key: string): void {
     this.#key = key;
     if (!this.id.includes(key)) return;
@@ -97,7 +100,10 @@ export class ClientRequest {
     return this.head?.noted(fallbackHeader) !== undefined;
   }
 
-  /** The client's end-to-end headers for the next hop, with the id that the request has there and this gateway among its hops. */
+  /**
+   * The client's end-to-end headers for the next hop, with the id that the request has there and
+   * this gateway among its hops.
+   */
   forwardHeaders(id = this.id): HeaderLines {
     const headers = this.wholeHeaders(id);
     return this.#key === null ? headers : HeaderLines.of(withoutKey(headers.list, this.#key));
@@ -136,8 +142,9 @@ export class ClientRequest {
   }
 
   /**
-   * Headers for a fallback endpoint. It may be a gateway as well, with this one among its fallbacks: a request that comes as
-   * a fallback is not passed on as one, or it would go round between the two without end.
+   * Headers for a fallback endpoint. It may be a gateway as well, with this one among its
+   * fallbacks: a request that comes as a fallback is not passed on as one, or it would go round
+   * between the two without end.
    */
   fallbackHeaders(): readonly string[] {
     const headers = this.forwardHeaders().list;

@@ -24,14 +24,20 @@ import type { UsageReader } from './usage/usage-reader.ts';
 /** The mirror copy whose answer is to be compared with the client's. */
 export interface ComparedCopy {
   readonly copy: number;
-  /** When the request was whole and the copy was made: from here on the client's answer is timed, as the copy's is. */
+  /**
+   * When the request was whole and the copy was made: from here on the client's answer is timed, as
+   * the copy's is.
+   */
   readonly sinceMs: number;
 }
 
 /** Something is to be computed of every prompt. */
 const minUncachedBytes = 64;
 
-/** Of a request that is retried without end the log line holds so many attempts, the first ones and the last. */
+/**
+ * Of a request that is retried without end the log line holds so many attempts, the first ones and
+ * the last.
+ */
 const maxRecorded = 16;
 
 interface ExchangeParts {
@@ -47,7 +53,10 @@ interface ExchangeParts {
   readonly cors: Cors | null;
 }
 
-/** One client request: what the client asked, its answer, and what became of it over every attempt. From head to end. */
+/**
+ * One client request: what the client asked, its answer, and what became of it over every attempt.
+ * From head to end.
+ */
 export class Exchange implements AnswerWatcher {
   readonly request: ClientRequest;
   readonly client: ClientResponse;
@@ -203,8 +212,8 @@ export class Exchange implements AnswerWatcher {
   }
 
   /**
-   * Whether a call was written once more because its connection was closing. That is for one call of a request: an upstream
-   * that closes on all must not get each twice.
+   * Whether a call was written once more because its connection was closing. That is for one call
+   * of a request: an upstream that closes on all must not get each twice.
    */
   get repeated(): boolean {
     return this.#repeated;
@@ -246,7 +255,10 @@ export class Exchange implements AnswerWatcher {
     this.trace?.bodyRead(this);
   }
 
-  /** Takes note of an object that holds the body, or a copy of it, and lives on when nobody needs it any more. */
+  /**
+   * Takes note of an object that holds the body, or a copy of it, and lives on when nobody needs it
+   * any more.
+   */
   lends(holder: { body: Uint8Array | null }): void {
     this.#bodies.push(holder);
   }
@@ -344,7 +356,10 @@ export class Exchange implements AnswerWatcher {
   }
 }
 
-/** Why an instance was chosen, how much of the prompt it is believed to have, and what else it has to do, in bytes. */
+/**
+ * Why an instance was chosen, how much of the prompt it is believed to have, and what else it has
+ * to do, in bytes.
+ */
 function choiceText({ why, cached, cost }: Expectation, prompt: AskedPrompt | undefined): string {
   const share = prompt === undefined || prompt.bytes === 0 ? 0 : cached / prompt.bytes;
   return `${why}; cached=${Math.min(share, 1).toFixed(2)}; cost=${Math.round(cost)}`;

@@ -222,7 +222,10 @@ describe('failover', () => {
   });
 });
 
-/** Walks every way that a request can go, with a retry worker that makes at most `queueMaxCount` calls for a job. */
+/**
+ * Walks every way that a request can go, with a retry worker that makes at most `queueMaxCount`
+ * calls for a job.
+ */
 function everyWay(
   primary: Parameters<typeof begin>[0],
   given: FailoverRules,

@@ -2,11 +2,12 @@ import { type ErrorCode, errorCodes } from '@llm-gateway/protocol';
 import { type FailureCause, isConnectFailure } from '@llm-gateway/upstream';
 
 /**
- * What happens next after each outcome of a request, as a pure state machine: internal retries, then the fallback chain, then a truthful answer.
- * It knows nothing of sockets; `request.ts` carries its steps out. `docs/failover.md` is its table.
+ * What happens next after each outcome of a request, as a pure state machine: internal retries,
+ * then the fallback chain, then a truthful answer. It knows nothing of sockets; `request.ts`
+ * carries its steps out. `docs/failover.md` is its table.
  *
- * A request makes at most 1 + retryMaxCount internal attempts and one call per fallback endpoint (plus what the retry queue's own flags allow):
- * retries and fallbacks add up, they never multiply.
+ * A request makes at most 1 + retryMaxCount internal attempts and one call per fallback endpoint
+ * (plus what the retry queue's own flags allow): retries and fallbacks add up, they never multiply.
  */
 
 /** An upstream's own answer, kept in case nothing better comes. */
@@ -18,7 +19,10 @@ export interface StoredAnswer {
 
 export interface FailoverRules {
   readonly retryMaxCount: number;
-  /** Further instances that are tried at once when one cannot be reached: nothing was sent, so nothing is done twice. */
+  /**
+   * Further instances that are tried at once when one cannot be reached: nothing was sent, so
+   * nothing is done twice.
+   */
   readonly connectRetryCount: number;
   /** Indices into the route config, in order, the primary's URL left out. */
   readonly fallbacks: readonly number[];
@@ -89,7 +93,10 @@ export interface FailoverState {
 
 export type Primary = { readonly route: 'internal' } | { readonly route: 'external'; readonly endpoint: number };
 
-/** A job whose worker is lost is offered again this often: a job that kills its workers must not kill them all. */
+/**
+ * A job whose worker is lost is offered again this often: a job that kills its workers must not
+ * kill them all.
+ */
 const maxLostWorkers = 3;
 
 const fresh = {
@@ -110,7 +117,8 @@ export function begin(primary: Primary): FailoverState {
 
 /**
  * The state after `outcome` of the step that `state` names.
- * @param takeRetry whether the retry budget allows one more internal retry or call of the queue; asked only when one is due
+ * @param takeRetry whether the retry budget allows one more internal retry or call of the queue;
+ * asked only when one is due
  */
 export function advance(
   state: FailoverState,
@@ -169,15 +177,19 @@ function nextInChain(state: FailoverState, outcome: Outcome, rules: FailoverRule
   return { ...state, step: { do: 'error', code: errorCode(outcome) } };
 }
 
-/** No connection was made, and not for the want of time or descriptors: another instance may do better, and loses nothing. */
+/**
+ * No connection was made, and not for the want of time or descriptors: another instance may do
+ * better, and loses nothing.
+ */
 function wasNotReached(outcome: Outcome): outcome is Extract<Outcome, { kind: 'failed' }> {
   if (outcome.kind !== 'failed' || outcome.begun === true || outcome.instances.length === 0) return false;
   return isConnectFailure(outcome.cause) && outcome.cause !== 'connect_timeout' && outcome.cause !== 'local';
 }
 
 /**
- * Rule 26: connection failures, timeouts and cuts before commit, and 5xx; never the engine's 4xx. When a request has come round, only the first
- * gateway on its way tries again: if each did, their tries would multiply.
+ * Rule 26: connection failures, timeouts and cuts before commit, and 5xx; never the engine's 4xx.
+ * When a request has come round, only the first gateway on its way tries again: if each did, their
+ * tries would multiply.
  */
 function isRetryable(
   outcome: Outcome,

@@ -7,7 +7,10 @@ const maxTargets = 1000;
 const maxWarnings = 10;
 const windowMs = 10_000;
 
-/** Warns of the first failure of each instance or endpoint after a success, with its cause. What follows is counted only. */
+/**
+ * Warns of the first failure of each instance or endpoint after a success, with its cause. What
+ * follows is counted only.
+ */
 export class FailureLog {
   readonly #log: Pick<Logger, 'warn'>;
   readonly #now: () => number;

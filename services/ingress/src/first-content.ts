@@ -1,4 +1,7 @@
-/** What an event of a stream has when it brings content: of chat, completions, responses and messages. An opening event has an empty string or none. */
+/**
+ * What an event of a stream has when it brings content: of chat, completions, responses and
+ * messages. An opening event has an empty string or none.
+ */
 const content =
   /"(?:content|text|reasoning_content|reasoning|refusal|delta|thinking|partial_json|arguments)"\s*:\s*"[^"]|"tool_calls"\s*:\s*\[\s*\{/;
 /** Longer than what is looked for, should two chunks share it. */
@@ -6,7 +9,10 @@ const tailCharacters = 40;
 /** A stream that has shown nothing in so many bytes speaks another language, or is compressed. */
 const maxBytes = 256 * 1024;
 
-/** Looks for the first content of a streamed answer, which its first bytes seldom are: engines begin with an event that names the role. */
+/**
+ * Looks for the first content of a streamed answer, which its first bytes seldom are: engines begin
+ * with an event that names the role.
+ */
 export class FirstContent {
   #tail = '';
   #bytes = 0;

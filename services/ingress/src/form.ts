@@ -105,7 +105,10 @@ function boundaryOf(contentType: string): string {
 /** A name, and a quoted or a plain value. A backslash before a quote ends the value for some parsers only. */
 const parameter = /[ \t]*;[ \t]*([!#-'*+.^_`|~\w-]+)=(?:"((?:[\t !#-[\]-~\u0080-\u00ff]|\\(?!"))*)"|([!#-:<-[\]-~]+))/y;
 
-/** The parameters from `start` to the end, by lower-case name; null when they are not valid or one is repeated. */
+/**
+ * The parameters from `start` to the end, by lower-case name; null when they are not valid or one
+ * is repeated.
+ */
 function readParameters(text: string, start: number): Map<string, string> | null {
   const parameters = new Map<string, string>();
   for (let at = start; at < text.length; at = parameter.lastIndex) {
@@ -142,7 +145,10 @@ function isLineEnds(body: Buffer, from: number): boolean {
   return body.length - from <= 2 * lineEndBytes && body.subarray(from).every((byte) => byte === CR || byte === LF);
 }
 
-/** Takes a part into `fields` when it is a field that is read, and says which one, and where in the part its value begins. */
+/**
+ * Takes a part into `fields` when it is a field that is read, and says which one, and where in the
+ * part its value begins.
+ */
 function readPart(
   part: Buffer,
   fields: Map<string, string>,

@@ -13,9 +13,10 @@ export class Gate {
   }
 
   /**
-   * Lets a request in until its answer is over: a slow client still takes the end of its answer when the work is done.
-   * @param options.isPromised whether the client was allowed to send this request by the answer before it
-   * Throws `GatewayError` `draining` or `overloaded`.
+   * Lets a request in until its answer is over: a slow client still takes the end of its answer
+   * when the work is done.
+   * @param options.isPromised whether the client was allowed to send this request by the answer
+   * before it Throws `GatewayError` `draining` or `overloaded`.
    */
   enter(client: ClientResponse, { isPromised }: { isPromised: boolean }): void {
     if (this.closed && !isPromised) throw new GatewayError('draining', 'this gateway is shutting down');

@@ -3,8 +3,9 @@ import type { Parts } from '@llm-gateway/runtime';
 import type { Exchange } from './exchange.ts';
 
 /**
- * What load balancers and benchmark tools ask on the port of clients: `/health` and `/ping`, which are `/readyz` of the
- * process, and `/version`. They ask often, so that these are no requests to the metrics and the log.
+ * What load balancers and benchmark tools ask on the port of clients: `/health` and `/ping`, which
+ * are `/readyz` of the process, and `/version`. They ask often, so that these are no requests to
+ * the metrics and the log.
  */
 export class HealthAnswers {
   readonly #process: Pick<Parts, 'readiness' | 'version'>;

@@ -13,7 +13,8 @@ const maxLength = maxHops * (tokenLength + copyMark.length + ', '.length);
 
 /**
  * What a gateway is called in the hops of a request. It tells a third party nothing.
- * @param gatewayId the same for all ingresses of one installation; empty: each process is a gateway of its own
+ * @param gatewayId the same for all ingresses of one installation; empty: each process is a gateway
+ * of its own
  */
 export function hopToken(gatewayId: string): string {
   const bytes = gatewayId === '' ? randomBytes(tokenLength / 2) : createHash('sha256').update(gatewayId).digest();

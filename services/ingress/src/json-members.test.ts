@@ -61,7 +61,8 @@ describe('scanMembers', () => {
   });
 
   it('finds the end of a string wherever it lies in a long body, and whatever is escaped before it', () => {
-    // Text is searched in stretches of 64 KiB: the quote, the backslashes before it and what follows fall on either side of an edge.
+    // Text is searched in stretches of 64 KiB: the quote, the backslashes before it and what
+    // follows fall on either side of an edge.
     const ends = ['x', '\\', '"', '\\"', '\\\\"', '"\\'];
     for (const edge of [1, 2]) {
       for (let back = 0; back < 24; back++) {

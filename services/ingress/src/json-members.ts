@@ -1,6 +1,7 @@
 /**
- * Where the members of a JSON object lie in its bytes, without building the object.
- * Only the outline is checked (strings, brackets, commas at the top level): what lies inside the values is the engine's to judge.
+ * Where the members of a JSON object lie in its bytes, without building the object. Only the
+ * outline is checked (strings, brackets, commas at the top level): what lies inside the values is
+ * the engine's to judge.
  */
 export interface Member {
   readonly key: string;
@@ -11,7 +12,10 @@ export interface Member {
   readonly valueEnd: number;
 }
 
-/** An object of more members is none for us: each is an object of ours while the request lives, and no request has so many. */
+/**
+ * An object of more members is none for us: each is an object of ours while the request lives, and
+ * no request has so many.
+ */
 export const maxMembers = 4096;
 
 const QUOTE = 0x22;
@@ -30,7 +34,10 @@ const maxNesting = 1024;
 const shortString = 24;
 /** So much of the bytes is held as text at once. */
 const stretchBytes = 65_536;
-/** A string in which so many searches found an escaped quote every few bytes (code, JSON in JSON) is read byte by byte to its end. */
+/**
+ * A string in which so many searches found an escaped quote every few bytes (code, JSON in JSON) is
+ * read byte by byte to its end.
+ */
 const denseSearches = 64;
 const denseBytes = 16;
 
@@ -39,8 +46,9 @@ const structural = new Uint8Array(256);
 for (const byte of [QUOTE, OPEN_BRACE, OPEN_BRACKET, CLOSE_BRACE, CLOSE_BRACKET]) structural[byte] = 1;
 
 /**
- * Finds quotes by native code. It searches text, made of one stretch of the bytes after the other, because a search in a Buffer costs several
- * times one in a string, and a prompt of natural language has a quote every few words. Positions that are asked for never go back.
+ * Finds quotes by native code. It searches text, made of one stretch of the bytes after the other,
+ * because a search in a Buffer costs several times one in a string, and a prompt of natural
+ * language has a quote every few words. Positions that are asked for never go back.
  */
 class Quotes {
   readonly bytes: Buffer;
@@ -70,7 +78,10 @@ class Quotes {
   }
 }
 
-/** The members of the object that `bytes` hold, in their order, repeated keys included; null when it is no object, or one of too many or too deeply nested. */
+/**
+ * The members of the object that `bytes` hold, in their order, repeated keys included; null when it
+ * is no object, or one of too many or too deeply nested.
+ */
 export function scanMembers(bytes: Buffer): Member[] | null {
   const quotes = new Quotes(bytes);
   let at = skipSpace(bytes, 0);
@@ -96,8 +107,8 @@ export function scanMembers(bytes: Buffer): Member[] | null {
 }
 
 /**
- * Where the objects of the array at `start` end, in a valid body: the first so many and the last so many of them. None for anything else, and for an
- * array of other things.
+ * Where the objects of the array at `start` end, in a valid body: the first so many and the last so
+ * many of them. None for anything else, and for an array of other things.
  */
 export function elementEnds(
   bytes: Buffer,
@@ -121,8 +132,9 @@ export function elementEnds(
 }
 
 /**
- * The value of JSON text that is nowhere nested deeper than `maxDepth`; undefined for any other text. The depth is looked at
- * before anything is parsed: text from elsewhere must not cost more than its length. The caller bounds that.
+ * The value of JSON text that is nowhere nested deeper than `maxDepth`; undefined for any other
+ * text. The depth is looked at before anything is parsed: text from elsewhere must not cost more
+ * than its length. The caller bounds that.
  */
 export function parseShallow(bytes: Buffer, maxDepth: number): unknown {
   if (!isShallow(bytes, maxDepth)) return undefined;

@@ -9,7 +9,10 @@ import type { Exchange } from './exchange.ts';
 import { hopsHeader } from './hops.ts';
 import { parseShallow } from './json-members.ts';
 
-/** One entry of `GET /v1/models`; engines add fields of their own (`max_model_len`, `root`, …), which stay. */
+/**
+ * One entry of `GET /v1/models`; engines add fields of their own (`max_model_len`, `root`, …),
+ * which stay.
+ */
 interface ModelCard {
   readonly id: string;
   readonly [field: string]: unknown;
@@ -72,7 +75,10 @@ export class Models {
     exchange.client.answer(200, headers, list);
   }
 
-  /** Answers what is known of one model. Throws as `answer`, and `model_not_found` for one that is not listed. */
+  /**
+   * Answers what is known of one model. Throws as `answer`, and `model_not_found` for one that is
+   * not listed.
+   */
   async answerOne(exchange: Exchange, id: string): Promise<void> {
     const listing = await this.#listing(this.credentialsFor(exchange));
     if ('denied' in listing) return this.#deny(exchange, listing.denied);
@@ -163,8 +169,8 @@ export class Models {
 }
 
 /**
- * Name, value, name, value, … of what the client shows of itself; nothing else of it reaches the engines. An engine may
- * show models by key: each set of credentials has a list of its own.
+ * Name, value, name, value, … of what the client shows of itself; nothing else of it reaches the
+ * engines. An engine may show models by key: each set of credentials has a list of its own.
  */
 function credentialsOf({ request }: Exchange): string[] {
   return request.head === null ? [] : keptHeaders(request.head.headers.list, isCredentialHeader);
@@ -183,12 +189,18 @@ function representatives(instances: readonly Instance[]): Instance[] {
   return chosen;
 }
 
-/** An instance that does not answer in time still serves what it declares, and what it reported to discovery. */
+/**
+ * An instance that does not answer in time still serves what it declares, and what it reported to
+ * discovery.
+ */
 function declaredBy(instances: readonly Instance[]): string[] {
   return instances.flatMap((instance) => servedModels(instance) ?? []).filter(({ length }) => length <= maxIdLength);
 }
 
-/** What a route sends to the instances counts only when one of them names it: what is listed can be asked for. */
+/**
+ * What a route sends to the instances counts only when one of them names it: what is listed can be
+ * asked for.
+ */
 function namedByRoutes(table: RouteTable, hasNamed: (model: string) => boolean): string[] {
   return table.endpoints.flatMap(({ model, prefix, aliases, upstreamModel, local }) =>
     [model, prefix.endsWith('*') ? '' : prefix, ...aliases].filter(

@@ -42,7 +42,10 @@ export type QueueJobResult =
   | 'broken'
   | 'cancelled';
 
-/** Everything the ingress tells about its requests: metrics, and one log line per finished request. Never a prompt, an answer or a key. */
+/**
+ * Everything the ingress tells about its requests: metrics, and one log line per finished request.
+ * Never a prompt, an answer or a key.
+ */
 export class Observer {
   /** Takes each request that ended, while somebody watches. */
   watcher: ((exchange: Exchange, end: RequestEnd, model: string) => void) | null = null;
@@ -352,7 +355,10 @@ export class Observer {
     this.#infoLines.write('request', requestLine(exchange, end));
   }
 
-  /** A name that nothing ever took is the client's word alone, and must not crowd out those that are served. */
+  /**
+   * A name that nothing ever took is the client's word alone, and must not crowd out those that are
+   * served.
+   */
   modelLabel(exchange: Exchange): string {
     const model = exchange.model ?? '';
     return exchange.accepted || model === '' || this.#models.has(model) ? this.#models.of(model) : unknownModel;

@@ -6,8 +6,8 @@ import { usageOf } from './usage/usage-book.ts';
 const maxPathLength = 200;
 
 /**
- * The members of a request's line in the log, as JSON text. Written by hand, because there is one for each request: what
- * comes from outside is escaped, the rest is numbers and words of ours.
+ * The members of a request's line in the log, as JSON text. Written by hand, because there is one
+ * for each request: what comes from outside is escaped, the rest is numbers and words of ours.
  */
 export function requestLine(exchange: Exchange, end: RequestEnd): string {
   const { client, records } = exchange;

@@ -15,7 +15,10 @@ export type AttemptOutcome = 'answered' | 'rejected' | 'failed' | 'broken' | 'ca
 export interface AttemptRecord {
   readonly target: string;
   readonly outcome: AttemptOutcome;
-  /** A cause of `upstream`, or the status that counted as failed, be it that of an answer or of an event; empty when nothing failed. */
+  /**
+   * A cause of `upstream`, or the status that counted as failed, be it that of an answer or of an
+   * event; empty when nothing failed.
+   */
   readonly cause: string;
   readonly ms: number;
   /** What a third party calls the request. */
@@ -26,7 +29,10 @@ export interface AttemptRecord {
   readonly atMs: number;
 }
 
-/** What was called: an instance, an endpoint of the route config as primary or as fallback, or a retry worker. */
+/**
+ * What was called: an instance, an endpoint of the route config as primary or as fallback, or a
+ * retry worker.
+ */
 export type TargetKind = 'internal' | 'external' | 'fallback' | 'worker';
 
 /** The end of a call as its record names it. */

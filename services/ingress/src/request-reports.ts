@@ -15,7 +15,10 @@ import type { TokenCounts } from './usage/usage-reader.ts';
 const periodMs = 250;
 /** So long after the last look nobody watches any more. */
 const watchedMs = 5000;
-/** Of more requests than 136 a second one in N is told: a report stays under 16 KB, and an ingress under 64 KB a second. */
+/**
+ * Of more requests than 136 a second one in N is told: a report stays under 16 KB, and an ingress
+ * under 64 KB a second.
+ */
 const maxPerPeriod = 34;
 const maxModels = 100;
 const maxClients = 100;
@@ -41,8 +44,9 @@ interface Tally extends Required<Omit<RequestTotals, 'firstByte'>> {
 }
 
 /**
- * Publishes what became of requests while somebody watches: counts that are exact, and a sample of requests without prompt,
- * answer, key or header. While nobody watches the observer has no watcher, and a request costs one comparison.
+ * Publishes what became of requests while somebody watches: counts that are exact, and a sample of
+ * requests without prompt, answer, key or header. While nobody watches the observer has no watcher,
+ * and a request costs one comparison.
  */
 export class RequestReports implements Disposable {
   readonly #bus: Bus;

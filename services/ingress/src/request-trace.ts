@@ -47,7 +47,10 @@ interface TracedRequest {
   readonly client: { readonly committed: boolean; readonly committedAtMs: number; readonly bodyBytes: number };
 }
 
-/** The trace of one request: a span for it, and one for each of its steps. There is none while tracing is off. */
+/**
+ * The trace of one request: a span for it, and one for each of its steps. There is none while
+ * tracing is off.
+ */
 export class RequestTrace {
   readonly #tracing: Tracing;
   readonly #trace: Trace;
@@ -202,7 +205,10 @@ export class RequestTrace {
   }
 }
 
-/** The one word that the log line and the metrics have as well: why the last call failed, else what the gateway itself says. */
+/**
+ * The one word that the log line and the metrics have as well: why the last call failed, else what
+ * the gateway itself says.
+ */
 function causeOf(request: TracedRequest, status: number): string {
   const last = request.records.findLast(({ cause }) => cause !== '');
   return request.brokenBy ?? last?.cause ?? request.errorCode ?? `status_${status}`;

@@ -18,7 +18,10 @@ import { acceptedCodings, type ContentCoding, contentCoding, decoded } from './h
 import { modelIdOf, responseIdOf, type Service, serviceOf } from './http/surface.ts';
 import type { FallbackResult } from './observer.ts';
 
-/** One request from its head to its end. Never throws: every way out ends in an answer, a closed connection, or a client that left. */
+/**
+ * One request from its head to its end. Never throws: every way out ends in an answer, a closed
+ * connection, or a client that left.
+ */
 export function serve(exchange: Exchange, gateway: Gateway): void {
   let going: Promise<void> | null;
   try {
@@ -87,7 +90,10 @@ interface Serving {
   readonly gateway: Gateway;
 }
 
-/** Who goes by the body has to see it: the route, the limits and the P/D protocols. So engines get it decoded. */
+/**
+ * Who goes by the body has to see it: the route, the limits and the P/D protocols. So engines get
+ * it decoded.
+ */
 async function decodedBody(
   body: Buffer | Promise<Buffer>,
   coding: ContentCoding,
@@ -157,7 +163,10 @@ function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
   return begun;
 }
 
-/** Without a place at the instances, where those have a limit, what is returned is an `Ask` that has to wait for one. */
+/**
+ * Without a place at the instances, where those have a limit, what is returned is an `Ask` that has
+ * to wait for one.
+ */
 function tryDecide(exchange: Exchange, { admission, decider }: Gateway): Decision | Ask {
   if (admission === null) return decider.tryDecide(exchange, exchange.table);
   const route = routeOf(exchange, exchange.table);
@@ -166,7 +175,10 @@ function tryDecide(exchange: Exchange, { admission, decider }: Gateway): Decisio
   return { model: exchange.instanceModel, stage: 'internal', excluded: [] };
 }
 
-/** To the instance that keeps a response, when that is known. The model of a request for a response alone is not. */
+/**
+ * To the instance that keeps a response, when that is known. The model of a request for a response
+ * alone is not.
+ */
 function toOwner(id: string, exchange: Exchange, gateway: Gateway): Decision | Ask {
   if (exchange.table.renamesLocally) routeOf(exchange, exchange.table);
   const instance = gateway.responses.ownerOf(id);
@@ -175,7 +187,10 @@ function toOwner(id: string, exchange: Exchange, gateway: Gateway): Decision | A
   return { model: exchange.instanceModel, stage, excluded: [] };
 }
 
-/** The first decision, once the instances have a place for the request; null: it goes to its fallback chain instead. */
+/**
+ * The first decision, once the instances have a place for the request; null: it goes to its
+ * fallback chain instead.
+ */
 async function inTurn(begun: Decision | Ask, exchange: Exchange, gateway: Gateway): Promise<Decision | null> {
   if ('route' in begun) return begun;
   const { admission, decider } = gateway;
@@ -287,7 +302,8 @@ async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | As
   while (!signal.aborted) {
     outcome ??= await carryOut(state.step, given, exchange, gateway);
     given = undefined;
-    // For somebody who has left nothing is taken from the retry budget, of which nobody would know what became of it.
+    // For somebody who has left nothing is taken from the retry budget, of which nobody would know
+    // what became of it.
     if (outcome === null || signal.aborted) return;
     state = advance(state, outcome, { rules, takeRetry: gateway.budget?.take ?? unlimited });
     if (state.step.do === 'internal') {
@@ -432,7 +448,10 @@ function errorHeaders(code: ErrorCode, error: GatewayError | undefined): readonl
   }
 }
 
-/** What an internal retry is counted under: a cause of `upstream`, or the status that the instance answered. */
+/**
+ * What an internal retry is counted under: a cause of `upstream`, or the status that the instance
+ * answered.
+ */
 function retryCause(outcome: Outcome): string {
   if (outcome.kind === 'refused') return `status_${outcome.answer.status}`;
   return outcome.kind === 'failed' ? outcome.cause : outcome.kind;

@@ -4,11 +4,13 @@ const slotCount = 10;
 const floor = 10;
 
 /**
- * Keeps internal retries and calls of the retry queue within a share of the requests of the last ten seconds, so that a failing pool is not stormed
- * by the retries for its own failures. Fallbacks are not its business.
+ * Keeps internal retries and calls of the retry queue within a share of the requests of the last
+ * ten seconds, so that a failing pool is not stormed by the retries for its own failures. Fallbacks
+ * are not its business.
  *
- * What is taken counts until it is made or given back, however long that takes, and then for ten seconds from when it was made: jobs that wait for
- * the same moment would otherwise be forgotten one by one, and be called all at once.
+ * What is taken counts until it is made or given back, however long that takes, and then for ten
+ * seconds from when it was made: jobs that wait for the same moment would otherwise be forgotten
+ * one by one, and be called all at once.
  */
 export class RetryBudget {
   readonly #share: number;
@@ -33,7 +35,10 @@ export class RetryBudget {
     this.#add(this.#requests, 1);
   }
 
-  /** Takes one retry out of the budget; false when there is none left. Exactly one of `made` and `give` follows. */
+  /**
+   * Takes one retry out of the budget; false when there is none left. Exactly one of `made` and
+   * `give` follows.
+   */
   readonly take = (): boolean => {
     this.#forget();
     if (this.#held + sum(this.#retries) + 1 > floor + this.#share * sum(this.#requests)) {

@@ -50,13 +50,19 @@ import { UsageStreams } from './usage/usage-streams.ts';
 
 interface IngressParts extends Parts {
   readonly bus: Bus;
-  /** For mirror copies alone. A server holds back what comes over a connection whose messages somebody takes too slowly; decisions must not be among them. */
+  /**
+   * For mirror copies alone. A server holds back what comes over a connection whose messages
+   * somebody takes too slowly; decisions must not be among them.
+   */
   readonly mirrorBus?: Bus;
   /** Null: no traces. */
   readonly tracing?: Tracing | null;
 }
 
-/** So long, in milliseconds, an ingress whose routes name other endpoints waits for the instances before it is ready without them. */
+/**
+ * So long, in milliseconds, an ingress whose routes name other endpoints waits for the instances
+ * before it is ready without them.
+ */
 const instancesGraceMs = 2000;
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
@@ -144,7 +150,8 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   const pd = pdProtocol(options);
   const canServe = () => instances.state().synced && (pd === null || fleet.hasCompletePair());
   const startedAtMs = performance.now();
-  // An ingress that starts would otherwise send its first requests to the fallback, which may cost money, while every instance is well.
+  // An ingress that starts would otherwise send its first requests to the fallback, which may cost
+  // money, while every instance is well.
   const canServeWithoutInstances = () =>
     table().endpoints.some((endpoint) => !endpoint.local) &&
     (!table().endpoints.some((endpoint) => endpoint.local) || performance.now() - startedAtMs >= instancesGraceMs);

@@ -43,7 +43,10 @@ export class Ledgers {
     });
   }
 
-  /** Waits for a recount where what was spent is unknown. Throws `GatewayError` `overloaded` when there are too many clients. */
+  /**
+   * Waits for a recount where what was spent is unknown. Throws `GatewayError` `overloaded` when
+   * there are too many clients.
+   */
   answer(query: QuotaQuery): QuotaReply | Promise<QuotaReply> {
     const { ingress, asks } = query;
     this.#parts.ingresses.hear(ingress, performance.now());

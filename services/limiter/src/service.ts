@@ -6,7 +6,10 @@ import type { Parts, Running } from '@llm-gateway/runtime';
 import { Ledgers } from './ledgers.ts';
 import type { Options } from './options.ts';
 
-/** So long, in milliseconds, a limiter that begins hears which ingresses there are before it is asked anything. */
+/**
+ * So long, in milliseconds, a limiter that begins hears which ingresses there are before it is
+ * asked anything.
+ */
 const listenMs = 250;
 
 /** A limiter: answers what ingresses ask it on its own subject. Whoever made the bus closes it. */

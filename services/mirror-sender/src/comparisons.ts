@@ -19,8 +19,9 @@ export interface ComparisonsOptions {
 }
 
 /**
- * Joins the ends of copies with those of their primaries, whichever comes first. A primary of a copy that is not here is another sender's: a
- * copy is published before its primary has ended, and both come over one connection in that order.
+ * Joins the ends of copies with those of their primaries, whichever comes first. A primary of a
+ * copy that is not here is another sender's: a copy is published before its primary has ended, and
+ * both come over one connection in that order.
  */
 export class Comparisons {
   readonly #options: ComparisonsOptions;

@@ -70,8 +70,8 @@ export interface SendOptions {
 }
 
 /**
- * Sends one copy, once, and reads its answer without keeping it. Its time began when it arrived: it has what its wait left of that, and is not sent
- * when that is nothing. Never rejects.
+ * Sends one copy, once, and reads its answer without keeping it. Its time began when it arrived: it
+ * has what its wait left of that, and is not sent when that is nothing. Never rejects.
  */
 export async function sendCopy(
   { copy, body: inlineBody, arrivedAtMs }: CopyJob,

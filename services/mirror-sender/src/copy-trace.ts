@@ -4,7 +4,10 @@ import type { CopyEnd } from './copy-call.ts';
 
 const contextHeader = 'traceparent';
 
-/** A trace of its own for a copy, which comes of that of its request: nobody waits for it, and it must not look like a part of the answer. */
+/**
+ * A trace of its own for a copy, which comes of that of its request: nobody waits for it, and it
+ * must not look like a part of the answer.
+ */
 export class CopyTrace {
   readonly #tracing: Tracing;
   readonly #trace: Trace;

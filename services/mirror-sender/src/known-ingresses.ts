@@ -3,7 +3,10 @@ import { claimOrigin, mirrorAnnounce } from '@llm-gateway/protocol';
 import type { Logger } from '@llm-gateway/runtime';
 import type { CopyName } from './copy-name.ts';
 
-/** The ingresses that announced where they hold large bodies. None is fetched from anywhere else, whatever address a copy names. */
+/**
+ * The ingresses that announced where they hold large bodies. None is fetched from anywhere else,
+ * whatever address a copy names.
+ */
 export class KnownIngresses implements Disposable {
   readonly #announced: Announced;
   readonly #log: Pick<Logger, 'warn'>;
@@ -17,7 +20,10 @@ export class KnownIngresses implements Disposable {
     });
   }
 
-  /** Whether `url` is where the ingress of the copy announced to hold its body. Waits shortly for the announcement of a new ingress. */
+  /**
+   * Whether `url` is where the ingress of the copy announced to hold its body. Waits shortly for
+   * the announcement of a new ingress.
+   */
   async hold({ ingress, copy }: CopyName, url: string, signal: AbortSignal): Promise<boolean> {
     const origin = claimOrigin(url, copy);
     if (origin !== null && (await this.#announced.arrives({ name: ingress, origin }, signal))) return true;

@@ -8,7 +8,10 @@ type Side = Pick<CopyEnd, 'timeToFirstByteMs' | 'durationMs' | 'bytes'>;
 const maxPairs = 500;
 const maxRows = 100;
 
-/** What people who look at the mirror are told: outcomes, statuses, and the two sides of the last compared copies. */
+/**
+ * What people who look at the mirror are told: outcomes, statuses, and the two sides of the last
+ * compared copies.
+ */
 export class Looks {
   readonly #outcomes = new Map<string, Section['outcomes'][number]>();
   readonly #statuses = new Map<string, Section['statuses'][number]>();

@@ -16,7 +16,10 @@ const finishReasons: ReadonlySet<string> = new Set([
   'error',
 ]);
 
-/** Everything a sender tells about copies: metrics, and log lines where the config asks for them. Never a body, a header or a query. */
+/**
+ * Everything a sender tells about copies: metrics, and log lines where the config asks for them.
+ * Never a body, a header or a query.
+ */
 export class Observer {
   /** The same for people who look. */
   readonly looks = new Looks();
@@ -113,7 +116,8 @@ export class Observer {
     this.#statuses.labels(classes).inc();
     this.looks.compared(classes, shadow.answered ? { primary, shadow } : null);
     this.#finishes.labels({ primary: finishLabel(primary), shadow: finishLabel(shadow) }).inc();
-    // A copy that could not connect would count as a fast answer. Neither side counts then, so that both tell of the same requests.
+    // A copy that could not connect would count as a fast answer. Neither side counts then, so that
+    // both tell of the same requests.
     if (shadow.answered) {
       this.#observe('primary', primary);
       this.#observe('shadow', shadow);

@@ -60,7 +60,10 @@ export class Reports implements Disposable {
     }, reportIntervalMs).unref();
   }
 
-  /** Holdings are told again each time; an end once, when the bus takes it. In as many reports as the bus needs. */
+  /**
+   * Holdings are told again each time; an end once, when the bus takes it. In as many reports as
+   * the bus needs.
+   */
   #tell(): void {
     if (!this.#bus.connected) return;
     const halfBytes = (this.#bus.maxBytes - envelopeBytes) / 2;

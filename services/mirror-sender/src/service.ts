@@ -37,7 +37,10 @@ interface SizedCopyJob extends CopyJob {
   readonly trace: CopyTrace | null;
 }
 
-/** Starts a mirror-sender: a member of the group that the copies of all ingresses are given to. Whoever made the bus closes it. */
+/**
+ * Starts a mirror-sender: a member of the group that the copies of all ingresses are given to.
+ * Whoever made the bus closes it.
+ */
 export async function start(
   options: SenderOptions,
   { log, metrics, shutdown, describe, bus, tracing = null }: SenderDeps,
@@ -85,7 +88,8 @@ export async function start(
   };
   const membership = parts.use(bus.consume(mirrorSend, take));
   parts.use(bus.subscribe(mirrorPrimary, (primary) => comparisons.primaryEnded(primary)));
-  // At once, not when the drain begins: what the server has on its way to us arrives during the drain's delay.
+  // At once, not when the drain begins: what the server has on its way to us arrives during the
+  // drain's delay.
   shutdown.addEventListener('abort', () => membership.close(), { once: true });
   // When no copy is left that could still have to wait for its primary.
   parts.defer(() => comparisons.giveUp());
@@ -121,7 +125,10 @@ async function settle(queue: CopyQueue<SizedCopyJob>, cut: AbortController): Pro
   while (!queue.idle) await delay(0);
 }
 
-/** A small message is a view of the large buffer that its connection read: kept for long, it would keep all of that. */
+/**
+ * A small message is a view of the large buffer that its connection read: kept for long, it would
+ * keep all of that.
+ */
 function compact(body: Uint8Array): Uint8Array {
   return body.buffer.byteLength > 2 * body.length ? new Uint8Array(body) : body;
 }

@@ -23,7 +23,10 @@ export function judge(
   return { health, healthy: health < maxFailures };
 }
 
-/** Whether the rank at `port` answers 200. Never rejects: an engine that does not answer is what this is for. */
+/**
+ * Whether the rank at `port` answers 200. Never rejects: an engine that does not answer is what
+ * this is for.
+ */
 export async function isHealthy(port: number, check: HealthCheck, signal: AbortSignal): Promise<boolean> {
   for (let attempt = 0; attempt <= check.retries && !signal.aborted; attempt++) {
     if ((await status(port, check, signal)) === 200) return true;
@@ -33,7 +36,8 @@ export async function isHealthy(port: number, check: HealthCheck, signal: AbortS
 
 function status(port: number, { host, path, timeoutMs }: HealthCheck, signal: AbortSignal): Promise<number | null> {
   const { promise, resolve } = Promise.withResolvers<number | null>();
-  // A connection of its own each time: one that was kept tells whether an old connection works, not whether the engine does.
+  // A connection of its own each time: one that was kept tells whether an old connection works, not
+  // whether the engine does.
   const request = get({
     host,
     port,

@@ -128,7 +128,8 @@ function mistakes(
     values.llmBackendDiscovery === 'etcd'
       ? ['--discovery-etcd-lease-ttl', values.discoveryEtcdLeaseTtl * 1000]
       : ['--discovery-redis-status-ttl-ms', values.discoveryRedisStatusTtlMs];
-  // Between two heartbeats even a healthy engine would leave the list. Checks that take long come on top, but most take no time at all.
+  // Between two heartbeats even a healthy engine would leave the list. Checks that take long come
+  // on top, but most take no time at all.
   if (values.heartbeatIntervalMs >= ttlMs) {
     found.push(
       `--heartbeat-interval-ms: ${values.heartbeatIntervalMs}; a record lives for ${ttlMs} ms (${ttlFlag}) and must be written sooner than that`,

@@ -71,7 +71,10 @@ function onEtcd(etcd: { endpoint: string }, leaseTtl = 60): string[] {
 const redisKey = 'llumnix:discovery:pod-a';
 const etcdKey = 'llumnix/discovery/pod-a';
 
-/** The record as `protoc --decode_raw` would show it: only that a rank's fields are in it. Empty when there is none. */
+/**
+ * The record as `protoc --decode_raw` would show it: only that a rank's fields are in it. Empty
+ * when there is none.
+ */
 async function redisRecord(redis: RedisServer): Promise<Buffer> {
   // redis-cli prints what is not text as escapes; --json is younger than the servers this runs on.
   const text = await redis.command('--no-raw', 'GET', redisKey);

@@ -11,7 +11,10 @@ import type { Options } from './options.ts';
 /** The store gets this long to remove the record at the end; after that its TTL does. */
 const removeTimeoutMs = 1200;
 
-/** The registrar: the record of one pod holds those of its ranks that are healthy. Without any there is no record. */
+/**
+ * The registrar: the record of one pod holds those of its ranks that are healthy. Without any there
+ * is no record.
+ */
 export async function start(values: Options, parts: Parts): Promise<Running> {
   const { log, metrics } = parts;
   const failures = metrics.counter({

@@ -9,8 +9,9 @@ const jitter = 0.1;
 const maxDoublings = 50;
 
 /**
- * The wait before the next call of a job after `calls` others: min(init · 2^calls, max) ± 10 %, or what the endpoint asked for when that is longer.
- * What it asked for is spread upwards only: coming back too early would be the next 429.
+ * The wait before the next call of a job after `calls` others: min(init · 2^calls, max) ± 10 %, or
+ * what the endpoint asked for when that is longer. What it asked for is spread upwards only: coming
+ * back too early would be the next 429.
  * @param random gives numbers from 0 up to 1
  */
 export function backoffMs(

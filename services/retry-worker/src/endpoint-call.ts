@@ -2,7 +2,10 @@ import { countsAsFailed } from '@llm-gateway/routing';
 import type { HoldRule, RelayTarget, ResponseHead } from '@llm-gateway/upstream';
 import type { JobAnswer } from './job-answer.ts';
 
-/** One call of an endpoint for a job. An answer that counts as failed is kept back; any other goes to the ingress as it arrives. */
+/**
+ * One call of an endpoint for a job. An answer that counts as failed is kept back; any other goes
+ * to the ingress as it arrives.
+ */
 export class EndpointCall implements RelayTarget {
   readonly #answer: JobAnswer;
   readonly #ourKey: boolean;

@@ -10,8 +10,9 @@ import {
 import type { ResponseHead, WholeResponse } from '@llm-gateway/upstream';
 
 /**
- * The worker's side of the HTTP exchange with the ingress that handed a job over. As at the ingress, the head of an answer is held until its first
- * byte is there: until then a broken answer can be told from a broken worker.
+ * The worker's side of the HTTP exchange with the ingress that handed a job over. As at the
+ * ingress, the head of an answer is held until its first byte is there: until then a broken answer
+ * can be told from a broken worker.
  */
 export class JobAnswer {
   readonly #response: ServerResponse;
@@ -54,12 +55,18 @@ export class JobAnswer {
     this.#response.end();
   }
 
-  /** The answer broke after it was committed: the connection ends without the mark of a proper end, after what was written. */
+  /**
+   * The answer broke after it was committed: the connection ends without the mark of a proper end,
+   * after what was written.
+   */
   breakOff(): void {
     this.#response.socket?.destroySoon();
   }
 
-  /** How the job ended, with the endpoint's own answer if there is one to give, else with a status that nobody reads. */
+  /**
+   * How the job ended, with the endpoint's own answer if there is one to give, else with a status
+   * that nobody reads.
+   */
   give(result: JobResult, answer: WholeResponse | null): void {
     const { status, headers, body } = answer ?? noAnswer;
     const whole = HeaderLines.of([...headers.list, 'content-length', String(body.length)]);
@@ -71,7 +78,8 @@ export class JobAnswer {
   #commit(): void {
     if (this.#committed || this.#head === undefined) return;
     this.#committed = true;
-    // One job, one connection: a worker that ends has no idle ones to close, and no job is written to one that it was closing.
+    // One job, one connection: a worker that ends has no idle ones to close, and no job is written
+    // to one that it was closing.
     this.#response.writeHead(this.#head.status, [...this.#head.headers, 'connection', 'close']);
   }
 }

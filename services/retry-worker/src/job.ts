@@ -44,7 +44,10 @@ export interface JobParts {
   readonly holdRules: ReadonlyMap<string, HoldRule>;
 }
 
-/** How a job ended. Those with an answer are told to the ingress; of the others it sees all there is to see. */
+/**
+ * How a job ended. Those with an answer are told to the ingress; of the others it sees all there is
+ * to see.
+ */
 export type Ending =
   | { readonly end: 'relayed' | 'broken' | 'left' }
   | {
@@ -64,7 +67,10 @@ export function mayCall(calls: number, { maxCount }: JobRules): boolean {
   return maxCount < 0 || calls < maxCount;
 }
 
-/** One job in this worker's hands: it waits, calls, and waits again, until the ingress has an answer or nothing is left to do. */
+/**
+ * One job in this worker's hands: it waits, calls, and waits again, until the ingress has an answer
+ * or nothing is left to do.
+ */
 export class Job {
   readonly terms: Terms;
   /** Scheme, host and port of the endpoint, its host for logs, and the path there. */
@@ -83,7 +89,10 @@ export class Job {
   #expired = false;
   #calls: number;
   #phase: JobProgress['phase'] = 'waiting';
-  /** When the endpoint may be called again by its own word, on the clock of `performance.now()`; null when it did not say. */
+  /**
+   * When the endpoint may be called again by its own word, on the clock of `performance.now()`;
+   * null when it did not say.
+   */
   #retryAtMs: number | null = null;
   #toldAtMs = performance.now();
   /** A call was written once more; see `UpstreamRequest.once`. */
@@ -121,7 +130,10 @@ export class Job {
     this.#awake.abort();
   }
 
-  /** Called each second: tells the ingress that the job is still held, or ends it when its deadline has passed. */
+  /**
+   * Called each second: tells the ingress that the job is still held, or ends it when its deadline
+   * has passed.
+   */
   beat(): void {
     if (this.#answer.committed) return;
     if (this.#phase === 'waiting' && this.#isGivenUp()) {
@@ -170,7 +182,10 @@ export class Job {
     }
   }
 
-  /** Waits out the delay and for a slot to call with. False when it came to nothing: stopped, or no slot before the deadline. */
+  /**
+   * Waits out the delay and for a slot to call with. False when it came to nothing: stopped, or no
+   * slot before the deadline.
+   */
   async #wait(waitMs: number, asked: number | null): Promise<boolean> {
     const beganAtMs = performance.now();
     const { signal } = this.#awake;
@@ -241,7 +256,10 @@ export class Job {
     this.#toldAtMs = now;
   }
 
-  /** This process was stopped, or busy, for so long that another worker may have the job by now. It must not make that one's call as well. */
+  /**
+   * This process was stopped, or busy, for so long that another worker may have the job by now. It
+   * must not make that one's call as well.
+   */
   #isGivenUp(): boolean {
     return performance.now() - this.#toldAtMs > silentMs;
   }

@@ -5,8 +5,9 @@ export interface PlaceLimits {
 }
 
 /**
- * How much one process takes on: `queueSize` jobs beside `workerSize` that call, and their bodies. A job in backoff only waits, so while nobody
- * calls as many may wait as there are places in all; a slot to call with is taken for each call and given back after it.
+ * How much one process takes on: `queueSize` jobs beside `workerSize` that call, and their bodies.
+ * A job in backoff only waits, so while nobody calls as many may wait as there are places in all; a
+ * slot to call with is taken for each call and given back after it.
  */
 export class Places {
   readonly #limits: PlaceLimits;

@@ -294,7 +294,8 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
   });
 
   it('writes one call of a job once more when the endpoint closes a kept connection on it, and no other', async () => {
-    // The first job warms the connection; of the second, the endpoint closes on the second call and on the third.
+    // The first job warms the connection; of the second, the endpoint closes on the second call and
+    // on the third.
     await using scene = await Scene.start(
       inTurn(respond(200), limited(), cut('before-head'), limited(), cut('before-head'), respond(200, 'not called')),
     );

@@ -46,8 +46,9 @@ const reservedMs = 5000;
 const rewritten: ReadonlySet<string> = new Set(['host', 'content-length']);
 
 /**
- * Answers offers, and holds the jobs that follow from them. It is in the queue group only while it has room: of an offer that nobody can take the
- * bus tells at once, and one that is refused in the moment between finds this worker gone and the others still there.
+ * Answers offers, and holds the jobs that follow from them. It is in the queue group only while it
+ * has room: of an offer that nobody can take the bus tells at once, and one that is refused in the
+ * moment between finds this worker gone and the others still there.
  */
 export class RetryWorker implements Disposable {
   readonly places: Places;

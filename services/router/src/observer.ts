@@ -126,7 +126,10 @@ export class Observer {
     this.#leasedPicks.inc(picks);
   }
 
-  /** An ask that was not understood, or that the code failed on. Each is counted; the log tells of one a minute. */
+  /**
+   * An ask that was not understood, or that the code failed on. Each is counted; the log tells of
+   * one a minute.
+   */
   askFailed(error: unknown, nowMs: number): void {
     if (nowMs < this.#nextFailureToldMs) return;
     this.#nextFailureToldMs = nowMs + failureToldEveryMs;

@@ -3,7 +3,10 @@ import { type PrefixPlaced, prefixPlaced } from '@llm-gateway/protocol';
 
 type Placed = PrefixPlaced['placed'][number];
 
-/** So long placements are gathered: for the next router it is early enough to know them when it is asked instead of this one. */
+/**
+ * So long placements are gathered: for the next router it is early enough to know them when it is
+ * asked instead of this one.
+ */
 const gatherMs = 50;
 /** More in that time are not told. A lost one costs a cache hit. */
 const maxGathered = 4096;

@@ -59,9 +59,10 @@ interface Deps {
 }
 
 /**
- * A router: answers batches of asks. It joins the queue group when it has a list of instances, or at once when no request can need one: before
- * that it would answer "none" where another router, or the ingress itself, knows better. It is ready while it can answer, and in P/D modes while
- * a complete pair exists; it answers regardless of the latter. Whoever made the bus closes it.
+ * A router: answers batches of asks. It joins the queue group when it has a list of instances, or
+ * at once when no request can need one: before that it would answer "none" where another router, or
+ * the ingress itself, knows better. It is ready while it can answer, and in P/D modes while a
+ * complete pair exists; it answers regardless of the latter. Whoever made the bus closes it.
  */
 export async function start(
   values: RouterOptions,
@@ -117,7 +118,10 @@ export async function start(
     if (tracing !== null) traceDecisions(tracing, { traces, startedAtMs, router, batch: query.asks.length });
     return reply;
   };
-  /** While routers hold different configs, ingresses ask those that hold theirs, by a subject of each generation. */
+  /**
+   * While routers hold different configs, ingresses ask those that hold theirs, by a subject of
+   * each generation.
+   */
   const groups = open.use(new Groups((owner) => bus.respond(routeDecide, answer, { owner })));
   const tellers: Announcer[] = [];
   const tell = (): void => {

@@ -9,8 +9,8 @@ const wholeTimeoutMs = 3000;
 const maxPages = 200;
 
 /**
- * Asks another router what it knows of the caches. Resolves when all of it is taken over, or when there is nobody, or it takes too long: the routers
- * learn by themselves. Never rejects.
+ * Asks another router what it knows of the caches. Resolves when all of it is taken over, or when
+ * there is nobody, or it takes too long: the routers learn by themselves. Never rejects.
  */
 export async function takeOverCaches(bus: Bus, caches: Caches, signal: AbortSignal): Promise<void> {
   const startedAt = performance.now();

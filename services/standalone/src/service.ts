@@ -25,7 +25,8 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   // The ingress last: when it listens, everything that it asks is there.
   const discovery = stack.use(await startDiscovery(settings, deps));
   const router = stack.use(await startRouter(settings, deps));
-  // There is no other sender or worker that could take over when the process is to end: they go on until their drain.
+  // There is no other sender or worker that could take over when the process is to end: they go on
+  // until their drain.
   const untilDrained = { ...deps, shutdown: new AbortController().signal };
   const limiter = !showsClients(settings) ? undefined : stack.use(await startLimiter(settings, untilDrained));
   const mirrorSender = stack.use(await startMirrorSender(settings, untilDrained));

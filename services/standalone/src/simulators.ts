@@ -12,7 +12,10 @@ export interface Simulators extends AsyncDisposable {
 }
 
 const names = ['simulator-1', 'simulator-2'];
-/** A static endpoint's KV port follows from its port, so under a P/D protocol both must be free: they are looked for from here on. */
+/**
+ * A static endpoint's KV port follows from its port, so under a P/D protocol both must be free:
+ * they are looked for from here on.
+ */
 const firstDisaggregatedPort = 18_091;
 const portsTried = 1000;
 

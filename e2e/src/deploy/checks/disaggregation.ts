@@ -11,7 +11,10 @@ interface Call extends RecordedRequest {
   readonly engine: SimulatedEngine;
 }
 
-/** Every request takes both legs, and each engine gets exactly the body that the protocol asks for in batched mode. */
+/**
+ * Every request takes both legs, and each engine gets exactly the body that the protocol asks for
+ * in batched mode.
+ */
 export async function checkDisaggregation(site: Site, protocol: PdProtocol): Promise<void> {
   await servedByAll(site, 'decode');
   for (const path of paths) {
@@ -34,7 +37,8 @@ export async function checkDisaggregation(site: Site, protocol: PdProtocol): Pro
           protocol === 'vllm-mooncake' ? checkPrefill(body, decode, prefills) : await kvtParams(site, decode);
         assert.deepEqual(JSON.parse(decode.body), { ...body, kv_transfer_params: params });
       }
-      // With vllm-kvt the engines talk to each other on the KV port; the gateway calls the decode engine alone.
+      // With vllm-kvt the engines talk to each other on the KV port; the gateway calls the decode
+      // engine alone.
       assert.equal(prefills.length, protocol === 'vllm-mooncake' ? requests : 0);
     }
   }
@@ -55,7 +59,10 @@ function clientBody({ path, stream, user, model }: { path: string; stream: boole
   };
 }
 
-/** The prefill of a request had the right form. Returns what the decode must have got: the answer of that very engine. */
+/**
+ * The prefill of a request had the right form. Returns what the decode must have got: the answer of
+ * that very engine.
+ */
 function checkPrefill(body: ReturnType<typeof clientBody>, decode: Call, prefills: readonly Call[]): unknown {
   const [prefill, ...more] = prefills.filter((call) => call.body.includes(body.user));
   assert.ok(prefill && more.length === 0, 'each request was prefilled once');
@@ -77,7 +84,8 @@ function checkPrefill(body: ReturnType<typeof clientBody>, decode: Call, prefill
       remote_port: null,
     },
   });
-  // The simulator does not tell what it answered, but serves a decode only with its own answer, to the letter.
+  // The simulator does not tell what it answered, but serves a decode only with its own answer, to
+  // the letter.
   const { kv_transfer_params: params } = JSON.parse(decode.body) as { kv_transfer_params: Record<string, unknown> };
   assert.deepEqual({ host: params.remote_host, port: params.remote_port }, prefill.engine.kv);
   assert.equal(params.do_remote_prefill, true);

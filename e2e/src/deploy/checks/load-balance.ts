@@ -15,7 +15,10 @@ const requests = 200;
 /** An answer that was begun may end. */
 const answerMs = 2000;
 
-/** Discovery end to end: the engines are found and share the work evenly; one that leaves is not asked any more, the one in its place is. */
+/**
+ * Discovery end to end: the engines are found and share the work evenly; one that leaves is not
+ * asked any more, the one in its place is.
+ */
 export async function checkLoadBalance(site: Site): Promise<void> {
   await servedByAll(site, 'neutral');
   const engines = await site.engines('neutral');

@@ -8,7 +8,10 @@ const requests = 50;
 /** Long after a copy would have come. */
 const quietMs = 2000;
 
-/** N of N requests are mirrored, byte-equal; none after mirroring was disabled by the file; N again after it was enabled; and no process restarts for it. */
+/**
+ * N of N requests are mirrored, byte-equal; none after mirroring was disabled by the file; N again
+ * after it was enabled; and no process restarts for it.
+ */
 export async function checkTrafficMirror(site: Site): Promise<void> {
   const { mirror } = site;
   assert.ok(mirror, 'the example has no mirror config');

@@ -43,7 +43,10 @@ export async function checkWeightSplitting(site: Site): Promise<void> {
   await checkFallback(site);
 }
 
-/** Without any engine of the fleet the external endpoint serves its requests, and no request fails; then the fleet is back. */
+/**
+ * Without any engine of the fleet the external endpoint serves its requests, and no request fails;
+ * then the fleet is back.
+ */
 async function checkFallback(site: Site): Promise<void> {
   const { length } = await site.engines('neutral');
   const traffic = startTraffic(site);

@@ -77,7 +77,10 @@ export async function recordedWith(
   return all.flat().filter(({ body }) => body.includes(tag));
 }
 
-/** Resolves when the gateway sends requests to every engine of a workload. For a start, and after changes; failures on the way do not count. */
+/**
+ * Resolves when the gateway sends requests to every engine of a workload. For a start, and after
+ * changes; failures on the way do not count.
+ */
 export async function servedByAll(site: Site, workload: string, model = site.model): Promise<void> {
   const missing = new Set((await site.engines(workload)).map(({ name }) => name));
   assert.ok(missing.size > 0, `no engine of ${workload} runs`);

@@ -21,7 +21,10 @@ interface AdmissionParts {
 
 /** What an ingress holds is told this often at most. */
 const reportIntervalMs = 10;
-/** While something waits, what nobody tells of is looked at this often: instances that came or went, and whose turn it is. */
+/**
+ * While something waits, what nobody tells of is looked at this often: instances that came or went,
+ * and whose turn it is.
+ */
 const lookMs = 50;
 /** An allowance holds so long, unless somebody tells something. */
 const allowanceMs = 50;
@@ -70,9 +73,9 @@ interface Waiter {
 }
 
 /**
- * Lets requests go to instances as long as those have places, and has the others wait here, in the order of `FairQueue`.
- * Ingresses tell each other what they hold and want; each takes its fair share of the places, and no more than the others
- * leave free by what they told last.
+ * Lets requests go to instances as long as those have places, and has the others wait here, in the
+ * order of `FairQueue`. Ingresses tell each other what they hold and want; each takes its fair
+ * share of the places, and no more than the others leave free by what they told last.
  */
 export class Admission implements Disposable {
   readonly #parts: AdmissionParts;
@@ -167,9 +170,9 @@ export class Admission implements Disposable {
   }
 
   /**
-   * Waits for a place: true when the request has it. False: it is to go to its fallback chain, which is offered only where
-   * `canSpill`. Rejects with `GatewayError`: `client_closed`, or `queue_full` and `queue_timeout` with
-   * `details.retryAfterMs`.
+   * Waits for a place: true when the request has it. False: it is to go to its fallback chain,
+   * which is offered only where `canSpill`. Rejects with `GatewayError`: `client_closed`, or
+   * `queue_full` and `queue_timeout` with `details.retryAfterMs`.
    */
   wait(exchange: Entering, { canSpill }: { canSpill: boolean }): Promise<boolean> {
     const { queueMaxWaitMs, spillAfterMs } = this.#parts.settings;

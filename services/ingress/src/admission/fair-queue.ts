@@ -72,7 +72,10 @@ class Lane<T> {
 
 interface ClientState<T> {
   readonly name: string;
-  /** Recent tokens, times a weight that is the same for all clients and grows with time: older tokens count less. */
+  /**
+   * Recent tokens, times a weight that is the same for all clients and grows with time: older
+   * tokens count less.
+   */
   tokens: number;
   readonly lanes: (Lane<T> | null)[];
 }
@@ -85,10 +88,11 @@ interface ClassState<T> {
 }
 
 /**
- * Requests that wait for a place, and which of them is next: of the first class that has any, the oldest of the client with
- * the least recent tokens. Each eighth start goes to the one that has waited longest, so that nothing starves: what came
- * when `n` waited starts within `8 * (n + 1)` starts, unless it is displaced. Every call takes O(log n); times are monotonic
- * milliseconds, and nothing else comes from outside.
+ * Requests that wait for a place, and which of them is next: of the first class that has any, the
+ * oldest of the client with the least recent tokens. Each eighth start goes to the one that has
+ * waited longest, so that nothing starves: what came when `n` waited starts within `8 * (n + 1)`
+ * starts, unless it is displaced. Every call takes O(log n); times are monotonic milliseconds, and
+ * nothing else comes from outside.
  */
 export class FairQueue<T> {
   readonly #maxWaiting: number;
@@ -124,8 +128,9 @@ export class FairQueue<T> {
   }
 
   /**
-   * Queues an item. When the queue is full, the newest of the last class makes room, of the client that has most waiting
-   * there: for an item of a class before it, or of a client that has at least two fewer waiting in the same class.
+   * Queues an item. When the queue is full, the newest of the last class makes room, of the client
+   * that has most waiting there: for an item of a class before it, or of a client that has at least
+   * two fewer waiting in the same class.
    *
    * @returns what waits now, null when there was no room, and what was displaced for it
    */

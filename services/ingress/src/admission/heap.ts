@@ -8,7 +8,10 @@ export interface HeapEntry<T> {
   at: number;
 }
 
-/** A binary heap whose entries may change their rank: the lowest comes first. All that changes it takes O(log n). */
+/**
+ * A binary heap whose entries may change their rank: the lowest comes first. All that changes it
+ * takes O(log n).
+ */
 export class Heap<T> {
   readonly #entries: HeapEntry<T>[] = [];
   #ages = 0;

@@ -57,7 +57,10 @@ class Told {
   }
 }
 
-/** What the ingresses hold of the places at instances and want of them, and how much of them is this ingress's. */
+/**
+ * What the ingresses hold of the places at instances and want of them, and how much of them is this
+ * ingress's.
+ */
 export class Peers {
   readonly #self: string;
   readonly #members = new Members();
@@ -133,9 +136,10 @@ export class Peers {
   }
 
   /**
-   * Of so many places this ingress may hold as many: its fair share by what all have told, and never what others hold. More
-   * than an equal part it takes only by what it told a moment ago, so that two that begin at once do not both take all that
-   * is free. While nobody can be heard it is an equal part.
+   * Of so many places this ingress may hold as many: its fair share by what all have told, and
+   * never what others hold. More than an equal part it takes only by what it told a moment ago, so
+   * that two that begin at once do not both take all that is free. While nobody can be heard it is
+   * an equal part.
    */
   allowance(kind: PlaceKind, places: number, { demand, now, epochMs, connected }: Moment): number {
     const others = this.#members.names(now);

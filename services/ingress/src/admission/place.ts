@@ -18,7 +18,10 @@ interface PlaceParts {
   readonly onFree: () => void;
 }
 
-/** A request's place at instances: one in each role that it needs, from its first call to the end of its last one there. */
+/**
+ * A request's place at instances: one in each role that it needs, from its first call to the end of
+ * its last one there.
+ */
 export class Place {
   readonly #parts: PlaceParts;
   readonly #held: Set<Held>;
@@ -36,7 +39,8 @@ export class Place {
 
   /**
    * It is over there. Only the first call does anything.
-   * @param counts its tokens; null when nobody knows them: then the estimate counts, if an engine did anything for it
+   * @param counts its tokens; null when nobody knows them: then the estimate counts, if an engine
+   * did anything for it
    */
   release(counts: TokenCounts | null, answered: boolean): void {
     if (this.#held.size === 0) return;

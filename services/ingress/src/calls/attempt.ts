@@ -84,7 +84,10 @@ export interface JobWatch {
   isForClient(head: ResponseHead): boolean;
 }
 
-/** Calls one upstream once. An answer that counts as failed is kept back; any other is relayed to the client as it arrives. */
+/**
+ * Calls one upstream once. An answer that counts as failed is kept back; any other is relayed to
+ * the client as it arrives.
+ */
 export function attempt(request: UpstreamRequest, context: AttemptContext): Promise<AttemptEnd> {
   return new Promise((resolve) => startAttempt(request, context, resolve));
 }
@@ -114,7 +117,10 @@ export function startAttempt(
   startRelay(gateway.upstream, asked, { target: new Attempt(context), onEnd: ended(context, traced?.span, onEnd) });
 }
 
-/** Keeps the record of a call. In a function of its own: what it holds on to lives as long as the call, the request must not. */
+/**
+ * Keeps the record of a call. In a function of its own: what it holds on to lives as long as the
+ * call, the request must not.
+ */
 function ended(
   context: AttemptContext,
   span: Span | undefined,
@@ -277,7 +283,10 @@ function usableId(id: string | undefined): string | undefined {
   return id !== undefined && printable.test(id) ? id : undefined;
 }
 
-/** An upstream's headers as the client gets them: `own` first, and none of the upstream's under those names. */
+/**
+ * An upstream's headers as the client gets them: `own` first, and none of the upstream's under
+ * those names.
+ */
 export function withOwnHeaders(own: HeaderLines, upstream: readonly string[]): string[] {
   return [...own.list, ...withoutHeaders(upstream, ownResponseHeaders)];
 }

@@ -7,7 +7,10 @@ import { attempt, outcomeOf } from './attempt.ts';
 import { SecretMask } from './secret-mask.ts';
 import { bodyWithModel } from './upstream-model.ts';
 
-/** One attempt at an endpoint of the route config: the client's own request at the joined URL. Null when nothing is left to do. */
+/**
+ * One attempt at an endpoint of the route config: the client's own request at the joined URL. Null
+ * when nothing is left to do.
+ */
 export async function callEndpoint(
   step: { readonly endpoint: number; readonly fallback: boolean },
   exchange: Exchange,

@@ -3,9 +3,10 @@ import type { Exchange } from '../exchange.ts';
 /**
  * The request id that engines get: the client's own under number 1, else one that is made of it.
  *
- * An engine that is told to abort a request may still be at it when the next attempt arrives, and some versions of vLLM abort by the id, or by all
- * ids that begin with it (a completion's parts are `<id>-0`, `<id>-1`, …). So no id of a request may be equal to another or begin with it:
- * the mark in front differs from the id in its first character, and its number is closed by a dash.
+ * An engine that is told to abort a request may still be at it when the next attempt arrives, and
+ * some versions of vLLM abort by the id, or by all ids that begin with it (a completion's parts are
+ * `<id>-0`, `<id>-1`, …). So no id of a request may be equal to another or begin with it: the mark
+ * in front differs from the id in its first character, and its number is closed by a dash.
  *
  * @param number counts from 1
  */
@@ -23,8 +24,9 @@ interface SameId {
 type Holder = Pick<Exchange, 'id' | 'givenId'> & { readonly client: Pick<Exchange['client'], 'whenOver'> };
 
 /**
- * Gives the requests of this ingress ids for their engines. Clients may use one id for several requests at once, and engines take the
- * id for a key: vLLM refuses the second request, mixes the two up, or crashes (vLLM issues 10583 and 15041).
+ * Gives the requests of this ingress ids for their engines. Clients may use one id for several
+ * requests at once, and engines take the id for a key: vLLM refuses the second request, mixes the
+ * two up, or crashes (vLLM issues 10583 and 15041).
  */
 export class EngineIds {
   readonly #used = new Map<string, SameId>();

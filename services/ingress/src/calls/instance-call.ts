@@ -33,7 +33,10 @@ function callInstance(instance: InstanceAddress, context: InternalContext): Prom
   return new Promise((resolve) => startInstanceCall(instance, context, resolve));
 }
 
-/** Neutral forwarding: the client's request as it is, but for the model where its row says so. `onOutcome` is called once, with null when nothing is left to do. */
+/**
+ * Neutral forwarding: the client's request as it is, but for the model where its row says so.
+ * `onOutcome` is called once, with null when nothing is left to do.
+ */
 export function startInstanceCall(
   instance: InstanceAddress,
   context: InternalContext,

@@ -8,7 +8,10 @@ export class InstanceHeaders {
   /** Whether the head was read without the client's credentials. */
   readonly #withheld: boolean;
 
-  /** @param options.withheld whether clients show keys of the gateway: then no credential is among a request's headers */
+  /**
+   * @param options.withheld whether clients show keys of the gateway: then no credential is among a
+   * request's headers
+   */
   constructor(options: { instanceApiKey: string; withheld: boolean }) {
     this.#ownKey = options.instanceApiKey === '' ? '' : `authorization: Bearer ${options.instanceApiKey}\r\n`;
     this.#withheld = options.withheld;

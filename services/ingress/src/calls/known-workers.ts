@@ -6,8 +6,8 @@ import type { Logger } from '@llm-gateway/runtime';
 const jobUrl = /^(?<origin>http:\/\/[^/]+)\/jobs\/[\w-]{1,64}$/;
 
 /**
- * The retry workers that announced themselves. A request, with all that its client sent, goes to one of them and nowhere else, whatever
- * address the answer to an offer names.
+ * The retry workers that announced themselves. A request, with all that its client sent, goes to
+ * one of them and nowhere else, whatever address the answer to an offer names.
  */
 export class KnownWorkers implements Disposable {
   readonly #announced: Announced;
@@ -22,7 +22,10 @@ export class KnownWorkers implements Disposable {
     });
   }
 
-  /** Whether the place for a job is at the address that its worker announced. Waits shortly for the announcement of a new worker. */
+  /**
+   * Whether the place for a job is at the address that its worker announced. Waits shortly for the
+   * announcement of a new worker.
+   */
   async holds({ worker, url }: { worker: string; url: string }, signal: AbortSignal): Promise<boolean> {
     const origin = jobUrl.exec(url)?.groups?.origin;
     if (origin !== undefined && (await this.#announced.arrives({ name: worker, origin }, signal))) return true;

@@ -25,7 +25,10 @@ export class RetryJob implements JobWatch {
   #toldAtMs = performance.now();
   /** The longest silence that the worker allows itself; null: it says nothing twice. */
   #silenceMs: number | null = firstWordMs;
-  /** Looks in a row that found nothing new. Not time: after a standstill of this process, what came meanwhile is yet to be read. */
+  /**
+   * Looks in a row that found nothing new. Not time: after a standstill of this process, what came
+   * meanwhile is yet to be read.
+   */
   #silentLooks = 0;
   #answering = false;
   readonly #budget: RetryBudget | null;
@@ -43,7 +46,10 @@ export class RetryJob implements JobWatch {
     this.signal = AbortSignal.any([exchange.signal.abortSignal, this.#lost.signal]);
   }
 
-  /** Gives the worker up when it is silent, or past the deadline. Once its answer is there it is a call as any other. */
+  /**
+   * Gives the worker up when it is silent, or past the deadline. Once its answer is there it is a
+   * call as any other.
+   */
   look(): void {
     if (this.#answering) return;
     this.#silentLooks++;

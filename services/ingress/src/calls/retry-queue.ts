@@ -27,7 +27,10 @@ export interface RetryQueueParts {
   readonly requestDeadlineMs: number;
 }
 
-/** A worker leaves the group before it refuses, so that so many offers reach as many workers; see `retryOffer`. */
+/**
+ * A worker leaves the group before it refuses, so that so many offers reach as many workers; see
+ * `retryOffer`.
+ */
 const maxOffers = 16;
 const offerTimeoutMs = 1000;
 
@@ -38,8 +41,9 @@ interface Place {
 }
 
 /**
- * The ingress's side of the 429 retry queue: offers a job over the bus, streams the request to the worker that takes it, and relays its answer.
- * Where there is a retry budget it has paid for one call, and the worker gets no more than that at a time.
+ * The ingress's side of the 429 retry queue: offers a job over the bus, streams the request to the
+ * worker that takes it, and relays its answer. Where there is a retry budget it has paid for one
+ * call, and the worker gets no more than that at a time.
  */
 export class RetryQueue implements Disposable {
   readonly #parts: RetryQueueParts;
@@ -64,7 +68,10 @@ export class RetryQueue implements Disposable {
     this.#watch = undefined;
   }
 
-  /** One step of the failover machine. Null when nothing is left to do. Throws `client_closed` when the client leaves while the job is offered. */
+  /**
+   * One step of the failover machine. Null when nothing is left to do. Throws `client_closed` when
+   * the client leaves while the job is offered.
+   */
   async call(step: QueueStep, exchange: Exchange): Promise<Outcome | null> {
     exchange.entered('queued');
     const span = exchange.trace?.queued();

@@ -8,8 +8,9 @@ const maxBytes = 1024 * 1024;
 const mask = Buffer.from('***');
 
 /**
- * Puts `***` in the place of the endpoint's own secrets, where an answer that is relayed quotes them: in one of status 400
- * or higher, and in event streams, however their pieces are cut. Other answers pass as they are.
+ * Puts `***` in the place of the endpoint's own secrets, where an answer that is relayed quotes
+ * them: in one of status 400 or higher, and in event streams, however their pieces are cut. Other
+ * answers pass as they are.
  */
 export class SecretMask implements AnswerChange {
   readonly #endpoint: Endpoint;

@@ -6,9 +6,10 @@ import { changeFormModel } from '../form.ts';
 import { scanMembers } from '../json-members.ts';
 
 /**
- * The client's body with `model` (empty: the client's own) in place of its model, and every other byte as it was. A request
- * that names no model stays as it is. The copy is held for further attempts, and comes out of the budget before it is made.
- * Throws `GatewayError`: `overloaded` when the budget does not have it, `invalid_body` when the outline cannot be read.
+ * The client's body with `model` (empty: the client's own) in place of its model, and every other
+ * byte as it was. A request that names no model stays as it is. The copy is held for further
+ * attempts, and comes out of the budget before it is made. Throws `GatewayError`: `overloaded` when
+ * the budget does not have it, `invalid_body` when the outline cannot be read.
  */
 export function bodyWithModel(exchange: Exchange, model: string): Buffer {
   const { content, memory, renamed: kept } = exchange;

@@ -27,7 +27,10 @@ export class Clients implements Disposable {
     metrics.gauge({ name: 'client_keys', help: 'Keys in effect', collect: () => this.keys });
   }
 
-  /** Null when nobody has to show anything. Throws when the file, which was checked before, cannot be used after all. */
+  /**
+   * Null when nobody has to show anything. Throws when the file, which was checked before, cannot
+   * be used after all.
+   */
   static async start(
     settings: ClientKeySettings,
     { log, metrics }: { log: Pick<Logger, 'info' | 'error'>; metrics: Metrics },
@@ -67,8 +70,9 @@ export class Clients implements Disposable {
   }
 
   /**
-   * The client that sent this request, which withholds the key from then on: at once by its key, and by a token that was shown before. Throws, or rejects with,
-   * `GatewayError` `invalid_api_key`, and `overloaded` when a token cannot be checked at the moment.
+   * The client that sent this request, which withholds the key from then on: at once by its key,
+   * and by a token that was shown before. Throws, or rejects with, `GatewayError`
+   * `invalid_api_key`, and `overloaded` when a token cannot be checked at the moment.
    */
   identify(head: RequestHead, request: { withhold(key: string): void }): Client | Promise<Client> {
     let shown = false;

@@ -78,7 +78,10 @@ interface Entry {
   readonly client: Client;
 }
 
-/** So much of a digest says where to look for it: not enough to find it out by measuring how long that takes. */
+/**
+ * So much of a digest says where to look for it: not enough to find it out by measuring how long
+ * that takes.
+ */
 const addressBytes = 4;
 
 /** The clients of a file, by their keys. */

@@ -30,7 +30,10 @@ interface QuotaParts {
 /** How often what is in hand is looked at, while there is any. */
 const lookMs = 250;
 const idleLookMs = 1000;
-/** After a refusal others are refused so long without a further ask, unless some of the limit is free again before. */
+/**
+ * After a refusal others are refused so long without a further ask, unless some of the limit is
+ * free again before.
+ */
 const refusedMs = 20;
 /** A limiter that counted stays the owner so long, whoever others take for it. */
 const pinnedMs = 3000;
@@ -41,8 +44,9 @@ const envelopeBytes = 1024;
 const slotRetryMs = 1000;
 
 /**
- * Keeps the limits of clients: lets requests in by what limiters granted to this ingress, and asks them for more. What is
- * asked for in one turn of the event loop goes in one message. Without a limiter each ingress serves its share of a limit.
+ * Keeps the limits of clients: lets requests in by what limiters granted to this ingress, and asks
+ * them for more. What is asked for in one turn of the event loop goes in one message. Without a
+ * limiter each ingress serves its share of a limit.
  */
 export class Quota implements Disposable {
   readonly #parts: QuotaParts;
@@ -103,7 +107,10 @@ export class Quota implements Disposable {
     return this.#failed || this.#limiters.names(performance.now()).length === 0;
   }
 
-  /** What clients with limits used here, those with the most requests first; `now` in monotonic milliseconds. */
+  /**
+   * What clients with limits used here, those with the most requests first; `now` in monotonic
+   * milliseconds.
+   */
   used(now: number, max: number): { name: string; limits: QuotaAsk['limits']; used: [number, number, number] }[] {
     const all = [...this.#desks.values()].map(({ purse }) => ({
       name: purse.client,
@@ -115,8 +122,8 @@ export class Quota implements Disposable {
   }
 
   /**
-   * Lets a request in, whose body is there: at once when it returns null. Throws, or rejects with, `GatewayError`
-   * `rate_limit_exceeded`, with `details.retryAfterMs`.
+   * Lets a request in, whose body is there: at once when it returns null. Throws, or rejects with,
+   * `GatewayError` `rate_limit_exceeded`, with `details.retryAfterMs`.
    */
   admit(exchange: Exchange): Promise<void> | null {
     const { from } = exchange;
@@ -160,7 +167,8 @@ export class Quota implements Disposable {
 
   /**
    * A request that was let in is over.
-   * @param counts its tokens; null when nobody knows them: then what was reserved counts, if an engine did anything for it
+   * @param counts its tokens; null when nobody knows them: then what was reserved counts, if an
+   * engine did anything for it
    */
   ended({ desk, reserved }: Permit, counts: TokenCounts | null, answered: boolean): void {
     const now = performance.now();

@@ -102,8 +102,9 @@ export class ClientTokens implements Disposable {
   }
 
   /**
-   * The client that a token names; null when it is not valid. Rejects with `GatewayError` `overloaded` when the keys that it
-   * is to be checked with cannot be had, or too many are being checked.
+   * The client that a token names; null when it is not valid. Rejects with `GatewayError`
+   * `overloaded` when the keys that it is to be checked with cannot be had, or too many are being
+   * checked.
    */
   find(token: string): Client | Promise<Client | null> | null {
     const digest = digestOf(token).toString('base64');

@@ -5,7 +5,10 @@ const promptNames = ['"prompt_tokens":', '"input_tokens":'].map((name) => Buffer
 /** Further digits are none that an engine sends. */
 const maxDigits = 12;
 
-/** Looks in an answer for how many tokens of its prompt were cached: vLLM and SGLang say so in `usage`. What is cut in two by chunks is not seen. */
+/**
+ * Looks in an answer for how many tokens of its prompt were cached: vLLM and SGLang say so in
+ * `usage`. What is cut in two by chunks is not seen.
+ */
 export class CachedShare {
   readonly #expected: number;
   readonly #bytes: number;

@@ -17,7 +17,10 @@ export type DegradedReason =
   | 'timeout'
   | 'generation'
   | 'failed'
-  /** The router named an instance that this ingress does not follow, or an endpoint that its config does not have. */
+  /**
+   * The router named an instance that this ingress does not follow, or an endpoint that its config
+   * does not have.
+   */
   | 'not_followed';
 
 export interface DeciderObserver {
@@ -48,7 +51,10 @@ const missesBeforeBreak = 3;
 const probeIntervalMs = 250;
 /** While nothing is asked: that no router is there must be known before a request comes. */
 const restProbeIntervalMs = 1000;
-/** So many times the deadline of a decision such a probe has, for which nobody waits: a moment without CPU is no outage. */
+/**
+ * So many times the deadline of a decision such a probe has, for which nobody waits: a moment
+ * without CPU is no outage.
+ */
 const restPatience = 10;
 const maxBatch = 512;
 /** Routers that one ask turns to by name before it goes to any of them. */
@@ -56,7 +62,10 @@ const maxOwners = 2;
 const maxKnownOwners = 100;
 /** What a batch and its reply have beside asks and decisions. */
 const envelopeBytes = 1024;
-/** What an ask has beside its model and instances, its prompt included, and more than its decision takes in the reply: two addresses. */
+/**
+ * What an ask has beside its model and instances, its prompt included, and more than its decision
+ * takes in the reply: two addresses.
+ */
 const askBaseBytes = 2048;
 /** No character takes more in JSON. */
 const maxCharacterBytes = 6;
@@ -111,12 +120,15 @@ function stepsOf(asks: readonly (Ask | TracedAsk)[]): TracedStep[] | undefined {
 }
 
 /**
- * Asks the routers, and decides itself with the same code when they do not answer: a request never fails for the want of a router.
- * Questions of one turn of the event loop travel as one message.
+ * Asks the routers, and decides itself with the same code when they do not answer: a request never
+ * fails for the want of a router. Questions of one turn of the event loop travel as one message.
  */
 export class Decider implements Disposable {
   readonly #parts: DeciderParts;
-  /** What is asked by one table of one router, or of any, goes together; those of tables that nobody uses any more are let go. */
+  /**
+   * What is asked by one table of one router, or of any, goes together; those of tables that nobody
+   * uses any more are let go.
+   */
   readonly #asks = new WeakMap<RouteTable, Map<string, AskTogether>>();
   #misses = 0;
   /** Routers are left alone until a probe is answered. */
@@ -138,8 +150,9 @@ export class Decider implements Disposable {
   }
 
   /**
-   * The decision for a request of this model, when it takes no message: the routing policy is applied here, by the code that routers have, and an instance
-   * comes from the picks that a router gave in advance. Otherwise what is left to ask of `decide`.
+   * The decision for a request of this model, when it takes no message: the routing policy is
+   * applied here, by the code that routers have, and an instance comes from the picks that a router
+   * gave in advance. Otherwise what is left to ask of `decide`.
    */
   tryDecide(exchange: Asking, table: RouteTable): Decision | Ask {
     const { leases, prompts } = this.#parts;
@@ -192,7 +205,10 @@ export class Decider implements Disposable {
     clearTimeout(this.#probe);
   }
 
-  /** The pool's owner sees all choices for it in their order. When it is away, the next in the order is asked, and then any router. */
+  /**
+   * The pool's owner sees all choices for it in their order. When it is away, the next in the order
+   * is asked, and then any router.
+   */
   async #askOf(table: RouteTable, ask: Ask | TracedAsk, signal: AbortSignal): Promise<Decision> {
     const { prompts, routers, fleet } = this.#parts;
     for (let tries = 0; prompts !== null && tries < maxOwners; tries++) {

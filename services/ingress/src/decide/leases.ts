@@ -43,8 +43,10 @@ interface Wanted {
 }
 
 /**
- * Decisions that routers made in advance, for requests that need no more than a pool: taken at once, without a message. A pool's picks come from one router
- * at a time, so that those of several ingresses do not collide. What is wanted in one turn of the event loop is asked for in one message a router.
+ * Decisions that routers made in advance, for requests that need no more than a pool: taken at
+ * once, without a message. A pool's picks come from one router at a time, so that those of several
+ * ingresses do not collide. What is wanted in one turn of the event loop is asked for in one
+ * message a router.
  */
 export class Leases implements Disposable {
   readonly #parts: LeasesParts;
@@ -152,7 +154,10 @@ export class Leases implements Disposable {
     stock.fill(candidates, { until, now: performance.now() });
   }
 
-  /** A router that is a moment ahead names instances that are not here yet; one that lies could name any address. */
+  /**
+   * A router that is a moment ahead names instances that are not here yet; one that lies could name
+   * any address.
+   */
   #candidates(wish: LeaseWish, { instances, picks }: LeaseReply['leases'][number]): readonly Candidate[] {
     const { fleet, observer } = this.#parts;
     const own = instances.map((given) => fleet.candidate(given, wish));

@@ -23,7 +23,10 @@ export class Load implements Disposable {
   readonly #onLoad: (report: LoadReport) => void;
   #leased: (() => ReadonlyMap<string, number>) | undefined;
 
-  /** @param onOutcomes hears the outcomes as well, for decisions made in this process; so does `onLoad` of the load */
+  /**
+   * @param onOutcomes hears the outcomes as well, for decisions made in this process; so does
+   * `onLoad` of the load
+   */
   constructor(options: {
     ingress: string;
     bus: Bus;
@@ -85,7 +88,10 @@ export class Load implements Disposable {
     this.#tally.accepted(call, performance.now());
   }
 
-  /** From now on what `leased` returns is reported, too: picks per instance that are held for requests to come. */
+  /**
+   * From now on what `leased` returns is reported, too: picks per instance that are held for
+   * requests to come.
+   */
   countLeased(leased: () => ReadonlyMap<string, number>): void {
     this.#leased = leased;
   }
@@ -131,8 +137,9 @@ export class Load implements Disposable {
   }
 
   /**
-   * A load that is too large for one message is reported as that of several ingresses: a router adds them up. Parts that were needed before and are
-   * not now are reported empty, or their last numbers would count until they expire.
+   * A load that is too large for one message is reported as that of several ingresses: a router
+   * adds them up. Parts that were needed before and are not now are reported empty, or their last
+   * numbers would count until they expire.
    */
   #reportLoad(): void {
     const held = [
@@ -198,6 +205,9 @@ const envelopeBytes = 8 * 1024;
 const minPartBytes = 8 * 1024;
 const countBytes = 16;
 const outcomeBytes = 128;
-/** Routers that share the load choose blindly for so long: long enough to save messages, short enough to stay balanced. */
+/**
+ * Routers that share the load choose blindly for so long: long enough to save messages, short
+ * enough to stay balanced.
+ */
 const reportIntervalMs = 10;
 const maxRouters = 100;

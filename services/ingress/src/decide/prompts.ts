@@ -14,7 +14,10 @@ const sessionMember = 'prompt_cache_key';
 const fineSteps = 26;
 const fineGrowth = 1.25;
 const maxFixed = 36;
-/** Ends of messages that are cut at: a system prompt and the first question are shared by many, the last ones by the next turn. */
+/**
+ * Ends of messages that are cut at: a system prompt and the first question are shared by many, the
+ * last ones by the next turn.
+ */
 const firstEnds = 4;
 const lastEnds = 12;
 /** An element whose first bytes say so is not what a conversation is known by. */
@@ -106,7 +109,10 @@ export class Prompts {
     return (this.#mix.high ^ (this.#mix.low << 14)) >>> 0;
   }
 
-  /** Fills the fingerprints. The hash of the first so many bytes does not depend on where they were cut before. */
+  /**
+   * Fills the fingerprints. The hash of the first so many bytes does not depend on where they were
+   * cut before.
+   */
   #fill(
     body: Buffer,
     pieces: readonly Piece[],
@@ -169,7 +175,10 @@ function piecesOf(body: Buffer, members: readonly Member[]): Piece[] {
 
 const quote = 0x22;
 
-/** Where the first message ends that is not the system's, in the body: what all turns of a conversation begin with. -1 when there is none. */
+/**
+ * Where the first message ends that is not the system's, in the body: what all turns of a
+ * conversation begin with. -1 when there is none.
+ */
 function firstQuestion(body: Buffer, pieces: readonly Piece[]): number {
   const last = pieces.at(-1);
   if (last === undefined) return -1;
@@ -179,8 +188,9 @@ function firstQuestion(body: Buffer, pieces: readonly Piece[]): number {
 }
 
 /**
- * A keyed hash of two numbers: the rounds of HalfSipHash (Aumasson and Bernstein), so that a fingerprint tells nothing of the checksum that it was made
- * of, and only who has the key can make the fingerprint of a prompt.
+ * A keyed hash of two numbers: the rounds of HalfSipHash (Aumasson and Bernstein), so that a
+ * fingerprint tells nothing of the checksum that it was made of, and only who has the key can make
+ * the fingerprint of a prompt.
  */
 class KeyedMix {
   readonly #k0: number;

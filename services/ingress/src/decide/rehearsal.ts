@@ -5,7 +5,10 @@ import { boundedLabel, type Metrics, type Parts } from '@llm-gateway/runtime';
 /** Names of endpoints that the metric tells apart. */
 const maxNames = 100;
 
-/** Counts what another route config would send elsewhere, on the requests as they come. Nothing is decided by it. */
+/**
+ * Counts what another route config would send elsewhere, on the requests as they come. Nothing is
+ * decided by it.
+ */
 export class Rehearsal implements Disposable {
   readonly #moves;
   readonly #seen;
@@ -37,7 +40,10 @@ export class Rehearsal implements Disposable {
     this.#followed = followed;
   }
 
-  /** One request for `model`, which is decided by `table`. Both configs get the same draw, so that equal weights move nothing. */
+  /**
+   * One request for `model`, which is decided by `table`. Both configs get the same draw, so that
+   * equal weights move nothing.
+   */
   count(table: RouteTable, model: string | null): void {
     const point = Math.random();
     const random = () => point;

@@ -49,7 +49,10 @@ export class Routers implements Disposable {
     return this.#holders.holding(generation, now);
   }
 
-  /** The router that decides for the pool, of those that hold the generation. Undefined while there is none. */
+  /**
+   * The router that decides for the pool, of those that hold the generation. Undefined while there
+   * is none.
+   */
   ownerOf(pool: string, generation: string, now: number): string | undefined {
     return ownerOf(pool, this.#holders.having(generation, now), this.#dropped);
   }

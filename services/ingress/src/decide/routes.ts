@@ -15,9 +15,9 @@ interface RoutesParts {
 }
 
 /**
- * The route table that new requests are decided by. A newer one waits until a router can decide by it, so that no request has
- * to be decided without one; it is used at once where none could decide by the old one either. A request keeps the table that
- * it began with.
+ * The route table that new requests are decided by. A newer one waits until a router can decide by
+ * it, so that no request has to be decided without one; it is used at once where none could decide
+ * by the old one either. A request keeps the table that it began with.
  */
 export class Routes implements Disposable {
   readonly #parts: RoutesParts;

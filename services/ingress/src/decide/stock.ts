@@ -1,7 +1,10 @@
 import { type Candidate, type Fleet, type LeaseWish, leaseMs } from '@llm-gateway/fleet';
 import { type Decision, maxLeasedPicks } from '@llm-gateway/protocol';
 
-/** What became of a pick: a request took it, its time was over, or this ingress knew better than to use it. */
+/**
+ * What became of a pick: a request took it, its time was over, or this ingress knew better than to
+ * use it.
+ */
 export type PickOutcome = 'taken' | 'expired' | 'skipped';
 
 /** Fewer requests in the time of a lease, and each is asked for as it comes: most picks would expire. */
@@ -39,7 +42,10 @@ export class Stock {
     return this.#usedAt;
   }
 
-  /** The pick for a request that is there now; undefined when none is left that `fleet` has nothing against. */
+  /**
+   * The pick for a request that is there now; undefined when none is left that `fleet` has nothing
+   * against.
+   */
   take(fleet: Pick<Fleet, 'isUsable'>, now: number): Decision | undefined {
     this.#use = this.#use * Math.exp((this.#usedAt - now) / leaseMs) + 1;
     this.#usedAt = now;

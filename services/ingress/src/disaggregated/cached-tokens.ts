@@ -12,14 +12,20 @@ const CR = 0x0d;
 const usageKey = '"usage"';
 const dataField = Buffer.from('data:');
 
-/** Whether the client is going to see a usage: every answer in one piece has it, a stream when it was asked for. */
+/**
+ * Whether the client is going to see a usage: every answer in one piece has it, a stream when it
+ * was asked for.
+ */
 export function showsUsage(body: JsonObject, isStream: boolean): boolean {
   if (!isStream) return true;
   const options = objectIn(body, 'stream_options');
   return options !== null && lastValue(options, 'include_usage')?.toString() === 'true';
 }
 
-/** How much of the prompt an engine had in its prefix cache, by the usage of its answer; null when that does not say. */
+/**
+ * How much of the prompt an engine had in its prefix cache, by the usage of its answer; null when
+ * that does not say.
+ */
 export function cachedTokensOf(answer: Buffer): string | null {
   const whole = readObject(answer);
   const usage = whole && objectIn(whole, 'usage');
@@ -29,14 +35,18 @@ export function cachedTokensOf(answer: Buffer): string | null {
 }
 
 /**
- * Shows the client the prefill's `cached_tokens` in the decode's answer. To a decode engine the whole prompt is cached,
- * because the prefill computed it; to the client it was only what the prefill engine found in its own cache. No other byte changes.
+ * Shows the client the prefill's `cached_tokens` in the decode's answer. To a decode engine the
+ * whole prompt is cached, because the prefill computed it; to the client it was only what the
+ * prefill engine found in its own cache. No other byte changes.
  */
 export class CachedTokens implements AnswerChange {
   readonly #count: string;
   readonly #memory: Holding;
   #kind: 'as it is' | 'whole' | 'events' = 'as it is';
-  /** What may become another text: all of an answer in one piece, of a stream the line that is not whole yet. */
+  /**
+   * What may become another text: all of an answer in one piece, of a stream the line that is not
+   * whole yet.
+   */
   #held: Buffer[] = [];
   #heldBytes = 0;
 

@@ -9,8 +9,9 @@ const roundsPerBatch = 40;
 const maxBatches = 25;
 
 /**
- * How much of the time for `rewrite` the `change` takes. The two take turns, and of each the least counts: what else runs on the machine only
- * ever adds. More is measured until the limit holds, or too often.
+ * How much of the time for `rewrite` the `change` takes. The two take turns, and of each the least
+ * counts: what else runs on the machine only ever adds. More is measured until the limit holds, or
+ * too often.
  */
 function shareOf(rewrite: () => void, change: () => void, limit: number): number {
   let [rewriteMs, changeMs] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];

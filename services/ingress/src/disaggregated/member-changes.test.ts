@@ -19,7 +19,8 @@ const spelled = (key: string, escaped: boolean) =>
 
 const space = fc.constantFrom('', ' ', '\n', '\t', '\r\n  ');
 const key = fc.constantFrom('a', 'b', 'n', 'stream', 'kv_transfer_params', 'constructor', 'toString', 'ü', '');
-// V8's own parser is the oracle, and that of Node 26.10 takes an escaped key for `\\` where an object of that shape had one: none here has.
+// V8's own parser is the oracle, and that of Node 26.10 takes an escaped key for `\\` where an
+// object of that shape had one: none here has.
 const value = fc.oneof(
   fc.json({ maxDepth: 2 }).filter((json) => !json.includes('"\\\\"')),
   fc.constantFrom('9007199254740993', '1.0', '1e2', '"\\u0041\\/"', '"🙂"', '{"n" : [ 1 , {"a":2} ]}', '[ ]'),

@@ -6,7 +6,10 @@ export interface JsonObject {
   readonly members: readonly Member[];
 }
 
-/** What becomes of an object's fields, by name: the JSON text of the new value, or null to leave the field out. */
+/**
+ * What becomes of an object's fields, by name: the JSON text of the new value, or null to leave the
+ * field out.
+ */
 export type Changes = Readonly<Record<string, string | Buffer | null>>;
 
 /** Null when the bytes are no JSON object. */
@@ -15,15 +18,19 @@ export function readObject(bytes: Buffer): JsonObject | null {
   return members === null ? null : { bytes, members };
 }
 
-/** The JSON text that a parser takes for this field: of repeated ones the last. Undefined when there is none. */
+/**
+ * The JSON text that a parser takes for this field: of repeated ones the last. Undefined when there
+ * is none.
+ */
 export function lastValue({ bytes, members }: JsonObject, key: string): Buffer | undefined {
   const member = members.findLast((candidate) => candidate.key === key);
   return member && bytes.subarray(member.valueStart, member.valueEnd);
 }
 
 /**
- * The object with some fields changed and every other byte as it was: order, white space, numbers, escapes, other repeated fields.
- * A field is changed where it stands last and its other occurrences go, so that no parser can read another value; a new one goes to the end.
+ * The object with some fields changed and every other byte as it was: order, white space, numbers,
+ * escapes, other repeated fields. A field is changed where it stands last and its other occurrences
+ * go, so that no parser can read another value; a new one goes to the end.
  */
 export function changeMembers({ bytes, members }: JsonObject, changes: Changes): Buffer {
   // A map, because a client's key may be `constructor`.

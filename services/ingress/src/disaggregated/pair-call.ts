@@ -28,9 +28,10 @@ interface PairAttempt {
 }
 
 /**
- * One internal attempt of a split request: the prefill to its end, then the decode, whose answer is the client's. Null when nothing is left to do.
- * Whichever leg fails, the attempt has failed, and a further one begins with the prefill again, on instances chosen afresh.
- * What cannot be split goes to the decode instance alone.
+ * One internal attempt of a split request: the prefill to its end, then the decode, whose answer is
+ * the client's. Null when nothing is left to do. Whichever leg fails, the attempt has failed, and a
+ * further one begins with the prefill again, on instances chosen afresh. What cannot be split goes
+ * to the decode instance alone.
  */
 export async function callPair(
   pair: Pair,
@@ -51,7 +52,8 @@ export async function callPair(
     members,
   };
   const call: PairAttempt = { pair, protocol, api, body, headers, context };
-  // A decode instance that is chosen already is spoken for: during the prefill, other requests must not be sent to it as if it were idle.
+  // A decode instance that is chosen already is spoken for: during the prefill, other requests must
+  // not be sent to it as if it were idle.
   using reserved = pair.decode && new InstanceLeg(pair.decode, context);
 
   const whole = reasonForWhole(body);
@@ -103,7 +105,8 @@ async function prefill(
   exchange.prefilledBy(leg.id);
   const startedAtMs = performance.now();
   const { take } = protocol;
-  // Of Anthropic's usage nothing is changed: what it says of the cache is in two events and in what it counts as input.
+  // Of Anthropic's usage nothing is changed: what it says of the cache is in two events and in what
+  // it counts as input.
   const usageShown = api === 'openai' && showsUsage(body, exchange.isStream);
   const request = requestTo(leg, {
     exchange,
@@ -133,12 +136,16 @@ async function prefill(
   return { outcome: outcomeOf(end, [leg.id]) };
 }
 
-/** The decode leg of a protocol whose decode engine calls the prefill engine itself: what becomes of it tells about both. */
+/**
+ * The decode leg of a protocol whose decode engine calls the prefill engine itself: what becomes of
+ * it tells about both.
+ */
 async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): Promise<Outcome | null> {
   const { exchange } = call.context;
   using prefillLeg = new InstanceLeg(call.pair.prefill, call.context, exchange.uncachedBytes);
   exchange.prefilledBy(prefillLeg.id);
-  // With the first token the prefill is over, and went well. A client's own mistake may be found before there is a prefill.
+  // With the first token the prefill is over, and went well. A client's own mistake may be found
+  // before there is a prefill.
   exchange.whenCommitted(() => {
     if (exchange.client.status < 300) prefillLeg.outcome = 'succeeded';
     prefillLeg[Symbol.dispose]();
@@ -192,8 +199,8 @@ async function decode(
 }
 
 /**
- * Whether the decode engine may have failed because of the prefill engine that it turns to itself: which of the two it was is not known.
- * One that could not be reached has not turned to any.
+ * Whether the decode engine may have failed because of the prefill engine that it turns to itself:
+ * which of the two it was is not known. One that could not be reached has not turned to any.
  */
 function mayComeOfPrefill(outcome: Outcome): outcome is Extract<Outcome, { kind: 'refused' | 'failed' }> {
   switch (outcome.kind) {
@@ -206,7 +213,10 @@ function mayComeOfPrefill(outcome: Outcome): outcome is Extract<Outcome, { kind:
   }
 }
 
-/** The body with some fields changed: a copy, which comes out of the budget before it is made. With nothing to change, the body itself. */
+/**
+ * The body with some fields changed: a copy, which comes out of the budget before it is made. With
+ * nothing to change, the body itself.
+ */
 function changed(body: JsonObject, given: Changes, { memory, upstreamModel }: Exchange): Buffer {
   const changes = upstreamModel === null ? given : { ...given, model: JSON.stringify(upstreamModel) };
   const changesNothing = Object.entries(changes).every(([name, value]) => value === null && !lastValue(body, name));

@@ -15,19 +15,23 @@ import type { Exchange } from '../exchange.ts';
 import { type AttemptRecord, attemptOutcome } from '../request-record.ts';
 
 /**
- * How a prefill's call ended. `done`: the prompt is computed; `body` is null when nothing was wanted of it, or when it was too large to be kept.
- * `refused` is an answer of any other status: a client's own mistake or a failure.
+ * How a prefill's call ended. `done`: the prompt is computed; `body` is null when nothing was
+ * wanted of it, or when it was too large to be kept. `refused` is an answer of any other status: a
+ * client's own mistake or a failure.
  */
 export type PrefillEnd =
   | { readonly kind: 'done'; readonly body: Buffer | null }
   | Extract<RelayEnd, { kind: 'refused' } | { kind: 'failed' }>;
 
-/** A prefill's answer is one token and where its cache lies, but a client may ask for the log probabilities of its whole prompt. */
+/**
+ * A prefill's answer is one token and where its cache lies, but a client may ask for the log
+ * probabilities of its whole prompt.
+ */
 const maxKeptBytes = 16 * 1024 * 1024;
 
 /**
- * Calls a prefill instance and reads its answer to the end, which is when the decode may begin; of a body that is not kept, too.
- * Throws `GatewayError` `client_closed` when the client leaves.
+ * Calls a prefill instance and reads its answer to the end, which is when the decode may begin; of
+ * a body that is not kept, too. Throws `GatewayError` `client_closed` when the client leaves.
  * @param options.wanted whether a body of the answer is wanted
  */
 export async function callPrefill(
@@ -63,7 +67,10 @@ export async function callPrefill(
   }
 }
 
-/** Takes the answer of a prefill that is done, and a client's own mistake; one that counts as failed is left to be kept back. */
+/**
+ * Takes the answer of a prefill that is done, and a client's own mistake; one that counts as failed
+ * is left to be kept back.
+ */
 class PrefillReading implements RelayTarget {
   /** The client gets nothing of it. */
   readonly committed = false;
@@ -115,7 +122,10 @@ class PrefillReading implements RelayTarget {
     return { kind: 'refused', answer: body === null ? new KeptAnswer(head).cut() : { ...head, body } };
   }
 
-  /** The answer broke off. A head that told of the client's mistake told what there is to know; undefined when there was none. */
+  /**
+   * The answer broke off. A head that told of the client's mistake told what there is to know;
+   * undefined when there was none.
+   */
   cut(): PrefillEnd | undefined {
     if (this.#head === undefined || isDone(this.#head)) return undefined;
     return { kind: 'refused', answer: new KeptAnswer(this.#head).cut() };

@@ -1,7 +1,10 @@
 import { type Changes, type JsonObject, lastValue } from './member-changes.ts';
 import type { SplitApi } from './split-paths.ts';
 
-/** Makes a prefill of a request: one token, in one piece, after which the engine holds the KV cache of the prompt. */
+/**
+ * Makes a prefill of a request: one token, in one piece, after which the engine holds the KV cache
+ * of the prompt.
+ */
 export function prefillForm(body: JsonObject, api: SplitApi): Changes {
   return api === 'anthropic' ? messagesForm(body) : completionForm(body);
 }
@@ -60,7 +63,10 @@ const OPEN_BRACE = 0x7b;
 /** With every letter escaped. */
 const maxRequiredBytes = '"required"'.length * 6;
 
-/** vLLM makes a call of what a forced choice generates, and of one token it cannot: it answers 500, or 400. The tools stay: they are part of the prompt. */
+/**
+ * vLLM makes a call of what a forced choice generates, and of one token it cannot: it answers 500,
+ * or 400. The tools stay: they are part of the prompt.
+ */
 function toolChoice(given: Buffer | undefined): Changes {
   const forced = given !== undefined && (given[0] === OPEN_BRACE || isRequired(given));
   return forced ? { tool_choice: '"none"' } : {};

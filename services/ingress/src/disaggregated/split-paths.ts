@@ -1,4 +1,7 @@
-/** An API whose requests can be split over a prefill and a decode instance; each has a prefill form of its own. */
+/**
+ * An API whose requests can be split over a prefill and a decode instance; each has a prefill form
+ * of its own.
+ */
 export type SplitApi = 'openai' | 'anthropic';
 
 const splitPaths: ReadonlyMap<string, SplitApi> = new Map([

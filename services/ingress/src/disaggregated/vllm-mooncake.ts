@@ -13,13 +13,14 @@ const prefillParams = JSON.stringify({
 });
 
 /**
- * vLLM with the Mooncake connector: the prefill's answer says in `kv_transfer_params` where its KV cache lies, and the decode engine is told.
- * The same in both modes.
+ * vLLM with the Mooncake connector: the prefill's answer says in `kv_transfer_params` where its KV
+ * cache lies, and the decode engine is told. The same in both modes.
  */
 export const vllmMooncake: PdProtocol = {
   prefill: (body, api) => ({ ...prefillForm(body, api), kv_transfer_params: prefillParams }),
   take: paramsOf,
-  // Without them the decode engine computes the prompt itself; the client's own would name a cache that is not there.
+  // Without them the decode engine computes the prompt itself; the client's own would name a cache
+  // that is not there.
   decode: ({ taken }) => ({ kv_transfer_params: taken }),
 };
 
@@ -34,7 +35,10 @@ function paramsOf(answer: Buffer): Buffer | null {
   return params && holdsSomething(params) ? params : null;
 }
 
-/** Read whole, because the decode engine would answer broken JSON with an error that looks like the client's. */
+/**
+ * Read whole, because the decode engine would answer broken JSON with an error that looks like the
+ * client's.
+ */
 function holdsSomething(json: Buffer): boolean {
   if (json.length > maxParamsBytes) return false;
   const value = parseShallow(json, maxParamsDepth);

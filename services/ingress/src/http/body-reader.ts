@@ -9,8 +9,8 @@ const growth = 4;
 const maxEmptyShare = 1 / 16;
 
 /**
- * Takes a request's body from the octets of its connection: held once, in a buffer that grows with what came and not
- * with what was announced, and accounted for before it is allocated.
+ * Takes a request's body from the octets of its connection: held once, in a buffer that grows with
+ * what came and not with what was announced, and accounted for before it is allocated.
  */
 export class BodyReader {
   readonly #maxBytes: number;
@@ -50,8 +50,9 @@ export class BodyReader {
   }
 
   /**
-   * Takes what of `octets[from, …)` belongs to the body. Returns where it ends.
-   * Throws `GatewayError`: `body_too_large`, `overloaded` when the budget is used up, `invalid_request` for broken chunks.
+   * Takes what of `octets[from, …)` belongs to the body. Returns where it ends. Throws
+   * `GatewayError`: `body_too_large`, `overloaded` when the budget is used up, `invalid_request`
+   * for broken chunks.
    */
   take(octets: Buffer, from: number): number {
     return this.#walk === undefined ? this.#takePlain(octets, from) : this.#takeChunked(octets, from, this.#walk);

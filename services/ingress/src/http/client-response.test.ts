@@ -9,7 +9,10 @@ import { ClientScene } from './scene.ts';
 const none = HeaderLines.of([]);
 const events = HeaderLines.of(['content-type', 'text/event-stream']);
 
-/** All that a client receives for one request until its connection ends, and whether it ended with a reset. */
+/**
+ * All that a client receives for one request until its connection ends, and whether it ended with a
+ * reset.
+ */
 async function receive(
   serve: (exchange: Exchange) => void,
   requestLine = 'POST /v1/chat/completions HTTP/1.1',

@@ -49,12 +49,13 @@ export interface AnswerWatcher {
 }
 
 /**
- * The client's side of one request: the only writer of answers, and the one place that commits. From the first byte written
- * here nothing is tried again.
+ * The client's side of one request: the only writer of answers, and the one place that commits.
+ * From the first byte written here nothing is tried again.
  *
- * The head is held until the first body byte (or the end) is there, so that an upstream that dies between the two can still
- * be replaced. What is to be sent waits for the end of the turn as Latin-1 text, which stands for the same octets, because
- * joining text costs less than joining buffers, and several chunks leave in one write.
+ * The head is held until the first body byte (or the end) is there, so that an upstream that dies
+ * between the two can still be replaced. What is to be sent waits for the end of the turn as
+ * Latin-1 text, which stands for the same octets, because joining text costs less than joining
+ * buffers, and several chunks leave in one write.
  */
 export class ClientResponse implements Flushable, ConnectionUser {
   readonly #connection: ClientConnection;
@@ -62,7 +63,10 @@ export class ClientResponse implements Flushable, ConnectionUser {
   readonly #watcher: AnswerWatcher;
   #head: { status: number; own: string; headers: HeaderLines } | undefined;
   #chunked = false;
-  /** Neither chunked nor with a length, as for an HTTP/1.0 client: only the connection's end says where the body ends. */
+  /**
+   * Neither chunked nor with a length, as for an HTTP/1.0 client: only the connection's end says
+   * where the body ends.
+   */
   #endUnmarked = false;
   #eventStream = false;
   #noBody = false;
@@ -131,9 +135,10 @@ export class ClientResponse implements Flushable, ConnectionUser {
   }
 
   /**
-   * Sends a comment each time this event stream has been silent for `intervalMs`, until it is over. The first one sends a
-   * head as well, with status 200, when there is none yet. It commits nothing: another upstream may still be tried, and
-   * what becomes of the request is told in the stream.
+   * Sends a comment each time this event stream has been silent for `intervalMs`, until it is over.
+   * The first one sends a head as well, with status 200, when there is none yet. It commits
+   * nothing: another upstream may still be tried, and what becomes of the request is told in the
+   * stream.
    * @param own what the head has beside what every stream has
    */
   beatEvery(intervalMs: number, own: HeaderLines): void {
@@ -166,8 +171,8 @@ export class ClientResponse implements Flushable, ConnectionUser {
   }
 
   /**
-   * Sends one chunk as it is, when this turn ends. False when the client takes it slower than it comes: `onDrain` is called
-   * once when it has caught up.
+   * Sends one chunk as it is, when this turn ends. False when the client takes it slower than it
+   * comes: `onDrain` is called once when it has caught up.
    */
   write(chunk: Buffer, onDrain: () => void): boolean {
     if (chunk.length === 0 || this.#over) return true;
@@ -185,7 +190,10 @@ export class ClientResponse implements Flushable, ConnectionUser {
     return this.#goesOn(onDrain);
   }
 
-  /** Whether chunks may come in their framing: those of this answer are framed alike, and nobody looks into them. */
+  /**
+   * Whether chunks may come in their framing: those of this answer are framed alike, and nobody
+   * looks into them.
+   */
   get takesFramed(): boolean {
     return this.#chunked && this.finishReason === undefined && this.#inStream === undefined;
   }
@@ -273,9 +281,10 @@ export class ClientResponse implements Flushable, ConnectionUser {
   }
 
   /**
-   * The answer broke after it was committed. An event stream says so in one last event, unless a length was promised that
-   * the event would break, or the answer broke within a line: ending the line would make clients parse half of it. In any
-   * case the connection closes without the mark of a proper end, so that nobody takes a cut answer for a whole one.
+   * The answer broke after it was committed. An event stream says so in one last event, unless a
+   * length was promised that the event would break, or the answer broke within a line: ending the
+   * line would make clients parse half of it. In any case the connection closes without the mark of
+   * a proper end, so that nobody takes a cut answer for a whole one.
    */
   breakOff(code: ErrorCode, message: string): void {
     if (this.#over || this.#ended) return;
@@ -372,7 +381,10 @@ export class ClientResponse implements Flushable, ConnectionUser {
     this.#watcher.onCommit();
   }
 
-  /** Whether the connection stays, and for how long: a client that knows does not write to one that is being closed. */
+  /**
+   * Whether the connection stays, and for how long: a client that knows does not write to one that
+   * is being closed.
+   */
   #persistence(): string {
     if (this.#close) return 'connection: close\r\n';
     return keepAliveLines(this.#connection.keepAliveMs);
@@ -481,13 +493,19 @@ function dateLine(): string {
 /** Of a chunk this short the octets before its data are framing. */
 const shortChunkEnd = /\r\n[1-3]\r\n[\s\S]{1,3}\r\n$/;
 
-/** The last data of the chunks that `bytes` end with; its last octet where it takes more than a look to tell more from the framing. */
+/**
+ * The last data of the chunks that `bytes` end with; its last octet where it takes more than a look
+ * to tell more from the framing.
+ */
 function tailOfChunks(bytes: Buffer): string {
   const end = bytes.toString('latin1', Math.max(0, bytes.length - 12));
   return end.slice(shortChunkEnd.test(end) || end.length < 12 ? -3 : -6, -2);
 }
 
-/** Whether an event stream that ended with these bytes has no event open (an empty line, in any of the three line endings). */
+/**
+ * Whether an event stream that ended with these bytes has no event open (an empty line, in any of
+ * the three line endings).
+ */
 function endsEvent(tail: string): boolean {
   return tail === '' || tail.endsWith('\n\n') || tail.endsWith('\r\r') || tail.endsWith('\n\r\n');
 }

@@ -21,7 +21,10 @@ export interface ConnectionHost {
   readonly closing: boolean;
   /** Whether uploads that stand still have to make room for others. */
   readonly isTight: boolean;
-  /** Whether the credentials of clients are for this process alone: then none is among the headers of a request. */
+  /**
+   * Whether the credentials of clients are for this process alone: then none is among the headers
+   * of a request.
+   */
   readonly withholdsCredentials: boolean;
   /** A request has begun: its head is there, or what came is none, and `problem` says why. */
   onRequest(connection: ClientConnection, head: RequestHead | null, problem: GatewayError | null): void;
@@ -55,7 +58,10 @@ const noted = [
   'access-control-request-method',
   'access-control-request-headers',
 ];
-/** The next hop gets these from us: the length follows from the body, and bodies are whole, so nothing is expected. */
+/**
+ * The next hop gets these from us: the length follows from the body, and bodies are whole, so
+ * nothing is expected.
+ */
 const withheld = ['host', 'content-length', 'expect'];
 const interest = new FieldInterest({ noted, withheld });
 /** Where clients show keys of the gateway: nobody behind it gets them. */
@@ -65,11 +71,17 @@ const noOctets = Buffer.alloc(0);
 const headEnd = Buffer.from('\r\n\r\n');
 /** Octets of further requests that are taken in while one is served; then the client has to wait. */
 const maxAheadBytes = 65_536;
-/** How long a connection that is to close is read from, so that its client sees the answer before the reset. */
+/**
+ * How long a connection that is to close is read from, so that its client sees the answer before
+ * the reset.
+ */
 const lingerMs = 2000;
 /** A client that closes its side this soon after its request waits for the answer (RFC 9112 section 9.6). */
 const halfCloseMs = 5;
-/** When a client that has closed its side with its request is probed, and the second time: fast answers come first. */
+/**
+ * When a client that has closed its side with its request is probed, and the second time: fast
+ * answers come first.
+ */
 const probeLateMs = 5;
 const probeAgainMs = 20;
 const continueHead = 'HTTP/1.1 100 Continue\r\n\r\n';
@@ -86,8 +98,8 @@ type Reading =
   | 'lingering';
 
 /**
- * One connection of a client: requests one after the other, never two at once. What a pipelining client sends ahead waits.
- * Strict: bytes whose framing is in doubt end the connection.
+ * One connection of a client: requests one after the other, never two at once. What a pipelining
+ * client sends ahead waits. Strict: bytes whose framing is in doubt end the connection.
  */
 export class ClientConnection {
   readonly #socket: Socket;
@@ -107,7 +119,10 @@ export class ClientConnection {
   #gone = false;
   #inputEnded = false;
   #served = 0;
-  /** On the clock of `performance.now()`: when the present phase of reading began, the request began, and octets last came. */
+  /**
+   * On the clock of `performance.now()`: when the present phase of reading began, the request
+   * began, and octets last came.
+   */
   #sinceMs = performance.now();
   #requestAtMs = 0;
   #readAtMs = 0;
@@ -136,7 +151,10 @@ export class ClientConnection {
     return this.#socket.remoteAddress ?? '';
   }
 
-  /** The `origin` of a request whose head was refused, where its line had come whole; who may read the answer follows from it. */
+  /**
+   * The `origin` of a request whose head was refused, where its line had come whole; who may read
+   * the answer follows from it.
+   */
   get refusedOrigin(): string | undefined {
     const text = this.#refused.toString('latin1');
     const lines = text.slice(text.indexOf('\n') + 1, text.lastIndexOf('\n') + 1);
@@ -181,8 +199,8 @@ export class ClientConnection {
   }
 
   /**
-   * The body of the request, whole: at once when it came with its head.
-   * Throws, or rejects with, `GatewayError`: `body_too_large`, `overloaded`, `invalid_request`, `request_timeout`, or
+   * The body of the request, whole: at once when it came with its head. Throws, or rejects with,
+   * `GatewayError`: `body_too_large`, `overloaded`, `invalid_request`, `request_timeout`, or
    * `client_closed` when the client leaves before it ends.
    */
   readBody(options: { maxBytes: number; holding: Holding }): Buffer | Promise<Buffer> {
@@ -236,7 +254,10 @@ export class ClientConnection {
     }
   }
 
-  /** The answer is written. The next request may come, unless `close` or the head of the answer said that none may. */
+  /**
+   * The answer is written. The next request may come, unless `close` or the head of the answer said
+   * that none may.
+   */
   finished(options: { close: boolean }): void {
     this.#user = undefined;
     if (this.#gone) return;
@@ -251,9 +272,10 @@ export class ClientConnection {
   }
 
   /**
-   * Ends the connection with a reset: where only the connection's end marks the end of an answer, nobody takes what was
-   * written for a whole one.
-   * @param afterMs how long the client has to take what was written: a reset throws away what is under way
+   * Ends the connection with a reset: where only the connection's end marks the end of an answer,
+   * nobody takes what was written for a whole one.
+   * @param afterMs how long the client has to take what was written: a reset throws away what is
+   * under way
    */
   reset(afterMs: number): void {
     this.#user = undefined;
@@ -312,7 +334,10 @@ export class ClientConnection {
     if (late || still || slow) this.#failBody(new GatewayError('request_timeout', lateMessage));
   }
 
-  /** A client that takes nothing of its answer for its time is given up; while it owes us nothing it may be silent. */
+  /**
+   * A client that takes nothing of its answer for its time is given up; while it owes us nothing it
+   * may be silent.
+   */
   #checkStall(): void {
     const owes = this.#socket.writableLength > 0;
     if (owes === this.#stalling) return;
@@ -348,7 +373,10 @@ export class ClientConnection {
     if (this.#head?.minor === 0) this.#expectEnd();
   }
 
-  /** By turns of the event loop and not by the clock: an end that came with the request may have waited for what that cost. */
+  /**
+   * By turns of the event loop and not by the clock: an end that came with the request may have
+   * waited for what that cost.
+   */
   #expectEnd(): void {
     clearTimeout(this.#endTimer);
     const over = () => {
@@ -480,7 +508,10 @@ export class ClientConnection {
     waiting?.reject(error);
   }
 
-  /** Whether nothing of the request is yet to come, after a look at what is there: a small body that nobody read is skipped. */
+  /**
+   * Whether nothing of the request is yet to come, after a look at what is there: a small body that
+   * nobody read is skipped.
+   */
   #skipUnread(): boolean {
     if (this.#reading === 'unread' && this.#head !== null && !this.#head.chunked) {
       const length = Math.max(0, this.#head.contentLength);
@@ -515,7 +546,10 @@ export class ClientConnection {
     });
   }
 
-  /** Says that no more answers come, and reads on for a moment: unread octets would make the close a reset. */
+  /**
+   * Says that no more answers come, and reads on for a moment: unread octets would make the close a
+   * reset.
+   */
   #linger(): void {
     this.#reading = 'lingering';
     this.#ahead = undefined;
@@ -540,7 +574,10 @@ export class ClientConnection {
     } else this.#probe(performance.now() - this.#readAtMs <= halfCloseMs ? probeLateMs : 0);
   }
 
-  /** A client that is gone answers an octet with a reset, which a second write sees; one that waits skips these heads. */
+  /**
+   * A client that is gone answers an octet with a reset, which a second write sees; one that waits
+   * skips these heads.
+   */
   #probe(delayMs: number): void {
     const again = () => {
       if (!this.#gone && !this.#committed) this.write(continueHead);
@@ -590,7 +627,10 @@ const rateWindowMs = 10_000;
 /** An upload that stands still for so long makes room when the budget is tight. */
 const tightStillMs = 2000;
 
-/** Behind the empty lines in front of a request, which some clients send after a body (RFC 9112 section 2.2). */
+/**
+ * Behind the empty lines in front of a request, which some clients send after a body (RFC 9112
+ * section 2.2).
+ */
 function skipEmptyLines(octets: Buffer): number {
   let at = 0;
   while (octets[at] === 0x0d && octets[at + 1] === 0x0a && at < maxEmptyLineBytes) at += 2;

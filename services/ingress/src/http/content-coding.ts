@@ -55,10 +55,9 @@ export function contentCoding(head: RequestHead): ContentCoding | null {
 }
 
 /**
- * The body as it was before it was encoded. What it takes comes out of `holding` before it is allocated, and what
- * `body` took goes back.
- * Throws `GatewayError`: `invalid_body`, `body_too_large` over `maxBytes` or the ratio that is allowed, `overloaded`,
- * `client_closed`.
+ * The body as it was before it was encoded. What it takes comes out of `holding` before it is
+ * allocated, and what `body` took goes back. Throws `GatewayError`: `invalid_body`,
+ * `body_too_large` over `maxBytes` or the ratio that is allowed, `overloaded`, `client_closed`.
  */
 export async function decoded(
   body: Buffer,

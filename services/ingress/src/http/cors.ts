@@ -23,8 +23,9 @@ const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 const origin = /^[a-z][a-z0-9+.-]*:\/\/[A-Za-z0-9._:[\]-]+$/;
 
 /**
- * The Fetch standard's CORS protocol: browsers ask before they send what a plain form could not, and read answers only
- * where these say so. No cookies are part of it: credentials are keys that a page sends itself.
+ * The Fetch standard's CORS protocol: browsers ask before they send what a plain form could not,
+ * and read answers only where these say so. No cookies are part of it: credentials are keys that a
+ * page sends itself.
  */
 export class Cors {
   /** Null: every origin. */

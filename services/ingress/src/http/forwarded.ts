@@ -21,8 +21,8 @@ export interface TrustedProxies {
 }
 
 /**
- * Reads `--trust-forwarded`: comma-separated networks (10.0.0.0/8) and addresses, or `none`. Null when it is empty:
- * headers pass as they come.
+ * Reads `--trust-forwarded`: comma-separated networks (10.0.0.0/8) and addresses, or `none`. Null
+ * when it is empty: headers pass as they come.
  */
 export function readTrustedProxies(
   list: string,
@@ -59,14 +59,18 @@ export interface Sender {
 
 /** The headers that are written anew. */
 const told: ReadonlySet<string> = new Set(['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host']);
-/** Finds every line that may be one of these or another claim about the way, and few others: most requests have none. */
+/**
+ * Finds every line that may be one of these or another claim about the way, and few others: most
+ * requests have none.
+ */
 const anyClaim =
   /^(?:forwarded|x[-_](?:forwarded|original|scheme|rewrite)[^:\n]*|[^:\n]*(?:ip|ipv[46]|addr|address)):/im;
 
 /**
- * The headers of a request with `x-forwarded-for`, `-proto` and `-host` that are true: what a believed sender says is
- * kept and its address added, what any other sender says is left out. Of the addresses those count that believed
- * proxies wrote, so that a client cannot put others before its own.
+ * The headers of a request with `x-forwarded-for`, `-proto` and `-host` that are true: what a
+ * believed sender says is kept and its address added, what any other sender says is left out. Of
+ * the addresses those count that believed proxies wrote, so that a client cannot put others before
+ * its own.
  */
 export function withTrueWay({ headers, host }: RequestHead, { address, secure, proxies }: Sender): HeaderLines {
   const peer = plainAddress(address);

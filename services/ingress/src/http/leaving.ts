@@ -1,8 +1,8 @@
 import type { CancelSignal } from '@llm-gateway/upstream';
 
 /**
- * Says that the client has left. An `AbortSignal` would do, but costs a request ten times as much; who needs a real one
- * asks for `abortSignal`.
+ * Says that the client has left. An `AbortSignal` would do, but costs a request ten times as much;
+ * who needs a real one asks for `abortSignal`.
  */
 export class Leaving implements CancelSignal {
   #aborted = false;

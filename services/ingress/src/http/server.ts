@@ -31,8 +31,8 @@ export interface ServerParts {
 }
 
 /**
- * The listener for clients: accepts connections within their limits and enforces what they are held to. What a request does
- * is up to `onRequest`.
+ * The listener for clients: accepts connections within their limits and enforces what they are held
+ * to. What a request does is up to `onRequest`.
  */
 export class ClientServer implements ConnectionHost, AsyncDisposable {
   readonly limits: ClientSettings;
@@ -129,9 +129,10 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
   }
 
   /**
-   * Takes no new connections, closes idle ones, and waits until the last is gone or `signal` aborts.
-   * @param options.graceMs for how long a client may still use a connection whose last answer did not say it was the last:
-   * an answer that takes long may have begun before the shutdown
+   * Takes no new connections, closes idle ones, and waits until the last is gone or `signal`
+   * aborts.
+   * @param options.graceMs for how long a client may still use a connection whose last answer did
+   * not say it was the last: an answer that takes long may have begun before the shutdown
    */
   async drain(signal: AbortSignal, { graceMs }: { graceMs: number }): Promise<void> {
     this.closing = true;

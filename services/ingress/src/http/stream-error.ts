@@ -3,8 +3,8 @@ import { anthropicErrorType, openaiErrorType } from '@llm-gateway/protocol';
 import type { ErrorShape } from './surface.ts';
 
 /**
- * The event by which a stream reports an error in the shape of its API. Clients of OpenAI's APIs look for a member `error`;
- * in the Responses API an event has a type besides.
+ * The event by which a stream reports an error in the shape of its API. Clients of OpenAI's APIs
+ * look for a member `error`; in the Responses API an event has a type besides.
  */
 export function eventOfError(body: object, shape: ErrorShape): string {
   switch (shape) {
@@ -18,7 +18,8 @@ export function eventOfError(body: object, shape: ErrorShape): string {
 }
 
 /**
- * The same for an answer that was none of a stream: its own error in the shape of the API, whichever shape it came in.
+ * The same for an answer that was none of a stream: its own error in the shape of the API,
+ * whichever shape it came in.
  * @param status of the answer; below 400 it was no error, but should have been a stream
  * @param body at most 64 KiB, in whatever format
  */

@@ -4,7 +4,10 @@ import { GatewayError } from '@llm-gateway/protocol';
 /** What a path is for. */
 export type Service =
   | 'inference'
-  /** As `inference`, for audio and images: the request may be a form, and only its model says who can serve it. */
+  /**
+   * As `inference`, for audio and images: the request may be a form, and only its model says who
+   * can serve it.
+   */
   | 'media'
   /** A response that an instance keeps, by its id. */
   | 'response'
@@ -29,7 +32,10 @@ const responseInputs: Route = { service: 'response', methods: ['GET'] };
 const responseCancel: Route = { service: 'response', methods: ['POST'] };
 const model: Route = { service: 'model', methods: reads };
 
-/** The calls that engines serve (vLLM and SGLang), each routed by the `model` of its body, and what the gateway answers itself. */
+/**
+ * The calls that engines serve (vLLM and SGLang), each routed by the `model` of its body, and what
+ * the gateway answers itself.
+ */
 const routes: ReadonlyMap<string, Route> = new Map([
   ['/v1/chat/completions', inference],
   ['/v1/completions', inference],
@@ -64,7 +70,10 @@ const routes: ReadonlyMap<string, Route> = new Map([
   ['/version', { service: 'version', methods: reads }],
 ]);
 
-/** Where a request wants to go: the path as it is understood here, so that no next hop can understand it otherwise. */
+/**
+ * Where a request wants to go: the path as it is understood here, so that no next hop can
+ * understand it otherwise.
+ */
 export interface Place {
   readonly path: string;
   /** From the question mark on, as the client wrote it; empty without one. */
@@ -85,8 +94,8 @@ export function placeOf(head: RequestHead): Place {
 }
 
 /**
- * The path that is meant where clients put their paths behind a base URL that ends in a slash, lacks `/v1`, or has it
- * twice. One that is not served stays as it is.
+ * The path that is meant where clients put their paths behind a base URL that ends in a slash,
+ * lacks `/v1`, or has it twice. One that is not served stays as it is.
  */
 function understood(path: string): string {
   if (routes.has(path)) return path;
@@ -154,8 +163,8 @@ function routeOf(path: string): Route | undefined {
 }
 
 /**
- * The service of a request, before anything of its body is read.
- * Throws `GatewayError`: `invalid_request`, `not_found`, `method_not_allowed` (`details.allow`), `upgrade_required`.
+ * The service of a request, before anything of its body is read. Throws `GatewayError`:
+ * `invalid_request`, `not_found`, `method_not_allowed` (`details.allow`), `upgrade_required`.
  */
 export function serviceOf(head: RequestHead, { path, valid }: Place): Service {
   if (!valid) throw new GatewayError('invalid_request', 'the target of the request is not valid');
@@ -172,7 +181,8 @@ export function serviceOf(head: RequestHead, { path, valid }: Place): Service {
 
 /**
  * Also for paths that are not served: who asks for them is told in the API that they belong to.
- * @param version the request's `anthropic-version`, by which an Anthropic client shows on any path that it is one
+ * @param version the request's `anthropic-version`, by which an Anthropic client shows on any path
+ * that it is one
  */
 export function errorShapeOf(path: string, version: string | undefined): ErrorShape {
   if (version !== undefined || path === '/v1/messages' || path.startsWith('/v1/messages/')) return 'anthropic';

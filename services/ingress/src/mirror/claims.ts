@@ -12,7 +12,10 @@ interface Claim {
   cut?: () => void;
 }
 
-/** The bodies that are too large for the bus, by the numbers of their copies; bounded in bytes and in time. */
+/**
+ * The bodies that are too large for the bus, by the numbers of their copies; bounded in bytes and
+ * in time.
+ */
 export class ClaimPool implements Disposable {
   readonly #maxBytes: number;
   readonly #timeoutMs: number;
@@ -41,7 +44,10 @@ export class ClaimPool implements Disposable {
     return token;
   }
 
-  /** The body, at most once; null without the right token. Its bytes are held until `release`, or until `cut` was called. */
+  /**
+   * The body, at most once; null without the right token. Its bytes are held until `release`, or
+   * until `cut` was called.
+   */
   take(copy: number, token: string, cut: () => void): Buffer | null {
     const claim = this.#claims.get(copy);
     const given = Buffer.from(token);
@@ -82,8 +88,8 @@ const bearer = /^Bearer (\S+)$/i;
 const copyNumber = /^\d+$/;
 
 /**
- * The internal listener of the ingress of that name: `GET /claims/<copy>` with the token, and nothing else. It takes no
- * request bodies.
+ * The internal listener of the ingress of that name: `GET /claims/<copy>` with the token, and
+ * nothing else. It takes no request bodies.
  */
 export function claimSurface(pool: ClaimPool, ingress: string): InternalServer {
   return new InternalServer({

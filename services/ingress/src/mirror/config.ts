@@ -5,7 +5,10 @@ import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { maxMembers, scanMembers } from '../json-members.ts';
 
-/** The mirror config file. Keys match without regard to case, unknown ones are ignored, missing ones and nulls have their defaults. */
+/**
+ * The mirror config file. Keys match without regard to case, unknown ones are ignored, missing ones
+ * and nulls have their defaults.
+ */
 export const MirrorConfig = Type.Object({
   Enable: Type.Boolean({ default: false, description: 'Whether requests are mirrored at all' }),
   Target: Type.String({ default: '', description: 'Absolute http(s) base URL that copies are sent to' }),
@@ -47,7 +50,10 @@ const validator = Compile(MirrorConfig);
 /** RFC 9110 section 5.5: what a header value may hold. */
 const headerValue = /^[\t\x20-\x7e\x80-\xff]*$/;
 
-/** The whole config that a file's text says, or what is wrong with it, without any value of it: it may hold a secret. */
+/**
+ * The whole config that a file's text says, or what is wrong with it, without any value of it: it
+ * may hold a secret.
+ */
 export function readMirrorConfig(text: string): { config: MirrorConfig } | { mistake: string } {
   const members = readMembers(text);
   if ('mistake' in members) return members;
@@ -73,7 +79,10 @@ export function mirrorConfigRemarks(text: string): string[] {
   });
 }
 
-/** The members of the object, in the order they stand there: of two spellings of a key the last counts, which an object of ours would not tell. */
+/**
+ * The members of the object, in the order they stand there: of two spellings of a key the last
+ * counts, which an object of ours would not tell.
+ */
 function readMembers(text: string): [name: string, value: unknown][] | { mistake: string } {
   if (text.trim() === '') return { mistake: 'the file is empty' };
   let value: unknown;

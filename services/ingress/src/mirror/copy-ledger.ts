@@ -11,8 +11,9 @@ interface OpenCopy {
 }
 
 /**
- * The copies of one ingress that were published and of whose end nothing is known yet: what makes the books balance when a sender dies with copies
- * in its hands, or when nobody listens. Times are in milliseconds of any monotonic clock.
+ * The copies of one ingress that were published and of whose end nothing is known yet: what makes
+ * the books balance when a sender dies with copies in its hands, or when nobody listens. Times are
+ * in milliseconds of any monotonic clock.
  */
 export class CopyLedger {
   readonly #maxOpen: number;

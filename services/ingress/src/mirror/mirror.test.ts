@@ -33,7 +33,10 @@ interface SceneOptions {
   readonly bus?: Bus;
 }
 
-/** A mirror behind a server that answers each request with its own body, and what a sender would get of it. */
+/**
+ * A mirror behind a server that answers each request with its own body, and what a sender would get
+ * of it.
+ */
 class Scene implements AsyncDisposable {
   readonly jobs: Job[] = [];
   readonly primaries: MirrorPrimary[] = [];

@@ -53,8 +53,8 @@ const pairBytes = 8;
 const maxCharacterBytes = 2;
 
 /**
- * Copies requests to the mirror target, by way of the mirror-senders. Whatever happens to a copy, the request it was made of neither waits
- * nor fails for it.
+ * Copies requests to the mirror target, by way of the mirror-senders. Whatever happens to a copy,
+ * the request it was made of neither waits nor fails for it.
  */
 export class Mirror implements AsyncDisposable {
   /** Whether requests are to be sampled; to look at it is all that a request costs while mirroring is off. */
@@ -186,7 +186,10 @@ export class Mirror implements AsyncDisposable {
     };
   }
 
-  /** Publishes a copy of a request with a valid body if it is drawn, while `on`; a copy is not copied again. Never throws. */
+  /**
+   * Publishes a copy of a request with a valid body if it is drawn, while `on`; a copy is not
+   * copied again. Never throws.
+   */
   sample(exchange: Exchange): void {
     const config = this.#config;
     const { isCompletion, hops } = exchange.request;
@@ -248,7 +251,10 @@ export class Mirror implements AsyncDisposable {
     return Math.min(this.#inlineMaxBytes, this.#parts.bus.maxBytes - fieldBytes);
   }
 
-  /** Tells the senders how the primary of a compared copy ended. The time that the client took for its request is nobody's answer. */
+  /**
+   * Tells the senders how the primary of a compared copy ended. The time that the client took for
+   * its request is nobody's answer.
+   */
   primaryEnded({ copy, sinceMs }: ComparedCopy, exchange: Exchange): void {
     const { client } = exchange;
     this.#parts.bus.publish(mirrorPrimary, {

@@ -16,7 +16,10 @@ export class ResponseIdSearch {
   #carried = '';
   #bytes = 0;
 
-  /** The id; null: not yet; undefined: it is not to be found. Not to be asked again after another answer than null. */
+  /**
+   * The id; null: not yet; undefined: it is not to be found. Not to be asked again after another
+   * answer than null.
+   */
   take(chunk: Buffer): string | null | undefined {
     const text = this.#carried + chunk.toString('latin1');
     const id = idInAnswer.exec(text)?.[1];

@@ -33,8 +33,9 @@ interface Known {
 }
 
 /**
- * Which instance keeps which response of the Responses API. Ingresses tell each other what was made; what nobody told is
- * asked of the instances. Nothing is sure: an instance forgets, too, and its answer is then for the client.
+ * Which instance keeps which response of the Responses API. Ingresses tell each other what was
+ * made; what nobody told is asked of the instances. Nothing is sure: an instance forgets, too, and
+ * its answer is then for the client.
  */
 export class StoredResponses implements Disposable {
   readonly #parts: StoredResponsesParts;

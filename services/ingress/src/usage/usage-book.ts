@@ -19,7 +19,10 @@ interface UsageBookParts {
   readonly records: boolean;
 }
 
-/** Counts the tokens of all requests once, whatever it took to answer them, and publishes a record of each. */
+/**
+ * Counts the tokens of all requests once, whatever it took to answer them, and publishes a record
+ * of each.
+ */
 export class UsageBook implements Disposable {
   readonly #parts: UsageBookParts;
   readonly #tokens;

@@ -7,7 +7,10 @@ const maxEventBytes = 65_536;
 const noChoices = /"choices"\s*:\s*\[\s*\]/;
 const choicesKey = Buffer.from('"choices"');
 
-/** Leaves the event that only tells the usage out of a stream. Nearly all chunks are whole events and pass as they are. */
+/**
+ * Leaves the event that only tells the usage out of a stream. Nearly all chunks are whole events
+ * and pass as they are.
+ */
 export class UsageEventFilter {
   readonly #memory: Holding;
   #on = false;

@@ -20,9 +20,9 @@ const CLOSE = 0x7d;
 const framing = /\r\n[0-9a-f]+\r\n/gi;
 
 /**
- * Finds the token counts of an answer while its bytes pass, whole or streamed, of any of the APIs: holds nothing but the
- * text of two objects, and parses them when it is asked. A text that quotes the key has escaped quotes around it, and does
- * not match.
+ * Finds the token counts of an answer while its bytes pass, whole or streamed, of any of the APIs:
+ * holds nothing but the text of two objects, and parses them when it is asked. A text that quotes
+ * the key has escaped quotes around it, and does not match.
  */
 export class UsageReader {
   /** The first and the last object: Messages streams tell the prompt in the first, the answer in the last. */
@@ -106,7 +106,10 @@ function keyAtEnd(bytes: Buffer): number {
   return 0;
 }
 
-/** How long `: {…}` is at the beginning of a text; `open` when it does not end there, `none` for any other value. */
+/**
+ * How long `: {…}` is at the beginning of a text; `open` when it does not end there, `none` for any
+ * other value.
+ */
 function objectLength(text: string): number | 'open' | 'none' {
   let depth = 0;
   let inString = false;

@@ -3,7 +3,10 @@ import type { Exchange } from '../exchange.ts';
 import { scanMembers } from '../json-members.ts';
 import { UsageEventFilter } from './usage-event-filter.ts';
 
-/** Which streams tell their usage: those whose clients ask for it, all at their end, or all of instances all the time. */
+/**
+ * Which streams tell their usage: those whose clients ask for it, all at their end, or all of
+ * instances all the time.
+ */
 export type UsageStreamsMode = 'off' | 'final' | 'continuous';
 
 /** Paths whose streams tell their usage only when they are asked to. */
@@ -18,7 +21,10 @@ export class UsageStreams {
     this.#isContinuous = mode === 'continuous';
   }
 
-  /** Changes the body of a request that is about to be called for, once. One that there is no memory for stays as it is. */
+  /**
+   * Changes the body of a request that is about to be called for, once. One that there is no memory
+   * for stays as it is.
+   */
   prepare(exchange: Exchange): void {
     const { content, memory } = exchange;
     if (!exchange.isStream || !paths.has(exchange.request.path)) return;
@@ -35,8 +41,8 @@ export class UsageStreams {
   }
 
   /**
-   * The body for an instance, made of `bytes`, the request's own or with another model: an endpoint may not know what
-   * continuous counts are.
+   * The body for an instance, made of `bytes`, the request's own or with another model: an endpoint
+   * may not know what continuous counts are.
    */
   bodyFor({ content, isStream, request }: Exchange, bytes: Buffer): Buffer {
     if (!this.#isContinuous || !isStream || !paths.has(request.path)) return bytes;
