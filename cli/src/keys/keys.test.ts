@@ -45,6 +45,6 @@ describe('llm-gateway keys', { concurrency: 2 }, () => {
     assert.equal(code, 64);
     assert.match(lines.join('\n'), /keys\[0\]\.hash \(a\).*keys\[0\]\.rpm \(a\)/s);
     assert.equal((await keys('new', '--name', 'a b')).code, 64);
-    assert.equal((await keys('check', `${file}.gone`)).code, 1);
+    assert.equal((await keys('check', `${file}.gone`)).code, 64);
   });
 });
