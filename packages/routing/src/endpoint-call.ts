@@ -55,15 +55,23 @@ export function withoutSecrets<Answer extends { status: number; headers: readonl
 ): Answer {
   const secrets = quotableSecrets(endpoint);
   if (secrets.length === 0) return answer;
-  const hide = (text: string) => secrets.reduce((hidden, secret) => hidden.replaceAll(secret, '***'), text);
-  const headers = answer.headers.map((text, index) => (index % 2 === 0 ? text : hide(text)));
+  const headers = answer.headers.map((text, index) => (index % 2 === 0 ? text : masked(text, secrets)));
   const isEncoded = headers.some((name, index) => index % 2 === 0 && name.toLowerCase() === 'content-encoding');
   if (isEncoded && isOurMistake(answer.status)) {
     const kept = keptHeaders(headers, (name) => !name.startsWith('content-'));
     return { ...answer, headers: kept, body: Buffer.alloc(0) };
   }
-  if (!secrets.some((secret) => answer.body.includes(secret, 0, 'latin1'))) return { ...answer, headers };
-  return { ...answer, headers, body: Buffer.from(hide(answer.body.toString('latin1')), 'latin1') };
+  return { ...answer, headers, body: maskedBytes(answer.body, secrets) };
+}
+
+function masked(text: string, secrets: readonly string[]): string {
+  return secrets.reduce((hidden, secret) => hidden.replaceAll(secret, '***'), text);
+}
+
+/** With `***` in the place of each secret; the bytes themselves where they hold none. */
+export function maskedBytes(bytes: Buffer, secrets: readonly string[]): Buffer {
+  if (!secrets.some((secret) => bytes.includes(secret, 0, 'latin1'))) return bytes;
+  return Buffer.from(masked(bytes.toString('latin1'), secrets), 'latin1');
 }
 
 /** Whether the endpoint is called with a credential of the route config. */

@@ -6,6 +6,7 @@ export {
   hasOwnCredential,
   headersForEndpoint,
   isRedirect,
+  maskedBytes,
   quotableSecrets,
   secretsOf,
   targetForEndpoint,

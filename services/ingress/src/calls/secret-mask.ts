@@ -1,11 +1,10 @@
 import type { HeaderLines } from '@llm-gateway/http1';
-import { type Endpoint, quotableSecrets, withoutSecrets } from '@llm-gateway/routing';
+import { type Endpoint, maskedBytes, quotableSecrets, withoutSecrets } from '@llm-gateway/routing';
 import { isEventStream, type ResponseHead } from '@llm-gateway/upstream';
 import type { AnswerChange } from './attempt.ts';
 
 /** A longer error goes on as it comes. */
 const maxBytes = 1024 * 1024;
-const mask = Buffer.from('***');
 
 /**
  * Puts `***` in the place of the endpoint's own secrets, where an answer that is relayed quotes
@@ -14,13 +13,13 @@ const mask = Buffer.from('***');
  */
 export class SecretMask implements AnswerChange {
   readonly #endpoint: Endpoint;
-  readonly #secrets: readonly Buffer[];
+  readonly #secrets: readonly string[];
   #mode: 'pass' | 'whole' | 'stream' = 'pass';
   #status = 0;
   #held: Buffer[] = [];
   #heldBytes = 0;
 
-  private constructor(endpoint: Endpoint, secrets: readonly Buffer[]) {
+  private constructor(endpoint: Endpoint, secrets: readonly string[]) {
     this.#endpoint = endpoint;
     this.#secrets = secrets;
   }
@@ -28,11 +27,7 @@ export class SecretMask implements AnswerChange {
   /** Undefined for an endpoint without secrets. */
   static of(endpoint: Endpoint): SecretMask | undefined {
     const secrets = quotableSecrets(endpoint);
-    if (secrets.length === 0) return undefined;
-    return new SecretMask(
-      endpoint,
-      secrets.map((secret) => Buffer.from(secret, 'latin1')),
-    );
+    return secrets.length === 0 ? undefined : new SecretMask(endpoint, secrets);
   }
 
   begin({ status, headers }: Pick<ResponseHead, 'status' | 'headers'>): void {
@@ -76,8 +71,7 @@ export class SecretMask implements AnswerChange {
   /** What may be the beginning of a secret waits for the next piece. */
   #masked(chunk: Buffer): Buffer | null {
     const held = this.#release();
-    let text = held === null ? chunk : Buffer.concat([held, chunk]);
-    for (const secret of this.#secrets) text = replaced(text, secret);
+    let text = maskedBytes(held === null ? chunk : Buffer.concat([held, chunk]), this.#secrets);
     const open = Math.max(...this.#secrets.map((secret) => openBytes(text, secret)));
     if (open > 0) {
       this.#held.push(Buffer.from(text.subarray(text.length - open)));
@@ -88,22 +82,11 @@ export class SecretMask implements AnswerChange {
   }
 }
 
-function replaced(text: Buffer, secret: Buffer): Buffer {
-  let at = text.indexOf(secret);
-  if (at < 0) return text;
-  const pieces: Buffer[] = [];
-  let from = 0;
-  for (; at >= 0; at = text.indexOf(secret, from)) {
-    pieces.push(text.subarray(from, at), mask);
-    from = at + secret.length;
-  }
-  return Buffer.concat([...pieces, text.subarray(from)]);
-}
-
 /** How many bytes at the end of the text are the beginning of the secret. */
-function openBytes(text: Buffer, secret: Buffer): number {
-  for (let length = Math.min(secret.length - 1, text.length); length > 0; length--) {
-    if (text.compare(secret, 0, length, text.length - length) === 0) return length;
+function openBytes(text: Buffer, secret: string): number {
+  const end = text.toString('latin1', Math.max(0, text.length - secret.length + 1));
+  for (let length = end.length; length > 0; length--) {
+    if (secret.startsWith(end.slice(-length))) return length;
   }
   return 0;
 }
