@@ -1,4 +1,5 @@
 import type { ClientRow } from '@llm-gateway/watch';
+import { matcherOf } from './filter.ts';
 import { ago, count, percent } from './format.ts';
 import { html } from './markup.ts';
 import { useStore } from './store.ts';
@@ -13,8 +14,8 @@ export function ClientsView({ filter }: { filter: string }) {
   if (!clients.on) {
     return html`<div class="card empty">Clients need no keys here: everybody who reaches an ingress is let in (--client-keys).</div>`;
   }
-  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-  const rows = clients.rows.filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
+  const matches = matcherOf(filter);
+  const rows = clients.rows.filter(({ name }) => matches(name));
   return html`
     <div class="bar">
       <span class="muted">${count(clients.keys)} keys in effect; ${count(rows.length)} clients sent something while this console listened. Amounts are those of the last minute.</span>

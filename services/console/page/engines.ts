@@ -1,5 +1,6 @@
 import type { InstanceRow } from '@llm-gateway/watch';
 import { useEffect, useRef, useState } from 'preact/hooks';
+import { matcherOf } from './filter.ts';
 import { ago, count, percent, span, took } from './format.ts';
 import { html } from './markup.ts';
 import { OrderDialog, type Wish } from './order-dialog.ts';
@@ -38,12 +39,12 @@ export function EnginesView({ filter }: { filter: string }) {
   };
   useEffect(look, []);
   if (instances === null || now === null) return html`<div class="card empty">Listening for engines…</div>`;
-  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-  const shown = instances.filter((row) => {
-    const hay =
-      `${row.id} ${row.address} ${row.model} ${row.roles.join(' ')} ${row.state} ${row.lastFailure?.cause ?? ''}`.toLowerCase();
-    return words.every((word) => hay.includes(word));
-  });
+  const matches = matcherOf(filter);
+  const shown = instances.filter((row) =>
+    matches(
+      `${row.id} ${row.address} ${row.model} ${row.roles.join(' ')} ${row.state} ${row.lastFailure?.cause ?? ''}`,
+    ),
+  );
   const entries = arranged(shown, groupBy);
   const from = Math.max(0, seen.from - margin);
   const to = Math.min(entries.length, seen.to + margin);

@@ -1,4 +1,5 @@
 import { useEffect, useState } from 'preact/hooks';
+import { matcherOf } from './filter.ts';
 import { clock, localTimes } from './format.ts';
 import { html } from './markup.ts';
 import { loadEvents, useStore } from './store.ts';
@@ -12,11 +13,10 @@ export function EventsView({ filter }: { filter: string }) {
   const [kind, setKind] = useState('all');
   const [copied, setCopied] = useState(false);
   useEffect(() => void loadEvents(), []);
-  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  const matches = matcherOf(filter);
   const shown = events.filter(
     (event) =>
-      (kind === 'all' || event.kind === kind) &&
-      words.every((word) => `${event.text} ${event.kind} ${event.level} ${event.subject}`.toLowerCase().includes(word)),
+      (kind === 'all' || event.kind === kind) && matches(`${event.text} ${event.kind} ${event.level} ${event.subject}`),
   );
   const copy = async () => {
     const lines = [...shown].reverse().map(({ at, text }) => `${new Date(at).toISOString()}  ${localTimes(text)}`);
