@@ -6,11 +6,10 @@
 import { chatBody } from './bodies.ts';
 import type { StreamScript } from './engine.ts';
 import { startEngine } from './engine-process.ts';
-import { drive } from './load.ts';
-import { perUnit, watchCpu } from './processes.ts';
-import { series } from './series.ts';
+import { cpuPerRequest } from './request-cpu.ts';
+import { rangeText } from './series.ts';
 import { standalone } from './targets/gateway.ts';
-import type { Setting, Target } from './targets/target.ts';
+import type { Setting } from './targets/target.ts';
 import { Workplace } from './workplace.ts';
 
 const rounds = 7;
@@ -22,18 +21,11 @@ const streams: readonly { readonly begins: string; readonly script: StreamScript
   { begins: 'with a role', script: { chunks: 2, gapMs: 1, phase: 'spread', role: true } },
 ];
 
-async function cpuOf({ url, headers, pids }: Target, body: string): Promise<number> {
-  const cpu = watchCpu(pids);
-  const { requests, errors } = await drive({ url, headers, body, clients, seconds });
-  if (errors > 0) throw new Error(`${errors} requests failed`);
-  return perUnit(cpu(), requests).cpuMicros ?? Number.NaN;
-}
-
 const place = new Workplace();
 await using stack = new AsyncDisposableStack();
 const engine = stack.use(await startEngine(place));
 const setting: Setting = { place, engine, others: {} };
-const body = place.file('stream.json', chatBody({ stream: true }));
+const load = { body: place.file('stream.json', chatBody({ stream: true })), clients, seconds };
 const held = stack.use(await standalone(setting, ['--commit-at', 'content']));
 const unheld = stack.use(await standalone(setting, ['--commit-at', 'first-byte']));
 
@@ -42,8 +34,8 @@ for (const { begins, script } of streams) {
   await engine.play(script);
   const taken: { content: number; firstByte: number }[] = [];
   for (let round = 0; round <= rounds; round++) {
-    const content = await cpuOf(held, body);
-    const firstByte = await cpuOf(unheld, body);
+    const content = await cpuPerRequest(held, load);
+    const firstByte = await cpuPerRequest(unheld, load);
     // The first round warms up.
     if (round > 0) taken.push({ content, firstByte });
     place.emptyLogs();
@@ -52,9 +44,6 @@ for (const { begins, script } of streams) {
     taken.map(({ content }) => content),
     taken.map(({ firstByte }) => firstByte),
     taken.map(({ content, firstByte }) => content - firstByte),
-  ].map((samples) => {
-    const { median, low, high } = series(samples);
-    return `${median.toFixed(1)} µs (${low.toFixed(1)} to ${high.toFixed(1)})`;
-  });
+  ].map((samples) => rangeText(samples, { unit: ' µs' }));
   console.log(`| ${[begins, ...shown].join(' | ')} |`);
 }

@@ -60,24 +60,18 @@ const models = answer(JSON.stringify({ object: 'list', data: [{ id: 'bench', obj
 const streamHead = Buffer.from(
   `${commonHead}content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n`,
 );
-const chunk = frame(
-  `data: ${JSON.stringify({
-    id: 'chatcmpl-0123456789abcdef',
-    object: 'chat.completion.chunk',
-    created: 1_767_225_600,
-    model: 'bench',
-    choices: [{ index: 0, delta: { content: ' token' }, finish_reason: null }],
-  })}\n\n`,
-);
-const roleChunk = frame(
-  `data: ${JSON.stringify({
-    id: 'chatcmpl-0123456789abcdef',
-    object: 'chat.completion.chunk',
-    created: 1_767_225_600,
-    model: 'bench',
-    choices: [{ index: 0, delta: { role: 'assistant', content: '' }, finish_reason: null }],
-  })}\n\n`,
-);
+const chunkOf = (delta: object) =>
+  frame(
+    `data: ${JSON.stringify({
+      id: 'chatcmpl-0123456789abcdef',
+      object: 'chat.completion.chunk',
+      created: 1_767_225_600,
+      model: 'bench',
+      choices: [{ index: 0, delta, finish_reason: null }],
+    })}\n\n`,
+  );
+const chunk = chunkOf({ content: ' token' });
+const roleChunk = chunkOf({ role: 'assistant', content: '' });
 const lastChunk = Buffer.concat([frame('data: [DONE]\n\n'), Buffer.from('0\r\n\r\n')]);
 
 function answer(body: string): Buffer {

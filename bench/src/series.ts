@@ -17,6 +17,12 @@ export function series(samples: readonly number[]): Series {
   return { median, low: at(0), high: at(sorted.length - 1), samples };
 }
 
+/** `median unit (low to high)`. */
+export function rangeText(samples: readonly number[], { digits = 1, unit = '' } = {}): string {
+  const { median, low, high } = series(samples);
+  return `${median.toFixed(digits)}${unit} (${low.toFixed(digits)} to ${high.toFixed(digits)})`;
+}
+
 /**
  * Two measures of the same rounds as one, round by round: what the machine did in a round touched
  * both, and falls out of their quotient or difference.

@@ -6,9 +6,8 @@
 import { createServer } from 'node:http';
 import { chatBody } from './bodies.ts';
 import { startEngine } from './engine-process.ts';
-import { drive } from './load.ts';
-import { perUnit, watchCpu } from './processes.ts';
-import { series } from './series.ts';
+import { cpuPerRequest } from './request-cpu.ts';
+import { rangeText } from './series.ts';
 import { standalone } from './targets/gateway.ts';
 import type { Setting, Target } from './targets/target.ts';
 import { Workplace } from './workplace.ts';
@@ -17,18 +16,11 @@ const rounds = 9;
 const clients = 32;
 const seconds = 2;
 
-async function cpuOf({ url, headers, pids }: Target, body: string): Promise<number> {
-  const cpu = watchCpu(pids);
-  const { requests, errors } = await drive({ url, headers, body, clients, seconds });
-  if (errors > 0) throw new Error(`${errors} requests failed`);
-  return perUnit(cpu(), requests).cpuMicros ?? Number.NaN;
-}
-
 const place = new Workplace();
 await using stack = new AsyncDisposableStack();
 const engine = stack.use(await startEngine(place));
 const setting: Setting = { place, engine, others: {} };
-const body = place.file('request.json', chatBody({}));
+const load = { body: place.file('request.json', chatBody({})), clients, seconds };
 const collector = createServer((request, response) => void request.resume().on('end', () => response.end()));
 await new Promise<void>((resolve) => collector.listen(0, '127.0.0.1', resolve));
 stack.defer(() => {
@@ -46,16 +38,13 @@ const targets: readonly (readonly [title: string, target: Target])[] = [
 
 const taken: number[][] = [];
 for (let round = 0; round <= rounds; round++) {
-  const each = [await cpuOf(off, body)];
-  for (const [, target] of targets) each.push(await cpuOf(target, body));
+  const each = [await cpuPerRequest(off, load)];
+  for (const [, target] of targets) each.push(await cpuPerRequest(target, load));
   // The first round warms up.
   if (round > 0) taken.push(each);
   place.emptyLogs();
 }
-const shown = (samples: number[]): string => {
-  const { median, low, high } = series(samples);
-  return `${median.toFixed(1)} µs (${low.toFixed(1)} to ${high.toFixed(1)})`;
-};
+const shown = (samples: readonly number[]) => rangeText(samples, { unit: ' µs' });
 console.log('| traces | CPU a request | more than off |\n| --- | ---: | ---: |');
 console.log(`| off | ${shown(taken.map(([first = Number.NaN]) => first))} | |`);
 for (const [at, [title]] of targets.entries()) {

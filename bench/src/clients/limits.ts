@@ -4,24 +4,16 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { chatBody } from '../bodies.ts';
 import { startEngine } from '../engine-process.ts';
-import { drive } from '../load.ts';
 import { commit, watchMachine } from '../machine.ts';
-import { perUnit, watchCpu } from '../processes.ts';
-import { series } from '../series.ts';
+import { cpuPerRequest } from '../request-cpu.ts';
+import { rangeText } from '../series.ts';
 import { standalone } from '../targets/gateway.ts';
 import { nginx } from '../targets/servers.ts';
-import type { Setting, Target } from '../targets/target.ts';
+import type { Setting } from '../targets/target.ts';
 import { Workplace } from '../workplace.ts';
 
 const clients = 32;
 const resultsFolder = join(import.meta.dirname, '../../results');
-
-async function cpuOf({ url, headers, pids }: Target, body: string, seconds: number): Promise<number> {
-  const cpu = watchCpu(pids);
-  const { requests, errors } = await drive({ url, headers, body, clients, seconds });
-  if (errors > 0) throw new Error(`${errors} requests failed`);
-  return perUnit(cpu(), requests).cpuMicros ?? Number.NaN;
-}
 
 /**
  * Measures and writes `results/limits.md`. Targets take turns, so that what the machine does
@@ -50,16 +42,13 @@ export async function measureLimits({ quick }: { readonly quick: boolean }): Pro
   for (let round = 0; round <= rounds; round++) {
     const cpu = { nginx: 0, open: 0, keys: 0, limits: 0, queue: 0 };
     for (const name of Object.keys(targets) as (keyof typeof targets)[]) {
-      cpu[name] = await cpuOf(targets[name], body, 2);
+      cpu[name] = await cpuPerRequest(targets[name], { body, clients, seconds: 2 });
     }
     // The first round warms up.
     if (round > 0) taken.push(cpu);
     place.emptyLogs();
   }
-  const shown = (of: (cpu: (typeof taken)[number]) => number, digits: number) => {
-    const { median, low, high } = series(taken.map(of));
-    return `${median.toFixed(digits)} (${low.toFixed(digits)} to ${high.toFixed(digits)})`;
-  };
+  const shown = (of: (cpu: (typeof taken)[number]) => number, digits: number) => rangeText(taken.map(of), { digits });
   const row = (what: string, name: keyof typeof targets) =>
     `| ${what} | ${shown((cpu) => cpu[name], 1)} | ${shown((cpu) => cpu[name] - cpu.open, 1)} | ${shown((cpu) => (cpu[name] - cpu.open) / cpu.nginx, 2)} |`;
   const { cpu, loadBefore, loadAfter } = machine();

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { inProcessBus, tellStatus } from '@llm-gateway/bus';
+import { type Bus, inProcessBus, tellStatus } from '@llm-gateway/bus';
 import { ownerOf, poolName } from '@llm-gateway/fleet';
 import {
   type Instance,
@@ -85,6 +85,17 @@ const describeSelf = () => ({
   rssBytes: 1,
 });
 
+/** A discovery whose list is the one engine. */
+function listEngine(bus: Bus): Disposable {
+  return bus.respond(instancesList, () => ({
+    replica: 'd',
+    revision: 1,
+    storeUp: true,
+    instances: [engine],
+    more: false,
+  }));
+}
+
 describe('a watch', () => {
   it('hears processes that answer, and notices one that stops and one that falls silent', async () => {
     await using bus = inProcessBus();
@@ -114,13 +125,7 @@ describe('a watch', () => {
 
   it('counts requests, keeps their rows, and says which engine fails', async () => {
     await using bus = inProcessBus();
-    using _list = bus.respond(instancesList, () => ({
-      replica: 'd',
-      revision: 1,
-      storeUp: true,
-      instances: [engine],
-      more: false,
-    }));
+    using _list = listEngine(bus);
     using watch = new Watch(bus, { requests: true });
     await until(() => watch.instances.has('engine-1_dp0'));
     const totals = {
@@ -152,13 +157,7 @@ describe('a watch', () => {
 
   it('knows of an engine that is ejected when the routers that said so are gone', async () => {
     await using bus = inProcessBus();
-    using _list = bus.respond(instancesList, () => ({
-      replica: 'd',
-      revision: 1,
-      storeUp: true,
-      instances: [engine],
-      more: false,
-    }));
+    using _list = listEngine(bus);
     using watch = new Watch(bus, { requests: false });
     const ejected = { id: engine.id, state: 'ejected' as const, forMs: 60_000 };
     const router = { instances: 1, mismatches: 0, policy: 'round-robin' };
