@@ -405,13 +405,13 @@ export class Fleet {
     this.#refresh(now);
     const pool = this.#poolOf(role, model === '' && this.#models.size > 0 ? '' : this.#poolKey(model), now);
     let well = 0;
-    let any = 0;
+    let usable = 0;
     for (const slot of pool.slots) {
       const score = this.#scores[slot] ?? impossibleScore;
       if (score < suspectScore) well++;
-      if (score !== impossibleScore) any++;
+      if (score !== impossibleScore) usable++;
     }
-    return well > 0 ? well : any;
+    return well > 0 ? well : usable;
   }
 
   /** The roles of which a request of this fleet's mode needs an instance each. */
