@@ -6,8 +6,8 @@ import { balanced, steadyLoad } from './load.ts';
 import { type Pod, serveAgain, startPod } from './pods.ts';
 import { lasts, startTroubledRedis, type TroubledRedis, troubles } from './troubled-redis.ts';
 
-const ttlMs = 2000;
-const heartbeatMs = 1000;
+const ttlMs = 3000;
+const heartbeatMs = 750;
 const timeoutMs = 400;
 /** Longer than a record lives, and in sum longer than Redis keeps it. */
 const troubleMs = 1.6 * ttlMs;

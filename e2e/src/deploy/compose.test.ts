@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { root } from './kustomize.ts';
 
-const read = (path: string) => readFileSync(join(root, path), 'utf8');
+/** A file's text with each run of blanks, and so each wrapped line, as one blank. */
+const read = (path: string) => readFileSync(join(root, path), 'utf8').replaceAll(/\s+/g, ' ');
 
 describe('docker-compose.yml', () => {
   it('and its page promise as many ingresses as the balancer takes', () => {
