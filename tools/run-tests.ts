@@ -2,14 +2,19 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { parseArgs } from 'node:util';
 
 /**
- * `node run-tests.ts PATTERN…`: runs the files of tests, two at a time. Each file in which a test
- * failed is run once more, alone, because many tests hold real processes to deadlines, which other
- * work of the machine can break. A test that fails again has failed. One that passed only the
- * second time is added to `.cache/unsteady-tests.txt`; one that is in there from an earlier run has
- * failed as well.
+ * `node run-tests.ts [--at-once N] PATTERN…`: runs the files of tests, two at a time or `N`. Each
+ * file in which a test failed is run once more, alone, because many tests hold real processes to
+ * deadlines, which other work of the machine can break. A test that fails again has failed. One
+ * that passed only the second time is added to `.cache/unsteady-tests.txt`; one that is in there
+ * from an earlier run has failed as well.
  */
+const { values, positionals } = parseArgs({
+  options: { 'at-once': { type: 'string', default: '2' } },
+  allowPositionals: true,
+});
 const unsteadyFile = '.cache/unsteady-tests.txt';
 
 /** Runs the files, and gives the tests that failed, as `FILE<tab>NAME`. */
@@ -45,7 +50,7 @@ function keepUnsteady(tests: readonly string[]): readonly string[] {
   return tests.filter((test) => before.includes(test));
 }
 
-const first = run(2, process.argv.slice(2));
+const first = run(Number(values['at-once']), positionals);
 let status = first.status;
 if (status !== 0 && first.failed.length > 0) {
   const files = [...new Set(first.failed.map((line) => line.slice(0, line.indexOf('\t'))))];

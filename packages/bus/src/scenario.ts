@@ -1,7 +1,4 @@
-/**
- * What the tests of this package share: networks of processes, messages of their own, and an
- * observer that counts.
- */
+/** What the tests of this package share: messages of their own, and an observer that counts. */
 import { randomUUID } from 'node:crypto';
 import {
   defineEvent,
@@ -11,10 +8,7 @@ import {
   GatewayError,
   InstanceAddress,
 } from '@llm-gateway/protocol';
-import { type NatsServer, startNats } from '@llm-gateway/testing';
 import type { Bus, BusObserver } from './bus.ts';
-import { inProcessBus } from './in-process.ts';
-import { connectNats } from './nats.ts';
 
 export const question = defineRequest('gw.v1.test.question', InstanceAddress, InstanceAddress);
 export const news = defineEvent('gw.v1.test.news', InstanceAddress);
@@ -65,42 +59,6 @@ export async function reached(bus: Bus, connected: boolean): Promise<void> {
 export function hasCode(code: ErrorCode): (error: unknown) => boolean {
   return (error) => error instanceof GatewayError && error.code === code;
 }
-
-/** A network of processes: each bus stands for one. */
-export interface Network extends AsyncDisposable {
-  /** What carries it; null: nothing that could fail. */
-  readonly server: NatsServer | null;
-  /** The bus of a further process; connected. */
-  join(): Promise<{ readonly bus: Bus; readonly counts: Counts }>;
-}
-
-export const networks: Record<string, () => Promise<Network>> = {
-  async 'in process'() {
-    const { counts, observer } = counting();
-    const bus = inProcessBus(observer);
-    return {
-      server: null,
-      join: async () => ({ bus, counts }),
-      [Symbol.asyncDispose]: () => bus[Symbol.asyncDispose](),
-    };
-  },
-  async 'over NATS'() {
-    const server = await startNats();
-    await using stack = new AsyncDisposableStack();
-    stack.use(server);
-    const kept = stack.move();
-    return {
-      server,
-      async join() {
-        const { counts, observer } = counting();
-        const bus = kept.use(connectNats({ natsServers: server.url }, { name: 'test', observer }));
-        await reached(bus, true);
-        return { bus, counts };
-      },
-      [Symbol.asyncDispose]: () => kept.disposeAsync(),
-    };
-  },
-};
 
 /** Resolves when the other processes can reach what this bus has subscribed to. */
 export async function settled(bus: Bus): Promise<void> {

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { GatewayError } from '@llm-gateway/protocol';
-import { hasCode, networks, news, question, reached, saying, settled, task } from './scenario.ts';
+import { networks } from './networks.ts';
+import { hasCode, news, question, reached, saying, settled, task } from './scenario.ts';
 
 const patient = { timeoutMs: 30_000 };
 
