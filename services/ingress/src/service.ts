@@ -32,7 +32,7 @@ import { Gate } from './gate.ts';
 import type { Gateway } from './gateway.ts';
 import { HealthAnswers } from './health.ts';
 import { hopToken } from './hops.ts';
-import { ownResponseHeaders } from './http/client-response.ts';
+import { ownResponseHeaders } from './http/answer-head.ts';
 import { Cors, corsHeaderNames } from './http/cors.ts';
 import { readTrustedProxies, type TrustedProxies } from './http/forwarded.ts';
 import { ClientServer } from './http/server.ts';

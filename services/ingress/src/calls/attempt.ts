@@ -15,7 +15,7 @@ import {
 } from '@llm-gateway/upstream';
 import type { Exchange } from '../exchange.ts';
 import type { Outcome } from '../failover.ts';
-import { ownResponseHeaders } from '../http/client-response.ts';
+import { ownResponseHeaders } from '../http/answer-head.ts';
 import type { Observer } from '../observer.ts';
 import { type AttemptRecord, attemptOutcome, type TargetKind } from '../request-record.ts';
 import { ResponseIdSearch } from '../responses/response-id.ts';

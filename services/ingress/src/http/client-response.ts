@@ -1,28 +1,23 @@
-import { STATUS_CODES } from 'node:http';
-import { chunkOf, HeaderLines, lastChunk, withoutHeaders } from '@llm-gateway/http1';
-import {
-  anthropicErrorBody,
-  anthropicStatus,
-  type ErrorCode,
-  errorBody,
-  errorCodes,
-  type FinishReason,
-} from '@llm-gateway/protocol';
+import { chunkOf, HeaderLines, lastChunk } from '@llm-gateway/http1';
+import type { ErrorCode, FinishReason } from '@llm-gateway/protocol';
 import { isEventStream } from '@llm-gateway/upstream';
+import {
+  chunkedLine,
+  dateLine,
+  isEncoded,
+  keepAliveLines,
+  statusLine,
+  streamLines,
+  withLengthZero,
+  withoutLength,
+} from './answer-head.ts';
 import type { ClientConnection, ConnectionUser } from './connection.ts';
-import { eventOfAnswer, eventOfError } from './stream-error.ts';
+import { errorBodyFor, errorStatus } from './error-answer.ts';
+import { eventOfError } from './stream-error.ts';
+import { endsEvent, endsWithinLine, tailAfter, tailOfChunks } from './stream-tail.ts';
 import type { ErrorShape } from './surface.ts';
+import { ToldAnswer } from './told-answer.ts';
 import { type Flushable, flushAtEndOfTurn } from './turn.ts';
-
-/** Names that an upstream's answer must not set: the gateway answers them itself. */
-export const ownResponseHeaders: ReadonlySet<string> = new Set([
-  'x-request-id',
-  'x-upstream-request-id',
-  'x-gateway-route',
-  'x-gateway-endpoint',
-  'x-gateway-attempts',
-  'x-gateway-choice',
-]);
 
 /** A reset throws away what is under way: the error event of a broken stream gets so long to arrive. */
 const resetDelayMs = 2000;
@@ -84,8 +79,8 @@ export class ClientResponse implements Flushable, ConnectionUser {
   #heartbeat: NodeJS.Timeout | undefined;
   /** A heartbeat has sent the head of a stream: whatever the answer is, it has to be told in there. */
   #opened = false;
-  /** After that, the body of an answer that is no stream; null for one that is too large. */
-  #inStream: { readonly status: number; body: Buffer[] | null; bytes: number } | undefined;
+  /** After that, an answer that is no stream. */
+  #told: ToldAnswer | undefined;
   readonly #onOver: (() => void)[] = [];
   committed = false;
   /** Who may read the answer in a browser: header lines; see `Cors.linesFor`. */
@@ -118,7 +113,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
   prepare(status: number, own: HeaderLines, headers: HeaderLines): void {
     if (this.#opened) {
       const isStream = status < 300 && isEventStream(headers);
-      this.#inStream = isStream ? undefined : { status, body: isEncoded(headers) ? null : [], bytes: 0 };
+      this.#told = isStream ? undefined : new ToldAnswer(status, { isEncoded: isEncoded(headers) });
       return;
     }
     this.#head = { status, own: own.lines, headers };
@@ -148,7 +143,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
   #beat(own: HeaderLines): void {
     if (this.#over || this.#ended) return;
     this.#heartbeat?.refresh();
-    if (this.#connection.needsDrain || this.#waiting !== '') return;
+    if (this.#connection.output.needsDrain || this.#waiting !== '') return;
     if (!this.committed) {
       if (!this.#opened) this.#open(own);
     } else if (!this.#tellsInStream || !endsEvent(this.#tail)) return;
@@ -176,7 +171,10 @@ export class ClientResponse implements Flushable, ConnectionUser {
    */
   write(chunk: Buffer, onDrain: () => void): boolean {
     if (chunk.length === 0 || this.#over) return true;
-    if (this.#inStream !== undefined) return this.#takeForStream(chunk);
+    if (this.#told !== undefined) {
+      this.#told.take(chunk);
+      return true;
+    }
     if (!this.committed) this.#commit();
     if (this.#noBody) return true;
     this.bodyBytes += chunk.length;
@@ -185,8 +183,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
       const text = chunk.toString('latin1');
       this.#add(this.#chunked ? chunkOf(text) : text);
     } else this.#sendLarge(chunk);
-    if (this.#eventStream)
-      this.#tail = (this.#tail + chunk.toString('latin1', Math.max(0, chunk.length - 4))).slice(-4);
+    if (this.#eventStream) this.#tail = tailAfter(this.#tail, chunk);
     return this.#goesOn(onDrain);
   }
 
@@ -195,7 +192,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
    * looks into them.
    */
   get takesFramed(): boolean {
-    return this.#chunked && this.finishReason === undefined && this.#inStream === undefined;
+    return this.#chunked && this.finishReason === undefined && this.#told === undefined;
   }
 
   /** As `write`, for whole chunks in the framing that they came in. `last`: the last chunk is among them. */
@@ -212,14 +209,14 @@ export class ClientResponse implements Flushable, ConnectionUser {
     else {
       this.#flushText();
       // The bytes are only lent.
-      this.#connection.writeOctets(Buffer.from(bytes));
+      this.#connection.output.writeOctets(Buffer.from(bytes));
     }
     if (this.#eventStream) this.#tail = tailOfChunks(bytes);
     return this.#goesOn(onDrain);
   }
 
   #goesOn(onDrain: () => void): boolean {
-    if (this.#waiting.length <= maxWaitingBytes && !this.#connection.needsDrain) return true;
+    if (this.#waiting.length <= maxWaitingBytes && !this.#connection.output.needsDrain) return true;
     this.#onDrain ??= onDrain;
     if (!this.#flushDue) this.#waitForDrain();
     return false;
@@ -228,9 +225,8 @@ export class ClientResponse implements Flushable, ConnectionUser {
   /** The answer is whole. */
   end(): void {
     if (this.#over) return;
-    if (this.#inStream !== undefined) {
-      const { status, body } = this.#inStream;
-      this.#tellAnswer(status, body === null ? noBody : Buffer.concat(body));
+    if (this.#told !== undefined) {
+      this.#tell(this.#told);
       return;
     }
     if (!this.committed) this.#commit();
@@ -242,7 +238,9 @@ export class ClientResponse implements Flushable, ConnectionUser {
   answer(status: number, headers: HeaderLines, body: Buffer): void {
     if (this.#over) return;
     if (this.#opened) {
-      this.#tellAnswer(status, isEncoded(headers) ? noBody : body);
+      const told = new ToldAnswer(status, { isEncoded: isEncoded(headers) });
+      told.take(body);
+      this.#tell(told);
       return;
     }
     this.#start(status);
@@ -257,7 +255,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
       if (body.length <= joinedBytes) this.#waiting += body.toString('latin1');
       else {
         this.#flushText();
-        this.#connection.writeOctets(body);
+        this.#connection.output.writeOctets(body);
       }
     }
     this.#ended = true;
@@ -266,9 +264,8 @@ export class ClientResponse implements Flushable, ConnectionUser {
 
   /** A truthful error in the shape of the path's API, before anything was committed. */
   refuse(code: ErrorCode, message: string, options: { param?: string | null; headers?: readonly string[] } = {}): void {
-    const error = this.#errorBody(code, message, options.param ?? null);
-    const isAnthropic = this.#request.errorShape === 'anthropic';
-    const status = isAnthropic ? anthropicStatus(code) : errorCodes[code].status;
+    const error = errorBodyFor(this.#request, { code, message, ...options });
+    const status = errorStatus(code, this.#request);
     if (this.#opened) {
       this.#start(status);
       this.#breakWith(eventOfError(error, this.#request.errorShape));
@@ -276,7 +273,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
     }
     const headers = ['content-type', 'application/json', ...(options.headers ?? [])];
     // Where Anthropic's clients look for it.
-    if (isAnthropic) headers.push('request-id', this.#request.id);
+    if (this.#request.errorShape === 'anthropic') headers.push('request-id', this.#request.id);
     this.answer(status, HeaderLines.of(headers), Buffer.from(JSON.stringify(error)));
   }
 
@@ -288,7 +285,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
    */
   breakOff(code: ErrorCode, message: string): void {
     if (this.#over || this.#ended) return;
-    this.#breakWith(eventOfError(this.#errorBody(code, message, null), this.#request.errorShape));
+    this.#breakWith(eventOfError(errorBodyFor(this.#request, { code, message }), this.#request.errorShape));
   }
 
   #breakWith(event: string): void {
@@ -303,21 +300,9 @@ export class ClientResponse implements Flushable, ConnectionUser {
     this.#finish();
   }
 
-  /** Tells an answer that is no stream in the one that a heartbeat has begun. */
-  #tellAnswer(status: number, body: Buffer): void {
-    this.#start(status < 400 ? errorCodes.upstream_failed.status : status);
-    const told = body.length <= maxToldBytes ? body : noBody;
-    this.#breakWith(eventOfAnswer(status, told, this.#request.errorShape));
-  }
-
-  #takeForStream(chunk: Buffer): boolean {
-    const told = this.#inStream;
-    if (!told?.body) return true;
-    told.bytes += chunk.length;
-    // The chunk is only lent.
-    if (told.bytes <= maxToldBytes) told.body.push(Buffer.from(chunk));
-    else told.body = null;
-    return true;
+  #tell(told: ToldAnswer): void {
+    this.#start(told.status);
+    this.#breakWith(told.event(this.#request.errorShape));
   }
 
   /** Something is wrong that nobody expected: nothing more is written. */
@@ -332,7 +317,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
     this.#flushText();
     if (this.#ended) {
       // Not before it is with the kernel: until then the client may stop taking it.
-      this.#connection.onFlushed(() => {
+      this.#connection.output.onFlushed(() => {
         if (this.#over) return;
         this.#finish();
         this.#connection.finished({ close: this.#close });
@@ -390,12 +375,6 @@ export class ClientResponse implements Flushable, ConnectionUser {
     return keepAliveLines(this.#connection.keepAliveMs);
   }
 
-  #errorBody(code: ErrorCode, message: string, param: string | null): object {
-    return this.#request.errorShape === 'anthropic'
-      ? anthropicErrorBody(code, message, this.#request.id)
-      : errorBody(code, message, param);
-  }
-
   #add(text: string): void {
     this.#waiting += text;
     if (this.#flushDue) return;
@@ -407,7 +386,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
     if (this.#chunked) this.#waiting += `${chunk.length.toString(16)}\r\n`;
     this.#flushText();
     // The chunk is only lent.
-    this.#connection.writeOctets(Buffer.from(chunk));
+    this.#connection.output.writeOctets(Buffer.from(chunk));
     if (this.#chunked) this.#add('\r\n');
   }
 
@@ -416,11 +395,11 @@ export class ClientResponse implements Flushable, ConnectionUser {
     const text = this.#waiting;
     this.#waiting = '';
     this.#heartbeat?.refresh();
-    this.#connection.write(text);
+    this.#connection.output.write(text);
   }
 
   #waitForDrain(): void {
-    this.#connection.onDrain(() => {
+    this.#connection.output.onDrain(() => {
       const onDrain = this.#onDrain;
       this.#onDrain = undefined;
       onDrain?.();
@@ -428,89 +407,4 @@ export class ClientResponse implements Flushable, ConnectionUser {
   }
 }
 
-const chunkedLine = 'transfer-encoding: chunked\r\n';
 const heartbeat = ': heartbeat\n\n';
-const noBody = Buffer.alloc(0);
-
-/** Then nobody can tell here what it says. */
-function isEncoded(headers: HeaderLines): boolean {
-  return (headers.value('content-encoding') ?? 'identity').toLowerCase() !== 'identity';
-}
-
-/** A larger answer is not told in a stream, only its status. */
-const maxToldBytes = 65_536;
-
-/** What keeps proxies on the way from holding a stream back, unless its upstream has said it. */
-function streamLines(headers: HeaderLines): string {
-  const cache = headers.value('cache-control') === undefined ? 'cache-control: no-cache\r\n' : '';
-  return headers.value('x-accel-buffering') === undefined ? `${cache}x-accel-buffering: no\r\n` : cache;
-}
-
-let keptForMs = -1;
-let keepAliveText = '';
-
-/** The same for all connections of a listener. */
-function keepAliveLines(keepAliveMs: number): string {
-  if (keepAliveMs !== keptForMs) {
-    keptForMs = keepAliveMs;
-    keepAliveText = `connection: keep-alive\r\nkeep-alive: timeout=${Math.ceil(keepAliveMs / 1000)}\r\n`;
-  }
-  return keepAliveText;
-}
-
-const lengthOnly: ReadonlySet<string> = new Set(['content-length']);
-
-function withLengthZero(headers: HeaderLines): HeaderLines {
-  return HeaderLines.of([...withoutHeaders(headers.list, lengthOnly), 'content-length', '0']);
-}
-
-function withoutLength(headers: HeaderLines): HeaderLines {
-  return HeaderLines.of(withoutHeaders(headers.list, lengthOnly));
-}
-
-const statusLines = new Map<number, string>();
-for (const [status, reason] of Object.entries(STATUS_CODES)) {
-  statusLines.set(Number(status), `HTTP/1.1 ${status} ${reason}\r\n`);
-}
-
-function statusLine(status: number): string {
-  return statusLines.get(status) ?? `HTTP/1.1 ${status} \r\n`;
-}
-
-let dateSecond = 0;
-let dateText = '';
-
-/** The date of an answer of our own; a relayed one has its upstream's. */
-function dateLine(): string {
-  const second = Math.floor(Date.now() / 1000);
-  if (second !== dateSecond) {
-    dateSecond = second;
-    dateText = `date: ${new Date(second * 1000).toUTCString()}\r\n`;
-  }
-  return dateText;
-}
-
-/** Of a chunk this short the octets before its data are framing. */
-const shortChunkEnd = /\r\n[1-3]\r\n[\s\S]{1,3}\r\n$/;
-
-/**
- * The last data of the chunks that `bytes` end with; its last octet where it takes more than a look
- * to tell more from the framing.
- */
-function tailOfChunks(bytes: Buffer): string {
-  const end = bytes.toString('latin1', Math.max(0, bytes.length - 12));
-  return end.slice(shortChunkEnd.test(end) || end.length < 12 ? -3 : -6, -2);
-}
-
-/**
- * Whether an event stream that ended with these bytes has no event open (an empty line, in any of
- * the three line endings).
- */
-function endsEvent(tail: string): boolean {
-  return tail === '' || tail.endsWith('\n\n') || tail.endsWith('\r\r') || tail.endsWith('\n\r\n');
-}
-
-/** Whether an event stream that ended with these bytes has a line begun. */
-function endsWithinLine(tail: string): boolean {
-  return tail !== '' && !tail.endsWith('\n') && !tail.endsWith('\r');
-}

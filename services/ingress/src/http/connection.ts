@@ -1,18 +1,15 @@
 import type { Socket } from 'node:net';
-import {
-  credentialHeaders,
-  FieldInterest,
-  HeaderLines,
-  InvalidHead,
-  mayBecomeRequest,
-  parseRequestHead,
-  type RequestHead,
-} from '@llm-gateway/http1';
-import { type ErrorCode, GatewayError } from '@llm-gateway/protocol';
+import type { RequestHead } from '@llm-gateway/http1';
+import { GatewayError } from '@llm-gateway/protocol';
 import type { Holding } from '../body-budget.ts';
 import { BodyReader } from './body-reader.ts';
+import { ConnectionOutput } from './connection-output.ts';
 import type { Sender, TrustedProxies } from './forwarded.ts';
+import { continueHead, HalfClose } from './half-close.ts';
+import { HeadReader, RefusedHead } from './head-reader.ts';
 import type { ClientLimits } from './options.ts';
+import { ReadAhead } from './read-ahead.ts';
+import { lateError, lateMessage, Upload } from './upload.ts';
 
 /** What a connection needs of the server that accepted it. */
 export interface ConnectionHost {
@@ -40,51 +37,12 @@ export interface ConnectionUser {
   onLost(): void;
 }
 
-/** What the ingress looks at in a request's head, beside what HTTP itself is made of. */
-const noted = [
-  'x-request-id',
-  'x-gateway-class',
-  'x-gateway-fallback',
-  'x-gateway-hops',
-  'traceparent',
-  'authorization',
-  'x-api-key',
-  'api-key',
-  'cookie',
-  'content-encoding',
-  'content-type',
-  'anthropic-version',
-  'origin',
-  'access-control-request-method',
-  'access-control-request-headers',
-];
-/**
- * The next hop gets these from us: the length follows from the body, and bodies are whole, so
- * nothing is expected.
- */
-const withheld = ['host', 'content-length', 'expect'];
-const interest = new FieldInterest({ noted, withheld });
-/** Where clients show keys of the gateway: nobody behind it gets them. */
-const interestWithKeys = new FieldInterest({ noted, withheld: [...withheld, ...credentialHeaders] });
-
 const noOctets = Buffer.alloc(0);
-const headEnd = Buffer.from('\r\n\r\n');
-/** Octets of further requests that are taken in while one is served; then the client has to wait. */
-const maxAheadBytes = 65_536;
 /**
  * How long a connection that is to close is read from, so that its client sees the answer before
  * the reset.
  */
 const lingerMs = 2000;
-/** A client that closes its side this soon after its request waits for the answer (RFC 9112 section 9.6). */
-const halfCloseMs = 5;
-/**
- * When a client that has closed its side with its request is probed, and the second time: fast
- * answers come first.
- */
-const probeLateMs = 5;
-const probeAgainMs = 20;
-const continueHead = 'HTTP/1.1 100 Continue\r\n\r\n';
 
 type Reading =
   /** Between requests, or within a head. */
@@ -102,21 +60,20 @@ type Reading =
  * client sends ahead waits. Strict: bytes whose framing is in doubt end the connection.
  */
 export class ClientConnection {
+  /** What answers are written to. */
+  readonly output: ConnectionOutput;
   readonly #socket: Socket;
   readonly #host: ConnectionHost;
+  readonly #heads: HeadReader;
+  readonly #halfClose: HalfClose;
+  readonly #upload = new Upload();
+  readonly #ahead: ReadAhead;
   #reading: Reading = 'head';
-  /** Read and not used yet: the beginning of a head, or what follows one. */
-  #ahead: Buffer | undefined;
-  /** How much of `#ahead` was looked at when it was last found to be the beginning of a head. */
-  #checkedBytes = 0;
-  #paused = false;
   /** Within a request: from its first octet to the end of its answer. */
   #head: RequestHead | null = null;
   #user: ConnectionUser | undefined;
-  #body: { reader: BodyReader; resolve(body: Buffer): void; reject(error: GatewayError): void } | undefined;
   #closeAfter = false;
   #committed = false;
-  #gone = false;
   #inputEnded = false;
   #served = 0;
   /**
@@ -126,21 +83,18 @@ export class ClientConnection {
   #sinceMs = performance.now();
   #requestAtMs = 0;
   #readAtMs = 0;
-  #uploadedAtCheck = 0;
-  #stalling = false;
-  /** Of what came in place of a request, and is no head. */
-  #refused: Buffer = noOctets;
-  /** Of a request of HTTP/1.0: runs while the end of the input would still belong to what came last. */
-  #endTimer: NodeJS.Timeout | undefined;
-  #onDrain: (() => void) | undefined;
+  /** What came in place of the request that now begins. */
+  #refused: RefusedHead | undefined;
 
   constructor(socket: Socket, host: ConnectionHost) {
     this.#socket = socket;
     this.#host = host;
+    this.output = new ConnectionOutput(socket, { stallTimeoutMs: host.limits.clientStallTimeoutMs });
+    this.#heads = new HeadReader(host.limits, host);
+    this.#halfClose = new HalfClose(this.output);
+    this.#ahead = new ReadAhead(socket);
     socket.on('data', (octets: Buffer) => this.#onData(octets));
     socket.on('end', () => this.#onEnd());
-    socket.on('drain', () => this.#drained());
-    socket.on('timeout', () => socket.destroy());
     // The close that follows says all there is to know.
     socket.on('error', () => {});
     socket.on('close', () => this.#onClose());
@@ -156,9 +110,7 @@ export class ClientConnection {
    * the answer follows from it.
    */
   get refusedOrigin(): string | undefined {
-    const text = this.#refused.toString('latin1');
-    const lines = text.slice(text.indexOf('\n') + 1, text.lastIndexOf('\n') + 1);
-    return HeaderLines.ofLines(lines).value('origin');
+    return this.#refused?.origin;
   }
 
   sender(proxies: TrustedProxies): Sender {
@@ -185,12 +137,7 @@ export class ClientConnection {
   }
 
   get isIdle(): boolean {
-    return this.#reading === 'head' && this.#ahead === undefined;
-  }
-
-  /** Whether the client takes the answer slower than it comes. */
-  get needsDrain(): boolean {
-    return this.#socket.writableNeedDrain;
+    return this.#reading === 'head' && this.#ahead.octets === undefined;
   }
 
   /** Who has the connection until `finished`. */
@@ -207,51 +154,22 @@ export class ClientConnection {
     const head = this.#head;
     if (head === null || this.#reading !== 'unread') throw new Error('this body was read already');
     const reader = new BodyReader(head, options);
-    if (head.expect !== undefined && !reader.done && this.#ahead === undefined) this.write(continueHead);
     this.#reading = 'body';
-    const ahead = this.#ahead;
-    this.#ahead = undefined;
+    const ahead = this.#ahead.take();
+    if (head.expect !== undefined && !reader.done && ahead === undefined) this.output.write(continueHead);
     if (ahead !== undefined || reader.done) this.#feed(reader, ahead ?? noOctets);
     if (reader.done) return reader.body;
     if (this.#inputEnded) {
       this.#lose();
       throw leftEarly();
     }
-    this.#resume();
-    this.#uploadedAtCheck = 0;
-    this.#sinceMs = performance.now();
-    return new Promise((resolve, reject) => {
-      this.#body = { reader, resolve, reject };
-    });
-  }
-
-  /** @param text a character for each octet */
-  write(text: string): void {
-    if (!this.#gone) this.#socket.write(text, 'latin1');
-  }
-
-  /** `octets` must not change any more. */
-  writeOctets(octets: Uint8Array): void {
-    if (!this.#gone) this.#socket.write(octets);
-  }
-
-  /** Calls back once, when the client has caught up or is gone. */
-  onDrain(callback: () => void): void {
-    if (this.#gone || !this.#socket.writableNeedDrain) callback();
-    else this.#onDrain = callback;
+    this.#ahead.resume();
+    return this.#upload.wait(reader);
   }
 
   /** The answer has begun. */
   committed(): void {
     this.#committed = true;
-  }
-
-  /** Calls back once, when all that was written is with the kernel or the connection is gone. */
-  onFlushed(callback: () => void): void {
-    if (this.#gone || this.#socket.writableLength === 0) callback();
-    else {
-      this.#socket.write('', () => callback());
-    }
   }
 
   /**
@@ -260,7 +178,7 @@ export class ClientConnection {
    */
   finished(options: { close: boolean }): void {
     this.#user = undefined;
-    if (this.#gone) return;
+    if (this.output.gone) return;
     if (options.close || this.#isLast) this.#linger();
     else this.#next();
   }
@@ -280,7 +198,7 @@ export class ClientConnection {
   reset(afterMs: number): void {
     this.#user = undefined;
     const socket = this.#socket;
-    this.onFlushed(() => {
+    this.output.onFlushed(() => {
       const timer = setTimeout(() => socket.resetAndDestroy(), afterMs);
       socket.once('close', () => clearTimeout(timer));
     });
@@ -296,24 +214,25 @@ export class ClientConnection {
    * @param graceMs for how long its client may still use it after an answer that did not say it was the last
    */
   closeIdle(graceMs: number): void {
-    if (!this.isIdle || this.#gone) return;
+    if (!this.isIdle || this.output.gone) return;
     if (this.#served === 0 || performance.now() - this.#sinceMs >= graceMs) this.#linger();
   }
 
   /** Called every half a second: enforces every limit in time. */
   check(nowMs: number): void {
-    const { limits } = this.#host;
     if (this.#reading === 'lingering') {
       if (nowMs - this.#sinceMs > lingerMs) this.#socket.destroy();
     } else if (this.#reading === 'body') this.#checkUpload(nowMs);
-    else if (this.#reading === 'head') this.#checkHead(nowMs, limits);
-    this.#checkStall();
+    else if (this.#reading === 'head') this.#checkHead(nowMs);
+    this.output.checkStall();
   }
 
-  #checkHead(nowMs: number, limits: ClientLimits): void {
-    if (this.#ahead !== undefined) {
+  #checkHead(nowMs: number): void {
+    const { limits } = this.#host;
+    const begun = this.#ahead.octets;
+    if (begun !== undefined) {
       if (nowMs - this.#requestAtMs > limits.clientHeadersTimeoutMs)
-        this.#refuseHead('request_timeout', lateMessage, this.#ahead);
+        this.#refuseHead(new RefusedHead('request_timeout', lateMessage, begun));
     } else if (nowMs - this.#sinceMs > (this.#served > 0 ? limits.clientKeepAliveMs : limits.clientHeadersTimeoutMs)) {
       this.#linger();
     }
@@ -321,29 +240,8 @@ export class ClientConnection {
 
   #checkUpload(nowMs: number): void {
     const { limits, isTight } = this.#host;
-    const bytes = this.#body?.reader.bytes ?? 0;
-    const windowMs = nowMs - this.#sinceMs;
-    const late = nowMs - this.#requestAtMs > limits.clientRequestTimeoutMs;
-    const still = isTight && nowMs - this.#readAtMs > tightStillMs;
-    let slow = false;
-    if (windowMs >= rateWindowMs) {
-      slow = (bytes - this.#uploadedAtCheck) * 1000 < limits.clientMinUploadBytesPerS * windowMs;
-      this.#sinceMs = nowMs;
-      this.#uploadedAtCheck = bytes;
-    }
-    if (late || still || slow) this.#failBody(new GatewayError('request_timeout', lateMessage));
-  }
-
-  /**
-   * A client that takes nothing of its answer for its time is given up; while it owes us nothing it
-   * may be silent.
-   */
-  #checkStall(): void {
-    const owes = this.#socket.writableLength > 0;
-    if (owes === this.#stalling) return;
-    this.#stalling = owes;
-    // The socket itself sees each write that passes, also a part of one.
-    this.#socket.setTimeout(owes ? this.#host.limits.clientStallTimeoutMs : 0);
+    const times = { nowMs, requestAtMs: this.#requestAtMs, readAtMs: this.#readAtMs };
+    if (this.#upload.isLate(times, limits, isTight)) this.#failBody(lateError());
   }
 
   /** One input costs its own connection at most, never the process. */
@@ -363,95 +261,39 @@ export class ClientConnection {
         this.#takeHead(octets);
         break;
       case 'body':
-        if (this.#body !== undefined) this.#takeBody(this.#body.reader, octets);
+        if (this.#upload.reader !== undefined) this.#takeBody(this.#upload.reader, octets);
         break;
       case 'lingering':
         break;
       default:
-        this.#keepAhead(octets);
+        this.#ahead.keep(octets);
     }
-    if (this.#head?.minor === 0) this.#expectEnd();
-  }
-
-  /**
-   * By turns of the event loop and not by the clock: an end that came with the request may have
-   * waited for what that cost.
-   */
-  #expectEnd(): void {
-    clearTimeout(this.#endTimer);
-    const over = () => {
-      if (this.#endTimer === timer) this.#endTimer = undefined;
-    };
-    const timer = setTimeout(() => setImmediate(over), halfCloseMs).unref();
-    this.#endTimer = timer;
-  }
-
-  #keepAhead(octets: Buffer): void {
-    this.#ahead = this.#ahead === undefined ? octets : Buffer.concat([this.#ahead, octets]);
-    if (this.#ahead.length < maxAheadBytes || this.#paused) return;
-    this.#paused = true;
-    this.#socket.pause();
-  }
-
-  #resume(): void {
-    if (!this.#paused) return;
-    this.#paused = false;
-    this.#socket.resume();
+    if (this.#head?.minor === 0) this.#halfClose.expect();
   }
 
   #takeHead(octets: Buffer): void {
-    if (this.#ahead === undefined) this.#requestAtMs = this.#readAtMs;
-    const searchedFrom = Math.max(0, (this.#ahead?.length ?? 0) - headEnd.length);
-    const all = this.#ahead === undefined ? octets : Buffer.concat([this.#ahead, octets]);
-    const start = skipEmptyLines(all);
-    const end = all.indexOf(headEnd, Math.max(start, searchedFrom));
-    if (start === all.length) {
-      // Nothing of a request: some clients end a body with an empty line.
-      this.#ahead = undefined;
-      return;
-    }
-    const { maxHeaderBytes } = this.#host.limits;
-    if ((end < 0 ? all.length : end) - start > maxHeaderBytes) {
-      this.#refuseHead(
-        'headers_too_large',
-        'the head of the request is too large',
-        all.subarray(start, end < 0 ? all.length : end + 2),
-      );
-    } else if (end < 0) this.#waitForHead(all, start);
-    else this.#parseHead(all, start, end);
+    if (this.#ahead.octets === undefined) this.#requestAtMs = this.#readAtMs;
+    const readBytes = this.#ahead.length;
+    const all = this.#ahead.with(octets);
+    const head = this.#heads.read(all, readBytes);
+    if (head === 'none') this.#ahead.take();
+    else if (head === 'partial') this.#waitForHead(all);
+    else if (head instanceof RefusedHead) this.#refuseHead(head);
+    else this.#takeRequest(head, all);
   }
 
-  get #interest(): FieldInterest {
-    return this.#host.withholdsCredentials ? interestWithKeys : interest;
-  }
-
-  #waitForHead(all: Buffer, start: number): void {
+  #waitForHead(all: Buffer): void {
     if (this.#inputEnded) {
       this.#linger();
       return;
     }
-    this.#ahead = all;
-    // Looking again each time would cost a client's octet more and more.
-    if (all.length < 2 * this.#checkedBytes) return;
-    this.#checkedBytes = all.length;
-    if (mayBecomeRequest(all.toString('latin1', start), this.#interest)) return;
-    this.#refuseHead('invalid_request', 'the request is not valid HTTP', all.subarray(start));
+    this.#ahead.octets = all;
+    const refused = this.#heads.checkPartial(all);
+    if (refused !== null) this.#refuseHead(refused);
   }
 
-  #parseHead(all: Buffer, start: number, end: number): void {
-    this.#checkedBytes = 0;
-    this.#ahead = end + headEnd.length < all.length ? all.subarray(end + headEnd.length) : undefined;
-    let head: RequestHead;
-    try {
-      head = parseRequestHead(all.toString('latin1', start, end), this.#interest, {
-        maxFields: this.#host.limits.maxHeaderCount,
-      });
-    } catch (error) {
-      if (!(error instanceof InvalidHead)) throw error;
-      const code = error.tooMany ? 'headers_too_large' : 'invalid_request';
-      this.#refuseHead(code, error.message, all.subarray(start, end + 2));
-      return;
-    }
+  #takeRequest(head: RequestHead, all: Buffer): void {
+    this.#ahead.keepFrom(all, this.#heads.end);
     this.#head = head;
     this.#closeAfter = head.minor === 1 ? head.close : !head.keepAlive;
     this.#reading = 'unread';
@@ -462,14 +304,14 @@ export class ClientConnection {
   }
 
   /** What came is no request, and nothing after it can be one. */
-  #refuseHead(code: ErrorCode, message: string, octets: Buffer): void {
+  #refuseHead(refused: RefusedHead): void {
     this.#head = null;
     this.#closeAfter = true;
     this.#reading = 'whole';
-    this.#ahead = undefined;
-    this.#refused = octets;
-    this.#begin(null, new GatewayError(code, message));
-    this.#refused = noOctets;
+    this.#ahead.take();
+    this.#refused = refused;
+    this.#begin(null, refused.problem);
+    this.#refused = undefined;
   }
 
   #begin(head: RequestHead | null, problem: GatewayError | null): void {
@@ -486,26 +328,21 @@ export class ClientConnection {
       this.#failBody(error);
       return;
     }
-    if (!reader.done) return;
-    const waiting = this.#body;
-    this.#body = undefined;
-    waiting?.resolve(reader.body);
+    if (reader.done) this.#upload.done();
   }
 
   #feed(reader: BodyReader, octets: Buffer): void {
     const end = reader.take(octets, 0);
     if (!reader.done) return;
     this.#reading = 'whole';
-    if (end < octets.length) this.#keepAhead(octets.subarray(end));
+    if (end < octets.length) this.#ahead.keep(octets.subarray(end));
   }
 
   /** The request cannot become whole any more. It is still answered. */
   #failBody(error: GatewayError): void {
     this.#closeAfter = true;
     this.#reading = 'unread';
-    const waiting = this.#body;
-    this.#body = undefined;
-    waiting?.reject(error);
+    this.#upload.fail(error);
   }
 
   /**
@@ -515,9 +352,9 @@ export class ClientConnection {
   #skipUnread(): boolean {
     if (this.#reading === 'unread' && this.#head !== null && !this.#head.chunked) {
       const length = Math.max(0, this.#head.contentLength);
-      const ahead = this.#ahead ?? noOctets;
+      const ahead = this.#ahead.octets ?? noOctets;
       if (length <= ahead.length) {
-        this.#ahead = length < ahead.length ? ahead.subarray(length) : undefined;
+        this.#ahead.keepFrom(ahead, length);
         this.#reading = 'whole';
       }
     }
@@ -526,22 +363,20 @@ export class ClientConnection {
 
   /** A client that has closed its side may have sent more requests before. */
   get #isLast(): boolean {
-    return this.#inputEnded && this.#ahead === undefined;
+    return this.#inputEnded && this.#ahead.octets === undefined;
   }
 
   #next(): void {
     this.#head = null;
     this.#reading = 'head';
-    this.#checkedBytes = 0;
+    this.#heads.begin();
     this.#sinceMs = performance.now();
-    const ahead = this.#ahead;
-    this.#resume();
-    if (ahead === undefined) return;
+    this.#ahead.resume();
+    if (this.#ahead.octets === undefined) return;
     // In a turn of its own: a client that pipelines must not keep others waiting.
     setImmediate(() => {
-      if (this.#gone || this.#reading !== 'head') return;
-      const all = this.#ahead;
-      this.#ahead = undefined;
+      if (this.output.gone || this.#reading !== 'head') return;
+      const all = this.#ahead.take();
       if (all !== undefined) this.#onData(all);
     });
   }
@@ -552,12 +387,10 @@ export class ClientConnection {
    */
   #linger(): void {
     this.#reading = 'lingering';
-    this.#ahead = undefined;
+    this.#ahead.take();
     this.#sinceMs = performance.now();
     this.#socket.end();
-    if (this.#inputEnded) return;
-    this.#paused = false;
-    this.#socket.resume();
+    if (!this.#inputEnded) this.#ahead.resume();
   }
 
   /** The client sends no more. It may have left, or wait for its answer: from here the two look the same. */
@@ -569,25 +402,9 @@ export class ClientConnection {
       this.#failBody(leftEarly());
       this.#lose();
     } else if (this.#committed || this.#head?.minor !== 1) {
-      const waits = !this.#committed && this.#endTimer !== undefined;
+      const waits = !this.#committed && this.#halfClose.expected;
       if (!waits) this.#lose();
-    } else this.#probe(performance.now() - this.#readAtMs <= halfCloseMs ? probeLateMs : 0);
-  }
-
-  /**
-   * A client that is gone answers an octet with a reset, which a second write sees; one that waits
-   * skips these heads.
-   */
-  #probe(delayMs: number): void {
-    const again = () => {
-      if (!this.#gone && !this.#committed) this.write(continueHead);
-    };
-    const first = () => {
-      again();
-      setTimeout(again, probeAgainMs).unref();
-    };
-    if (delayMs === 0) first();
-    else setTimeout(first, delayMs).unref();
+    } else this.#halfClose.probe(performance.now() - this.#readAtMs, () => this.#committed);
   }
 
   #lose(): void {
@@ -597,44 +414,17 @@ export class ClientConnection {
     this.#socket.destroy();
   }
 
-  #drained(): void {
-    const callback = this.#onDrain;
-    this.#onDrain = undefined;
-    callback?.();
-  }
-
   #onClose(): void {
-    this.#gone = true;
-    this.#ahead = undefined;
+    this.#ahead.take();
     this.#host.onClosed(this);
-    const waiting = this.#body;
-    this.#body = undefined;
-    waiting?.reject(leftEarly());
-    this.#drained();
+    this.#upload.fail(leftEarly());
+    this.output.close();
     const user = this.#user;
     this.#user = undefined;
     user?.onLost();
   }
 }
 
-const lateMessage = 'the request did not arrive in time';
 function leftEarly(): GatewayError {
   return new GatewayError('client_closed', 'the client left before its request was whole');
 }
-
-/** Uploads are measured over so long. */
-const rateWindowMs = 10_000;
-/** An upload that stands still for so long makes room when the budget is tight. */
-const tightStillMs = 2000;
-
-/**
- * Behind the empty lines in front of a request, which some clients send after a body (RFC 9112
- * section 2.2).
- */
-function skipEmptyLines(octets: Buffer): number {
-  let at = 0;
-  while (octets[at] === 0x0d && octets[at + 1] === 0x0a && at < maxEmptyLineBytes) at += 2;
-  return at;
-}
-
-const maxEmptyLineBytes = 8;
