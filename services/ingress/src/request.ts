@@ -1,22 +1,22 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { HeaderLines, keptHeaders, type RequestHead } from '@llm-gateway/http1';
-import { type Ask, type Decision, type ErrorCode, GatewayError } from '@llm-gateway/protocol';
-import { fallbacksAfter, isRedirect } from '@llm-gateway/routing';
+import { HeaderLines } from '@llm-gateway/http1';
+import { type Ask, type Decision, GatewayError } from '@llm-gateway/protocol';
+import { isRedirect } from '@llm-gateway/routing';
 import { hasKnownEvents } from '@llm-gateway/upstream';
-import { type RequestContent, readContent, readMediaContent, readNothing } from './body.ts';
 import { withOwnHeaders } from './calls/attempt.ts';
 import { callEndpoint } from './calls/endpoint-call.ts';
 import { callInstances, startInstanceCall } from './calls/instance-call.ts';
 import { checkModel } from './clients/clients.ts';
 import type { Client } from './clients/key-file.ts';
 import { decide } from './decide/decide.ts';
-import { routeOf } from './decide/decider.ts';
 import type { Exchange } from './exchange.ts';
 import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover.ts';
+import { fallbackResult, fallbacksOf } from './fallbacks.ts';
+import { beginDecision, endDecision } from './first-decision.ts';
 import type { Gateway } from './gateway.ts';
-import { acceptedCodings, type ContentCoding, contentCoding, decoded } from './http/content-coding.ts';
-import { modelIdOf, responseIdOf, type Service, serviceOf } from './http/surface.ts';
-import type { FallbackResult } from './observer.ts';
+import { modelIdOf, type Service, serviceOf } from './http/surface.ts';
+import { contentOf, readBody, storedResponseOf } from './request-body.ts';
+import { clientMessage, refuse } from './request-error.ts';
 
 /**
  * One request from its head to its end. Never throws: every way out ends in an answer, a closed
@@ -57,10 +57,7 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
   gateway.gate.enter(client, exchange.connection);
   if (service === 'models') return gateway.models.answer(exchange);
   if (service === 'model') return gateway.models.answerOne(exchange, modelIdOf(request.place));
-  const coding = contentCoding(request.head);
-  const { maxBodyBytes: maxBytes } = gateway;
-  const body = exchange.connection.readBody({ maxBytes, holding: exchange.memory });
-  if (coding !== null) return admit(decodedBody(body, coding, { exchange, gateway }), service, { exchange, gateway });
+  const body = readBody(exchange, gateway.maxBodyBytes);
   if (body instanceof Promise) return admit(body, service, { exchange, gateway });
   const entering = received(body, service, { exchange, gateway });
   return entering === null
@@ -74,15 +71,11 @@ async function answerIdentified(
   service: Service,
   { exchange, gateway }: Serving,
 ): Promise<void> {
-  const { head, place } = exchange.request;
   exchange.from = await from;
   gateway.gate.enter(exchange.client, exchange.connection);
   if (service === 'models') return await gateway.models.answer(exchange);
-  if (service === 'model') return await gateway.models.answerOne(exchange, modelIdOf(place));
-  const coding = head === null ? null : contentCoding(head);
-  const body = exchange.connection.readBody({ maxBytes: gateway.maxBodyBytes, holding: exchange.memory });
-  const whole = coding === null ? Promise.resolve(body) : decodedBody(body, coding, { exchange, gateway });
-  await admit(whole, service, { exchange, gateway });
+  if (service === 'model') return await gateway.models.answerOne(exchange, modelIdOf(exchange.request.place));
+  await admit(readBody(exchange, gateway.maxBodyBytes), service, { exchange, gateway });
 }
 
 interface Serving {
@@ -90,19 +83,7 @@ interface Serving {
   readonly gateway: Gateway;
 }
 
-/**
- * Who goes by the body has to see it: the route, the limits and the P/D protocols. So engines get
- * it decoded.
- */
-async function decodedBody(
-  body: Buffer | Promise<Buffer>,
-  coding: ContentCoding,
-  { exchange: { memory: holding, signal }, gateway: { maxBodyBytes: maxBytes } }: Serving,
-): Promise<Buffer> {
-  return await decoded(await body, coding, { maxBytes, holding, signal });
-}
-
-async function admit(body: Promise<Buffer>, service: Service, { exchange, gateway }: Serving): Promise<void> {
+async function admit(body: Buffer | Promise<Buffer>, service: Service, { exchange, gateway }: Serving): Promise<void> {
   await received(await body, service, { exchange, gateway });
   await pursue(exchange, gateway, begun(exchange, gateway));
 }
@@ -112,37 +93,11 @@ function received(body: Buffer, service: Service, { exchange, gateway }: Serving
   const content = contentOf(body, service, exchange);
   exchange.received(content);
   if (gateway.observer.watcher !== null) exchange.receivedAtMs = performance.now();
-  if (service === 'response') exchange.stored = responseIdOf(exchange.request.place);
-  else if (content.previousResponse !== null && isResponsesPath(exchange)) exchange.stored = content.previousResponse;
+  exchange.stored = storedResponseOf(exchange, service, content);
   if (exchange.from === null) return null;
   // Whoever knows its id may have a response, whichever model made it.
   if (service !== 'response') checkModel(exchange.from, exchange.model);
   return gateway.quota?.admit(exchange) ?? null;
-}
-
-function contentOf(body: Buffer, service: Service, { request }: Exchange): RequestContent {
-  switch (service) {
-    case 'media':
-      return readMediaContent(body, request.head === null ? undefined : forwardedContentType(request.head));
-    case 'response':
-      return readNothing(body);
-    default:
-      return readContent(body, request.head?.noted('content-type'));
-  }
-}
-
-/**
- * The content type that an upstream gets, which is none when `Connection` names it.
- * Throws `GatewayError` `invalid_body` for several: the upstream could go by another one.
- */
-function forwardedContentType({ headers }: RequestHead): string | undefined {
-  const [, contentType, ...others] = keptHeaders(headers.list, (name) => name === 'content-type');
-  if (others.length > 0) throw new GatewayError('invalid_body', 'the request has more than one content-type');
-  return contentType;
-}
-
-function isResponsesPath({ request }: Exchange): boolean {
-  return request.path === '/v1/responses' || request.path === '/v1/responses/compact';
 }
 
 /** The request is let in. Returns its decision, or what is left to ask for it. */
@@ -153,81 +108,7 @@ function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
   gateway.budget?.arrived();
   exchange.entered('deciding');
   exchange.table = gateway.routes.current;
-  if (exchange.stored !== null) return toOwner(exchange.stored, exchange, gateway);
-  gateway.rehearsal?.count(exchange.table, exchange.model);
-  const { trace } = exchange;
-  if (trace === null) return tryDecide(exchange, gateway);
-  const startedAtMs = performance.now();
-  const begun = tryDecide(exchange, gateway);
-  if ('route' in begun) trace.decided(begun.route === 'internal' ? 'lease' : 'policy', startedAtMs);
-  return begun;
-}
-
-/**
- * Without a place at the instances, where those have a limit, what is returned is an `Ask` that has
- * to wait for one.
- */
-function tryDecide(exchange: Exchange, { admission, decider }: Gateway): Decision | Ask {
-  if (admission === null) return decider.tryDecide(exchange, exchange.table);
-  const route = routeOf(exchange, exchange.table);
-  if (route.route !== 'internal') return route;
-  if (admission.tryEnter(exchange)) return decider.tryInstance(exchange);
-  return { model: exchange.instanceModel, stage: 'internal', excluded: [] };
-}
-
-/**
- * To the instance that keeps a response, when that is known. The model of a request for a response
- * alone is not.
- */
-function toOwner(id: string, exchange: Exchange, gateway: Gateway): Decision | Ask {
-  if (exchange.table.renamesLocally) routeOf(exchange, exchange.table);
-  const instance = gateway.responses.ownerOf(id);
-  if (instance) return { route: 'internal', instance };
-  const stage = responseIdOf(exchange.request.place) === null ? 'route' : 'internal';
-  return { model: exchange.instanceModel, stage, excluded: [] };
-}
-
-/**
- * The first decision, once the instances have a place for the request; null: it goes to its
- * fallback chain instead.
- */
-async function inTurn(begun: Decision | Ask, exchange: Exchange, gateway: Gateway): Promise<Decision | null> {
-  if ('route' in begun) return begun;
-  const { admission, decider } = gateway;
-  if (admission === null || exchange.place !== null || exchange.stored !== null) {
-    return await firstDecision(begun, exchange, gateway);
-  }
-  const span = exchange.trace?.waiting();
-  try {
-    const canSpill = chainOf(exchange, null).length > 0;
-    if (!(await admission.wait(exchange, { canSpill }))) return null;
-  } finally {
-    span?.end();
-  }
-  exchange.entered('deciding');
-  const again = decider.tryInstance(exchange);
-  return 'route' in again ? again : await decide(again, exchange, gateway);
-}
-
-function firstDecision(ask: Ask, exchange: Exchange, gateway: Gateway): Promise<Decision> {
-  return exchange.stored === null
-    ? decide(ask, exchange, gateway)
-    : decideStored(exchange.stored, ask, { exchange, gateway });
-}
-
-/** As `decide`, for a request about a response that perhaps an instance keeps. */
-async function decideStored(id: string, ask: Ask, { exchange, gateway }: Serving): Promise<Decision> {
-  // One whose instance has left is nowhere: any other says so.
-  if (gateway.responses.ownerOf(id) === undefined) {
-    const credentials = gateway.models.credentialsFor(exchange);
-    const instance = await gateway.responses.find(id, credentials, exchange.signal);
-    if (instance !== null) return { route: 'internal', instance };
-  }
-  if (ask.stage === 'route' && exchange.table.renamesLocally) {
-    const begun = gateway.decider.tryDecide(exchange, exchange.table);
-    return 'route' in begun ? begun : await decide(begun, exchange, gateway);
-  }
-  return await decide(ask, exchange, gateway);
+  return beginDecision(exchange, gateway);
 }
 
 /** From here on the client hears of a stream that is silent. */
@@ -287,12 +168,12 @@ function isAnswered({ usage, attempts, signal, client }: Exchange): boolean {
  */
 async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | Ask, first?: Outcome): Promise<void> {
   const { request, signal } = exchange;
-  const decision = await inTurn(begun, exchange, gateway);
+  const decision = await endDecision(begun, exchange, gateway);
   const primary = decision?.route === 'external' ? decision.endpoint : null;
   const rules: FailoverRules = {
     retryMaxCount: gateway.retryMaxCount,
     connectRetryCount: gateway.connectRetryCount,
-    fallbacks: chainOf(exchange, primary),
+    fallbacks: fallbacksOf(exchange, primary),
     queueEnabled: gateway.queue !== null,
     forwarded: request.hops.forwarded,
   };
@@ -316,12 +197,6 @@ async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | As
 }
 
 const unlimited = () => true;
-
-/** The fallbacks of a request, in their order. No endpoint has a response that an instance keeps. */
-function chainOf({ request, table }: Exchange, primary: number | null): readonly number[] {
-  if (request.isFallback || responseIdOf(request.place) !== null) return [];
-  return fallbacksAfter(table, primary, request.target);
-}
 
 /** Null: nothing is left to do. */
 async function carryOut(
@@ -402,52 +277,6 @@ function giveAnswer(answer: StoredAnswer, exchange: Exchange, gateway: Gateway):
   exchange.client.answer(answer.status, HeaderLines.of(withOwnHeaders(own, answer.headers)), answer.body);
 }
 
-/** Turns whatever stopped a request into its answer; the one place where that happens. Never throws. */
-function refuse(exchange: Exchange, error: unknown, gateway: Gateway): void {
-  const known = error instanceof GatewayError ? error : undefined;
-  if (known?.code === 'client_closed' || exchange.signal.aborted) return;
-  if (known === undefined) gateway.observer.defect(error, exchange.id);
-  const code = known?.code ?? 'internal';
-  exchange.refusedWith(code);
-  if (exchange.client.committed) {
-    exchange.broke(code);
-    exchange.client.breakOff(code, 'the gateway failed');
-    return;
-  }
-  try {
-    const param = typeof known?.details.param === 'string' ? known.details.param : null;
-    const headers = [...exchange.ownHeaders(gateway.exposeRouteHeaders).list, ...errorHeaders(code, known)];
-    exchange.client.refuse(code, known?.message ?? 'the gateway failed', { param, headers });
-  } catch (defect) {
-    gateway.observer.defect(defect, exchange.id);
-    exchange.client.destroy();
-  }
-}
-
-/** What the answer of an error says beside its body. */
-function errorHeaders(code: ErrorCode, error: GatewayError | undefined): readonly string[] {
-  switch (code) {
-    case 'no_instance':
-    case 'overloaded':
-    case 'draining':
-      return ['retry-after', '1'];
-    case 'invalid_api_key':
-      return ['www-authenticate', 'Bearer'];
-    case 'rate_limit_exceeded':
-    case 'queue_full':
-    case 'queue_timeout':
-      return ['retry-after', String(Math.max(1, Math.ceil(Number(error?.details.retryAfterMs ?? 0) / 1000)))];
-    case 'method_not_allowed':
-      return ['allow', String(error?.details.allow ?? '')];
-    case 'unsupported_encoding':
-      return ['accept-encoding', acceptedCodings];
-    case 'upgrade_required':
-      return ['upgrade', 'HTTP/1.1'];
-    default:
-      return [];
-  }
-}
-
 /**
  * What an internal retry is counted under: a cause of `upstream`, or the status that the instance
  * answered.
@@ -455,27 +284,4 @@ function errorHeaders(code: ErrorCode, error: GatewayError | undefined): readonl
 function retryCause(outcome: Outcome): string {
   if (outcome.kind === 'refused') return `status_${outcome.answer.status}`;
   return outcome.kind === 'failed' ? outcome.cause : outcome.kind;
-}
-
-function fallbackResult(outcome: Outcome | null, exchange: Exchange): FallbackResult {
-  if (outcome !== null) return outcome.kind === 'refused' && outcome.answer.status === 429 ? 'limited' : 'failed';
-  if (exchange.brokenBy !== undefined) return 'broken';
-  return exchange.signal.aborted ? 'cancelled' : 'answered';
-}
-
-function clientMessage(code: ErrorCode, exchange: Exchange): string {
-  switch (code) {
-    case 'model_not_found':
-      return `The model \`${exchange.model ?? ''}\` does not exist`;
-    case 'no_instance':
-      return 'no live instance can serve this request';
-    case 'upstream_timeout':
-      return 'the upstream did not answer in time';
-    case 'queue_full':
-      return 'all instances are busy';
-    case 'overloaded':
-      return 'the gateway cannot open more connections at the moment';
-    default:
-      return 'the upstream failed';
-  }
 }
