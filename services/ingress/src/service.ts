@@ -1,9 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { announce, type Bus, tellStatus } from '@llm-gateway/bus';
-import { fleetMode, startFleet } from '@llm-gateway/fleet';
-import { configHeld, GatewayError } from '@llm-gateway/protocol';
-import { followRoutes } from '@llm-gateway/route-config';
-import type { Metrics, Parts, Running } from '@llm-gateway/runtime';
+import { type Bus, tellStatus } from '@llm-gateway/bus';
+import { type Fleet, type FollowedFleet, startFleet } from '@llm-gateway/fleet';
+import { GatewayError } from '@llm-gateway/protocol';
+import type { Parts, Running } from '@llm-gateway/runtime';
 import type { Tracing } from '@llm-gateway/tracing';
 import { holdRules, Upstream } from '@llm-gateway/upstream';
 import { Admission } from './admission/admission.ts';
@@ -17,19 +16,15 @@ import { Clients } from './clients/clients.ts';
 import { limitHeaderNames } from './clients/limit-headers.ts';
 import { showsClients } from './clients/options.ts';
 import { Quota } from './clients/quota.ts';
-import { Decider } from './decide/decider.ts';
-import { Holders } from './decide/holders.ts';
-import { Leases } from './decide/leases.ts';
 import { Load } from './decide/load.ts';
-import { Prompts } from './decide/prompts.ts';
 import { Rehearsal } from './decide/rehearsal.ts';
-import { Routers } from './decide/routers.ts';
-import { Routes } from './decide/routes.ts';
+import { type Deciding, startDeciding } from './decide/start-deciding.ts';
 import { pdProtocol } from './disaggregated/protocols.ts';
 import { readSplitPaths, type SplitApi } from './disaggregated/split-paths.ts';
 import { Exchange } from './exchange.ts';
 import { Gate } from './gate.ts';
 import type { Gateway } from './gateway.ts';
+import { declareGauges } from './gauges.ts';
 import { HealthAnswers } from './health.ts';
 import { hopToken } from './hops.ts';
 import { ownResponseHeaders } from './http/answer-head.ts';
@@ -59,6 +54,29 @@ interface IngressParts extends Parts {
   readonly tracing?: Tracing | null;
 }
 
+/** What every step of the wiring has. */
+interface Wiring {
+  /** Names this process on the bus. */
+  readonly ingress: string;
+  /** What this gateway is called in hops. */
+  readonly self: string;
+  readonly options: Settings;
+  readonly deps: IngressParts;
+  /** Disposed in reverse of the order in which they were used. */
+  readonly parts: AsyncDisposableStack;
+  readonly observer: Observer;
+  /** Null: browsers' pages of other origins are not served. */
+  readonly cors: Cors | null;
+}
+
+/** The instances, and what this ingress has at them. */
+interface FleetView extends Pick<FollowedFleet, 'fleet' | 'instances'> {
+  readonly load: Load;
+}
+
+/** Who may send requests, how many, and when they may go on to the instances. */
+type Entrance = Pick<Gateway, 'clients' | 'quota' | 'admission'>;
+
 /**
  * So long, in milliseconds, an ingress whose routes name other endpoints waits for the instances
  * before it is ready without them.
@@ -67,18 +85,42 @@ const instancesGraceMs = 2000;
 
 /** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
 export async function start(options: Settings, deps: IngressParts): Promise<Running> {
-  const { log, infoLines, metrics, shutdown, hide, describe, bus, mirrorBus = bus, tracing = null } = deps;
-  const ingress = `ingress-${randomUUID().slice(0, 8)}`;
-  const self = hopToken(options.gatewayId);
-  const proxies = trustedProxies(options.trustForwarded);
-  const cors = Cors.of(options);
   await using parts = new AsyncDisposableStack();
+  const wiring: Wiring = {
+    ingress: `ingress-${randomUUID().slice(0, 8)}`,
+    self: hopToken(options.gatewayId),
+    options,
+    deps,
+    parts,
+    observer: new Observer(deps),
+    cors: Cors.of(options),
+  };
+  const view = followFleet(wiring);
+  const upstream = parts.use(openUpstream(wiring));
+  const deciding = startDeciding(options, { ...wiring, ...deps, ...view });
+  const canServe = readiness(wiring, view, deciding);
+  const entrance = await openEntrance(wiring, view.fleet);
+  const gateway = await assemble(wiring, { ...view, ...deciding, ...entrance, upstream });
+  const server = parts.use(await listen(wiring, gateway));
+  report(wiring, { gateway, server, fleet: view.fleet });
+  declareGauges(deps.metrics, { gateway, server, leases: deciding.leases, fleet: view.fleet });
+  const kept = parts.move();
+  const { gate, mirror } = gateway;
+  return {
+    addresses: { http: server.address, internal: mirror.address },
+    ready: () => !gate.closed && canServe(),
+    async drain(signal) {
+      gate.closed = true;
+      await server.drain(signal, { graceMs: options.drainDelayMs });
+      await mirror.drain(signal);
+    },
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
+}
 
-  const observer = new Observer({ log, infoLines, metrics });
-  const isCacheAware = options.schedulingPolicy === 'cache-aware';
-  const { fleet, instances } = parts.use(
-    startFleet(bus, options, { policy: isCacheAware ? 'affinity' : 'round-robin' }),
-  );
+function followFleet({ ingress, options, deps: { bus }, parts }: Wiring): FleetView {
+  const policy = options.schedulingPolicy === 'cache-aware' ? 'affinity' : 'round-robin';
+  const { fleet, instances } = parts.use(startFleet(bus, options, { policy }));
   const load = parts.use(
     new Load({
       ingress,
@@ -87,74 +129,37 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
       onLoad: (report) => fleet.report(report, performance.now()),
     }),
   );
-  const upstream = parts.use(
-    new Upstream(options, {
-      withheld: [
-        ...ownResponseHeaders,
-        ...(showsClients(options) ? limitHeaderNames : []),
-        ...(cors === null ? [] : corsHeaderNames),
-      ],
-      proxies: deps.proxies,
-    }),
-  );
-  const timeoutMs = options.decisionTimeoutMs;
-  const followed = parts.use(
-    followRoutes(options, { log, metrics, hide, options: deps.options, onChange: (table) => routes.take(table) }),
-  );
-  const workers = new Holders();
-  const routers = parts.use(
-    new Routers(bus, {
-      onHeard: () => routes.look(),
-      onOther({ service, process, generations }) {
-        if (service !== 'retry-worker' || !options.fallbackRetryQueueEnabled) return;
-        workers.hear(process, generations, performance.now());
-        routes.look();
-      },
-    }),
-  );
-  const routes: Routes = parts.use(
-    new Routes(followed.first, {
-      holding: [
-        ({ generation }) => routers.holding(generation, performance.now()),
-        ({ endpointGeneration }) => workers.holding(endpointGeneration, performance.now()),
-      ],
-      onUse: ({ generation }) => {
-        log.info({ generation }, 'requests are decided by the new route config');
-        held.now();
-      },
-      onLate: ({ generation }) =>
-        log.warn({ generation }, 'no router has the new route config; requests are decided by the one before'),
-    }),
-  );
-  const held = parts.use(
-    announce(bus, configHeld, () => ({
-      process: ingress,
-      service: 'ingress',
-      generations: [...routes.generations],
-      active: routes.current.generation,
-    })),
-  );
-  const table = () => routes.current;
-  const prompts =
-    options.schedulingPolicy === 'round-robin' ? null : new Prompts({ ...options, fingerprints: isCacheAware });
-  // Of a pair nothing is chosen before its request is there.
-  const leases =
-    options.decisionLeases && fleetMode(options) === 'neutral'
-      ? parts.use(
-          new Leases({ ingress, bus, generation: () => table().generation, routers, fleet, load, timeoutMs, observer }),
-        )
-      : null;
-  const decider = parts.use(
-    new Decider({ ingress, bus, routers, table, fleet, load, leases, prompts, timeoutMs, observer }),
-  );
-  const pd = pdProtocol(options);
-  const canServe = () => instances.state().synced && (pd === null || fleet.hasCompletePair());
+  return { fleet, instances, load };
+}
+
+function openUpstream({ options, deps, cors }: Wiring): Upstream {
+  return new Upstream(options, {
+    withheld: [
+      ...ownResponseHeaders,
+      ...(showsClients(options) ? limitHeaderNames : []),
+      ...(cors === null ? [] : corsHeaderNames),
+    ],
+    proxies: deps.proxies,
+  });
+}
+
+/** Whether requests can be served, by what is known of instances and endpoints. */
+function readiness({ options }: Wiring, { fleet, instances }: FleetView, { routes }: Deciding): () => boolean {
   const startedAtMs = performance.now();
+  const servesInstances = () =>
+    instances.state().synced && (options.pdDisaggProtocol === '' || fleet.hasCompletePair());
   // An ingress that starts would otherwise send its first requests to the fallback, which may cost
   // money, while every instance is well.
-  const canServeWithoutInstances = () =>
-    table().endpoints.some((endpoint) => !endpoint.local) &&
-    (!table().endpoints.some((endpoint) => endpoint.local) || performance.now() - startedAtMs >= instancesGraceMs);
+  const servesEndpoints = () => {
+    const { endpoints } = routes.current;
+    if (!endpoints.some((endpoint) => !endpoint.local)) return false;
+    return !endpoints.some((endpoint) => endpoint.local) || performance.now() - startedAtMs >= instancesGraceMs;
+  };
+  return () => servesInstances() || servesEndpoints();
+}
+
+async function openEntrance({ ingress, options, deps, parts }: Wiring, fleet: Fleet): Promise<Entrance> {
+  const { log, metrics, bus } = deps;
   const clients = await Clients.start(options, { log, metrics });
   if (clients !== null) parts.use(clients);
   else if (!isLoopback(options.host)) {
@@ -168,122 +173,142 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   const admission = queues(options)
     ? parts.use(new Admission({ ingress, bus, fleet, settings: options, metrics }))
     : null;
-  const instanceHeaders = new InstanceHeaders({
-    instanceApiKey: options.instanceApiKey,
-    withheld: clients !== null,
-  });
-  const bodies = new BodyBudget(options.maxHeldBodyBytes);
-  const models = new Models({
+  return { clients, quota, admission };
+}
+
+/** What the gateway is made of that was started before. */
+interface Started extends FleetView, Deciding, Entrance {
+  readonly upstream: Upstream;
+}
+
+async function assemble(wiring: Wiring, started: Started): Promise<Gateway> {
+  const { ingress, self, options, deps, parts, observer, cors } = wiring;
+  const { bus, mirrorBus = bus, log, metrics, hide } = deps;
+  const { fleet, load, routes, decider, clients, quota, admission, upstream } = started;
+  const { instanceApiKey } = options;
+  const instanceHeaders = new InstanceHeaders({ instanceApiKey, withheld: clients !== null });
+  const hasOwnHeaders = clients !== null || instanceApiKey !== '';
+  const mirror = parts.use(await Mirror.start(options, { ingress, bus: mirrorBus, log, metrics, hide }));
+  const budget = retryBudget(wiring);
+  return {
+    gate: new Gate(options.maxConcurrentRequests),
+    clients,
+    quota,
+    admission,
+    routes,
+    decider,
+    load,
     upstream,
-    table,
+    observer,
+    cors,
+    mirror,
+    budget,
+    instanceHeaders,
+    engineIds: new EngineIds(),
+    bodies: new BodyBudget(options.maxHeldBodyBytes),
+    models: listModels(wiring, started, hasOwnHeaders ? instanceHeaders : null),
+    responses: parts.use(new StoredResponses({ ingress, self, bus, fleet, upstream })),
+    rehearsal: rehearse(wiring),
+    health: new HealthAnswers(deps),
+    hasServed: (model) => fleet.hasServed(model),
+    instancesName: (model) => fleet.names(model, performance.now()),
+    usage: parts.use(new UsageBook({ ingress, bus, metrics, records: options.usageRecords })),
+    usageStreams: options.usageStreams === 'off' ? null : new UsageStreams(options.usageStreams),
+    pd: pdProtocol(options),
+    pdPaths: splitPaths(options.pdPaths),
+    queue: retryQueue(wiring, upstream, budget),
+    maxBodyBytes: options.maxBodyBytes,
+    retryMaxCount: options.retryMaxCount,
+    connectRetryCount: options.connectRetryCount,
+    exposeRouteHeaders: options.exposeRouteHeaders,
+    holdRules: holdRules(options),
+    heartbeatMs: options.heartbeatIntervalMs,
+  };
+}
+
+function listModels(
+  { self, options }: Wiring,
+  { upstream, routes, fleet }: Started,
+  instanceHeaders: InstanceHeaders | null,
+): Models {
+  return new Models({
+    upstream,
+    table: () => routes.current,
     hasNamed: (model) => fleet.hasNamed(model),
     instances: () => {
       const live = fleet.liveInstances();
       return live.length > 0 ? live : fleet.instances();
     },
     self,
-    instanceHeaders: clients === null && options.instanceApiKey === '' ? null : instanceHeaders,
+    instanceHeaders,
     exposeRouteHeaders: options.exposeRouteHeaders,
   });
-  const mirror = parts.use(await Mirror.start(options, { ingress, bus: mirrorBus, log, metrics, hide }));
-  const percent = options.retryBudgetPercent;
-  const budget =
-    percent === 0
-      ? null
-      : new RetryBudget({
-          percent,
-          now: () => performance.now(),
-          onExhausted: () => observer.budgetExhausted(),
-        });
-  const gate = new Gate(options.maxConcurrentRequests);
-  const responses = parts.use(new StoredResponses({ ingress, self, bus, fleet, upstream }));
-  const gateway: Gateway = {
-    gate,
-    clients,
-    quota,
-    admission,
-    routes,
-    rehearsal:
-      options.nextRouteConfig === ''
-        ? null
-        : parts.use(new Rehearsal({ ...options, routeConfig: options.nextRouteConfig }, { log, metrics, hide })),
-    decider,
-    load,
-    engineIds: new EngineIds(),
-    instanceHeaders,
-    upstream,
-    bodies,
-    models,
-    responses,
-    health: new HealthAnswers(deps),
-    cors,
-    hasServed: (model) => fleet.hasServed(model),
-    instancesName: (model) => fleet.names(model, performance.now()),
-    observer,
-    usage: parts.use(new UsageBook({ ingress, bus, metrics, records: options.usageRecords })),
-    usageStreams: options.usageStreams === 'off' ? null : new UsageStreams(options.usageStreams),
-    mirror,
-    pd,
-    pdPaths: splitPaths(options.pdPaths),
-    maxBodyBytes: options.maxBodyBytes,
-    retryMaxCount: options.retryMaxCount,
-    connectRetryCount: options.connectRetryCount,
-    queue: options.fallbackRetryQueueEnabled
-      ? parts.use(
-          new RetryQueue({
-            bus,
-            workers: parts.use(new KnownWorkers(bus, log)),
-            upstream,
-            observer,
-            exposeRouteHeaders: options.exposeRouteHeaders,
-            budget,
-            requestDeadlineMs: options.upstreamHeadersTimeoutMs,
-          }),
-        )
-      : null,
-    budget,
-    exposeRouteHeaders: options.exposeRouteHeaders,
-    holdRules: holdRules(options),
-    heartbeatMs: options.heartbeatIntervalMs,
-  };
+}
 
-  const server = parts.use(
-    await ClientServer.listen({
-      settings: options,
-      log,
-      metrics,
-      isTight: () => bodies.isTight,
-      withholdsCredentials: clients !== null,
-      onRefused: (limit) => observer.connectionRefused(limit),
-      onRequest(connection, head, problem) {
-        const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self, proxies, cors, tracing });
-        serve(exchange, gateway);
-      },
-      onDefect: (error) => observer.defect(error, ''),
+function rehearse({ options, deps: { log, metrics, hide }, parts }: Wiring): Rehearsal | null {
+  if (options.nextRouteConfig === '') return null;
+  return parts.use(new Rehearsal({ ...options, routeConfig: options.nextRouteConfig }, { log, metrics, hide }));
+}
+
+function retryBudget({ options: { retryBudgetPercent: percent }, observer }: Wiring): RetryBudget | null {
+  if (percent === 0) return null;
+  return new RetryBudget({
+    percent,
+    now: () => performance.now(),
+    onExhausted: () => observer.budgetExhausted(),
+  });
+}
+
+function retryQueue(
+  { options, deps: { bus, log }, parts, observer }: Wiring,
+  upstream: Upstream,
+  budget: RetryBudget | null,
+): RetryQueue | null {
+  if (!options.fallbackRetryQueueEnabled) return null;
+  return parts.use(
+    new RetryQueue({
+      bus,
+      workers: parts.use(new KnownWorkers(bus, log)),
+      upstream,
+      observer,
+      exposeRouteHeaders: options.exposeRouteHeaders,
+      budget,
+      requestDeadlineMs: options.upstreamHeadersTimeoutMs,
     }),
   );
-  shutdown.addEventListener('abort', () => server.announceClose(), { once: true });
+}
 
-  metrics.gauge({
-    name: 'route_config_waiting',
-    help: '1 while a newer route config waits for a router that has it, and the one before decides',
-    collect: () => Number(routes.waiting),
+async function listen({ self, options, deps, observer, cors }: Wiring, gateway: Gateway): Promise<ClientServer> {
+  const { log, metrics, shutdown, tracing = null } = deps;
+  const { bodies, clients } = gateway;
+  const proxies = trustedProxies(options.trustForwarded);
+  const server = await ClientServer.listen({
+    settings: options,
+    log,
+    metrics,
+    isTight: () => bodies.isTight,
+    withholdsCredentials: clients !== null,
+    onRefused: (limit) => observer.connectionRefused(limit),
+    onRequest(connection, head, problem) {
+      const exchange = new Exchange({ head, problem }, { connection, budget: bodies, self, proxies, cors, tracing });
+      serve(exchange, gateway);
+    },
+    onDefect: (error) => observer.defect(error, ''),
   });
+  shutdown.addEventListener('abort', () => server.announceClose(), { once: true });
+  return server;
+}
+
+/** Reports what this ingress does to people who look. */
+function report(
+  { ingress, deps: { bus, describe }, parts, observer }: Wiring,
+  { gateway, server, fleet }: { gateway: Gateway; server: ClientServer; fleet: Fleet },
+): void {
+  const { gate, routes } = gateway;
+  const table = () => routes.current;
   const generation = () => table().generation;
   const reports = parts.use(new RequestReports({ bus, observer, ingress, generation, inFlight: () => gate.inside }));
-  const status = {
-    table,
-    fleet,
-    load,
-    gate,
-    bodies,
-    admission,
-    decider,
-    mirror,
-    clients,
-    quota,
-    connections: () => server.size,
-  };
+  const status = { ...gateway, table, fleet, connections: () => server.size };
   parts.use(
     tellStatus(bus, {
       process: ingress,
@@ -293,33 +318,6 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
       onQuery: ({ requests }) => requests && reports.watch(),
     }),
   );
-
-  declareGauges(metrics, { gate, decider, bodies, server });
-  if (leases !== null) {
-    metrics.gauge({
-      name: 'leased_picks_held',
-      help: 'Instances that routers chose in advance and that no request has taken yet',
-      collect: () => [...leases.unused().values()].reduce((sum, count) => sum + count, 0),
-    });
-  }
-  if (pd !== null) {
-    metrics.gauge({
-      name: 'complete_pair',
-      help: '1 while a prefill and a decode instance of the same model are known',
-      collect: () => (fleet.hasCompletePair() ? 1 : 0),
-    });
-  }
-  const kept = parts.move();
-  return {
-    addresses: { http: server.address, internal: mirror.address },
-    ready: () => !gate.closed && (canServe() || canServeWithoutInstances()),
-    async drain(signal) {
-      gate.closed = true;
-      await server.drain(signal, { graceMs: options.drainDelayMs });
-      await mirror.drain(signal);
-    },
-    [Symbol.asyncDispose]: () => kept.disposeAsync(),
-  };
 }
 
 /** Of a flag that was checked before. */
@@ -338,30 +336,4 @@ function trustedProxies(list: string): TrustedProxies | null {
 
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || host.startsWith('127.');
-}
-
-function declareGauges(
-  metrics: Metrics,
-  { gate, decider, bodies, server }: { gate: Gate; decider: Decider; bodies: BodyBudget; server: ClientServer },
-): void {
-  metrics.gauge({
-    name: 'requests_in_flight',
-    help: 'Requests being served',
-    collect: () => gate.inside,
-  });
-  metrics.gauge({
-    name: 'degraded',
-    help: '1 while this ingress decides itself because no router answers',
-    collect: () => (decider.degraded ? 1 : 0),
-  });
-  metrics.gauge({
-    name: 'held_body_bytes',
-    help: 'Bytes held for requests: bodies, changed copies of them, and answers that are kept back',
-    collect: () => bodies.heldBytes,
-  });
-  metrics.gauge({
-    name: 'client_connections',
-    help: 'Open connections of clients',
-    collect: () => server.size,
-  });
 }
