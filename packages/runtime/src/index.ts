@@ -15,6 +15,7 @@ export { InternalServer, type InternalServerOptions } from './internal-server.ts
 export { listen } from './listen.ts';
 export type { AllValues, LiveOptions } from './live-options.ts';
 export type { InfoLines } from './logger.ts';
+export { mainOf } from './main-of.ts';
 export {
   boundedLabel,
   type CollectSeries,

@@ -1,21 +1,18 @@
 import { openBus } from '@llm-gateway/bus';
-import { run } from '@llm-gateway/runtime';
+import { mainOf, type Parts } from '@llm-gateway/runtime';
 import { openTracing } from '@llm-gateway/tracing';
-import { options } from './options.ts';
+import { type Options, options } from './options.ts';
 import { start } from './service.ts';
 
-/** @param argv without node and the script */
-export const main = (argv?: readonly string[]): Promise<void> =>
-  run(
-    options,
-    async (values, parts) =>
-      start(values, {
-        ...parts,
-        tracing: await openTracing(values, 'ingress', parts),
-        bus: openBus(values, 'ingress', parts),
-        mirrorBus: openBus(values, 'ingress', parts, { connection: 'mirror' }),
-      }),
-    argv,
-  );
+export const main = mainOf(
+  options,
+  {
+    tracing: openTracing,
+    bus: openBus,
+    mirrorBus: (values: Options, service: string, parts: Parts) =>
+      openBus(values, service, parts, { connection: 'mirror' }),
+  },
+  start,
+);
 
 if (import.meta.main) await main();

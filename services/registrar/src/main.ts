@@ -1,8 +1,7 @@
-import { run } from '@llm-gateway/runtime';
+import { mainOf } from '@llm-gateway/runtime';
 import { options } from './options.ts';
 import { start } from './service.ts';
 
-/** @param argv without node and the script */
-export const main = (argv?: readonly string[]): Promise<void> => run(options, start, argv);
+export const main = mainOf(options, {}, start);
 
 if (import.meta.main) await main();
