@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { suite, test } from 'node:test';
-import { codeRows, filesOf, type Manifest, textOf, type Workspace, workspaces } from './repository.ts';
+import { codeRows, filesOf, type Manifest, root, textOf, type Workspace, workspaces } from './repository.ts';
 
 const ours = '@llm-gateway/';
 
@@ -180,6 +181,72 @@ function allowed(name: string): readonly string[] {
   if (name === 'standalone' || name === 'cli') return [...shipped, ...services];
   return services.includes(name) ? shipped : packages;
 }
+
+/**
+ * The rooms in which a service's files stand, innermost first: folders of its `src`, and files that
+ * are rooms of their own. What stands in none of them is the service itself: its flags, its wiring,
+ * and in the ingress the story of a request.
+ */
+const rooms: Readonly<Record<string, readonly string[]>> = {
+  ingress: [
+    'json-members.ts',
+    'form.ts',
+    'body',
+    'body.ts',
+    'http',
+    'usage',
+    'admission',
+    'clients',
+    'exchange',
+    'failover',
+    'responses',
+    'decide',
+    'mirror',
+    'observe',
+    'calls',
+    'disaggregated',
+    'answers',
+  ],
+};
+
+suite('rooms', () => {
+  for (const { folder } of members.filter((one) => one.folder.startsWith('services/'))) {
+    const source = `${folder}/src`;
+    const order = rooms[posix.basename(folder)] ?? [];
+    const imports = importsOf(source).filter(({ from }) => from.startsWith('.'));
+    const files = [...new Set(imports.map(({ file }) => file))];
+    const roomOf = (file: string) => posix.relative(source, file).split('/')[0] ?? '';
+
+    test(`of ${folder} are all in their order`, () => {
+      const folders = files.map((file) => posix.relative(source, file)).filter((file) => file.includes('/'));
+      const known = new Set(order);
+      assert.deepEqual(
+        folders.filter((file) => !known.has(file.split('/')[0] ?? '')),
+        [],
+      );
+      for (const room of order) assert.ok(existsSync(join(root, source, room)), room);
+    });
+
+    test(`of ${folder}: a file imports from its own room and from rooms further in`, () => {
+      for (const { file, from } of imports) {
+        if (isTest(file) || isOnlyForTests(file, imports)) continue;
+        const target = posix.join(posix.dirname(file), from);
+        const [here, there] = [roomOf(file), roomOf(target)].map((room) => order.indexOf(room)) as [number, number];
+        const inward = here === -1 || (there !== -1 && there <= here);
+        assert.ok(inward, `${file} imports ${from}`);
+      }
+    });
+
+    test(`of ${folder}: nobody imports main.ts, and only main.ts imports service.ts`, () => {
+      for (const { file, from } of imports) {
+        if (isTest(file)) continue;
+        const target = posix.relative(source, posix.join(posix.dirname(file), from));
+        assert.notEqual(target, 'main.ts', file);
+        if (target === 'service.ts') assert.equal(posix.relative(source, file), 'main.ts');
+      }
+    });
+  }
+});
 
 suite('circles', () => {
   for (const { folder } of members) {

@@ -1,8 +1,8 @@
 import { fallbacksAfter } from '@llm-gateway/routing';
-import type { Exchange } from './exchange.ts';
-import type { Outcome } from './failover.ts';
+import type { Exchange } from './exchange/exchange.ts';
+import type { Outcome } from './failover/failover.ts';
 import { responseIdOf } from './http/surface.ts';
-import type { FallbackResult } from './observer.ts';
+import type { FallbackResult } from './observe/observer.ts';
 
 /** The fallbacks of a request, in their order. No endpoint has a response that an instance keeps. */
 export function fallbacksOf({ request, table }: Exchange, primary: number | null): readonly number[] {

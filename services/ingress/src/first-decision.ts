@@ -1,7 +1,7 @@
 import type { Ask, Decision } from '@llm-gateway/protocol';
 import { decide } from './decide/decide.ts';
 import { routeOf } from './decide/decider.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from './exchange/exchange.ts';
 import { fallbacksOf } from './fallbacks.ts';
 import type { Gateway } from './gateway.ts';
 import { responseIdOf } from './http/surface.ts';

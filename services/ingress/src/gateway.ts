@@ -1,6 +1,9 @@
 import type { HoldRule, Upstream } from '@llm-gateway/upstream';
 import type { Admission } from './admission/admission.ts';
-import type { BodyBudget } from './body-budget.ts';
+import type { Gate } from './admission/gate.ts';
+import type { HealthAnswers } from './answers/health.ts';
+import type { Models } from './answers/models.ts';
+import type { BodyBudget } from './body/body-budget.ts';
 import type { EngineIds } from './calls/engine-request-id.ts';
 import type { InstanceHeaders } from './calls/instance-headers.ts';
 import type { RetryQueue } from './calls/retry-queue.ts';
@@ -12,14 +15,11 @@ import type { Rehearsal } from './decide/rehearsal.ts';
 import type { Routes } from './decide/routes.ts';
 import type { PdProtocol } from './disaggregated/protocol.ts';
 import type { SplitApi } from './disaggregated/split-paths.ts';
-import type { Gate } from './gate.ts';
-import type { HealthAnswers } from './health.ts';
+import type { RetryBudget } from './failover/retry-budget.ts';
 import type { Cors } from './http/cors.ts';
 import type { Mirror } from './mirror/mirror.ts';
-import type { Models } from './models.ts';
-import type { Observer } from './observer.ts';
+import type { Observer } from './observe/observer.ts';
 import type { StoredResponses } from './responses/stored-responses.ts';
-import type { RetryBudget } from './retry-budget.ts';
 import type { UsageBook } from './usage/usage-book.ts';
 import type { UsageStreams } from './usage/usage-streams.ts';
 

@@ -1,7 +1,7 @@
 import { keptHeaders, type RequestHead } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { type RequestContent, readContent, readMediaContent, readNothing } from './body.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from './exchange/exchange.ts';
 import { type ContentCoding, contentCoding, decoded } from './http/content-coding.ts';
 import { responseIdOf, type Service } from './http/surface.ts';
 

@@ -1,5 +1,5 @@
 import { type ErrorCode, GatewayError } from '@llm-gateway/protocol';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from './exchange/exchange.ts';
 import type { Gateway } from './gateway.ts';
 import { errorHeaders } from './http/error-answer.ts';
 

@@ -3,7 +3,7 @@ import type { Fleet } from '@llm-gateway/fleet';
 import type { RequestHead } from '@llm-gateway/http1';
 import { GatewayError, maxQueuePools, type QueueReport, queueReport } from '@llm-gateway/protocol';
 import type { Metrics } from '@llm-gateway/runtime';
-import type { Exchange } from '../exchange.ts';
+import type { CancelSignal } from '@llm-gateway/upstream';
 import { capacityOf } from './capacity.ts';
 import { DrainRate } from './drain-rate.ts';
 import { FairQueue, type RequestClass, requestClasses, type Waiting } from './fair-queue.ts';
@@ -57,10 +57,14 @@ interface Pool {
 }
 
 /** What of an exchange matters here. */
-export interface Entering
-  extends Pick<Exchange, 'instanceModel' | 'requestBytes' | 'signal' | 'place' | 'entered' | 'from'> {
-  place: Place | null;
+export interface Entering {
+  readonly instanceModel: string | null;
+  readonly requestBytes: number;
+  readonly signal: CancelSignal;
+  readonly from: { readonly name: string; readonly class: RequestClass } | null;
   readonly request: { readonly head: Pick<RequestHead, 'noted'> | null };
+  place: Place | null;
+  entered(phase: 'queued'): void;
 }
 
 interface Waiter {

@@ -13,12 +13,12 @@ import {
   type UpstreamFailure,
   type UpstreamRequest,
 } from '@llm-gateway/upstream';
-import type { Exchange } from '../exchange.ts';
-import type { Outcome } from '../failover.ts';
+import { ResponseIdSearch } from '../body/response-id.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import { type AttemptRecord, attemptOutcome, type TargetKind } from '../exchange/request-record.ts';
+import type { Outcome } from '../failover/failover.ts';
 import { ownResponseHeaders } from '../http/answer-head.ts';
-import type { Observer } from '../observer.ts';
-import { type AttemptRecord, attemptOutcome, type TargetKind } from '../request-record.ts';
-import { ResponseIdSearch } from '../responses/response-id.ts';
+import type { Observer } from '../observe/observer.ts';
 import type { StoredResponses } from '../responses/stored-responses.ts';
 import { UsageReader } from '../usage/usage-reader.ts';
 

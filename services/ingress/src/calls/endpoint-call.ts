@@ -1,9 +1,8 @@
 import { HeaderLines, splitUrl } from '@llm-gateway/http1';
 import { endpointHeaders, endpointUrl, hasOwnCredential, withoutSecrets } from '@llm-gateway/routing';
-import type { Exchange } from '../exchange.ts';
-import type { Outcome } from '../failover.ts';
-import type { Gateway } from '../gateway.ts';
-import { attempt, outcomeOf } from './attempt.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import type { Outcome } from '../failover/failover.ts';
+import { type AttemptGateway, attempt, outcomeOf } from './attempt.ts';
 import { SecretMask } from './secret-mask.ts';
 import { bodyWithModel } from './upstream-model.ts';
 
@@ -14,7 +13,7 @@ import { bodyWithModel } from './upstream-model.ts';
 export async function callEndpoint(
   step: { readonly endpoint: number; readonly fallback: boolean },
   exchange: Exchange,
-  gateway: Gateway,
+  gateway: AttemptGateway,
 ): Promise<Outcome | null> {
   const { request } = exchange;
   const endpoint = exchange.table.endpoints[step.endpoint];

@@ -1,35 +1,11 @@
-import type { Decision, InstanceAddress } from '@llm-gateway/protocol';
-import { callPair, chooseDecode } from '../disaggregated/pair-call.ts';
-import type { Outcome } from '../failover.ts';
+import type { InstanceAddress } from '@llm-gateway/protocol';
+import type { Outcome } from '../failover/failover.ts';
 import { outcomeOf, startAttempt } from './attempt.ts';
 import { InstanceLeg, type InternalContext } from './instance-leg.ts';
 import { bodyWithModel } from './upstream-model.ts';
 
-/** One internal attempt, on the instances that `decision` chose. Null when nothing is left to do. */
-export async function callInstances(decision: Decision, context: InternalContext): Promise<Outcome | null> {
-  const { exchange, gateway } = context;
-  exchange.decided(decision);
-  switch (decision.route) {
-    case 'internal':
-      return await callInstance(decision.instance, context);
-    case 'pair': {
-      const api = gateway.pdPaths.get(exchange.request.path);
-      if (gateway.pd !== null && api !== undefined) {
-        return await callPair(decision, { protocol: gateway.pd, api }, context);
-      }
-      exchange.place?.prefilled();
-      // The decode engine is the one that generates, and does a prefill of its own when it is told of none.
-      const instance = decision.decode ?? (await chooseDecode(decision, context));
-      return instance === null ? { kind: 'no-instance' } : await callInstance(instance, context);
-    }
-    case 'unknown':
-      return { kind: 'unknown-route' };
-    default:
-      return { kind: 'no-instance' };
-  }
-}
-
-function callInstance(instance: InstanceAddress, context: InternalContext): Promise<Outcome | null> {
+/** As `startInstanceCall`, with a promise. */
+export function callInstance(instance: InstanceAddress, context: InternalContext): Promise<Outcome | null> {
   return new Promise((resolve) => startInstanceCall(instance, context, resolve));
 }
 

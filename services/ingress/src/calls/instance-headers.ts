@@ -1,5 +1,5 @@
 import { HeaderLines, withoutCredentials } from '@llm-gateway/http1';
-import type { Exchange } from '../exchange.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 
 /** What an instance gets to see of a request's head: see `--instance-api-key` and `forward` of a key. */
 export class InstanceHeaders {

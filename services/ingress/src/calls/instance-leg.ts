@@ -3,15 +3,30 @@ import { originOf } from '@llm-gateway/http1';
 import { errorCodes, type InstanceAddress } from '@llm-gateway/protocol';
 import { countsAsFailed, isRedirect } from '@llm-gateway/routing';
 import { CachedShare } from '../decide/cached-share.ts';
+import type { Decider } from '../decide/decider.ts';
 import type { Load } from '../decide/load.ts';
-import type { Exchange } from '../exchange.ts';
-import type { Gateway } from '../gateway.ts';
-import type { AnswerFollower, AttemptEnd } from './attempt.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import type { UsageStreams } from '../usage/usage-streams.ts';
+import type { AnswerFollower, AttemptEnd, AttemptGateway } from './attempt.ts';
+import type { EngineIds } from './engine-request-id.ts';
+import type { InstanceHeaders } from './instance-headers.ts';
+
+/** What an attempt at instances uses of the gateway. */
+export interface InstanceGateway extends AttemptGateway {
+  readonly decider: Decider;
+  readonly load: Load;
+  readonly engineIds: EngineIds;
+  readonly instanceHeaders: InstanceHeaders;
+  /** Null: streams report their usage to clients that ask for it. */
+  readonly usageStreams: UsageStreams | null;
+  /** See `Fleet.names`. */
+  readonly instancesName: (model: string | null) => boolean;
+}
 
 /** What an internal attempt needs. */
 export interface InternalContext {
   readonly exchange: Exchange;
-  readonly gateway: Gateway;
+  readonly gateway: InstanceGateway;
   /** Instances that this request failed on before. */
   readonly excluded: readonly string[];
 }
@@ -29,9 +44,9 @@ export class InstanceLeg implements AnswerFollower, Disposable {
   #waiting: number;
   /** What of the prompt is really cached there; null when nothing was expected. */
   readonly #share: CachedShare | null;
-  readonly #observer: Gateway['observer'];
+  readonly #observer: InstanceGateway['observer'];
   readonly #model: string | null;
-  readonly #instancesName: Gateway['instancesName'];
+  readonly #instancesName: InstanceGateway['instancesName'];
 
   /** @param waiting bytes of the prompt that the instance has to compute before it answers */
   constructor(instance: InstanceAddress, { exchange, gateway }: InternalContext, waiting = 0) {

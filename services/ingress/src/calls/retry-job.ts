@@ -1,9 +1,9 @@
 import { type HeaderLines, retryAfterMs } from '@llm-gateway/http1';
 import { decodeJobProgress, decodeJobResult, withoutJobHeaders } from '@llm-gateway/protocol';
 import { type CancelSignal, failureOf, isFailureCause, type ResponseHead } from '@llm-gateway/upstream';
-import type { Exchange } from '../exchange.ts';
-import type { Outcome, QueueProgress, StoredAnswer } from '../failover.ts';
-import type { RetryBudget } from '../retry-budget.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import type { Outcome, QueueProgress, StoredAnswer } from '../failover/failover.ts';
+import type { RetryBudget } from '../failover/retry-budget.ts';
 import type { AttemptEnd, JobWatch } from './attempt.ts';
 
 /** A worker that is alive ends a job in time; this much later it is taken for lost. */

@@ -1,7 +1,7 @@
 import { GatewayError } from '@llm-gateway/protocol';
+import { changeMembers } from '../body/member-changes.ts';
 import type { RenamedBody } from '../body.ts';
-import { changeMembers } from '../disaggregated/member-changes.ts';
-import type { Exchange } from '../exchange.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 import { changeFormModel } from '../form.ts';
 import { scanMembers } from '../json-members.ts';
 

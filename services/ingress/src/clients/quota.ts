@@ -12,9 +12,9 @@ import {
   quotaRecount,
   quotaResources,
 } from '@llm-gateway/protocol';
-import { leaseMs, Members } from '@llm-gateway/quota';
+import { leaseMs, Members, type Purse } from '@llm-gateway/quota';
 import type { Counter, Metrics } from '@llm-gateway/runtime';
-import type { Exchange } from '../exchange.ts';
+import type { RequestContent } from '../body.ts';
 import type { TokenCounts } from '../usage/usage-reader.ts';
 import { Desk, limitsOf, Permit, type Waiter } from './desk.ts';
 import type { Client } from './key-file.ts';
@@ -25,6 +25,15 @@ interface QuotaParts {
   readonly metrics: Metrics;
   /** Longest that a request waits for a limiter. */
   readonly timeoutMs: number;
+}
+
+/** What of an exchange matters here. */
+interface Limited {
+  readonly from: Client | null;
+  readonly content: RequestContent;
+  readonly requestBytes: number;
+  limits: Purse | null;
+  permit: Permit | null;
 }
 
 /** How often what is in hand is looked at, while there is any. */
@@ -125,7 +134,7 @@ export class Quota implements Disposable {
    * Lets a request in, whose body is there: at once when it returns null. Throws, or rejects with,
    * `GatewayError` `rate_limit_exceeded`, with `details.retryAfterMs`.
    */
-  admit(exchange: Exchange): Promise<void> | null {
+  admit(exchange: Limited): Promise<void> | null {
     const { from } = exchange;
     if (from === null || !isLimited(from)) return null;
     const now = performance.now();

@@ -1,12 +1,12 @@
 import type { Ask, Decision } from '@llm-gateway/protocol';
-import type { Exchange } from '../exchange.ts';
-import type { Gateway } from '../gateway.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import type { Decider } from './decider.ts';
 
 /**
  * Asks for a decision, as a step of the request's trace. Throws `client_closed` when the client
  * leaves before there is one.
  */
-export function decide(ask: Ask, exchange: Exchange, { decider }: Pick<Gateway, 'decider'>): Promise<Decision> {
+export function decide(ask: Ask, exchange: Exchange, { decider }: { readonly decider: Decider }): Promise<Decision> {
   const { table, trace, signal } = exchange;
   if (trace === null) return decider.decide(ask, table, { signal });
   const step = trace.deciding(ask.stage);

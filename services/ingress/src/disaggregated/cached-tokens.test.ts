@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { HeaderLines } from '@llm-gateway/http1';
 import fc from 'fast-check';
-import { BodyBudget, Holding } from '../body-budget.ts';
+import { BodyBudget, Holding } from '../body/body-budget.ts';
+import { readObject } from '../body/member-changes.ts';
 import { CachedTokens, cachedTokensOf, showsUsage } from './cached-tokens.ts';
-import { readObject } from './member-changes.ts';
 
 const json = ['content-type', 'application/json'];
 const events = ['content-type', 'text/event-stream; charset=utf-8'];

@@ -1,7 +1,7 @@
 import type { ResponseHead } from '@llm-gateway/upstream';
-import type { Holding } from '../body-budget.ts';
+import type { Holding } from '../body/body-budget.ts';
+import { changeMembers, type JsonObject, lastValue, readObject } from '../body/member-changes.ts';
 import type { AnswerChange } from '../calls/attempt.ts';
-import { changeMembers, type JsonObject, lastValue, readObject } from './member-changes.ts';
 
 /** A larger answer goes on as it is. */
 const maxWholeBytes = 16 * 1024 * 1024;

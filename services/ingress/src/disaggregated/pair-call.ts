@@ -1,14 +1,14 @@
 import { HeaderLines, withHeader } from '@llm-gateway/http1';
 import { type Ask, type Decision, GatewayError, type InstanceAddress } from '@llm-gateway/protocol';
 import { isConnectFailure, type UpstreamRequest } from '@llm-gateway/upstream';
+import { type Changes, changeMembers, type JsonObject, lastValue } from '../body/member-changes.ts';
 import { attempt, outcomeOf, withOwnHeaders } from '../calls/attempt.ts';
 import { InstanceLeg, type InternalContext, judgeStatus } from '../calls/instance-leg.ts';
 import { decide as decideOn } from '../decide/decide.ts';
-import type { Exchange } from '../exchange.ts';
-import type { Outcome } from '../failover.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import type { Outcome } from '../failover/failover.ts';
 import { scanMembers } from '../json-members.ts';
 import { CachedTokens, cachedTokensOf, showsUsage } from './cached-tokens.ts';
-import { type Changes, changeMembers, type JsonObject, lastValue } from './member-changes.ts';
 import { callPrefill } from './prefill-call.ts';
 import type { PdProtocol } from './protocol.ts';
 import type { SplitApi } from './split-paths.ts';
@@ -164,7 +164,7 @@ async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): P
 async function decode(
   { changes, cachedTokens }: Handover,
   reserved: InstanceLeg | null,
-  { pair, body, headers, context }: PairAttempt,
+  { pair, protocol, body, headers, context }: PairAttempt,
 ): Promise<Outcome | null> {
   const { exchange, gateway } = context;
   let leg = reserved;
@@ -193,7 +193,7 @@ async function decode(
   });
   held.ended(end);
   const outcome = outcomeOf(end, [held.id]);
-  return outcome?.kind === 'failed' && exchange.prefill !== undefined && gateway.pd?.prefill !== null
+  return outcome?.kind === 'failed' && exchange.prefill !== undefined && protocol.prefill !== null
     ? { ...outcome, begun: true }
     : outcome;
 }

@@ -11,8 +11,8 @@ import {
   type UpstreamRequest,
 } from '@llm-gateway/upstream';
 import type { InternalContext } from '../calls/instance-leg.ts';
-import type { Exchange } from '../exchange.ts';
-import { type AttemptRecord, attemptOutcome } from '../request-record.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import { type AttemptRecord, attemptOutcome } from '../exchange/request-record.ts';
 
 /**
  * How a prefill's call ended. `done`: the prompt is computed; `body` is null when nothing was

@@ -1,4 +1,4 @@
-import { type Changes, type JsonObject, lastValue } from './member-changes.ts';
+import { type Changes, type JsonObject, lastValue } from '../body/member-changes.ts';
 import type { SplitApi } from './split-paths.ts';
 
 /**

@@ -1,5 +1,5 @@
 import type { InstanceAddress } from '@llm-gateway/protocol';
-import type { Changes, JsonObject } from './member-changes.ts';
+import type { Changes, JsonObject } from '../body/member-changes.ts';
 import type { SplitApi } from './split-paths.ts';
 
 /**

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { changeMembers, readObject } from './member-changes.ts';
+import { changeMembers, readObject } from '../body/member-changes.ts';
 import type { PdProtocol, Prefilled } from './protocol.ts';
 import { pdProtocol } from './protocols.ts';
 import { allSplitPaths, readSplitPaths, type SplitApi } from './split-paths.ts';

@@ -1,9 +1,11 @@
-import type { Options } from '../options.ts';
+import type { pdOptions } from '@llm-gateway/routing';
+import type { OptionValues } from '@llm-gateway/runtime';
 import type { PdMode, PdProtocol } from './protocol.ts';
 import { vllmKvt } from './vllm-kvt.ts';
 import { vllmMooncake } from './vllm-mooncake.ts';
 
-type PdProtocolName = Exclude<Options['pdDisaggProtocol'], ''>;
+type PdSettings = OptionValues<readonly [typeof pdOptions]>;
+type PdProtocolName = Exclude<PdSettings['pdDisaggProtocol'], ''>;
 
 const protocols: Readonly<Record<PdProtocolName, (mode: PdMode) => PdProtocol>> = {
   'vllm-kvt': vllmKvt,
@@ -14,6 +16,6 @@ const protocols: Readonly<Record<PdProtocolName, (mode: PdMode) => PdProtocol>> 
 export function pdProtocol({
   pdDisaggProtocol,
   separatePdScheduling,
-}: Pick<Options, 'pdDisaggProtocol' | 'separatePdScheduling'>): PdProtocol | null {
+}: Pick<PdSettings, 'pdDisaggProtocol' | 'separatePdScheduling'>): PdProtocol | null {
   return pdDisaggProtocol === '' ? null : protocols[pdDisaggProtocol](separatePdScheduling ? 'staged' : 'batched');
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { readObject } from './member-changes.ts';
+import { readObject } from '../body/member-changes.ts';
 import { reasonForWhole } from './whole-requests.ts';
 
 function reason(text: string) {

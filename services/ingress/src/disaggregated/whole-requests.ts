@@ -1,11 +1,5 @@
-import { type JsonObject, lastValue } from './member-changes.ts';
-
-/**
- * Why a request is not split: a prefill's KV cache is that of one prompt, for one answer. vLLM
- * answers a prefill of several prompts with the cache of the first, and makes of `n` and of each
- * prompt a request of its own that looks for it.
- */
-export type WholeReason = 'prompts' | 'n' | 'best_of' | 'beam_search';
+import { type JsonObject, lastValue } from '../body/member-changes.ts';
+import type { WholeReason } from '../observe/observer.ts';
 
 /** Null when a prefill and a decode instance can share the request. */
 export function reasonForWhole(body: JsonObject): WholeReason | null {

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { chunkOf, lastChunk } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import fc from 'fast-check';
-import { BodyBudget, Holding } from '../body-budget.ts';
+import { BodyBudget, Holding } from '../body/body-budget.ts';
 import { BodyReader } from './body-reader.ts';
 
 const isCode = (code: string) => (error: unknown) => error instanceof GatewayError && error.code === code;

@@ -1,6 +1,6 @@
 import { ChunkWalk } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
-import type { Holding } from '../body-budget.ts';
+import type { Holding } from '../body/body-budget.ts';
 
 /** The first buffer of a body that comes in several pieces; it grows by this factor until it holds all. */
 const firstBytes = 65_536;

@@ -3,8 +3,8 @@ import { connect } from 'node:net';
 import { describe, it } from 'node:test';
 import { HeaderLines } from '@llm-gateway/http1';
 import { until } from '@llm-gateway/testing';
-import type { Exchange } from '../exchange.ts';
-import { ClientScene } from './scene.ts';
+import { ClientScene } from '../exchange/client-scene.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 
 const none = HeaderLines.of([]);
 const events = HeaderLines.of(['content-type', 'text/event-stream']);

@@ -6,9 +6,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { HeaderLines } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { until } from '@llm-gateway/testing';
-import type { Exchange } from '../exchange.ts';
+import { ClientScene } from '../exchange/client-scene.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 import { Cors } from './cors.ts';
-import { ClientScene } from './scene.ts';
 
 const noHeaders = HeaderLines.of([]);
 

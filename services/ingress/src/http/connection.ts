@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { RequestHead } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
-import type { Holding } from '../body-budget.ts';
+import type { Holding } from '../body/body-budget.ts';
 import { BodyReader } from './body-reader.ts';
 import { ConnectionOutput } from './connection-output.ts';
 import type { Sender, TrustedProxies } from './forwarded.ts';

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { brotliCompressSync, constants, deflateRawSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib';
 import { FieldInterest, parseRequestHead } from '@llm-gateway/http1';
-import { BodyBudget, Holding } from '../body-budget.ts';
+import { BodyBudget, Holding } from '../body/body-budget.ts';
 import { type ContentCoding, contentCoding, decoded } from './content-coding.ts';
 import { Leaving } from './leaving.ts';
 

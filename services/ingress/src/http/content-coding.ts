@@ -9,7 +9,7 @@ import {
 import { headerValues, type RequestHead } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import type { CancelSignal } from '@llm-gateway/upstream';
-import type { Holding } from '../body-budget.ts';
+import type { Holding } from '../body/body-budget.ts';
 
 /** A content coding (RFC 9110 section 8.4) in which a request's body may come. */
 export type ContentCoding = 'gzip' | 'deflate' | 'br' | 'zstd';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { Server } from 'node:net';
 import { test } from 'node:test';
 import { HeaderLines } from '@llm-gateway/http1';
-import { ClientScene } from './scene.ts';
+import { ClientScene } from '../exchange/client-scene.ts';
 
 test('the client listener takes IPv4 connections on a machine without IPv6', async (t) => {
   const listen = Server.prototype.listen;

@@ -15,8 +15,8 @@ import {
 import { Metrics } from '@llm-gateway/runtime';
 import { parseMetrics, startNats, temporaryFolder, until } from '@llm-gateway/testing';
 import { RequestContent } from '../body.ts';
-import type { Exchange } from '../exchange.ts';
-import { ClientScene } from '../http/scene.ts';
+import { ClientScene } from '../exchange/client-scene.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 import { Mirror } from './mirror.ts';
 
 interface Job {

@@ -23,7 +23,7 @@ import {
   type OptionValues,
   type runtimeOptions,
 } from '@llm-gateway/runtime';
-import type { ComparedCopy, Exchange } from '../exchange.ts';
+import type { ComparedCopy, Exchange } from '../exchange/exchange.ts';
 import { Books, type DropReason } from './books.ts';
 import { ClaimPool, claimSurface } from './claims.ts';
 import { type MirrorConfig, mirroringOff } from './config.ts';

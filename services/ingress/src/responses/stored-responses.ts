@@ -3,7 +3,7 @@ import type { Fleet } from '@llm-gateway/fleet';
 import { HeaderLines, originOf } from '@llm-gateway/http1';
 import { type Instance, type InstanceAddress, maxResponsesMade, responsesMade } from '@llm-gateway/protocol';
 import type { CancelSignal, Upstream } from '@llm-gateway/upstream';
-import { hopsHeader } from '../hops.ts';
+import { hopsHeader } from '../http/hops.ts';
 
 interface StoredResponsesParts {
   readonly ingress: string;

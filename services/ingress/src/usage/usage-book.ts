@@ -1,14 +1,34 @@
 import { type Bus, eachSecond } from '@llm-gateway/bus';
 import { maxUsageRecords, type UsageQuality, type UsageRecord, usageRecord } from '@llm-gateway/protocol';
 import { boundedLabel, type Metrics } from '@llm-gateway/runtime';
-import type { Exchange } from '../exchange.ts';
-import type { TokenCounts } from './usage-reader.ts';
+import type { TokenCounts, UsageReader } from './usage-reader.ts';
 
 /** The tokens of a request whose answer had a status of 2xx. */
 export interface Usage {
   readonly quality: UsageQuality;
   /** Null when they are absent. */
   readonly counts: TokenCounts | null;
+}
+
+/** What of an exchange says how well its tokens are known. */
+interface Answered {
+  /** Null before an answer of status 2xx has begun. */
+  readonly usage: UsageReader | null;
+  readonly brokenBy: string | undefined;
+  readonly signal: { readonly aborted: boolean };
+}
+
+/** What of an exchange is recorded. */
+interface Recorded extends Answered {
+  readonly id: string;
+  readonly from: { readonly name: string } | null;
+  readonly model: string | null;
+  readonly request: { readonly path: string };
+  readonly client: { readonly status: number };
+  readonly route: UsageRecord['route'];
+  readonly endpoint: string;
+  readonly isStream: boolean;
+  readonly startedAtMs: number;
 }
 
 interface UsageBookParts {
@@ -61,7 +81,7 @@ export class UsageBook implements Disposable {
   }
 
   /** A request is over. @param model its label */
-  finished(exchange: Exchange, model: string): void {
+  finished(exchange: Recorded, model: string): void {
     const usage = usageOf(exchange);
     if (usage === null) return;
     this.#qualities.labels({ quality: usage.quality }).inc();
@@ -104,7 +124,7 @@ const recordBytes = 8192;
 const maxPathLength = 200;
 
 /** Null for a request without an answer of status 2xx: it took no tokens that anybody knows of. */
-export function usageOf(exchange: Exchange): Usage | null {
+export function usageOf(exchange: Answered): Usage | null {
   const { usage } = exchange;
   if (usage === null) return null;
   const { counts } = usage;
@@ -113,7 +133,7 @@ export function usageOf(exchange: Exchange): Usage | null {
   return { quality: isWhole ? 'exact' : 'partial', counts };
 }
 
-function recordOf(exchange: Exchange, { quality, counts }: Usage): UsageRecord {
+function recordOf(exchange: Recorded, { quality, counts }: Usage): UsageRecord {
   const durationMs = performance.now() - exchange.startedAtMs;
   return {
     requestId: exchange.id,

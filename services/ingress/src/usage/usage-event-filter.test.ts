@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { HeaderLines } from '@llm-gateway/http1';
 import fc from 'fast-check';
-import { BodyBudget, Holding } from '../body-budget.ts';
+import { BodyBudget, Holding } from '../body/body-budget.ts';
 import { UsageEventFilter } from './usage-event-filter.ts';
 
 const headOf = (type: string) => ({ status: 200, headers: HeaderLines.of(['content-type', type]) });

@@ -1,5 +1,5 @@
 import type { ResponseHead } from '@llm-gateway/upstream';
-import type { Holding } from '../body-budget.ts';
+import type { Holding } from '../body/body-budget.ts';
 
 const LF = 0x0a;
 /** The event with the usage is shorter than this. */

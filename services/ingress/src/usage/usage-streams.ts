@@ -1,5 +1,6 @@
-import { changeMembers, type JsonObject, lastValue, readObject } from '../disaggregated/member-changes.ts';
-import type { Exchange } from '../exchange.ts';
+import type { Holding } from '../body/body-budget.ts';
+import { changeMembers, type JsonObject, lastValue, readObject } from '../body/member-changes.ts';
+import type { RequestContent } from '../body.ts';
 import { scanMembers } from '../json-members.ts';
 import { UsageEventFilter } from './usage-event-filter.ts';
 
@@ -8,6 +9,15 @@ import { UsageEventFilter } from './usage-event-filter.ts';
  * instances all the time.
  */
 export type UsageStreamsMode = 'off' | 'final' | 'continuous';
+
+/** What of an exchange matters here. */
+interface Streaming {
+  readonly content: RequestContent;
+  readonly isStream: boolean;
+  readonly request: { readonly path: string };
+  readonly memory: Holding;
+  withheldUsage: UsageEventFilter | null;
+}
 
 /** Paths whose streams tell their usage only when they are asked to. */
 const paths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
@@ -25,7 +35,7 @@ export class UsageStreams {
    * Changes the body of a request that is about to be called for, once. One that there is no memory
    * for stays as it is.
    */
-  prepare(exchange: Exchange): void {
+  prepare(exchange: Streaming): void {
     const { content, memory } = exchange;
     if (!exchange.isStream || !paths.has(exchange.request.path)) return;
     const body = objectOf(content.body, content.members);
@@ -44,7 +54,7 @@ export class UsageStreams {
    * The body for an instance, made of `bytes`, the request's own or with another model: an endpoint
    * may not know what continuous counts are.
    */
-  bodyFor({ content, isStream, request }: Exchange, bytes: Buffer): Buffer {
+  bodyFor({ content, isStream, request }: Pick<Streaming, 'content' | 'isStream' | 'request'>, bytes: Buffer): Buffer {
     if (!this.#isContinuous || !isStream || !paths.has(request.path)) return bytes;
     const body = objectOf(bytes, bytes === content.body ? content.members : null);
     const options = body && optionsOf(body);

@@ -1,14 +1,14 @@
 import type { Fleet } from '@llm-gateway/fleet';
 import type { StatusReport } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
-import type { Admission } from './admission/admission.ts';
-import type { BodyBudget } from './body-budget.ts';
-import type { Clients } from './clients/clients.ts';
-import type { Quota } from './clients/quota.ts';
-import type { Decider } from './decide/decider.ts';
-import type { Load } from './decide/load.ts';
-import type { Gate } from './gate.ts';
-import type { Mirror } from './mirror/mirror.ts';
+import type { Admission } from '../admission/admission.ts';
+import type { Gate } from '../admission/gate.ts';
+import type { BodyBudget } from '../body/body-budget.ts';
+import type { Clients } from '../clients/clients.ts';
+import type { Quota } from '../clients/quota.ts';
+import type { Decider } from '../decide/decider.ts';
+import type { Load } from '../decide/load.ts';
+import type { Mirror } from '../mirror/mirror.ts';
 
 /** The busiest instances are told, so that a report stays small. */
 const maxInFlight = 500;

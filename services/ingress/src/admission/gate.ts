@@ -1,5 +1,5 @@
 import { GatewayError } from '@llm-gateway/protocol';
-import type { ClientResponse } from './http/client-response.ts';
+import type { ClientResponse } from '../http/client-response.ts';
 
 /** Counts the requests inside, and lets no more in than it may: at its limit, and once it is closed. */
 export class Gate {

@@ -8,9 +8,9 @@ import {
   withoutHeaders,
 } from '@llm-gateway/http1';
 import { withoutQueryCredentials } from '@llm-gateway/routing';
+import { type Sender, withTrueWay } from './forwarded.ts';
 import { Hops, hopsHeader } from './hops.ts';
-import { type Sender, withTrueWay } from './http/forwarded.ts';
-import { type ErrorShape, errorShapeOf, type Place, placeOf } from './http/surface.ts';
+import { type ErrorShape, errorShapeOf, type Place, placeOf } from './surface.ts';
 
 const completionPaths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
 

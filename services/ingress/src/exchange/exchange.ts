@@ -4,22 +4,22 @@ import type { Purse } from '@llm-gateway/quota';
 import type { RouteTable } from '@llm-gateway/routing';
 import type { Tracing } from '@llm-gateway/tracing';
 import type { FailureCause } from '@llm-gateway/upstream';
-import type { Place } from './admission/place.ts';
-import type { RenamedBody, RequestContent } from './body.ts';
-import { type BodyBudget, Holding } from './body-budget.ts';
-import { ClientRequest } from './client-request.ts';
-import type { Permit } from './clients/desk.ts';
-import type { Client } from './clients/key-file.ts';
-import { limitLines } from './clients/limit-headers.ts';
-import { type AnswerWatcher, ClientResponse } from './http/client-response.ts';
-import type { ClientConnection } from './http/connection.ts';
-import type { Cors } from './http/cors.ts';
-import type { TrustedProxies } from './http/forwarded.ts';
-import { Leaving } from './http/leaving.ts';
+import type { Place } from '../admission/place.ts';
+import { type BodyBudget, Holding } from '../body/body-budget.ts';
+import type { RenamedBody, RequestContent } from '../body.ts';
+import type { Permit } from '../clients/desk.ts';
+import type { Client } from '../clients/key-file.ts';
+import { limitLines } from '../clients/limit-headers.ts';
+import { ClientRequest } from '../http/client-request.ts';
+import { type AnswerWatcher, ClientResponse } from '../http/client-response.ts';
+import type { ClientConnection } from '../http/connection.ts';
+import type { Cors } from '../http/cors.ts';
+import type { TrustedProxies } from '../http/forwarded.ts';
+import { Leaving } from '../http/leaving.ts';
+import type { UsageEventFilter } from '../usage/usage-event-filter.ts';
+import type { UsageReader } from '../usage/usage-reader.ts';
 import type { AttemptRecord, Phase, RouteLabel, StreamProgress } from './request-record.ts';
 import { RequestTrace } from './request-trace.ts';
-import type { UsageEventFilter } from './usage/usage-event-filter.ts';
-import type { UsageReader } from './usage/usage-reader.ts';
 
 /** The mirror copy whose answer is to be compared with the client's. */
 export interface ComparedCopy {

@@ -1,13 +1,12 @@
 import { errorCodes } from '@llm-gateway/protocol';
 import { boundedLabel, type InfoLines, type Logger, type Parts, RecentLabel } from '@llm-gateway/runtime';
-import type { DegradedReason } from './decide/decider.ts';
-import type { PickOutcome } from './decide/stock.ts';
-import type { WholeReason } from './disaggregated/whole-requests.ts';
-import type { Exchange } from './exchange.ts';
+import type { DegradedReason } from '../decide/decider.ts';
+import type { PickOutcome } from '../decide/stock.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import { FirstContent } from '../exchange/first-content.ts';
+import type { AttemptRecord, RequestEnd, TargetKind } from '../exchange/request-record.ts';
 import { FailureLog } from './failure-log.ts';
-import { FirstContent } from './first-content.ts';
 import { requestLine } from './request-line.ts';
-import type { AttemptRecord, RequestEnd, TargetKind } from './request-record.ts';
 
 const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
@@ -27,6 +26,12 @@ const offerResults = [
   'unavailable',
 ] as const;
 export type OfferResult = (typeof offerResults)[number];
+/**
+ * Why a request is not split: a prefill's KV cache is that of one prompt, for one answer. vLLM
+ * answers a prefill of several prompts with the cache of the first, and makes of `n` and of each
+ * prompt a request of its own that looks for it.
+ */
+export type WholeReason = 'prompts' | 'n' | 'best_of' | 'beam_search';
 /** Of connections: all of them, and those of one address. */
 const connectionLimits = ['connections', 'address'] as const;
 type ConnectionLimit = (typeof connectionLimits)[number];

@@ -6,10 +6,10 @@ import {
   type RequestTotals,
   requestReport,
 } from '@llm-gateway/protocol';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import type { RequestEnd } from '../exchange/request-record.ts';
+import type { TokenCounts } from '../usage/usage-reader.ts';
 import type { Observer } from './observer.ts';
-import type { RequestEnd } from './request-record.ts';
-import type { TokenCounts } from './usage/usage-reader.ts';
 
 /** How often what happened is published. */
 const periodMs = 250;

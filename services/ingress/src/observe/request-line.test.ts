@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { HeaderLines } from '@llm-gateway/http1';
-import { RequestContent } from './body.ts';
-import type { Exchange } from './exchange.ts';
-import { ClientScene } from './http/scene.ts';
+import { RequestContent } from '../body.ts';
+import { ClientScene } from '../exchange/client-scene.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 import { requestLine } from './request-line.ts';
 
 const end = { status: 200, outcome: 'completed', firstByteMs: null, durationMs: 1.239 } as const;

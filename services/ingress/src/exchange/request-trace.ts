@@ -8,8 +8,8 @@ import {
 } from '@llm-gateway/http1';
 import { boundedTracestate, names, operationOf, type Span, type Trace, type Tracing } from '@llm-gateway/tracing';
 import type { UpstreamRequest } from '@llm-gateway/upstream';
-import type { ClientRequest } from './client-request.ts';
-import { templateOf } from './http/surface.ts';
+import type { ClientRequest } from '../http/client-request.ts';
+import { templateOf } from '../http/surface.ts';
 import type { AttemptRecord, Phase, RequestEnd, RouteLabel, StreamProgress, TargetKind } from './request-record.ts';
 
 const contextHeader = 'traceparent';

@@ -1,5 +1,5 @@
 import type { Logger } from '@llm-gateway/runtime';
-import type { AttemptRecord } from './request-record.ts';
+import type { AttemptRecord } from '../exchange/request-record.ts';
 
 /** So many instances and endpoints are followed; of more, those that failed last. */
 const maxTargets = 1000;

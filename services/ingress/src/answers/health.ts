@@ -1,6 +1,6 @@
 import { HeaderLines } from '@llm-gateway/http1';
 import type { Parts } from '@llm-gateway/runtime';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 
 /**
  * What load balancers and benchmark tools ask on the port of clients: `/health` and `/ping`, which

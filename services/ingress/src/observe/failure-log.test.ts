@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { AttemptOutcome } from '../exchange/request-record.ts';
 import { FailureLog } from './failure-log.ts';
-import type { AttemptOutcome } from './request-record.ts';
 
 function scene() {
   const warnings: object[] = [];

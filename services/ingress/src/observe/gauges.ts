@@ -1,21 +1,31 @@
 import type { Fleet } from '@llm-gateway/fleet';
 import type { Metrics } from '@llm-gateway/runtime';
-import type { Leases } from './decide/leases.ts';
-import type { Gateway } from './gateway.ts';
-import type { ClientServer } from './http/server.ts';
+import type { Gate } from '../admission/gate.ts';
+import type { BodyBudget } from '../body/body-budget.ts';
+import type { Decider } from '../decide/decider.ts';
+import type { Leases } from '../decide/leases.ts';
+import type { Routes } from '../decide/routes.ts';
+import type { ClientServer } from '../http/server.ts';
 
 interface Gauged {
-  readonly gateway: Gateway;
+  readonly gate: Gate;
+  readonly routes: Routes;
+  readonly decider: Decider;
+  readonly bodies: BodyBudget;
   readonly server: ClientServer;
+  /** Whether requests are split over prefill and decode instances. */
+  readonly pairs: boolean;
   /** Null: no picks are asked for in advance. */
   readonly leases: Leases | null;
   readonly fleet: Fleet;
 }
 
 /** The states of an ingress that are read at each scrape. */
-export function declareGauges(metrics: Metrics, { gateway, server, leases, fleet }: Gauged): void {
+export function declareGauges(
+  metrics: Metrics,
+  { gate, routes, decider, bodies, server, leases, pairs, fleet }: Gauged,
+): void {
   const gauge = (name: string, help: string, collect: () => number) => metrics.gauge({ name, help, collect });
-  const { gate, decider, bodies, routes, pd } = gateway;
   gauge(
     'route_config_waiting',
     '1 while a newer route config waits for a router that has it, and the one before decides',
@@ -34,7 +44,7 @@ export function declareGauges(metrics: Metrics, { gateway, server, leases, fleet
       [...leases.unused().values()].reduce((sum, count) => sum + count, 0),
     );
   }
-  if (pd !== null) {
+  if (pairs) {
     gauge('complete_pair', '1 while a prefill and a decode instance of the same model are known', () =>
       Number(fleet.hasCompletePair()),
     );

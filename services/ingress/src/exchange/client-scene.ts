@@ -1,11 +1,11 @@
 import type { RequestHead } from '@llm-gateway/http1';
 import type { GatewayError } from '@llm-gateway/protocol';
 import { Metrics } from '@llm-gateway/runtime';
-import { BodyBudget } from '../body-budget.ts';
-import { Exchange } from '../exchange.ts';
-import type { Cors } from './cors.ts';
-import { type ClientSettings, clientOptions } from './options.ts';
-import { ClientServer } from './server.ts';
+import { BodyBudget } from '../body/body-budget.ts';
+import type { Cors } from '../http/cors.ts';
+import { type ClientSettings, clientOptions } from '../http/options.ts';
+import { ClientServer } from '../http/server.ts';
+import { Exchange } from './exchange.ts';
 
 /** What a test says otherwise than the defaults of the flags. */
 export interface SceneSettings extends Partial<ClientSettings> {

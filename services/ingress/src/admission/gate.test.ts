@@ -4,9 +4,9 @@ import { describe, it } from 'node:test';
 import { HeaderLines } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { until } from '@llm-gateway/testing';
-import type { Exchange } from './exchange.ts';
+import { ClientScene } from '../exchange/client-scene.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 import { Gate } from './gate.ts';
-import { ClientScene } from './http/scene.ts';
 
 const isCode = (code: string) => (error: unknown) => error instanceof GatewayError && error.code === code;
 

@@ -1,6 +1,6 @@
-import type { Exchange } from './exchange.ts';
-import type { AttemptRecord, RequestEnd } from './request-record.ts';
-import { usageOf } from './usage/usage-book.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import type { AttemptRecord, RequestEnd } from '../exchange/request-record.ts';
+import { usageOf } from '../usage/usage-book.ts';
 
 /** A longer path is not worth its place in the log. */
 const maxPathLength = 200;

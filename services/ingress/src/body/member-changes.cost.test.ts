@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { readContent } from '../body.ts';
+import { prefillForm } from '../disaggregated/prefill-form.ts';
 import { scanMembers } from '../json-members.ts';
 import { changeMembers, type JsonObject } from './member-changes.ts';
-import { prefillForm } from './prefill-form.ts';
 
 const roundsPerBatch = 40;
 const maxBatches = 25;
