@@ -28,7 +28,7 @@ export type ViewValues = OptionValues<typeof viewGroups>;
 export const viewMistakes = (values: ViewValues): string[] => (values.console === '' ? busMistakes(values) : []);
 
 /** What became of an order, in a word and, unless it is done, a sentence. */
-export interface OrderEnd {
+export interface OrderResult {
   readonly result: string;
   readonly message: string;
 }
@@ -36,8 +36,8 @@ export interface OrderEnd {
 /** The gateway as a command sees it. */
 export interface View extends AsyncDisposable {
   snapshot(): Promise<Snapshot>;
-  order(order: Omit<InstanceOrder, 'by'>): Promise<OrderEnd>;
-  orderMirror(order: Omit<MirrorOrder, 'by'>): Promise<OrderEnd>;
+  order(order: Omit<InstanceOrder, 'by'>): Promise<OrderResult>;
+  orderMirror(order: Omit<MirrorOrder, 'by'>): Promise<OrderResult>;
   /** Where a request would go now. Rejects with a sentence when no router answers. */
   explain(query: ExplainQuery): Promise<Explanation>;
   /** Calls back with requests as they end, the oldest first, until `signal` aborts. */
@@ -111,7 +111,7 @@ async function listen(values: BusSettings, signal: AbortSignal): Promise<View> {
   };
 }
 
-function unavailable(error: unknown): OrderEnd {
+function unavailable(error: unknown): OrderResult {
   const away = error instanceof GatewayError && error.code === 'bus_no_responders';
   return { result: 'unavailable', message: away ? 'no discovery answers, and it alone takes orders' : String(error) };
 }
@@ -138,13 +138,13 @@ function consoleView({ console: url, consolePassword }: ViewValues): View {
     if (!response.ok) throw new Error(`the console at ${base} answers ${response.status}`);
     return (await response.json()) as T;
   };
-  const act = async (body: object): Promise<OrderEnd> => {
+  const act = async (body: object): Promise<OrderResult> => {
     const response = await fetch(`${base}/api/actions`, {
       method: 'POST',
       headers: { ...headers, 'content-type': 'application/json', 'x-console-action': '1' },
       body: JSON.stringify(body),
     });
-    return (await response.json()) as OrderEnd;
+    return (await response.json()) as OrderResult;
   };
   return {
     snapshot: () => get<Snapshot>('/api/state'),

@@ -136,11 +136,10 @@ export {
   encodeJobProgress,
   encodeJobRequest,
   encodeJobResult,
-  type JobEnd,
   type JobProgress,
   type JobRequest,
-  type JobResult,
   jobHeaderNames,
+  type ReportedJobResult,
   withoutJobHeaders,
 } from './retry-job.ts';
 export { ProcessState, StatusQuery, StatusReport, statusQuery, statusReport } from './status.ts';

@@ -8,8 +8,8 @@ import {
   encodeJobRequest,
   encodeJobResult,
   type JobProgress,
-  type JobResult,
-  jobEnds,
+  jobResultKinds,
+  type ReportedJobResult,
   withoutJobHeaders,
 } from './retry-job.ts';
 
@@ -31,9 +31,9 @@ describe('the headers of a retry job', () => {
       { phase: 'waiting', calls: 1, retryAfterMs: 20, repeatMs: 1000 },
     ];
     for (const progress of progresses) assert.deepEqual(decodeJobProgress(encodeJobProgress(progress)), progress);
-    for (const end of jobEnds) {
-      for (const failure of [null, 'reset']) {
-        const result: JobResult = { end, calls: 7, failure };
+    for (const kind of jobResultKinds) {
+      for (const cause of [null, 'reset']) {
+        const result: ReportedJobResult = { kind, calls: 7, cause };
         assert.deepEqual(decodeJobResult(encodeJobResult(result)), result);
       }
     }

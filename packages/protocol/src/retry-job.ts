@@ -48,20 +48,20 @@ export interface JobProgress {
 /**
  * How a job ended.
  * - `answered`: the endpoint's answer, for the client.
- * - `exhausted`: no further call is allowed; the endpoint's last 429, unless there is a `failure`.
+ * - `exhausted`: no further call is allowed; the endpoint's last 429, unless there is a `cause`.
  * - `limited`: the calls that the ingress allowed are used up, the worker would make more; the
  *   endpoint's last 429.
- * - `failed`: the endpoint's own failed answer, or none and a `failure`.
+ * - `failed`: the endpoint's own failed answer, or none and a `cause`.
  * - `handed-back`: by a worker that is ending; another may go on.
  */
-export const jobEnds = ['answered', 'exhausted', 'limited', 'failed', 'handed-back'] as const;
-export type JobEnd = (typeof jobEnds)[number];
+export const jobResultKinds = ['answered', 'exhausted', 'limited', 'failed', 'handed-back'] as const;
+export type JobResultKind = (typeof jobResultKinds)[number];
 
-export interface JobResult {
-  readonly end: JobEnd;
+export interface ReportedJobResult {
+  readonly kind: JobResultKind;
   readonly calls: number;
   /** Why there is no answer of the endpoint: a cause of `upstream`, or `none` when it was not called. */
-  readonly failure: string | null;
+  readonly cause: string | null;
 }
 
 /** The headers of a POST: the client's own, without any of our names, and what the worker needs. */
@@ -95,18 +95,18 @@ export function decodeJobProgress(headers: readonly string[]): JobProgress | nul
   return repeatMs === null ? progress : { ...progress, repeatMs };
 }
 
-export function encodeJobResult({ end, calls, failure }: JobResult): string[] {
-  const headers = [names.end, end, names.calls, String(calls)];
-  return failure === null ? headers : [...headers, names.failure, failure];
+export function encodeJobResult({ kind, calls, cause }: ReportedJobResult): string[] {
+  const headers = [names.end, kind, names.calls, String(calls)];
+  return cause === null ? headers : [...headers, names.failure, cause];
 }
 
 /** Null when the headers are not a worker's. */
-export function decodeJobResult(headers: readonly string[]): JobResult | null {
+export function decodeJobResult(headers: readonly string[]): ReportedJobResult | null {
   const told = headerValue(headers, names.end);
-  const end = jobEnds.find((known) => known === told);
+  const kind = jobResultKinds.find((known) => known === told);
   const calls = count(headerValue(headers, names.calls));
-  if (end === undefined || calls === null) return null;
-  return { end, calls, failure: headerValue(headers, names.failure) ?? null };
+  if (kind === undefined || calls === null) return null;
+  return { kind, calls, cause: headerValue(headers, names.failure) ?? null };
 }
 
 /** Headers (name, value, name, value, …) without those that only ingress and worker may set. */

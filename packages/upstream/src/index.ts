@@ -10,7 +10,7 @@ export {
 export { type HoldRule, hasKnownEvents, holdRules } from './hold-rule.ts';
 export { KeptAnswer } from './kept-answer.ts';
 export { commitOptions, upstreamOptions } from './options.ts';
-export { type CancelSignal, type RelayEnd, type RelayTarget, relay, startRelay } from './relay.ts';
+export { type CancelSignal, type RelayResult, type RelayTarget, relay, startRelay } from './relay.ts';
 export { isEventStream } from './terminal-event.ts';
 export { Upstream } from './upstream.ts';
 export { readWhole, type WholeResponse } from './whole.ts';

@@ -97,7 +97,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
         () => stream(['a', 'b']),
         async (_engine, call) => {
           const client = new Client();
-          assert.deepEqual(await call(client), { kind: 'relayed', status: 200 });
+          assert.deepEqual(await call(client), { kind: 'answered', status: 200 });
           assert.deepEqual([client.text, client.ended], ['ab', true]);
         },
       );
@@ -110,7 +110,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
         async (_engine, call) => {
           const client = new Client();
           const end = await call(client);
-          assert.ok(end.kind === 'refused');
+          assert.ok(end.kind === 'rejected');
           assert.equal(end.answer.status, 503);
           assert.match(end.answer.body.toString(), /down/);
           assert.deepEqual([client.text, client.ended], ['', false]);
@@ -129,7 +129,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
           () => script,
           async (_engine, call) => {
             const end = await call(new Client());
-            assert.ok(end.kind === 'refused');
+            assert.ok(end.kind === 'rejected');
             assert.equal(end.answer.body.toString(), body);
             assert.equal(end.answer.headers.list.includes('text/html'), body !== '');
           },
@@ -149,7 +149,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
             const startedAtMs = performance.now();
             const end = await call(new Client());
             const tookMs = performance.now() - startedAtMs;
-            assert.ok(end.kind === 'refused');
+            assert.ok(end.kind === 'rejected');
             assert.equal(end.answer.body.length, 0);
             assert.deepEqual(end.answer.headers.list.slice(0, 2), ['retry-after', '7']);
             assert.ok(tookMs >= limitMs - 5 && tookMs < limitMs + 1000, `${tookMs} ms`);
@@ -168,7 +168,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
         async (engine, call) => {
           const startedAtMs = performance.now();
           const end = await call(new Client());
-          assert.ok(end.kind === 'refused' && end.answer.body.length === 0);
+          assert.ok(end.kind === 'rejected' && end.answer.body.length === 0);
           assert.ok(performance.now() - startedAtMs < 2000);
           await until(() => engine.requests[0]?.abandoned);
         },
@@ -201,7 +201,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
           const ended = call(client);
           const request = await engine.request(0);
           client.leaving.abort();
-          assert.deepEqual(await ended, { kind: 'client-left' });
+          assert.deepEqual(await ended, { kind: 'cancelled' });
           assert.equal(request.answeredAt, null);
         },
       );
@@ -214,8 +214,8 @@ for (const Caller of [PlainClient, UndiciClient]) {
         async (engine, call) => {
           const client = new Client();
           client.leaving.abort();
-          assert.deepEqual(await call(client), { kind: 'client-left' });
-          assert.equal((await call(new Client())).kind, 'relayed');
+          assert.deepEqual(await call(client), { kind: 'cancelled' });
+          assert.equal((await call(new Client())).kind, 'answered');
           assert.equal(engine.connectionCount, 1, 'not even a connection');
         },
       );
@@ -233,7 +233,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
           // The connection is free again in the next turn.
           await new Promise((resolve) => setImmediate(resolve));
           const client = new Client();
-          assert.equal((await call(client)).kind, 'relayed');
+          assert.equal((await call(client)).kind, 'answered');
           assert.deepEqual([client.repeats, engine.requests.length], [1, 3]);
         },
       );
@@ -262,7 +262,7 @@ describe('a client that takes framing', () => {
       () => chunks(200),
       async (_engine, call) => {
         const client = new FramingClient();
-        assert.deepEqual(await call(client), { kind: 'relayed', status: 200 });
+        assert.deepEqual(await call(client), { kind: 'answered', status: 200 });
         assert.deepEqual(client.pieces, ['3 true 1\r\na\r\n2\r\nbb\r\n0\r\n\r\n']);
         assert.deepEqual([client.text, client.ended], ['', true]);
       },
@@ -276,7 +276,7 @@ describe('a client that takes framing', () => {
       async (_engine, call) => {
         const client = new FramingClient();
         const end = await call(client);
-        assert.ok(end.kind === 'refused');
+        assert.ok(end.kind === 'rejected');
         assert.deepEqual([end.answer.body.toString(), client.pieces], ['abb', []]);
       },
     );
@@ -301,7 +301,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
         () => stream([': hi\n\n', role, hello, hello], { gapMs: 20 }),
         async (_engine, call) => {
           const client = holding();
-          assert.deepEqual(await call(client), { kind: 'relayed', status: 200 });
+          assert.deepEqual(await call(client), { kind: 'answered', status: 200 });
           assert.deepEqual(client.writes, [`: hi\n\n${role}${hello}`, hello]);
           assert.equal(client.kept, 0);
           assert.equal(client.mostKept, `: hi\n\n${role}${hello}`.length, 'asked for before it was kept');
@@ -345,7 +345,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
             engine.script = () => report(end);
             const client = holding();
             const ended = await call(client);
-            assert.ok(ended.kind === 'refused' && ended.reported === true, JSON.stringify(end));
+            assert.ok(ended.kind === 'rejected' && ended.reported === true, JSON.stringify(end));
             assert.equal(ended.answer.status, 500);
             assert.deepEqual([client.text, client.kept, client.ended], ['', 0, false]);
           }
@@ -364,7 +364,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
         async (engine, call) => {
           const client = holding();
           const end = await call(client);
-          assert.ok(end.kind === 'refused' && end.reported === true);
+          assert.ok(end.kind === 'rejected' && end.reported === true);
           assert.equal(end.answer.status, 500);
           assert.equal(end.answer.headers.value('retry-after'), '7');
           assert.equal(JSON.parse(end.answer.body.toString()).error.message, 'broken');
@@ -372,7 +372,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
 
           engine.script = () => report(400);
           const own = holding();
-          assert.deepEqual(await call(own), { kind: 'relayed', status: 400 });
+          assert.deepEqual(await call(own), { kind: 'answered', status: 400 });
           assert.equal(JSON.parse(own.text).error.code, 400);
           assert.equal(own.ended, true);
         },
@@ -389,7 +389,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
           await until(() => client.text === role);
           assert.equal(client.kept, 0);
           client.leaving.abort();
-          assert.equal((await ended).kind, 'client-left');
+          assert.equal((await ended).kind, 'cancelled');
         },
       );
       await withEngine(
@@ -397,7 +397,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
         () => stream([role]),
         async (_engine, call) => {
           const client = holding();
-          assert.equal((await call(client)).kind, 'relayed');
+          assert.equal((await call(client)).kind, 'answered');
           assert.deepEqual([client.text, client.ended, client.kept], [role, true, 0]);
         },
       );
@@ -424,7 +424,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
           const ended = call(client);
           await until(() => client.kept > 0);
           client.leaving.abort();
-          assert.equal((await ended).kind, 'client-left');
+          assert.equal((await ended).kind, 'cancelled');
           assert.equal(client.kept, 0);
         },
       );

@@ -15,12 +15,12 @@ import type { WholeResponse } from './whole.ts';
 const maxKeepingMs = 5000;
 
 /** How one call ended for the client that it was made for: whoever asked us, be it an ingress. */
-export type RelayEnd =
+export type RelayResult =
   /** The client has the whole answer. */
-  | { readonly kind: 'relayed'; readonly status: number }
+  | { readonly kind: 'answered'; readonly status: number }
   /** Nothing reached the client; the upstream's answer is kept. */
   | {
-      readonly kind: 'refused';
+      readonly kind: 'rejected';
       readonly answer: WholeResponse;
       /** It was reported by an event of a stream, before any content. */
       readonly reported?: true;
@@ -29,7 +29,7 @@ export type RelayEnd =
   | { readonly kind: 'failed'; readonly failure: UpstreamFailure }
   /** The answer broke after the client had part of it. */
   | { readonly kind: 'broken'; readonly failure: UpstreamFailure }
-  | { readonly kind: 'client-left' };
+  | { readonly kind: 'cancelled' };
 
 /** What a relay needs of an `AbortSignal`, which is one; a lighter one does for a request of a client. */
 export interface CancelSignal {
@@ -87,7 +87,7 @@ export interface RelayTarget {
  * timeout, or 5 s if that is shorter, or has more bytes than may be kept. No call is made for a
  * client that has left.
  */
-export function relay(upstream: UpstreamClient, request: UpstreamRequest, target: RelayTarget): Promise<RelayEnd> {
+export function relay(upstream: UpstreamClient, request: UpstreamRequest, target: RelayTarget): Promise<RelayResult> {
   return new Promise((resolve) => startRelay(upstream, request, { target, onEnd: resolve }));
 }
 
@@ -95,15 +95,15 @@ export function relay(upstream: UpstreamClient, request: UpstreamRequest, target
 export function startRelay(
   upstream: UpstreamClient,
   request: UpstreamRequest,
-  { target, onEnd }: { target: RelayTarget; onEnd: (end: RelayEnd) => void },
+  { target, onEnd }: { target: RelayTarget; onEnd: (end: RelayResult) => void },
 ): void {
-  if (target.signal.aborted) onEnd({ kind: 'client-left' });
+  if (target.signal.aborted) onEnd({ kind: 'cancelled' });
   else new Relay(target, onEnd).call(upstream, request);
 }
 
 class Relay implements ResponseSink {
   readonly #target: RelayTarget;
-  readonly #onEnd: (end: RelayEnd) => void;
+  readonly #onEnd: (end: RelayResult) => void;
   #call: UpstreamCall | undefined;
   #status = 0;
   #over = false;
@@ -116,7 +116,7 @@ class Relay implements ResponseSink {
   #head: ResponseHead | undefined;
   #start: StreamStart | undefined;
 
-  constructor(target: RelayTarget, onEnd: (end: RelayEnd) => void) {
+  constructor(target: RelayTarget, onEnd: (end: RelayResult) => void) {
     this.#target = target;
     this.#onEnd = onEnd;
   }
@@ -163,7 +163,7 @@ class Relay implements ResponseSink {
 
   onEnd(): void {
     if (this.#kept !== undefined) {
-      this.#finish({ kind: 'refused', answer: this.#kept.whole() });
+      this.#finish({ kind: 'rejected', answer: this.#kept.whole() });
       return;
     }
     const error = this.#rule === null ? null : (this.#start?.end() ?? null);
@@ -173,7 +173,7 @@ class Relay implements ResponseSink {
     }
     this.#writeHeld(null);
     this.#target.end();
-    this.#finish({ kind: 'relayed', status: this.#status });
+    this.#finish({ kind: 'answered', status: this.#status });
   }
 
   /** A piece of an event stream before which there was no content. */
@@ -228,18 +228,18 @@ class Relay implements ResponseSink {
     };
     const length = ['content-length', String(body.length)];
     if (!this.#target.accept({ status, headers: HeaderLines.of([...answer.headers.list, ...length]) })) {
-      this.#finish({ kind: 'refused', answer, reported: true });
+      this.#finish({ kind: 'rejected', answer, reported: true });
       return;
     }
     this.#target.write(body, this.#resume);
     this.#target.end();
-    this.#finish({ kind: 'relayed', status });
+    this.#finish({ kind: 'answered', status });
   }
 
   onFailure(failure: UpstreamFailure): void {
     if (this.#kept !== undefined) {
       // The head already told what there is to know.
-      this.#finish({ kind: 'refused', answer: this.#kept.cut() });
+      this.#finish({ kind: 'rejected', answer: this.#kept.cut() });
     } else if (this.#target.committed) {
       this.#target.breakOff(failure);
       this.#finish({ kind: 'broken', failure });
@@ -256,16 +256,16 @@ class Relay implements ResponseSink {
 
   readonly #leave = (): void => {
     this.#call?.abort();
-    this.#finish({ kind: 'client-left' });
+    this.#finish({ kind: 'cancelled' });
   };
 
   readonly #stopKeeping = (): void => {
     if (this.#kept === undefined) return;
     this.#call?.abort();
-    this.#finish({ kind: 'refused', answer: this.#kept.cut() });
+    this.#finish({ kind: 'rejected', answer: this.#kept.cut() });
   };
 
-  #finish(end: RelayEnd): void {
+  #finish(end: RelayResult): void {
     clearTimeout(this.#keeping);
     if (this.#rule !== null) this.#letGo();
     this.#target.signal.removeEventListener('abort', this.#leave);

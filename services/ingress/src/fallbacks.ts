@@ -1,6 +1,6 @@
 import { fallbacksAfter } from '@llm-gateway/routing';
 import type { Exchange } from './exchange/exchange.ts';
-import type { Outcome } from './failover/failover.ts';
+import type { StepResult } from './failover/failover.ts';
 import { responseIdOf } from './http/surface.ts';
 import type { FallbackResult } from './observe/observer.ts';
 
@@ -11,8 +11,8 @@ export function fallbacksOf({ request, table }: Exchange, primary: number | null
 }
 
 /** What became of the call of a fallback. @param outcome null when nothing was left to do */
-export function fallbackResult(outcome: Outcome | null, exchange: Exchange): FallbackResult {
-  if (outcome !== null) return outcome.kind === 'refused' && outcome.answer.status === 429 ? 'limited' : 'failed';
+export function fallbackResult(outcome: StepResult | null, exchange: Exchange): FallbackResult {
+  if (outcome !== null) return outcome.kind === 'rejected' && outcome.answer.status === 429 ? 'limited' : 'failed';
   if (exchange.brokenBy !== undefined) return 'broken';
   return exchange.signal.aborted ? 'cancelled' : 'answered';
 }

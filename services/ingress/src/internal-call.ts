@@ -2,14 +2,14 @@ import type { Decision } from '@llm-gateway/protocol';
 import { callInstance } from './calls/instance-call.ts';
 import { callPair, chooseDecode } from './disaggregated/pair-call.ts';
 import type { Exchange } from './exchange/exchange.ts';
-import type { Outcome } from './failover/failover.ts';
+import type { StepResult } from './failover/failover.ts';
 import type { Gateway } from './gateway.ts';
 
 /** One internal attempt, on the instances that `decision` chose. Null when nothing is left to do. */
 export async function callInstances(
   decision: Decision,
   context: { exchange: Exchange; gateway: Gateway; excluded: readonly string[] },
-): Promise<Outcome | null> {
+): Promise<StepResult | null> {
   const { exchange, gateway } = context;
   exchange.decided(decision);
   switch (decision.route) {

@@ -10,7 +10,14 @@ import { checkModel } from './clients/clients.ts';
 import type { Client } from './clients/key-file.ts';
 import { decide } from './decide/decide.ts';
 import type { Exchange } from './exchange/exchange.ts';
-import { advance, begin, type FailoverRules, type Outcome, type Step, type StoredAnswer } from './failover/failover.ts';
+import {
+  advance,
+  begin,
+  type FailoverRules,
+  type Step,
+  type StepResult,
+  type StoredAnswer,
+} from './failover/failover.ts';
 import { fallbackResult, fallbacksOf } from './fallbacks.ts';
 import { beginDecision, endDecision } from './first-decision.ts';
 import type { Gateway } from './gateway.ts';
@@ -167,7 +174,7 @@ function isAnswered({ usage, attempts, signal, client }: Exchange): boolean {
  * Carries out what the failover machine says until the client has an answer or is gone.
  * @param first the outcome of the first call, when that was made already
  */
-async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | Ask, first?: Outcome): Promise<void> {
+async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | Ask, first?: StepResult): Promise<void> {
   const { request, signal } = exchange;
   const decision = await endDecision(begun, exchange, gateway);
   const primary = decision?.route === 'external' ? decision.endpoint : null;
@@ -180,7 +187,7 @@ async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | As
   };
   let state = begin(primary === null ? { route: 'internal' } : { route: 'external', endpoint: primary });
   let given: Decision | undefined = decision ?? undefined;
-  let outcome: Outcome | null | undefined = decision === null ? { kind: 'spilled' } : first;
+  let outcome: StepResult | null | undefined = decision === null ? { kind: 'spilled' } : first;
   while (!signal.aborted) {
     outcome ??= await carryOut(state.step, given, exchange, gateway);
     given = undefined;
@@ -205,7 +212,7 @@ async function carryOut(
   given: Decision | undefined,
   exchange: Exchange,
   gateway: Gateway,
-): Promise<Outcome | null> {
+): Promise<StepResult | null> {
   switch (step.do) {
     case 'internal': {
       await pause(step.waitMs, exchange);
@@ -282,7 +289,7 @@ function giveAnswer(answer: StoredAnswer, exchange: Exchange, gateway: Gateway):
  * What an internal retry is counted under: a cause of `upstream`, or the status that the instance
  * answered.
  */
-function retryCause(outcome: Outcome): string {
-  if (outcome.kind === 'refused') return `status_${outcome.answer.status}`;
+function retryCause(outcome: StepResult): string {
+  if (outcome.kind === 'rejected') return `status_${outcome.answer.status}`;
   return outcome.kind === 'failed' ? outcome.cause : outcome.kind;
 }

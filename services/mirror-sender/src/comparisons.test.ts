@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { MirrorPrimary } from '@llm-gateway/protocol';
 import { Comparisons } from './comparisons.ts';
-import { type CopyEnd, unsent } from './copy-call.ts';
+import { type CopyResult, unsent } from './copy-call.ts';
 import type { CopyName } from './copy-name.ts';
 
 function nameOf(copy: number): CopyName {
@@ -14,7 +14,7 @@ function primaryOf(copy: number): MirrorPrimary {
   return { ...nameOf(copy), requestId: `r${copy}`, ...answer };
 }
 
-const shadow: CopyEnd = { ...unsent(''), outcome: 'sent', status: 200 };
+const shadow: CopyResult = { ...unsent(''), kind: 'sent', status: 200 };
 
 function scene({ maxWaiting = 10, waitMs = 100 } = {}) {
   const heard: string[] = [];

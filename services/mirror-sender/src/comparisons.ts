@@ -1,11 +1,11 @@
 import type { MirrorPrimary } from '@llm-gateway/protocol';
-import type { CopyEnd } from './copy-call.ts';
+import type { CopyResult } from './copy-call.ts';
 import type { CopyName } from './copy-name.ts';
 
 export type UnpairedReason = 'expired' | 'too_many' | 'shutdown';
 
 interface EndedCopy {
-  readonly shadow: CopyEnd;
+  readonly shadow: CopyResult;
   readonly endedAtMs: number;
 }
 
@@ -13,7 +13,7 @@ export interface ComparisonsOptions {
   /** Ended copies that wait for their primaries. */
   readonly maxWaiting: number;
   readonly waitMs: number;
-  onPair(primary: MirrorPrimary, shadow: CopyEnd): void;
+  onPair(primary: MirrorPrimary, shadow: CopyResult): void;
   /** A copy ended, and its primary was not heard of. */
   onUnpaired(reason: UnpairedReason): void;
 }
@@ -55,10 +55,10 @@ export class Comparisons {
   }
 
   /** The copy ended. One that was dropped is not compared with anything. */
-  copyEnded(name: CopyName, shadow: CopyEnd, nowMs: number): void {
+  copyEnded(name: CopyName, shadow: CopyResult, nowMs: number): void {
     const key = keyOf(name);
     const primary = this.#underWay.get(key);
-    if (!this.#underWay.delete(key) || shadow.outcome === 'dropped') return;
+    if (!this.#underWay.delete(key) || shadow.kind === 'dropped') return;
     if (primary !== undefined) {
       this.#options.onPair(primary, shadow);
       return;

@@ -46,8 +46,8 @@ describe('the time of a copy', { timeout: 60_000 }, () => {
   it('has a limit that holds for all, whether the config gives none or a longer one', async () => {
     await using engine = await startEngine(() => stall('before-head'));
     for (const timeoutMs of [0, 60_000]) {
-      const { outcome, reason } = await send(engine, { timeoutMs, maxMs: 100 });
-      assert.deepEqual({ outcome, reason }, { outcome: 'failed', reason: 'timeout' });
+      const { kind, cause } = await send(engine, { timeoutMs, maxMs: 100 });
+      assert.deepEqual({ kind, cause }, { kind: 'failed', cause: 'timeout' });
     }
     assert.equal(engine.requests.length, 2);
   });
@@ -60,10 +60,10 @@ describe('the time of a copy', { timeout: 60_000 }, () => {
       { timeoutMs: 3_600_000, waitedMs: 600_000 },
     ];
     for (const times of late) {
-      const { outcome, reason } = await send(engine, times);
-      assert.deepEqual({ outcome, reason }, { outcome: 'dropped', reason: 'timeout' });
+      const { kind, cause } = await send(engine, times);
+      assert.deepEqual({ kind, cause }, { kind: 'dropped', cause: 'timeout' });
     }
     assert.equal(engine.requests.length, 0);
-    assert.equal((await send(engine, { timeoutMs: 0, waitedMs: 500_000 })).outcome, 'sent');
+    assert.equal((await send(engine, { timeoutMs: 0, waitedMs: 500_000 })).kind, 'sent');
   });
 });

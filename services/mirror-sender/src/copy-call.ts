@@ -20,7 +20,7 @@ type StopReason =
   | 'shutdown';
 
 /** Why a copy was not sent, or not answered well; empty when it was. */
-export type CopyReason =
+export type CopyCause =
   | ''
   | FailureCause
   | StopReason
@@ -38,9 +38,9 @@ export type CopyReason =
   | 'claim_failed';
 
 /** What became of a copy, and what its answer was like. */
-export interface CopyEnd {
-  readonly outcome: CopyOutcome;
-  readonly reason: CopyReason;
+export interface CopyResult {
+  readonly kind: CopyOutcome;
+  readonly cause: CopyCause;
   /** Null when there was no answer. */
   readonly status: number | null;
   /** Whether it had an answer that came to its end, whatever its status. */
@@ -76,7 +76,7 @@ export interface SendOptions {
 export async function sendCopy(
   { copy, body: inlineBody, arrivedAtMs }: CopyJob,
   options: SendOptions,
-): Promise<CopyEnd> {
+): Promise<CopyResult> {
   const { upstream, ingresses, shutdown, maxMs = maxCopyMs } = options;
   if (shutdown.aborted) return unsent('shutdown');
   const limitMs = copy.timeoutMs > 0 ? Math.min(copy.timeoutMs, maxMs) : maxMs;
@@ -99,10 +99,10 @@ export async function sendCopy(
 }
 
 /** The end of a copy for which the target was not asked. */
-export function unsent(reason: CopyReason): CopyEnd {
+export function unsent(cause: CopyCause): CopyResult {
   return {
-    outcome: 'dropped',
-    reason,
+    kind: 'dropped',
+    cause,
     status: null,
     answered: false,
     timeToFirstByteMs: null,
@@ -124,7 +124,7 @@ type ClaimedCopy = MirrorCopy & { readonly claim: NonNullable<MirrorCopy['claim'
 async function claimedBody(
   copy: ClaimedCopy,
   { upstream, ingresses, stop }: CallContext & { readonly ingresses: KnownIngresses },
-): Promise<Uint8Array | CopyReason> {
+): Promise<Uint8Array | CopyCause> {
   const { url, token, bytes } = copy.claim;
   const { origin, path } = splitUrl(url);
   try {
@@ -150,7 +150,7 @@ async function claimedBody(
   }
 }
 
-function callTarget(copy: MirrorCopy, body: Uint8Array, { upstream, stop }: CallContext): Promise<CopyEnd> {
+function callTarget(copy: MirrorCopy, body: Uint8Array, { upstream, stop }: CallContext): Promise<CopyResult> {
   return new Promise((resolve) => {
     const startedAtMs = performance.now();
     const sinceStart = () => performance.now() - startedAtMs;
@@ -158,12 +158,12 @@ function callTarget(copy: MirrorCopy, body: Uint8Array, { upstream, stop }: Call
     let status: number | null = null;
     let timeToFirstByteMs: number | null = null;
     let bytes = 0;
-    const settle = (reason: CopyReason, answered = false) => {
+    const settle = (cause: CopyCause, answered = false) => {
       stop.removeEventListener('abort', onStop);
-      const outcome = reason === '' ? 'sent' : 'failed';
+      const kind = cause === '' ? 'sent' : 'failed';
       const finishReason = finish?.value ?? null;
       const durationMs = sinceStart();
-      resolve({ outcome, reason, status, answered, timeToFirstByteMs, durationMs, bytes, finishReason });
+      resolve({ kind, cause, status, answered, timeToFirstByteMs, durationMs, bytes, finishReason });
     };
     const onStop = () => {
       call.abort();
@@ -183,7 +183,7 @@ function callTarget(copy: MirrorCopy, body: Uint8Array, { upstream, stop }: Call
         },
         onEnd() {
           timeToFirstByteMs ??= sinceStart();
-          settle(reasonOf(status ?? 0), true);
+          settle(causeOf(status ?? 0), true);
         },
         onFailure: ({ cause }) => settle(cause),
       },
@@ -193,7 +193,7 @@ function callTarget(copy: MirrorCopy, body: Uint8Array, { upstream, stop }: Call
   });
 }
 
-function reasonOf(status: number): CopyReason {
+function causeOf(status: number): CopyCause {
   if (status < 400) return '';
   return status < 500 ? 'status_4xx' : 'status_5xx';
 }

@@ -1,6 +1,6 @@
 import type { MirrorCopy } from '@llm-gateway/protocol';
 import { names, type Trace, type Tracing } from '@llm-gateway/tracing';
-import type { CopyEnd } from './copy-call.ts';
+import type { CopyResult } from './copy-call.ts';
 
 const contextHeader = 'traceparent';
 
@@ -34,13 +34,13 @@ export class CopyTrace {
     return { ...copy, headers: [...others, [contextHeader, this.#trace.contextOf(this.#trace.root)]] };
   }
 
-  ended({ outcome, reason, status, bytes }: CopyEnd): void {
+  ended({ kind, cause, status, bytes }: CopyResult): void {
     this.#trace.root.set({
-      [names.outcome]: outcome,
+      [names.outcome]: kind,
       [names.status]: status ?? undefined,
       [names.responseBytes]: bytes,
-      [names.errorType]: reason || undefined,
+      [names.errorType]: cause || undefined,
     });
-    this.#tracing.end(this.#trace, reason || undefined);
+    this.#tracing.end(this.#trace, cause || undefined);
   }
 }

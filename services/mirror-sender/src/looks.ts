@@ -1,8 +1,8 @@
 import type { StatusReport } from '@llm-gateway/protocol';
-import type { CopyEnd } from './copy-call.ts';
+import type { CopyResult } from './copy-call.ts';
 
 type Section = NonNullable<StatusReport['mirrorSender']>;
-type Side = Pick<CopyEnd, 'timeToFirstByteMs' | 'durationMs' | 'bytes'>;
+type Side = Pick<CopyResult, 'timeToFirstByteMs' | 'durationMs' | 'bytes'>;
 
 /** Of the last so many compared copies the two sides are shown. */
 const maxPairs = 500;

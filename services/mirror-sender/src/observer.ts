@@ -1,7 +1,7 @@
 import type { MirrorCopy, MirrorPrimary } from '@llm-gateway/protocol';
 import type { Logger, Metrics } from '@llm-gateway/runtime';
 import type { UnpairedReason } from './comparisons.ts';
-import type { CopyEnd } from './copy-call.ts';
+import type { CopyResult } from './copy-call.ts';
 import { Looks } from './looks.ts';
 
 const bytesBuckets = [256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216];
@@ -90,8 +90,8 @@ export class Observer {
     this.#received.inc();
   }
 
-  ended(copy: MirrorCopy, end: CopyEnd): void {
-    const { outcome, reason } = end;
+  ended(copy: MirrorCopy, end: CopyResult): void {
+    const { kind: outcome, cause: reason } = end;
     this.#copies.labels({ outcome, reason }).inc();
     this.looks.ended(outcome, reason);
     if (outcome !== 'dropped') this.#duration.labels({ outcome }).observe(end.durationMs / 1000);
@@ -111,7 +111,7 @@ export class Observer {
     );
   }
 
-  compared(primary: MirrorPrimary, shadow: CopyEnd): void {
+  compared(primary: MirrorPrimary, shadow: CopyResult): void {
     const classes = { primary: statusClass(primary.status), shadow: statusClass(shadow.status) };
     this.#statuses.labels(classes).inc();
     this.looks.compared(classes, shadow.answered ? { primary, shadow } : null);
@@ -125,7 +125,7 @@ export class Observer {
     if (Math.random() * 100 >= this.#compareLogPercent) return;
     const { requestId } = primary;
     this.#log.info(
-      { requestId, primary: shown(primary), shadow: shown(shadow), reason: shadow.reason },
+      { requestId, primary: shown(primary), shadow: shown(shadow), reason: shadow.cause },
       'mirror comparison',
     );
   }
@@ -142,7 +142,7 @@ export class Observer {
   }
 }
 
-type Answer = Pick<CopyEnd, 'status' | 'timeToFirstByteMs' | 'durationMs' | 'bytes' | 'finishReason'>;
+type Answer = Pick<CopyResult, 'status' | 'timeToFirstByteMs' | 'durationMs' | 'bytes' | 'finishReason'>;
 
 function shown({ status, timeToFirstByteMs, durationMs, bytes, finishReason }: Answer): object {
   return { status, firstByteMs: rounded(timeToFirstByteMs), durationMs: rounded(durationMs), bytes, finishReason };

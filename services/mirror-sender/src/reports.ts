@@ -1,6 +1,6 @@
 import { type Bus, inParts } from '@llm-gateway/bus';
 import { type MirrorReport, mirrorReport } from '@llm-gateway/protocol';
-import type { CopyEnd } from './copy-call.ts';
+import type { CopyResult } from './copy-call.ts';
 import type { CopyName } from './copy-name.ts';
 
 const reportIntervalMs = 250;
@@ -36,10 +36,10 @@ export class Reports implements Disposable {
     this.#account(ingress).held.add(copy);
   }
 
-  ended({ ingress, copy }: CopyName, { outcome, reason }: CopyEnd): void {
+  ended({ ingress, copy }: CopyName, { kind, cause }: CopyResult): void {
     const account = this.#account(ingress);
     account.held.delete(copy);
-    account.ended.push({ copy, outcome, reason });
+    account.ended.push({ copy, outcome: kind, reason: cause });
     if (account.ended.length > maxUntold) account.ended.shift();
   }
 

@@ -7,7 +7,7 @@ import type { Tracing } from '@llm-gateway/tracing';
 import { Upstream, type UpstreamLimits } from '@llm-gateway/upstream';
 import { allowedTargets } from './allowed-targets.ts';
 import { Comparisons } from './comparisons.ts';
-import { type CopyEnd, type CopyJob, sendCopy, unsent } from './copy-call.ts';
+import { type CopyJob, type CopyResult, sendCopy, unsent } from './copy-call.ts';
 import { CopyQueue } from './copy-queue.ts';
 import { CopyTrace } from './copy-trace.ts';
 import { KnownIngresses } from './known-ingresses.ts';
@@ -60,7 +60,7 @@ export async function start(
   parts.use(eachSecond(() => comparisons.expire(performance.now())));
 
   const cut = new AbortController();
-  const ended = ({ copy, trace }: Pick<SizedCopyJob, 'copy' | 'trace'>, end: CopyEnd) => {
+  const ended = ({ copy, trace }: Pick<SizedCopyJob, 'copy' | 'trace'>, end: CopyResult) => {
     trace?.ended(end);
     observer.ended(copy, end);
     reports.ended(copy, end);

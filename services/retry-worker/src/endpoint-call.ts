@@ -42,7 +42,7 @@ export class EndpointCall implements RelayTarget {
 
   accept(head: ResponseHead): boolean {
     if (countsAsFailed(head.status, this.#ourKey)) return false;
-    this.#answer.prepare(head, { end: 'answered', calls: this.#calls, failure: null });
+    this.#answer.prepare(head, { kind: 'answered', calls: this.#calls, cause: null });
     return true;
   }
 

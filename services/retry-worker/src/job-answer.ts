@@ -4,7 +4,7 @@ import {
   encodeJobProgress,
   encodeJobResult,
   type JobProgress,
-  type JobResult,
+  type ReportedJobResult,
   withoutJobHeaders,
 } from '@llm-gateway/protocol';
 import type { ResponseHead, WholeResponse } from '@llm-gateway/upstream';
@@ -36,7 +36,7 @@ export class JobAnswer {
   }
 
   /** Takes the head of the answer that is about to be relayed. */
-  prepare({ status, headers }: ResponseHead, result: JobResult): void {
+  prepare({ status, headers }: ResponseHead, result: ReportedJobResult): void {
     // An endpoint must not be able to tell the ingress how the job ended.
     this.#head = { status, headers: [...withoutJobHeaders(headers.list), ...encodeJobResult(result)] };
   }
@@ -67,7 +67,7 @@ export class JobAnswer {
    * How the job ended, with the endpoint's own answer if there is one to give, else with a status
    * that nobody reads.
    */
-  give(result: JobResult, answer: WholeResponse | null): void {
+  give(result: ReportedJobResult, answer: WholeResponse | null): void {
     const { status, headers, body } = answer ?? noAnswer;
     const whole = HeaderLines.of([...headers.list, 'content-length', String(body.length)]);
     this.prepare({ status, headers: whole }, result);

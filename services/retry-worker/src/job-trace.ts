@@ -1,7 +1,7 @@
 import { HeaderLines, headerValue, withHeader } from '@llm-gateway/http1';
 import { names, type Span, type Trace, type Tracing } from '@llm-gateway/tracing';
-import type { RelayEnd } from '@llm-gateway/upstream';
-import type { JobOutcome } from './observer.ts';
+import type { RelayResult } from '@llm-gateway/upstream';
+import type { JobLabel } from './observer.ts';
 
 const contextHeader = 'traceparent';
 
@@ -45,23 +45,23 @@ export class JobTrace {
     return HeaderLines.of(withHeader(headers, contextHeader, this.#trace.contextOf(span)));
   }
 
-  called(span: Span, end: RelayEnd): void {
+  called(span: Span, end: RelayResult): void {
     const error = errorOf(end);
-    const status = end.kind === 'relayed' ? end.status : end.kind === 'refused' ? end.answer.status : undefined;
+    const status = end.kind === 'answered' ? end.status : end.kind === 'rejected' ? end.answer.status : undefined;
     span.set({ [names.status]: status, [names.errorType]: error });
     span.end({ error });
   }
 
-  ended(outcome: JobOutcome, calls: number): void {
+  ended(outcome: JobLabel, calls: number): void {
     this.#trace.root.set({ [names.outcome]: outcome, [names.calls]: calls });
     this.#tracing.end(this.#trace, outcome === 'answered' || outcome === 'cancelled' ? undefined : outcome);
   }
 }
 
 /** The words that the ingress has for the ends of its own calls. */
-function errorOf(end: RelayEnd): string | undefined {
+function errorOf(end: RelayResult): string | undefined {
   switch (end.kind) {
-    case 'refused':
+    case 'rejected':
       return `status_${end.answer.status}`;
     case 'failed':
     case 'broken':

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type FlatHeaders, HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
-import type { JobEnd, JobProgress, JobRequest } from '@llm-gateway/protocol';
+import type { JobProgress, JobRequest, ReportedJobResult } from '@llm-gateway/protocol';
 import { type Endpoint, endpointHeaders, endpointUrl, hasOwnCredential } from '@llm-gateway/routing';
-import { type HoldRule, type RelayEnd, relay, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
+import { type HoldRule, type RelayResult, relay, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
 import { type BackoffRules, backoffMs } from './backoff.ts';
 import { EndpointCall } from './endpoint-call.ts';
 import type { JobAnswer } from './job-answer.ts';
@@ -48,12 +48,12 @@ export interface JobParts {
  * How a job ended. Those with an answer are told to the ingress; of the others it sees all there is
  * to see.
  */
-export type Ending =
-  | { readonly end: 'relayed' | 'broken' | 'left' }
+export type JobResult =
+  | { readonly kind: 'answered' | 'broken' | 'cancelled' }
   | {
-      readonly end: Exclude<JobEnd, 'answered'>;
+      readonly kind: Exclude<ReportedJobResult['kind'], 'answered'>;
       readonly answer: WholeResponse | null;
-      readonly failure: string | null;
+      readonly cause: string | null;
     };
 
 const maxTimerMs = 2 ** 31 - 1;
@@ -85,7 +85,7 @@ export class Job {
   readonly #left = new AbortController();
   /** Aborts when waiting has no sense any more. */
   readonly #awake = new AbortController();
-  #stopped: Ending | undefined;
+  #stopped: JobResult | undefined;
   #expired = false;
   #calls: number;
   #phase: JobProgress['phase'] = 'waiting';
@@ -119,14 +119,14 @@ export class Job {
 
   /** The ingress is gone: whatever is done for it stops. */
   leave(): void {
-    this.#stopped = { end: 'left' };
+    this.#stopped = { kind: 'cancelled' };
     this.#left.abort();
     this.#awake.abort();
   }
 
   /** This worker is ending: a wait, under way or due, is left to another one; a call goes on. */
   handBack(): void {
-    this.#stopped ??= { end: 'handed-back', answer: null, failure: 'none' };
+    this.#stopped ??= { kind: 'handed-back', answer: null, cause: 'none' };
     this.#awake.abort();
   }
 
@@ -146,15 +146,15 @@ export class Job {
     }
   }
 
-  async run(): Promise<Ending> {
-    const ending = await this.#callUntilItEnds();
-    if ('answer' in ending) {
-      this.#answer.give({ end: ending.end, calls: this.#calls, failure: ending.failure }, ending.answer);
+  async run(): Promise<JobResult> {
+    const result = await this.#callUntilItEnds();
+    if ('answer' in result) {
+      this.#answer.give({ kind: result.kind, calls: this.#calls, cause: result.cause }, result.answer);
     }
-    return ending;
+    return result;
   }
 
-  async #callUntilItEnds(): Promise<Ending> {
+  async #callUntilItEnds(): Promise<JobResult> {
     const { rules } = this.#parts;
     let asked = this.terms.retryAfterMs;
     let last: WholeResponse | null = null;
@@ -162,20 +162,20 @@ export class Job {
       const waitMs = backoffMs(this.#calls, rules, { retryAfterMs: asked, random: Math.random });
       if (!mayCall(this.#calls, rules) || waitMs > this.#leftMs()) return exhausted(last);
       if (this.#calls >= (this.terms.maxCalls ?? Number.POSITIVE_INFINITY)) {
-        return { end: 'limited', answer: last, failure: null };
+        return { kind: 'limited', answer: last, cause: null };
       }
       if (!(await this.#wait(waitMs, asked))) return this.#stopped ?? exhausted(last);
       const end = await this.#call();
       switch (end.kind) {
-        case 'relayed':
+        case 'answered':
         case 'broken':
-          return { end: end.kind };
-        case 'client-left':
-          return this.#expired ? { end: 'failed', answer: null, failure: 'headers_timeout' } : { end: 'left' };
+          return { kind: end.kind };
+        case 'cancelled':
+          return this.#expired ? { kind: 'failed', answer: null, cause: 'headers_timeout' } : { kind: 'cancelled' };
         case 'failed':
-          return { end: 'failed', answer: null, failure: end.failure.cause };
-        case 'refused':
-          if (end.answer.status !== 429) return { end: 'failed', answer: end.answer, failure: null };
+          return { kind: 'failed', answer: null, cause: end.failure.cause };
+        case 'rejected':
+          if (end.answer.status !== 429) return { kind: 'failed', answer: end.answer, cause: null };
           last = end.answer;
           asked = retryAfterMs(last.headers.list, Date.now());
       }
@@ -210,7 +210,7 @@ export class Job {
     return true;
   }
 
-  async #call(): Promise<RelayEnd> {
+  async #call(): Promise<RelayResult> {
     const { upstream, observer, headersTimeoutMs, holdRules } = this.#parts;
     const { endpoint } = this.terms;
     const { method, headers, body } = this.#request;
@@ -269,6 +269,6 @@ export class Job {
   }
 }
 
-function exhausted(last: WholeResponse | null): Ending {
-  return { end: 'exhausted', answer: last, failure: last === null ? 'none' : null };
+function exhausted(last: WholeResponse | null): JobResult {
+  return { kind: 'exhausted', answer: last, cause: last === null ? 'none' : null };
 }

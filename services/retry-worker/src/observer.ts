@@ -1,9 +1,9 @@
 import type { Metrics } from '@llm-gateway/runtime';
-import type { RelayEnd } from '@llm-gateway/upstream';
+import type { RelayResult } from '@llm-gateway/upstream';
 import type { Places } from './places.ts';
 
 /** How a job ended, as metrics and the log name it. `expired`: the ingress did not come with the request. */
-export type JobOutcome =
+export type JobLabel =
   | 'answered'
   | 'broken'
   | 'exhausted'
@@ -21,7 +21,7 @@ export interface JobStory {
   readonly trace_id?: string;
   /** Host of the endpoint. */
   readonly endpoint: string;
-  readonly outcome: JobOutcome;
+  readonly outcome: JobLabel;
   /** Made by this worker. */
   readonly calls: number;
   readonly heldMs: number;
@@ -72,8 +72,8 @@ export class Observer {
     this.#waits.observe(durationMs / 1000);
   }
 
-  called(endpoint: string, end: RelayEnd): void {
-    const limited = end.kind === 'refused' && end.answer.status === 429;
+  called(endpoint: string, end: RelayResult): void {
+    const limited = end.kind === 'rejected' && end.answer.status === 429;
     this.#calls.labels({ endpoint, outcome: limited ? 'limited' : callOutcomes[end.kind] }).inc();
   }
 
@@ -89,12 +89,12 @@ export class Observer {
 }
 
 const callOutcomes = {
-  relayed: 'answered',
-  refused: 'failed',
+  answered: 'answered',
+  rejected: 'failed',
   failed: 'failed',
   broken: 'broken',
-  'client-left': 'cancelled',
-} as const satisfies Record<RelayEnd['kind'], string>;
+  cancelled: 'cancelled',
+} as const satisfies Record<RelayResult['kind'], string>;
 
 export function declareGauges(metrics: Metrics, places: Places, oldestMs: () => number): void {
   metrics.gauge({

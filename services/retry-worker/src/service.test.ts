@@ -11,7 +11,7 @@ import {
   encodeJobRequest,
   type GatewayError,
   type JobProgress,
-  type JobResult,
+  type ReportedJobResult,
   type RetryOffer,
   type RetryReply,
   retryOffer,
@@ -180,7 +180,7 @@ class HandedOver {
     this.request.end(body);
   }
 
-  async head(): Promise<{ response: IncomingMessage; result: JobResult | null }> {
+  async head(): Promise<{ response: IncomingMessage; result: ReportedJobResult | null }> {
     const response = await this.response;
     return { response, result: decodeJobResult(response.rawHeaders) };
   }
@@ -189,7 +189,7 @@ class HandedOver {
     status: number;
     headers: IncomingMessage['headers'];
     body: Buffer;
-    result: JobResult | null;
+    result: ReportedJobResult | null;
   }> {
     const { response, result } = await this.head();
     const chunks = [];
@@ -214,7 +214,7 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     const job = await scene.job({}, body);
     const { status, headers, body: answer, result } = await job.end();
 
-    assert.deepEqual(result, { end: 'answered', calls: 3, failure: null });
+    assert.deepEqual(result, { kind: 'answered', calls: 3, cause: null });
     assert.equal(status, 200);
     assert.equal(headers['content-type'], 'text/event-stream; charset=utf-8');
     assert.equal(answer.toString(), pieces.join(''));
@@ -247,7 +247,7 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
   it('gives the last 429 with its Retry-After when the calls are used up', async () => {
     await using scene = await Scene.start(() => refuse(429, { message: 'no', retryAfterMs: 30 }));
     const { status, headers, body, result } = await (await scene.job({ calls: 1 })).end();
-    assert.deepEqual(result, { end: 'exhausted', calls: 3, failure: null });
+    assert.deepEqual(result, { kind: 'exhausted', calls: 3, cause: null });
     assert.equal(status, 429);
     assert.equal(headers['retry-after-ms'], '30');
     assert.match(body.toString(), /"no"/);
@@ -257,29 +257,29 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
   it('makes no more calls than the ingress allows', async () => {
     await using scene = await Scene.start(() => refuse(429, { retryAfterMs: 30 }));
     const { status, result } = await (await scene.job({ maxCalls: 2 })).end();
-    assert.deepEqual([status, result], [429, { end: 'limited', calls: 2, failure: null }]);
+    assert.deepEqual([status, result], [429, { kind: 'limited', calls: 2, cause: null }]);
     assert.equal(scene.engine.requests.length, 2);
   });
 
   it('ends at once at any other failure, with the answer of the endpoint if there is one', async () => {
     await using answering = await Scene.start(inTurn(limited(), refuse(503, { message: 'down' })));
     const own = await (await answering.job()).end();
-    assert.deepEqual(own.result, { end: 'failed', calls: 2, failure: null });
+    assert.deepEqual(own.result, { kind: 'failed', calls: 2, cause: null });
     assert.equal(own.status, 503);
     assert.match(own.body.toString(), /down/);
 
     await using silent = await Scene.start(() => cut('after-head'));
-    assert.deepEqual((await (await silent.job()).end()).result, { end: 'failed', calls: 1, failure: 'truncated' });
+    assert.deepEqual((await (await silent.job()).end()).result, { kind: 'failed', calls: 1, cause: 'truncated' });
     for (const status of [401, 403, 404, 408]) {
       await using refusing = await Scene.start(() => refuse(status));
       const { status: given, result } = await (await refusing.job()).end();
-      assert.deepEqual([given, result], [status, { end: 'failed', calls: 1, failure: null }]);
+      assert.deepEqual([given, result], [status, { kind: 'failed', calls: 1, cause: null }]);
     }
     await using stalled = await Scene.start(() => stall('after-head'), { upstreamIdleTimeoutMs: 300 });
-    assert.deepEqual((await (await stalled.job()).end()).result, { end: 'failed', calls: 1, failure: 'idle_timeout' });
+    assert.deepEqual((await (await stalled.job()).end()).result, { kind: 'failed', calls: 1, cause: 'idle_timeout' });
     const nobody = `http://127.0.0.1:${await freePort()}`;
     await using refused = await Scene.start(limited, { baseUrl: nobody });
-    assert.deepEqual((await (await refused.job()).end()).result, { end: 'failed', calls: 1, failure: 'refused' });
+    assert.deepEqual((await (await refused.job()).end()).result, { kind: 'failed', calls: 1, cause: 'refused' });
   });
 
   it('does not wait for the end of a failed answer that drips', async () => {
@@ -288,7 +288,7 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     const job = await scene.job();
     const { status, headers, body, result } = await job.end();
     assert.deepEqual([status, headers['retry-after'], body.length], [503, '7', 0]);
-    assert.deepEqual(result, { end: 'failed', calls: 1, failure: null });
+    assert.deepEqual(result, { kind: 'failed', calls: 1, cause: null });
     assert.ok(performance.now() - job.sentAtMs < 2000);
     await until(() => scene.engine.requests[0]?.abandoned);
   });
@@ -301,7 +301,7 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     );
     await (await scene.job()).end();
     const { result } = await (await scene.job()).end();
-    assert.deepEqual(result, { end: 'failed', calls: 3, failure: 'reset' });
+    assert.deepEqual(result, { kind: 'failed', calls: 3, cause: 'reset' });
     assert.equal(
       scene.engine.requests.length,
       5,
@@ -312,7 +312,7 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
   it("relays what is the client's own mistake", async () => {
     await using scene = await Scene.start(() => refuse(422));
     const { status, result } = await (await scene.job()).end();
-    assert.deepEqual([status, result?.end], [422, 'answered']);
+    assert.deepEqual([status, result?.kind], [422, 'answered']);
   });
 
   it('never calls before the endpoint wants it', async () => {
@@ -339,21 +339,21 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     assert.deepEqual(refusal.accepted ? 'accepted' : refusal.reason, 'hopeless');
     const job = await scene.job({ deadlineMs: 30_000 });
     const { result } = await job.end();
-    assert.deepEqual(result, { end: 'exhausted', calls: 1, failure: null });
+    assert.deepEqual(result, { kind: 'exhausted', calls: 1, cause: null });
     assert.ok(performance.now() - job.sentAtMs < 10_000);
   });
 
   it('ends a call that passes the deadline before its answer begins', async () => {
     await using scene = await Scene.start(() => stall('before-head'));
     const { result } = await (await scene.job({ deadlineMs: 1500 })).end();
-    assert.deepEqual(result, { end: 'failed', calls: 1, failure: 'headers_timeout' });
+    assert.deepEqual(result, { kind: 'failed', calls: 1, cause: 'headers_timeout' });
   });
 
   it('ends a call that passes the deadline before the first byte of its answer', async () => {
     await using scene = await Scene.start(() => stall('after-head'));
     const job = await scene.job({ deadlineMs: 1500 });
     const { result } = await job.end();
-    assert.deepEqual(result, { end: 'failed', calls: 1, failure: 'headers_timeout' });
+    assert.deepEqual(result, { kind: 'failed', calls: 1, cause: 'headers_timeout' });
     assert.ok(performance.now() - job.sentAtMs < 5000, 'within what the ingress waits for it');
     await until(() => scene.engine.requests[0]?.abandoned);
   });
@@ -438,7 +438,7 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
       fallbackRetryInitDelayMs: 10,
       fallbackRetryMaxDelayMs: 20,
     });
-    assert.deepEqual((await (await scene.job()).end()).result, { end: 'answered', calls: 8, failure: null });
+    assert.deepEqual((await (await scene.job()).end()).result, { kind: 'answered', calls: 8, cause: null });
   });
 
   it('gives nothing to those without the token, and takes it once', async () => {
@@ -521,13 +521,13 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
     const drained = scene.drain();
     await assert.rejects(scene.offer(), (error: GatewayError) => error.code === 'bus_no_responders');
     assert.equal((await new HandedOver(reserved, '{}').end()).status, 404);
-    assert.deepEqual((await waiting.end()).result, { end: 'handed-back', calls: 1, failure: 'none' });
+    assert.deepEqual((await waiting.end()).result, { kind: 'handed-back', calls: 1, cause: 'none' });
     assert.equal(waiting.told[2]?.progress.retryAfterMs, 70_000);
     assert.equal(scene.engine.live, 2, 'it does not wait for the calls');
-    assert.deepEqual((await limitedLater.end()).result, { end: 'handed-back', calls: 1, failure: 'none' });
+    assert.deepEqual((await limitedLater.end()).result, { kind: 'handed-back', calls: 1, cause: 'none' });
     assert.equal(limitedLater.told.at(-1)?.progress.retryAfterMs, 5000);
     const finished = await calling.end();
-    assert.deepEqual([finished.body.toString(), finished.result?.end], ['late', 'answered']);
+    assert.deepEqual([finished.body.toString(), finished.result?.kind], ['late', 'answered']);
     await drained;
     assert.deepEqual(await scene.outcomes(), { handed_back: 3, answered: 1 });
   });

@@ -13,10 +13,10 @@ import {
 import type { HeldTables } from '@llm-gateway/routing';
 import type { Tracing } from '@llm-gateway/tracing';
 import { backoffMs } from './backoff.ts';
-import { beatMs, type Ending, Job, type JobParts, mayCall, type Terms } from './job.ts';
+import { beatMs, Job, type JobParts, type JobResult, mayCall, type Terms } from './job.ts';
 import { JobAnswer } from './job-answer.ts';
 import { JobTrace } from './job-trace.ts';
-import type { JobOutcome, OfferResult } from './observer.ts';
+import type { JobLabel, OfferResult } from './observer.ts';
 import { type Place, type PlaceLimits, Places } from './places.ts';
 import { readBody } from './request-body.ts';
 
@@ -189,9 +189,9 @@ export class RetryWorker implements Disposable {
     if (response.destroyed) job.leave();
     if (!this.#open) job.handBack();
     try {
-      const ending = await job.run();
+      const result = await job.run();
       await sent(response);
-      this.#end(held, { outcome: outcomes[ending.end], job });
+      this.#end(held, { outcome: outcomes[result.kind], job });
     } catch (error) {
       this.#parts.observer.defect(error, terms.requestId);
       response.destroy();
@@ -224,7 +224,7 @@ export class RetryWorker implements Disposable {
     this.#end(reservation.held, { outcome });
   }
 
-  #end(held: Held, { outcome, job }: { outcome: JobOutcome; job?: Job }): void {
+  #end(held: Held, { outcome, job }: { outcome: JobLabel; job?: Job }): void {
     this.#held.delete(held);
     job?.trace?.ended(outcome, job.calls);
     this.#parts.observer.ended({
@@ -243,14 +243,14 @@ export class RetryWorker implements Disposable {
 }
 
 const outcomes = {
-  relayed: 'answered',
+  answered: 'answered',
   broken: 'broken',
-  left: 'cancelled',
+  cancelled: 'cancelled',
   exhausted: 'exhausted',
   limited: 'limited',
   failed: 'failed',
   'handed-back': 'handed_back',
-} as const satisfies Record<Ending['end'], JobOutcome>;
+} as const satisfies Record<JobResult['kind'], JobLabel>;
 
 /** Its last byte must be with the kernel before this process may end for the want of jobs. */
 async function sent(response: ServerResponse): Promise<void> {

@@ -5,7 +5,7 @@ import type { Span } from '@llm-gateway/tracing';
 import {
   type CancelSignal,
   type HoldRule,
-  type RelayEnd,
+  type RelayResult,
   type RelayTarget,
   type ResponseHead,
   startRelay,
@@ -15,15 +15,15 @@ import {
 } from '@llm-gateway/upstream';
 import { ResponseIdSearch } from '../body/response-id.ts';
 import type { Exchange } from '../exchange/exchange.ts';
-import { type AttemptRecord, attemptOutcome, type TargetKind } from '../exchange/request-record.ts';
-import type { Outcome } from '../failover/failover.ts';
+import { type AttemptRecord, recordedResult, type TargetKind } from '../exchange/request-record.ts';
+import type { StepResult } from '../failover/failover.ts';
 import { ownResponseHeaders } from '../http/answer-head.ts';
 import type { Observer } from '../observe/observer.ts';
 import type { StoredResponses } from '../responses/stored-responses.ts';
 import { UsageReader } from '../usage/usage-reader.ts';
 
 /** How one call to one upstream ended. */
-export type AttemptEnd = RelayEnd;
+export type AttemptResult = RelayResult;
 
 /** What an attempt uses of the gateway. */
 export interface AttemptGateway {
@@ -88,7 +88,7 @@ export interface JobWatch {
  * Calls one upstream once. An answer that counts as failed is kept back; any other is relayed to
  * the client as it arrives.
  */
-export function attempt(request: UpstreamRequest, context: AttemptContext): Promise<AttemptEnd> {
+export function attempt(request: UpstreamRequest, context: AttemptContext): Promise<AttemptResult> {
   return new Promise((resolve) => startAttempt(request, context, resolve));
 }
 
@@ -96,7 +96,7 @@ export function attempt(request: UpstreamRequest, context: AttemptContext): Prom
 export function startAttempt(
   request: UpstreamRequest,
   context: AttemptContext,
-  onEnd: (end: AttemptEnd) => void,
+  onEnd: (end: AttemptResult) => void,
 ): void {
   const { exchange, gateway } = context;
   if (context.job === undefined) {
@@ -124,8 +124,8 @@ export function startAttempt(
 function ended(
   context: AttemptContext,
   span: Span | undefined,
-  onEnd: (end: AttemptEnd) => void,
-): (end: AttemptEnd) => void {
+  onEnd: (end: AttemptResult) => void,
+): (end: AttemptResult) => void {
   const startedAtMs = performance.now();
   return (given) => {
     const ms = performance.now() - startedAtMs;
@@ -134,7 +134,7 @@ function ended(
     const requestId = isForeign ? context.exchange.upstreamRequestId : undefined;
     const record: AttemptRecord = {
       target: context.target,
-      ...attemptOutcome(end),
+      ...recordedResult(end),
       ms,
       atMs: startedAtMs,
       ...(requestId !== undefined && { requestId }),
@@ -147,8 +147,8 @@ function ended(
 }
 
 /** A third party's kept answer without what it says of its own host. */
-function fitForClients(end: AttemptEnd): AttemptEnd {
-  if (end.kind !== 'refused') return end;
+function fitForClients(end: AttemptResult): AttemptResult {
+  if (end.kind !== 'rejected') return end;
   const { answer } = end;
   return { ...end, answer: { ...answer, headers: HeaderLines.of(fromThirdParty(answer.headers.list)) } };
 }
@@ -292,14 +292,14 @@ export function withOwnHeaders(own: HeaderLines, upstream: readonly string[]): s
 }
 
 /** The end of an attempt as the failover machine takes it; null when nothing is left to do. */
-export function outcomeOf(end: AttemptEnd, instances: readonly string[]): Outcome | null {
+export function outcomeOf(end: AttemptResult, instances: readonly string[]): StepResult | null {
   switch (end.kind) {
-    case 'relayed':
+    case 'answered':
     case 'broken':
-    case 'client-left':
+    case 'cancelled':
       return null;
-    case 'refused':
-      return { kind: 'refused', answer: { ...end.answer, headers: end.answer.headers.list }, instances };
+    case 'rejected':
+      return { kind: 'rejected', answer: { ...end.answer, headers: end.answer.headers.list }, instances };
     case 'failed':
       return { kind: 'failed', code: end.failure.error.code, cause: end.failure.cause, instances };
   }

@@ -1,7 +1,7 @@
 import { HeaderLines, splitUrl } from '@llm-gateway/http1';
 import { endpointHeaders, endpointUrl, hasOwnCredential, withoutSecrets } from '@llm-gateway/routing';
 import type { Exchange } from '../exchange/exchange.ts';
-import type { Outcome } from '../failover/failover.ts';
+import type { StepResult } from '../failover/failover.ts';
 import { type AttemptGateway, attempt, outcomeOf } from './attempt.ts';
 import { SecretMask } from './secret-mask.ts';
 import { bodyWithModel } from './upstream-model.ts';
@@ -14,7 +14,7 @@ export async function callEndpoint(
   step: { readonly endpoint: number; readonly fallback: boolean },
   exchange: Exchange,
   gateway: AttemptGateway,
-): Promise<Outcome | null> {
+): Promise<StepResult | null> {
   const { request } = exchange;
   const endpoint = exchange.table.endpoints[step.endpoint];
   if (endpoint === undefined) throw new Error(`no endpoint ${step.endpoint} in the route config`);
@@ -37,6 +37,6 @@ export async function callEndpoint(
     { exchange, gateway, kind, target: url.host, ourKey: hasOwnCredential(endpoint), ...(change && { change }) },
   );
   const outcome = outcomeOf(end, []);
-  if (outcome?.kind !== 'refused') return outcome;
+  if (outcome?.kind !== 'rejected') return outcome;
   return { ...outcome, answer: withoutSecrets(outcome.answer, endpoint) };
 }

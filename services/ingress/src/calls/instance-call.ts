@@ -1,11 +1,11 @@
 import type { InstanceAddress } from '@llm-gateway/protocol';
-import type { Outcome } from '../failover/failover.ts';
+import type { StepResult } from '../failover/failover.ts';
 import { outcomeOf, startAttempt } from './attempt.ts';
 import { InstanceLeg, type InternalContext } from './instance-leg.ts';
 import { bodyWithModel } from './upstream-model.ts';
 
 /** As `startInstanceCall`, with a promise. */
-export function callInstance(instance: InstanceAddress, context: InternalContext): Promise<Outcome | null> {
+export function callInstance(instance: InstanceAddress, context: InternalContext): Promise<StepResult | null> {
   return new Promise((resolve) => startInstanceCall(instance, context, resolve));
 }
 
@@ -16,7 +16,7 @@ export function callInstance(instance: InstanceAddress, context: InternalContext
 export function startInstanceCall(
   instance: InstanceAddress,
   context: InternalContext,
-  onOutcome: (outcome: Outcome | null) => void,
+  onOutcome: (outcome: StepResult | null) => void,
 ): void {
   const { exchange, gateway } = context;
   const { request } = exchange;

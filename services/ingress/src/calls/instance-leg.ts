@@ -7,7 +7,7 @@ import type { Decider } from '../decide/decider.ts';
 import type { Load } from '../decide/load.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import type { UsageStreams } from '../usage/usage-streams.ts';
-import type { AnswerFollower, AttemptEnd, AttemptGateway } from './attempt.ts';
+import type { AnswerFollower, AttemptGateway, AttemptResult } from './attempt.ts';
 import type { EngineIds } from './engine-request-id.ts';
 import type { InstanceHeaders } from './instance-headers.ts';
 
@@ -68,8 +68,8 @@ export class InstanceLeg implements AnswerFollower, Disposable {
   }
 
   /** The attempt has ended. */
-  ended(end: AttemptEnd): void {
-    const status = end.kind === 'refused' ? end.answer.status : 0;
+  ended(end: AttemptResult): void {
+    const status = end.kind === 'rejected' ? end.answer.status : 0;
     this.outcome = this.#isStranger(status) ? undefined : judge(end);
   }
 
@@ -109,17 +109,17 @@ export class InstanceLeg implements AnswerFollower, Disposable {
 }
 
 /** What the end of an attempt tells about the instance; nothing when the client left. */
-function judge(end: AttemptEnd): InstanceOutcome | undefined {
+function judge(end: AttemptResult): InstanceOutcome | undefined {
   switch (end.kind) {
-    case 'relayed':
+    case 'answered':
       return judgeStatus(end.status);
-    case 'refused':
+    case 'rejected':
       return judgeStatus(end.answer.status);
     case 'failed':
     case 'broken':
       // Out of descriptors or ports: this process is at fault, not the instance.
       return end.failure.cause === 'local' ? undefined : 'failed';
-    case 'client-left':
+    case 'cancelled':
       return undefined;
   }
 }

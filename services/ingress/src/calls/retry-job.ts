@@ -2,9 +2,9 @@ import { type HeaderLines, retryAfterMs } from '@llm-gateway/http1';
 import { decodeJobProgress, decodeJobResult, withoutJobHeaders } from '@llm-gateway/protocol';
 import { type CancelSignal, failureOf, isFailureCause, type ResponseHead } from '@llm-gateway/upstream';
 import type { Exchange } from '../exchange/exchange.ts';
-import type { Outcome, QueueProgress, StoredAnswer } from '../failover/failover.ts';
+import type { QueueProgress, StepResult, StoredAnswer } from '../failover/failover.ts';
 import type { RetryBudget } from '../failover/retry-budget.ts';
-import type { AttemptEnd, JobWatch } from './attempt.ts';
+import type { AttemptResult, JobWatch } from './attempt.ts';
 
 /** A worker that is alive ends a job in time; this much later it is taken for lost. */
 export const graceMs = 5000;
@@ -72,37 +72,37 @@ export class RetryJob implements JobWatch {
 
   isForClient({ headers }: ResponseHead): boolean {
     this.#answering = true;
-    return decodeJobResult(headers.list)?.end === 'answered';
+    return decodeJobResult(headers.list)?.kind === 'answered';
   }
 
-  outcome(end: AttemptEnd): Outcome | null {
+  outcome(end: AttemptResult): StepResult | null {
     switch (end.kind) {
-      case 'relayed':
+      case 'answered':
       case 'broken':
         return null;
-      case 'client-left':
+      case 'cancelled':
         // Or the worker was given up.
         return this.#exchange.signal.aborted ? null : { kind: 'queue-lost', progress: this.#left() };
       case 'failed':
         return { kind: 'queue-lost', progress: this.#left() };
-      case 'refused':
+      case 'rejected':
         return this.#notAnswered({ ...end.answer, headers: end.answer.headers.list });
     }
   }
 
-  #notAnswered(given: StoredAnswer): Outcome {
+  #notAnswered(given: StoredAnswer): StepResult {
     const result = decodeJobResult(given.headers);
     const answer = { ...given, headers: withoutJobHeaders(given.headers) };
-    switch (result?.end) {
+    switch (result?.kind) {
       case 'limited': {
         const asked = retryAfterMs(answer.headers, Date.now());
         return { kind: 'queue-limited', answer, progress: { calls: result.calls, retryAfterMs: asked } };
       }
       case 'exhausted':
       case 'failed': {
-        if (result.failure === null) return { kind: 'refused', answer, instances: [] };
-        if (!isFailureCause(result.failure)) return { kind: 'queue-refused' };
-        const { cause, error } = failureOf(result.failure);
+        if (result.cause === null) return { kind: 'rejected', answer, instances: [] };
+        if (!isFailureCause(result.cause)) return { kind: 'queue-refused' };
+        const { cause, error } = failureOf(result.cause);
         return { kind: 'failed', code: error.code, cause, instances: [] };
       }
       default:

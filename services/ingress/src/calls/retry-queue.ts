@@ -4,10 +4,10 @@ import { encodeJobRequest, GatewayError, retryOffer } from '@llm-gateway/protoco
 import { type Endpoint, headersForEndpoint, targetForEndpoint, withoutSecrets } from '@llm-gateway/routing';
 import type { Upstream } from '@llm-gateway/upstream';
 import type { Exchange } from '../exchange/exchange.ts';
-import type { Outcome, QueueProgress, Step } from '../failover/failover.ts';
+import type { QueueProgress, Step, StepResult } from '../failover/failover.ts';
 import type { RetryBudget } from '../failover/retry-budget.ts';
 import type { Observer, OfferResult, QueueJobResult } from '../observe/observer.ts';
-import { type AttemptEnd, attempt } from './attempt.ts';
+import { type AttemptResult, attempt } from './attempt.ts';
 import type { KnownWorkers } from './known-workers.ts';
 import { graceMs, RetryJob, watchMs } from './retry-job.ts';
 import { SecretMask } from './secret-mask.ts';
@@ -72,7 +72,7 @@ export class RetryQueue implements Disposable {
    * One step of the failover machine. Null when nothing is left to do. Throws `client_closed` when
    * the client leaves while the job is offered.
    */
-  async call(step: QueueStep, exchange: Exchange): Promise<Outcome | null> {
+  async call(step: QueueStep, exchange: Exchange): Promise<StepResult | null> {
     exchange.entered('queued');
     const span = exchange.trace?.queued();
     const known = step.progress ?? {
@@ -146,7 +146,7 @@ export class RetryQueue implements Disposable {
     { place, endpoint: index }: { place: Place; endpoint: number },
     job: RetryJob,
     exchange: Exchange,
-  ): Promise<AttemptEnd> {
+  ): Promise<AttemptResult> {
     const { origin, path } = splitUrl(place.url);
     const endpoint = exchange.table.endpoints[index];
     if (endpoint === undefined) throw new Error(`no endpoint ${index} in the route config`);
@@ -184,18 +184,18 @@ export class RetryQueue implements Disposable {
 }
 
 /** A job's failed answer is the endpoint's. */
-function forClients(outcome: Outcome | null, endpoint: Endpoint | undefined): Outcome | null {
+function forClients(outcome: StepResult | null, endpoint: Endpoint | undefined): StepResult | null {
   if (endpoint === undefined || outcome === null || !('answer' in outcome)) return outcome;
   return { ...outcome, answer: withoutSecrets(outcome.answer, endpoint) };
 }
 
-function jobResult(end: AttemptEnd, outcome: Outcome | null): QueueJobResult {
+function jobResult(end: AttemptResult, outcome: StepResult | null): QueueJobResult {
   switch (outcome?.kind) {
     case undefined:
-      return end.kind === 'relayed' ? 'answered' : end.kind === 'broken' ? 'broken' : 'cancelled';
+      return end.kind === 'answered' ? 'answered' : end.kind === 'broken' ? 'broken' : 'cancelled';
     case 'queue-lost':
       return 'lost';
-    case 'refused':
+    case 'rejected':
       return outcome.answer.status === 429 ? 'exhausted' : 'failed';
     case 'queue-limited':
       return 'limited';

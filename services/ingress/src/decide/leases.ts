@@ -4,12 +4,12 @@ import { type Candidate, type Fleet, type LeaseWish, poolName } from '@llm-gatew
 import { type Decision, type LeaseReply, routeLease } from '@llm-gateway/protocol';
 import type { Load } from './load.ts';
 import { isAway, type Routers } from './routers.ts';
-import { type PickOutcome, Stock } from './stock.ts';
+import { type PickResult, Stock } from './stock.ts';
 
 export interface LeaseObserver {
   /** How the ask for the picks of one pool ended. */
   leaseEnded(result: 'granted' | 'empty' | 'failed'): void;
-  picks(outcome: PickOutcome, count: number): void;
+  picks(outcome: PickResult, count: number): void;
 }
 
 interface LeasesParts {

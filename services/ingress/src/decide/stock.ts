@@ -5,7 +5,7 @@ import { type Decision, maxLeasedPicks } from '@llm-gateway/protocol';
  * What became of a pick: a request took it, its time was over, or this ingress knew better than to
  * use it.
  */
-export type PickOutcome = 'taken' | 'expired' | 'skipped';
+export type PickResult = 'taken' | 'expired' | 'skipped';
 
 /** Fewer requests in the time of a lease, and each is asked for as it comes: most picks would expire. */
 const minUse = 4;
@@ -23,7 +23,7 @@ interface Lease {
 export class Stock {
   readonly role = 'neutral';
   readonly model: string | null;
-  readonly #onPicks: (outcome: PickOutcome, count: number) => void;
+  readonly #onPicks: (outcome: PickResult, count: number) => void;
   /** The oldest first; a second one is asked for when half of the first is left. */
   #leases: Lease[] = [];
   /** Requests of about the last `leaseMs`: those before count less and less. */
@@ -33,7 +33,7 @@ export class Stock {
   #awaited = false;
   #pausedUntil = Number.NEGATIVE_INFINITY;
 
-  constructor(model: string | null, onPicks: (outcome: PickOutcome, count: number) => void) {
+  constructor(model: string | null, onPicks: (outcome: PickResult, count: number) => void) {
     this.model = model;
     this.#onPicks = onPicks;
   }

@@ -6,7 +6,7 @@ import { attempt, outcomeOf, withOwnHeaders } from '../calls/attempt.ts';
 import { InstanceLeg, type InternalContext, judgeStatus } from '../calls/instance-leg.ts';
 import { decide as decideOn } from '../decide/decide.ts';
 import type { Exchange } from '../exchange/exchange.ts';
-import type { Outcome } from '../failover/failover.ts';
+import type { StepResult } from '../failover/failover.ts';
 import { scanMembers } from '../json-members.ts';
 import { CachedTokens, cachedTokensOf, showsUsage } from './cached-tokens.ts';
 import { callPrefill } from './prefill-call.ts';
@@ -37,7 +37,7 @@ export async function callPair(
   pair: Pair,
   { protocol, api }: { protocol: PdProtocol; api: SplitApi },
   context: InternalContext,
-): Promise<Outcome | null> {
+): Promise<StepResult | null> {
   const { exchange, gateway } = context;
   const { content } = exchange;
   const members = content.members ?? scanMembers(content.body);
@@ -97,7 +97,7 @@ export async function chooseDecode(
 async function prefill(
   change: NonNullable<PdProtocol['prefill']>,
   { pair, protocol, api, body, headers, context }: PairAttempt,
-): Promise<Handover | { readonly outcome: Outcome | null }> {
+): Promise<Handover | { readonly outcome: StepResult | null }> {
   const { exchange, gateway } = context;
   using leg = new InstanceLeg(pair.prefill, context, exchange.uncachedBytes);
   exchange.entered('prefilling');
@@ -115,10 +115,10 @@ async function prefill(
   });
   const end = await callPrefill(request, { target: leg.id, wanted: take !== undefined || usageShown }, context);
   exchange.memory.free(request.body?.length ?? 0);
-  if (end.kind === 'done') leg.outcome = 'succeeded';
+  if (end.kind === 'answered') leg.outcome = 'succeeded';
   else leg.ended(end);
-  gateway.observer.prefill(end.kind === 'done' ? 'succeeded' : 'failed', performance.now() - startedAtMs);
-  if (end.kind === 'done') {
+  gateway.observer.prefill(end.kind === 'answered' ? 'succeeded' : 'failed', performance.now() - startedAtMs);
+  if (end.kind === 'answered') {
     exchange.place?.prefilled();
     leg.answered(200);
     const taken = take !== undefined && end.body !== null ? take(end.body) : null;
@@ -126,7 +126,7 @@ async function prefill(
     const cachedTokens = usageShown && end.body !== null ? cachedTokensOf(end.body) : null;
     return { changes: protocol.decode({ instance: pair.prefill, taken }), cachedTokens };
   }
-  if (end.kind === 'refused' && !leg.countsAsFailed(end.answer.status)) {
+  if (end.kind === 'rejected' && !leg.countsAsFailed(end.answer.status)) {
     // The client's own mistake: another engine would say the same.
     const own = exchange.ownHeaders(gateway.exposeRouteHeaders);
     const headers = HeaderLines.of(withOwnHeaders(own, end.answer.headers.list));
@@ -140,7 +140,7 @@ async function prefill(
  * The decode leg of a protocol whose decode engine calls the prefill engine itself: what becomes of
  * it tells about both.
  */
-async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): Promise<Outcome | null> {
+async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): Promise<StepResult | null> {
   const { exchange } = call.context;
   using prefillLeg = new InstanceLeg(call.pair.prefill, call.context, exchange.uncachedBytes);
   exchange.prefilledBy(prefillLeg.id);
@@ -154,7 +154,7 @@ async function decodeForBoth(reserved: InstanceLeg | null, call: PairAttempt): P
   const changes = call.protocol.decode({ instance: call.pair.prefill, taken: null });
   const outcome = await decode({ changes, cachedTokens: null }, reserved, call);
   if (outcome !== null && mayComeOfPrefill(outcome)) {
-    prefillLeg.outcome = outcome.kind === 'refused' ? judgeStatus(outcome.answer.status) : 'failed';
+    prefillLeg.outcome = outcome.kind === 'rejected' ? judgeStatus(outcome.answer.status) : 'failed';
     exchange.avoid(prefillLeg.id);
   }
   return outcome;
@@ -165,7 +165,7 @@ async function decode(
   { changes, cachedTokens }: Handover,
   reserved: InstanceLeg | null,
   { pair, protocol, body, headers, context }: PairAttempt,
-): Promise<Outcome | null> {
+): Promise<StepResult | null> {
   const { exchange, gateway } = context;
   let leg = reserved;
   if (leg === null) {
@@ -202,9 +202,9 @@ async function decode(
  * Whether the decode engine may have failed because of the prefill engine that it turns to itself:
  * which of the two it was is not known. One that could not be reached has not turned to any.
  */
-function mayComeOfPrefill(outcome: Outcome): outcome is Extract<Outcome, { kind: 'refused' | 'failed' }> {
+function mayComeOfPrefill(outcome: StepResult): outcome is Extract<StepResult, { kind: 'rejected' | 'failed' }> {
   switch (outcome.kind) {
-    case 'refused':
+    case 'rejected':
       return outcome.answer.status >= 500;
     case 'failed':
       return !isConnectFailure(outcome.cause);

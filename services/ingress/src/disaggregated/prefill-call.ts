@@ -4,7 +4,7 @@ import { countsAsFailed } from '@llm-gateway/routing';
 import {
   type CancelSignal,
   KeptAnswer,
-  type RelayEnd,
+  type RelayResult,
   type RelayTarget,
   type ResponseHead,
   relay,
@@ -12,16 +12,16 @@ import {
 } from '@llm-gateway/upstream';
 import type { InternalContext } from '../calls/instance-leg.ts';
 import type { Exchange } from '../exchange/exchange.ts';
-import { type AttemptRecord, attemptOutcome } from '../exchange/request-record.ts';
+import { type AttemptRecord, recordedResult } from '../exchange/request-record.ts';
 
 /**
  * How a prefill's call ended. `done`: the prompt is computed; `body` is null when nothing was
  * wanted of it, or when it was too large to be kept. `refused` is an answer of any other status: a
  * client's own mistake or a failure.
  */
-export type PrefillEnd =
-  | { readonly kind: 'done'; readonly body: Buffer | null }
-  | Extract<RelayEnd, { kind: 'refused' } | { kind: 'failed' }>;
+export type PrefillResult =
+  | { readonly kind: 'answered'; readonly body: Buffer | null }
+  | Extract<RelayResult, { kind: 'rejected' } | { kind: 'failed' }>;
 
 /**
  * A prefill's answer is one token and where its cache lies, but a client may ask for the log
@@ -38,7 +38,7 @@ export async function callPrefill(
   request: UpstreamRequest,
   { target, wanted }: { target: string; wanted: boolean },
   { exchange, gateway }: InternalContext,
-): Promise<PrefillEnd> {
+): Promise<PrefillResult> {
   const reading = new PrefillReading(wanted, exchange);
   const startedAtMs = performance.now();
   const call = { name: 'prefill', kind: 'internal', target, retry: exchange.attempts - 1 } as const;
@@ -47,7 +47,7 @@ export async function callPrefill(
   const end = await relay(gateway.upstream, { ...sent, once: exchange.repeated }, reading);
   const record: AttemptRecord = {
     target,
-    ...attemptOutcome(end),
+    ...recordedResult(end),
     ms: performance.now() - startedAtMs,
     atMs: startedAtMs,
   };
@@ -55,14 +55,14 @@ export async function callPrefill(
   if (traced !== undefined) exchange.trace?.called(traced.span, record);
   gateway.observer.attemptEnded('internal', record);
   switch (end.kind) {
-    case 'relayed':
+    case 'answered':
       return reading.whole();
-    case 'client-left':
+    case 'cancelled':
       throw new GatewayError('client_closed', 'the client left');
     case 'broken':
     case 'failed':
       return reading.cut() ?? { kind: 'failed', failure: end.failure };
-    case 'refused':
+    case 'rejected':
       return end;
   }
 }
@@ -115,20 +115,20 @@ class PrefillReading implements RelayTarget {
   breakOff(): void {}
 
   /** The answer has come to its end. */
-  whole(): PrefillEnd {
+  whole(): PrefillResult {
     const head = this.#head ?? { status: 200, headers: HeaderLines.of([]) };
     const body = this.#chunks && Buffer.concat(this.#chunks);
-    if (isDone(head)) return { kind: 'done', body };
-    return { kind: 'refused', answer: body === null ? new KeptAnswer(head).cut() : { ...head, body } };
+    if (isDone(head)) return { kind: 'answered', body };
+    return { kind: 'rejected', answer: body === null ? new KeptAnswer(head).cut() : { ...head, body } };
   }
 
   /**
    * The answer broke off. A head that told of the client's mistake told what there is to know;
    * undefined when there was none.
    */
-  cut(): PrefillEnd | undefined {
+  cut(): PrefillResult | undefined {
     if (this.#head === undefined || isDone(this.#head)) return undefined;
-    return { kind: 'refused', answer: new KeptAnswer(this.#head).cut() };
+    return { kind: 'rejected', answer: new KeptAnswer(this.#head).cut() };
   }
 
   onRepeat(): void {

@@ -312,7 +312,7 @@ export class Exchange implements AnswerWatcher {
     if (this.#records.length === maxRecorded) this.#records.splice(maxRecorded / 2, 1);
     this.#records.push(record);
     // An engine may pass every name on, and answer that it has no such model.
-    if (record.outcome === 'answered' && (record.status ?? 0) < 400) this.#accepted = true;
+    if (record.kind === 'answered' && (record.status ?? 0) < 400) this.#accepted = true;
   }
 
   avoid(instance: string): void {

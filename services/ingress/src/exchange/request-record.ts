@@ -1,5 +1,5 @@
 import type { Histogram } from '@llm-gateway/runtime';
-import type { RelayEnd } from '@llm-gateway/upstream';
+import type { RelayResult } from '@llm-gateway/upstream';
 import type { FirstContent } from './first-content.ts';
 
 /** Where a request is; a client that leaves is counted under the phase it left in. */
@@ -8,13 +8,11 @@ export type Phase = 'reading' | 'deciding' | 'waiting' | 'queued' | 'prefilling'
 /** Which way a request went, as metrics and the log name it. */
 export type RouteLabel = 'internal' | 'external' | 'fallback' | 'none';
 
-/** How one call ended, for the log line and the metric of attempts. */
-export type AttemptOutcome = 'answered' | 'rejected' | 'failed' | 'broken' | 'cancelled';
-
 /** One call of one upstream. */
 export interface AttemptRecord {
   readonly target: string;
-  readonly outcome: AttemptOutcome;
+  /** How it ended, for the log line and the metric of attempts. */
+  readonly kind: RelayResult['kind'];
   /**
    * A cause of `upstream`, or the status that counted as failed, be it that of an answer or of an
    * event; empty when nothing failed.
@@ -36,21 +34,21 @@ export interface AttemptRecord {
 export type TargetKind = 'internal' | 'external' | 'fallback' | 'worker';
 
 /** The end of a call as its record names it. */
-export function attemptOutcome(end: RelayEnd): Pick<AttemptRecord, 'outcome' | 'cause' | 'status'> {
+export function recordedResult(end: RelayResult): Pick<AttemptRecord, 'kind' | 'cause' | 'status'> {
   switch (end.kind) {
-    case 'relayed':
-      return { outcome: 'answered', cause: '', status: end.status };
-    case 'refused':
+    case 'answered':
+      return { kind: 'answered', cause: '', status: end.status };
+    case 'rejected':
       return {
-        outcome: 'rejected',
+        kind: 'rejected',
         cause: `${end.reported === true ? 'event' : 'status'}_${end.answer.status}`,
         status: end.answer.status,
       };
     case 'failed':
     case 'broken':
-      return { outcome: end.kind, cause: end.failure.cause };
-    case 'client-left':
-      return { outcome: 'cancelled', cause: '' };
+      return { kind: end.kind, cause: end.failure.cause };
+    case 'cancelled':
+      return { kind: 'cancelled', cause: '' };
   }
 }
 
@@ -69,9 +67,9 @@ export interface StreamProgress {
 }
 
 /** How a request ended, as its line in the log and its metrics say it. */
-export interface RequestEnd {
+export interface RequestResult {
   readonly status: number;
-  readonly outcome: 'completed' | 'failed' | 'cancelled';
+  readonly kind: 'completed' | 'failed' | 'cancelled';
   /** Null when nothing was sent. */
   readonly firstByteMs: number | null;
   readonly durationMs: number;

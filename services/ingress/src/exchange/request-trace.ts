@@ -10,7 +10,7 @@ import { boundedTracestate, names, operationOf, type Span, type Trace, type Trac
 import type { UpstreamRequest } from '@llm-gateway/upstream';
 import type { ClientRequest } from '../http/client-request.ts';
 import { templateOf } from '../http/surface.ts';
-import type { AttemptRecord, Phase, RequestEnd, RouteLabel, StreamProgress, TargetKind } from './request-record.ts';
+import type { AttemptRecord, Phase, RequestResult, RouteLabel, StreamProgress, TargetKind } from './request-record.ts';
 
 const contextHeader = 'traceparent';
 /** What a client's tracing says of itself, in the same words: not of a trace that is not its own. */
@@ -155,9 +155,9 @@ export class RequestTrace {
     return { span, request: { ...request, headers: this.#headers(request.headers, span) } };
   }
 
-  called(span: Span, { outcome, cause, status }: AttemptRecord): void {
-    if (outcome !== 'answered' && outcome !== 'cancelled') this.#trace.keep();
-    span.set({ [names.outcome]: outcome, [names.status]: status, [names.errorType]: cause || undefined });
+  called(span: Span, { kind, cause, status }: AttemptRecord): void {
+    if (kind !== 'answered' && kind !== 'cancelled') this.#trace.keep();
+    span.set({ [names.outcome]: kind, [names.status]: status, [names.errorType]: cause || undefined });
     span.end({ error: cause || undefined });
   }
 
@@ -174,9 +174,9 @@ export class RequestTrace {
   }
 
   /** The request is over. Whether its trace is worth keeping is known only now. */
-  finished(request: TracedRequest, { status, outcome, firstByteMs, durationMs }: RequestEnd): void {
+  finished(request: TracedRequest, { status, kind, firstByteMs, durationMs }: RequestResult): void {
     const { client, stream } = request;
-    const error = outcome === 'failed' ? causeOf(request, status) : undefined;
+    const error = kind === 'failed' ? causeOf(request, status) : undefined;
     const isSlow = (firstByteMs ?? durationMs) > this.#tracing.slowMs;
     if (error !== undefined || isSlow) this.#trace.keep();
     if (!this.#trace.kept) return;
@@ -187,8 +187,8 @@ export class RequestTrace {
     if (firstContentAtMs > 0) root.events.push({ name: 'first token', atMs: firstContentAtMs });
     root.set({
       [names.status]: status,
-      [names.outcome]: outcome,
-      [names.phase]: outcome === 'cancelled' ? request.phase : undefined,
+      [names.outcome]: kind,
+      [names.phase]: kind === 'cancelled' ? request.phase : undefined,
       [names.route]: request.route,
       [names.target]: request.endpoint || undefined,
       [names.prefill]: request.prefill,

@@ -1,20 +1,27 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { advance, begin, type FailoverRules, type FailoverState, type Outcome, type StoredAnswer } from './failover.ts';
+import {
+  advance,
+  begin,
+  type FailoverRules,
+  type FailoverState,
+  type StepResult,
+  type StoredAnswer,
+} from './failover.ts';
 
 const answer = (status: number): StoredAnswer => ({ status, headers: [], body: Buffer.from(String(status)) });
-const refused = (status: number, instances: string[] = []): Outcome => ({
-  kind: 'refused',
+const refused = (status: number, instances: string[] = []): StepResult => ({
+  kind: 'rejected',
   answer: answer(status),
   instances,
 });
-const failed = (instances: string[] = []): Outcome => ({
+const failed = (instances: string[] = []): StepResult => ({
   kind: 'failed',
   code: 'upstream_failed',
   cause: 'reset',
   instances,
 });
-const lost: Outcome = { kind: 'queue-lost', progress: { calls: 1, retryAfterMs: null } };
+const lost: StepResult = { kind: 'queue-lost', progress: { calls: 1, retryAfterMs: null } };
 const internal = { route: 'internal' } as const;
 const rules = (given: Partial<FailoverRules> = {}): FailoverRules => ({
   retryMaxCount: 0,
@@ -26,7 +33,7 @@ const rules = (given: Partial<FailoverRules> = {}): FailoverRules => ({
 });
 const always = () => true;
 
-function run(primary: Parameters<typeof begin>[0], outcomes: Outcome[], given: FailoverRules): FailoverState {
+function run(primary: Parameters<typeof begin>[0], outcomes: StepResult[], given: FailoverRules): FailoverState {
   return outcomes.reduce(
     (state, outcome) => advance(state, outcome, { rules: given, takeRetry: always }),
     begin(primary),
@@ -45,7 +52,7 @@ describe('failover', () => {
   });
 
   it('tries others at once when an instance cannot be reached, whatever the retries, and goes on when there is none', () => {
-    const unreached = (instance: string): Outcome => ({
+    const unreached = (instance: string): StepResult => ({
       kind: 'failed',
       code: 'upstream_failed',
       cause: 'refused',
@@ -59,7 +66,7 @@ describe('failover', () => {
     assert.equal(advance(second, unreached('c'), given).step.do, 'endpoint');
     state = advance(state, { kind: 'no-other' }, given);
     assert.deepEqual(state.step, { do: 'endpoint', endpoint: 3, fallback: true, waitMs: 10 });
-    const decode: Outcome = {
+    const decode: StepResult = {
       kind: 'failed',
       code: 'upstream_failed',
       cause: 'refused',
@@ -182,7 +189,7 @@ describe('failover', () => {
     const given = rules({ fallbacks: [1, 2], queueEnabled: true });
     const queued = run(internal, [failed(), refused(429)], given);
     const later = { ...answer(429), body: Buffer.from('later') };
-    const limited: Outcome = { kind: 'queue-limited', answer: later, progress: { calls: 1, retryAfterMs: 50 } };
+    const limited: StepResult = { kind: 'queue-limited', answer: later, progress: { calls: 1, retryAfterMs: 50 } };
     const again = advance(queued, limited, { rules: given, takeRetry: always });
     assert.deepEqual(again.step, { do: 'queue', endpoint: 1, answer: later, progress: limited.progress });
     const spent = advance(queued, limited, { rules: given, takeRetry: () => false });
@@ -258,16 +265,19 @@ function everyWay(
 }
 
 /** Every way that a call can end, and how many calls it was. */
-function callOutcomes(step: 'internal' | 'endpoint'): [Outcome, number][] {
-  const called: Outcome[] = [refused(408), refused(429), refused(500), failed()];
-  const outcomes = called.map((outcome): [Outcome, number] => [outcome, 1]);
+function callOutcomes(step: 'internal' | 'endpoint'): [StepResult, number][] {
+  const called: StepResult[] = [refused(408), refused(429), refused(500), failed()];
+  const outcomes = called.map((outcome): [StepResult, number] => [outcome, 1]);
   return step === 'endpoint' ? outcomes : [...outcomes, [{ kind: 'no-instance' }, 0], [{ kind: 'unknown-route' }, 0]];
 }
 
 /** Every way that a worker can end a job, and how many calls it made meanwhile. */
-function queueOutcomes(step: Extract<FailoverState['step'], { do: 'queue' }>, maxCount: number): [Outcome, number][] {
+function queueOutcomes(
+  step: Extract<FailoverState['step'], { do: 'queue' }>,
+  maxCount: number,
+): [StepResult, number][] {
   const before = step.progress?.calls ?? 0;
-  const outcomes: [Outcome, number][] = [[{ kind: 'queue-refused' }, 0]];
+  const outcomes: [StepResult, number][] = [[{ kind: 'queue-refused' }, 0]];
   for (let calls = before; calls <= maxCount; calls++) {
     const made = calls - before;
     const progress = { calls, retryAfterMs: null };

@@ -32,13 +32,13 @@ export interface FailoverRules {
 }
 
 /** How one attempt ended when it gave the client nothing. */
-export type Outcome =
+export type StepResult =
   | { readonly kind: 'unknown-route' }
   | { readonly kind: 'no-instance' }
   /** The instances had no room for it in time, and it has a fallback chain. */
   | { readonly kind: 'spilled' }
   /** The upstream answered, with a status that counts as failed. */
-  | { readonly kind: 'refused'; readonly answer: StoredAnswer; readonly instances: readonly string[] }
+  | { readonly kind: 'rejected'; readonly answer: StoredAnswer; readonly instances: readonly string[] }
   /** No whole answer: connection, timeout, cut. */
   | {
       readonly kind: 'failed';
@@ -87,7 +87,7 @@ export interface FailoverState {
   readonly lost: number;
   readonly connectRetries: number;
   /** The outcome that a step with `anew` follows. */
-  readonly unreached: Outcome | null;
+  readonly unreached: StepResult | null;
   readonly lastAnswer: StoredAnswer | null;
 }
 
@@ -122,7 +122,7 @@ export function begin(primary: Primary): FailoverState {
  */
 export function advance(
   state: FailoverState,
-  outcome: Outcome,
+  outcome: StepResult,
   { rules, takeRetry }: { rules: FailoverRules; takeRetry: () => boolean },
 ): FailoverState {
   const { step } = state;
@@ -136,7 +136,7 @@ export function advance(
     return { ...state, connectRetries: state.connectRetries + 1, unreached: outcome, step: next };
   }
   const answer = 'answer' in outcome ? outcome.answer : null;
-  const called = outcome.kind === 'refused' || outcome.kind === 'failed';
+  const called = outcome.kind === 'rejected' || outcome.kind === 'failed';
   const now: FailoverState = {
     ...state,
     attempts: state.attempts + (called ? 1 : 0),
@@ -166,7 +166,7 @@ export function advance(
   return nextInChain(now, outcome, rules);
 }
 
-function nextInChain(state: FailoverState, outcome: Outcome, rules: FailoverRules): FailoverState {
+function nextInChain(state: FailoverState, outcome: StepResult, rules: FailoverRules): FailoverState {
   const endpoint = rules.fallbacks[state.nextFallback];
   if (endpoint !== undefined) {
     const afterCall = state.attempts > 0 && state.step.do !== 'queue';
@@ -181,7 +181,7 @@ function nextInChain(state: FailoverState, outcome: Outcome, rules: FailoverRule
  * No connection was made, and not for the want of time or descriptors: another instance may do
  * better, and loses nothing.
  */
-function wasNotReached(outcome: Outcome): outcome is Extract<Outcome, { kind: 'failed' }> {
+function wasNotReached(outcome: StepResult): outcome is Extract<StepResult, { kind: 'failed' }> {
   if (outcome.kind !== 'failed' || outcome.begun === true || outcome.instances.length === 0) return false;
   return isConnectFailure(outcome.cause) && outcome.cause !== 'connect_timeout' && outcome.cause !== 'local';
 }
@@ -192,11 +192,11 @@ function wasNotReached(outcome: Outcome): outcome is Extract<Outcome, { kind: 'f
  * tries would multiply.
  */
 function isRetryable(
-  outcome: Outcome,
+  outcome: StepResult,
   { forwarded }: FailoverRules,
-): outcome is Extract<Outcome, { instances: readonly string[] }> {
+): outcome is Extract<StepResult, { instances: readonly string[] }> {
   if (outcome.kind === 'failed') return true;
-  if (outcome.kind !== 'refused' || outcome.answer.status < 500) return false;
+  if (outcome.kind !== 'rejected' || outcome.answer.status < 500) return false;
   return !forwarded || outcome.answer.status !== errorCodes.loop_detected.status;
 }
 
@@ -205,7 +205,7 @@ function backoffMs(attempts: number): number {
   return Math.min(10 * 2 ** (attempts - 1), 100);
 }
 
-function errorCode(outcome: Outcome): ErrorCode {
+function errorCode(outcome: StepResult): ErrorCode {
   switch (outcome.kind) {
     case 'unknown-route':
       return 'model_not_found';
@@ -216,7 +216,7 @@ function errorCode(outcome: Outcome): ErrorCode {
     case 'spilled':
       return 'queue_full';
     case 'no-other':
-    case 'refused':
+    case 'rejected':
     case 'queue-refused':
     case 'queue-lost':
     case 'queue-limited':

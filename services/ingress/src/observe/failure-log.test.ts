@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { AttemptOutcome } from '../exchange/request-record.ts';
+import type { AttemptRecord } from '../exchange/request-record.ts';
 import { FailureLog } from './failure-log.ts';
 
 function scene() {
   const warnings: object[] = [];
   let now = 0;
   const log = new FailureLog({ warn: (fields: object) => void warnings.push(fields) }, () => now);
-  const end = (target: string, outcome: AttemptOutcome, cause = '') =>
-    log.ended({ target, outcome, cause, ms: 1, atMs: 0 });
+  const end = (target: string, kind: AttemptRecord['kind'], cause = '') =>
+    log.ended({ target, kind, cause, ms: 1, atMs: 0 });
   return { warnings, end, later: (ms: number) => (now += ms) };
 }
 

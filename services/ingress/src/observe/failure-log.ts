@@ -26,12 +26,12 @@ export class FailureLog {
     this.#now = now;
   }
 
-  ended({ target, outcome, cause }: AttemptRecord): void {
-    if (outcome === 'answered') {
+  ended({ target, kind, cause }: AttemptRecord): void {
+    if (kind === 'answered') {
       this.#failing.delete(target);
       return;
     }
-    if (outcome === 'cancelled' || this.#failing.has(target)) return;
+    if (kind === 'cancelled' || this.#failing.has(target)) return;
     const oldest = this.#failing.size >= maxTargets ? this.#failing.values().next().value : undefined;
     if (oldest !== undefined) this.#failing.delete(oldest);
     this.#failing.add(target);

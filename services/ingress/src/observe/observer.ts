@@ -1,10 +1,10 @@
 import { errorCodes } from '@llm-gateway/protocol';
 import { boundedLabel, type InfoLines, type Logger, type Parts, RecentLabel } from '@llm-gateway/runtime';
 import type { DegradedReason } from '../decide/decider.ts';
-import type { PickOutcome } from '../decide/stock.ts';
+import type { PickResult } from '../decide/stock.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import { FirstContent } from '../exchange/first-content.ts';
-import type { AttemptRecord, RequestEnd, TargetKind } from '../exchange/request-record.ts';
+import type { AttemptRecord, RequestResult, TargetKind } from '../exchange/request-record.ts';
 import { FailureLog } from './failure-log.ts';
 import { requestLine } from './request-line.ts';
 
@@ -53,7 +53,7 @@ export type QueueJobResult =
  */
 export class Observer {
   /** Takes each request that ended, while somebody watches. */
-  watcher: ((exchange: Exchange, end: RequestEnd, model: string) => void) | null = null;
+  watcher: ((exchange: Exchange, end: RequestResult, model: string) => void) | null = null;
   readonly #log: Logger;
   readonly #infoLines: InfoLines;
   readonly #models: RecentLabel;
@@ -256,9 +256,9 @@ export class Observer {
   }
 
   /** One call of one upstream has ended. */
-  attemptEnded(kind: TargetKind, record: AttemptRecord): void {
-    const { outcome, cause } = record;
-    this.#attempts.labels({ target_kind: kind, outcome, cause: this.#cause(cause) }).inc();
+  attemptEnded(target: TargetKind, record: AttemptRecord): void {
+    const { kind, cause } = record;
+    this.#attempts.labels({ target_kind: target, outcome: kind, cause: this.#cause(cause) }).inc();
     this.#failures.ended(record);
   }
 
@@ -316,7 +316,7 @@ export class Observer {
     this.#leases[result].inc();
   }
 
-  picks(outcome: PickOutcome, count: number): void {
+  picks(outcome: PickResult, count: number): void {
     this.#picks[outcome].inc(count);
   }
 
@@ -339,22 +339,22 @@ export class Observer {
     const now = performance.now();
     const durationMs = now - exchange.startedAtMs;
     const firstByteMs = client.committed ? client.committedAtMs - exchange.startedAtMs : null;
-    const outcome = outcomeOf(exchange);
-    const status = outcome === 'cancelled' && !client.committed ? errorCodes.client_closed.status : client.status;
+    const kind = kindOf(exchange);
+    const status = kind === 'cancelled' && !client.committed ? errorCodes.client_closed.status : client.status;
 
     this.#requests.labels({ model: this.modelLabel(exchange), route, status: String(status) }).inc();
     // Before the metrics: it is known only now whether the trace is kept, and so whether they may name it.
-    const end = { status, outcome, firstByteMs, durationMs };
+    const end = { status, kind, firstByteMs, durationMs };
     exchange.trace?.finished(exchange, end);
     const traceId = exchange.trace?.keptId;
     this.#duration.labels({ route }).observe(durationMs / 1000, traceId);
     if (firstByteMs !== null) this.#firstByte.labels({ route }).observe(firstByteMs / 1000, traceId);
-    if (outcome === 'cancelled') this.#cancelled.labels({ phase: exchange.phase }).inc();
+    if (kind === 'cancelled') this.#cancelled.labels({ phase: exchange.phase }).inc();
     if (exchange.brokenBy !== undefined) this.#broken.labels({ cause: exchange.brokenBy }).inc();
 
     if (this.watcher !== null) {
       const model = exchange.accepted ? (exchange.model ?? '') : exchange.model === null ? '' : unknownModel;
-      this.watcher(exchange, { status, outcome, firstByteMs, durationMs }, model);
+      this.watcher(exchange, end, model);
     }
     if (!this.#infoLines.enabled) return;
     this.#infoLines.write('request', requestLine(exchange, end));
@@ -374,7 +374,7 @@ const unknownModel = '_unknown';
 /** Causes are those of `upstream` and `status_` or `event_` with the statuses that count as failed. */
 const maxCauses = 200;
 
-function outcomeOf(exchange: Exchange): RequestEnd['outcome'] {
+function kindOf(exchange: Exchange): RequestResult['kind'] {
   if (exchange.brokenBy !== undefined) return 'failed';
   if (exchange.signal.aborted) return 'cancelled';
   return exchange.client.status >= 500 ? 'failed' : 'completed';

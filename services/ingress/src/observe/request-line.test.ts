@@ -6,7 +6,7 @@ import { ClientScene } from '../exchange/client-scene.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import { requestLine } from './request-line.ts';
 
-const end = { status: 200, outcome: 'completed', firstByteMs: null, durationMs: 1.239 } as const;
+const end = { status: 200, kind: 'completed', firstByteMs: null, durationMs: 1.239 } as const;
 
 /** The line of a request with this target, after `change`. */
 async function lineOf(target: string, change: (exchange: Exchange) => void = () => {}): Promise<unknown> {
@@ -28,7 +28,7 @@ describe('the line of a request', () => {
       exchange.routed('internal', odd);
       exchange.prefilledBy(odd);
       exchange.attempted();
-      exchange.attemptEnded({ target: odd, outcome: 'failed', cause: 'refused', ms: 0.5, atMs: 0 });
+      exchange.attemptEnded({ target: odd, kind: 'failed', cause: 'refused', ms: 0.5, atMs: 0 });
       exchange.refusedWith('no_instance');
       exchange.broke('truncated');
     });
@@ -76,7 +76,7 @@ describe('the line of a request', () => {
       lineOf('/v1/models', (exchange) => {
         exchange.routed('internal', 'one');
         exchange.attempted();
-        exchange.attemptEnded({ target, outcome: 'answered', cause: '', ms: 12.005, atMs: 0 });
+        exchange.attemptEnded({ target, kind: 'answered', cause: '', ms: 12.005, atMs: 0 });
       }) as Promise<Record<string, unknown>>;
     const { attempts, ...line } = await tell('one');
     assert.deepEqual(attempts, [{ target: 'one', outcome: 'answered', ms: 12.01 }]);

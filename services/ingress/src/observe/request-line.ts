@@ -1,5 +1,5 @@
 import type { Exchange } from '../exchange/exchange.ts';
-import type { AttemptRecord, RequestEnd } from '../exchange/request-record.ts';
+import type { AttemptRecord, RequestResult } from '../exchange/request-record.ts';
 import { usageOf } from '../usage/usage-book.ts';
 
 /** A longer path is not worth its place in the log. */
@@ -9,7 +9,7 @@ const maxPathLength = 200;
  * The members of a request's line in the log, as JSON text. Written by hand, because there is one
  * for each request: what comes from outside is escaped, the rest is numbers and words of ours.
  */
-export function requestLine(exchange: Exchange, end: RequestEnd): string {
+export function requestLine(exchange: Exchange, end: RequestResult): string {
   const { client, records } = exchange;
   let line = `"requestId":${exchange.givenId ? text(exchange.id) : `"${exchange.id}"`}`;
   if (exchange.trace !== null) line += `,"trace_id":"${exchange.trace.id}"`;
@@ -21,7 +21,7 @@ export function requestLine(exchange: Exchange, end: RequestEnd): string {
     line += kind.text;
     if (exchange.prefill !== undefined) line += `,"prefill":${text(exchange.prefill)}`;
     line += `,"attempts":[${attemptsText(records)}],"attemptCount":${exchange.attempts}`;
-    line += `,"status":${end.status},"outcome":"${end.outcome}"`;
+    line += `,"status":${end.status},"outcome":"${end.kind}"`;
   }
   if (exchange.from !== null) line += `,"client":${text(exchange.from.name)}`;
   if (exchange.usage !== null) line += usageText(exchange);
@@ -45,15 +45,15 @@ function usageText(exchange: Exchange): string {
 }
 
 /** Whether the first call was the only one, and its answer the client's. */
-function isCommon({ records, attempts, endpoint, prefill }: Exchange, { status, outcome }: RequestEnd): boolean {
+function isCommon({ records, attempts, endpoint, prefill }: Exchange, { status, kind }: RequestResult): boolean {
   const [only] = records;
   return (
     records.length === 1 &&
     attempts === 1 &&
     status === 200 &&
-    outcome === 'completed' &&
+    kind === 'completed' &&
     prefill === undefined &&
-    only?.outcome === 'answered' &&
+    only?.kind === 'answered' &&
     only.cause === '' &&
     only.target === endpoint &&
     only.requestId === undefined
@@ -116,10 +116,10 @@ function attemptsText(records: readonly AttemptRecord[]): string {
   return line;
 }
 
-function attemptText({ target, outcome, cause, ms, requestId }: AttemptRecord): string {
+function attemptText({ target, kind, cause, ms, requestId }: AttemptRecord): string {
   const id = requestId === undefined ? '' : `,"upstreamRequestId":${text(requestId)}`;
   const why = cause === '' ? '' : `,"cause":"${cause}"`;
-  return `{"target":${text(target)},"outcome":"${outcome}"${why},"ms":${rounded(ms)}${id}}`;
+  return `{"target":${text(target)},"outcome":"${kind}"${why},"ms":${rounded(ms)}${id}}`;
 }
 
 /** Most text from outside has nothing to escape. */

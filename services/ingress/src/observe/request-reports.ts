@@ -7,7 +7,7 @@ import {
   requestReport,
 } from '@llm-gateway/protocol';
 import type { Exchange } from '../exchange/exchange.ts';
-import type { RequestEnd } from '../exchange/request-record.ts';
+import type { RequestResult } from '../exchange/request-record.ts';
 import type { TokenCounts } from '../usage/usage-reader.ts';
 import type { Observer } from './observer.ts';
 
@@ -32,7 +32,7 @@ const maxPathLength = 200;
 
 interface Watched {
   readonly exchange: Exchange;
-  readonly end: RequestEnd;
+  readonly end: RequestResult;
   /** A name that nothing took is the client's word alone. */
   readonly model: string;
 }
@@ -110,8 +110,8 @@ export class RequestReports implements Disposable {
   #count({ exchange, end, model }: Watched): void {
     const tally = this.#tallyOf(this.#bounded(model), exchange);
     const { client } = exchange;
-    if (end.outcome === 'cancelled') tally.cancelled++;
-    else if (end.outcome === 'failed') tally.failed++;
+    if (end.kind === 'cancelled') tally.cancelled++;
+    else if (end.kind === 'failed') tally.failed++;
     else if (end.status >= 400) tally.rejected++;
     else tally.completed++;
     tally.retries += Math.max(0, exchange.attempts - 1);
@@ -132,7 +132,7 @@ export class RequestReports implements Disposable {
   #countClient(
     given: string,
     { errorCode }: Exchange,
-    { end, tokens }: { readonly end: RequestEnd; readonly tokens: TokenCounts | null },
+    { end, tokens }: { readonly end: RequestResult; readonly tokens: TokenCounts | null },
   ): void {
     const name = this.#clients.has(given) || this.#clients.size < maxClients ? given : '_other';
     let tally = this.#clients.get(name);
@@ -142,7 +142,7 @@ export class RequestReports implements Disposable {
     }
     tally.requests++;
     if (errorCode === 'rate_limit_exceeded') tally.limited++;
-    else if (end.outcome === 'failed') tally.failed++;
+    else if (end.kind === 'failed') tally.failed++;
     tally.promptTokens += tokens?.prompt ?? 0;
     tally.completionTokens += tokens?.completion ?? 0;
   }
@@ -235,16 +235,16 @@ function summaryOf({ exchange, end, model }: Watched): RequestSummary {
         cost: Math.round(exchange.expected.cost),
       },
     }),
-    attempts: records.slice(0, maxAttempts).map(({ target, outcome, cause, ms, atMs }) => ({
+    attempts: records.slice(0, maxAttempts).map(({ target, kind, cause, ms, atMs }) => ({
       target: target.slice(0, maxNameLength),
-      outcome,
+      outcome: kind,
       cause,
       atMs: rounded(Math.max(0, atMs - startedAtMs)),
       ms: rounded(ms),
     })),
     attemptCount: exchange.attempts,
     status: end.status,
-    outcome: end.outcome,
+    outcome: end.kind,
     ...(exchange.errorCode !== undefined && { code: exchange.errorCode }),
     ...(exchange.brokenBy !== undefined && { brokenBy: exchange.brokenBy }),
     requestBytes: exchange.requestBytes,
