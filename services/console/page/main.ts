@@ -1,16 +1,16 @@
 import { render } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { ClientsView } from './clients.ts';
-import { EnginesView } from './engines.ts';
-import { EventsView } from './events.ts';
+import { ClientsView } from './clients-view.ts';
+import { EnginesView } from './engines-view.ts';
+import { EventsView } from './events-view.ts';
 import { html } from './markup.ts';
-import { MirrorView } from './mirror.ts';
-import { NowView, VerdictLine } from './now.ts';
-import { ProcessesView } from './processes.ts';
-import { RequestsView } from './requests.ts';
-import { RoutesView } from './routes.ts';
+import { MirrorView } from './mirror-view.ts';
+import { NowView, VerdictLine } from './now-view.ts';
+import { ProcessesView } from './processes-view.ts';
+import { RequestsView } from './requests-view.ts';
+import { RoutesView } from './routes-view.ts';
 import { changed, getJson, listen, loadEvents, type Me, post, store, useStore } from './store.ts';
-import { TryView } from './trial.ts';
+import { TryView } from './trial-view.ts';
 import { type Asked, askedIn } from './where.ts';
 
 interface View {

@@ -8,7 +8,7 @@ import { loadAssets } from './assets.ts';
 import { maxBodyBytes } from './body.ts';
 import { Live } from './live.ts';
 import type { ConsoleValues } from './options.ts';
-import { routes } from './routes.ts';
+import { routes } from './page-api.ts';
 import { Trials } from './trial.ts';
 
 const bodyTimeoutMs = 10_000;

@@ -1,7 +1,7 @@
 import type { HoldRule, Upstream } from '@llm-gateway/upstream';
 import type { Admission } from './admission/admission.ts';
 import type { Gate } from './admission/gate.ts';
-import type { HealthAnswers } from './answers/health.ts';
+import type { HealthAnswers } from './answers/health-answers.ts';
 import type { Models } from './answers/models.ts';
 import type { BodyBudget } from './body/body-budget.ts';
 import type { EngineIds } from './calls/engine-request-id.ts';

@@ -23,7 +23,7 @@ import { beginDecision, endDecision } from './first-decision.ts';
 import type { Gateway } from './gateway.ts';
 import { modelIdOf, type Service, serviceOf } from './http/surface.ts';
 import { callInstances } from './internal-call.ts';
-import { contentOf, readBody, storedResponseOf } from './request-body.ts';
+import { contentOf, readBody, storedResponseOf } from './received-body.ts';
 import { clientMessage, refuse } from './request-error.ts';
 
 /**

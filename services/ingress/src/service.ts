@@ -8,7 +8,7 @@ import { holdRules, Upstream } from '@llm-gateway/upstream';
 import { Admission } from './admission/admission.ts';
 import { Gate } from './admission/gate.ts';
 import { queues } from './admission/options.ts';
-import { HealthAnswers } from './answers/health.ts';
+import { HealthAnswers } from './answers/health-answers.ts';
 import { Models } from './answers/models.ts';
 import { BodyBudget } from './body/body-budget.ts';
 import { EngineIds } from './calls/engine-request-id.ts';

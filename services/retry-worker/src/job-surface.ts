@@ -8,7 +8,7 @@ const requestTimeoutMs = 60_000;
 
 /**
  * The HTTP listener for jobs: `POST /jobs/<id>`. Whatever else is asked finds nothing. The job
- * itself reads its body, raw and bounded by what its offer announced, and the worker's places bound
+ * itself reads its body, raw and bounded by what its offer announced, and the worker's slots bound
  * how many answers there are.
  *
  * @param maxBodyBytes what all jobs together may hold, so that none may announce more

@@ -4,11 +4,11 @@ import type { JobProgress, JobRequest, ReportedJobResult } from '@llm-gateway/pr
 import { type Endpoint, endpointHeaders, endpointUrl, hasOwnCredential } from '@llm-gateway/routing';
 import { type HoldRule, type RelayResult, relay, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
 import { type BackoffRules, backoffMs } from './backoff.ts';
-import { EndpointCall } from './endpoint-call.ts';
+import { EndpointRelay } from './endpoint-relay.ts';
 import type { JobAnswer } from './job-answer.ts';
+import type { JobSlot } from './job-slots.ts';
 import type { JobTrace } from './job-trace.ts';
 import type { Observer } from './observer.ts';
-import type { Place } from './places.ts';
 
 export interface JobRules extends BackoffRules {
   /** Calls of one job; -1: as many as the deadline allows. */
@@ -78,7 +78,7 @@ export class Job {
   /** Null when the request is not traced. */
   readonly trace: JobTrace | null;
   readonly #request: ClientRequest;
-  readonly #place: Place;
+  readonly #slot: JobSlot;
   readonly #answer: JobAnswer;
   readonly #parts: JobParts;
   /** Aborts when a call has no sense any more: the ingress has left, or the deadline has passed. */
@@ -99,14 +99,14 @@ export class Job {
   #repeated = false;
 
   constructor(
-    job: { terms: Terms; request: ClientRequest; place: Place },
+    job: { terms: Terms; request: ClientRequest; slot: JobSlot },
     { answer, parts, trace }: { answer: JobAnswer; parts: JobParts; trace: JobTrace | null },
   ) {
     this.trace = trace;
     this.terms = job.terms;
     this.url = splitUrl(endpointUrl(job.request.target, job.terms.endpoint));
     this.#request = job.request;
-    this.#place = job.place;
+    this.#slot = job.slot;
     this.#answer = answer;
     this.#parts = parts;
     this.#calls = job.terms.calls;
@@ -183,8 +183,8 @@ export class Job {
   }
 
   /**
-   * Waits out the delay and for a slot to call with. False when it came to nothing: stopped, or no
-   * slot before the deadline.
+   * Waits out the delay and for a turn to call. False when it came to nothing: stopped, or no
+   * turn before the deadline.
    */
   async #wait(waitMs: number, asked: number | null): Promise<boolean> {
     const beganAtMs = performance.now();
@@ -195,7 +195,7 @@ export class Job {
     const span = this.trace?.waiting();
     try {
       await delay(Math.min(waitMs, maxTimerMs), undefined, { signal });
-      if (!(await this.#place.beginCall(Math.min(this.#leftMs(), maxTimerMs), signal))) return false;
+      if (!(await this.#slot.beginCall(Math.min(this.#leftMs(), maxTimerMs), signal))) return false;
     } catch (error) {
       if (signal.aborted) return false;
       throw error;
@@ -233,7 +233,7 @@ export class Job {
         outside: true,
         once: this.#repeated,
       },
-      new EndpointCall(this.#answer, {
+      new EndpointRelay(this.#answer, {
         ourKey: hasOwnCredential(endpoint),
         calls: this.#calls,
         signal: this.#left.signal,
@@ -243,7 +243,7 @@ export class Job {
         },
       }),
     );
-    this.#place.endCall();
+    this.#slot.endCall();
     if (span !== undefined) this.trace?.called(span, end);
     observer.called(this.url.host, end);
     return end;

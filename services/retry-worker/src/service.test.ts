@@ -157,13 +157,13 @@ class HandedOver {
   readonly response: Promise<IncomingMessage>;
   readonly sentAtMs = performance.now();
 
-  constructor(place: { url: string; token: string }, body: string | Buffer, headers: string[] = []) {
+  constructor(slot: { url: string; token: string }, body: string | Buffer, headers: string[] = []) {
     const client = ['host', 'worker', 'Authorization', 'Bearer client', 'X-Client', 'a', 'X-Client', 'b', ...headers];
-    this.request = httpRequest(place.url, {
+    this.request = httpRequest(slot.url, {
       method: 'POST',
       agent: false,
       headers: encodeJobRequest([...client, 'content-length', String(Buffer.byteLength(body))], {
-        token: place.token,
+        token: slot.token,
         method: 'POST',
         target: '/v1/chat/completions?n=%31',
       }),
@@ -443,19 +443,19 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
 
   it('gives nothing to those without the token, and takes it once', async () => {
     await using scene = await Scene.start(() => respond(200));
-    const place = await scene.offer();
-    assert.ok(place.accepted);
-    const forged = new HandedOver({ ...place, token: 'x'.repeat(place.token.length) }, '{}');
+    const slot = await scene.offer();
+    assert.ok(slot.accepted);
+    const forged = new HandedOver({ ...slot, token: 'x'.repeat(slot.token.length) }, '{}');
     assert.equal((await forged.end()).status, 404);
-    const without = await fetch(place.url, { method: 'POST', body: '{}' });
+    const without = await fetch(slot.url, { method: 'POST', body: '{}' });
     assert.deepEqual([without.status, await without.text()], [404, '']);
-    assert.equal((await fetch(new URL('/', place.url))).status, 404);
-    assert.equal((await new HandedOver(place, '{}').end()).status, 200);
-    assert.equal((await new HandedOver(place, '{}').end()).status, 404);
+    assert.equal((await fetch(new URL('/', slot.url))).status, 404);
+    assert.equal((await new HandedOver(slot, '{}').end()).status, 200);
+    assert.equal((await new HandedOver(slot, '{}').end()).status, 404);
     assert.equal(scene.engine.requests.length, 1);
   });
 
-  it('gives a place back when the ingress does not come for it', async () => {
+  it('gives a slot back when the ingress does not come for it', async () => {
     await using scene = await Scene.start(() => respond(200), {
       fallbackRetryQueueSize: 0,
       fallbackRetryWorkerSize: 1,

@@ -82,7 +82,7 @@ export async function start(
       holdRules: holdRules(options),
     }),
   );
-  declareGauges(metrics, worker.places, () => worker.oldestMs);
+  declareGauges(metrics, worker.slots, () => worker.oldestMs);
 
   // Last in, first out: connections are cut before what their jobs use goes away.
   const surface = parts.use(
@@ -100,7 +100,7 @@ export async function start(
   parts.defer(() => worker.close());
   // A job that waits is better off elsewhere from the moment on that this process is to end.
   shutdown.addEventListener('abort', () => worker.close(), { once: true });
-  const { places } = worker;
+  const { slots } = worker;
   parts.use(
     tellStatus(bus, {
       process: name,
@@ -109,10 +109,10 @@ export async function start(
       section: () => ({
         generation: tables.newest.generation,
         retryWorker: {
-          waiting: places.waiting,
-          calling: places.calling,
+          waiting: slots.waiting,
+          calling: slots.calling,
           oldestMs: worker.oldestMs,
-          heldBytes: places.heldBytes,
+          heldBytes: slots.heldBytes,
           places: options.fallbackRetryQueueSize + options.fallbackRetryWorkerSize,
         },
       }),

@@ -15,9 +15,10 @@ import type { Tracing } from '@llm-gateway/tracing';
 import { backoffMs } from './backoff.ts';
 import { beatMs, Job, type JobParts, type JobResult, mayCall, type Terms } from './job.ts';
 import { JobAnswer } from './job-answer.ts';
+import { type JobSlot, JobSlots, type SlotLimits } from './job-slots.ts';
 import { JobTrace } from './job-trace.ts';
 import type { JobLabel, OfferResult } from './observer.ts';
-import { type Place, type PlaceLimits, Places } from './places.ts';
+
 import { readBody } from './request-body.ts';
 
 export interface WorkerParts extends JobParts {
@@ -28,13 +29,13 @@ export interface WorkerParts extends JobParts {
   readonly tables: HeldTables;
   /** Null: no traces. */
   readonly tracing: Tracing | null;
-  readonly limits: PlaceLimits;
+  readonly limits: SlotLimits;
 }
 
 /** One job from its acceptance to its end. */
 interface Held {
   readonly terms: Terms;
-  readonly place: Place;
+  readonly slot: JobSlot;
   readonly bodyBytes: number;
   readonly token: string;
   readonly sinceMs: number;
@@ -51,7 +52,7 @@ const rewritten: ReadonlySet<string> = new Set(['host', 'content-length']);
  * moment between finds this worker gone and the others still there.
  */
 export class RetryWorker implements Disposable {
-  readonly places: Places;
+  readonly slots: JobSlots;
   readonly #id: string;
   readonly #parts: WorkerParts;
   /** In order of acceptance. */
@@ -70,7 +71,7 @@ export class RetryWorker implements Disposable {
   constructor(parts: WorkerParts) {
     this.#parts = parts;
     this.#id = parts.name;
-    this.places = new Places(parts.limits, () => this.#joinOrLeave());
+    this.slots = new JobSlots(parts.limits, () => this.#joinOrLeave());
   }
 
   /** Jobs are not told of any more. */
@@ -112,7 +113,7 @@ export class RetryWorker implements Disposable {
 
   #joinOrLeave(): void {
     const { bus, rules } = this.#parts;
-    if (this.#open && this.places.room && rules.maxCount !== 0) {
+    if (this.#open && this.slots.room && rules.maxCount !== 0) {
       this.#membership ??= bus.respond(retryOffer, (offer) => this.#answerOffer(offer));
     } else {
       this.#membership?.close();
@@ -135,8 +136,8 @@ export class RetryWorker implements Disposable {
     const { calls, maxCalls, retryAfterMs } = offer;
     const shortestMs = backoffMs(calls, rules, { retryAfterMs, random: () => 0 });
     if (!mayCall(calls, rules) || shortestMs > offer.deadlineMs) return 'hopeless';
-    const place = this.places.take(offer.bodyBytes);
-    if (place === null) return 'full';
+    const slot = this.slots.take(offer.bodyBytes);
+    if (slot === null) return 'full';
 
     const sinceMs = performance.now();
     const terms: Terms = {
@@ -149,7 +150,7 @@ export class RetryWorker implements Disposable {
     };
     const id = randomUUID();
     const token = randomBytes(24).toString('base64url');
-    const held: Held = { terms, place, bodyBytes: offer.bodyBytes, token, sinceMs };
+    const held: Held = { terms, slot, bodyBytes: offer.bodyBytes, token, sinceMs };
     this.#held.add(held);
     this.#reserved.set(id, { held, timer: setTimeout(() => this.#expire(id, 'expired'), reservedMs).unref() });
     return { accepted: true, worker: this.#id, url: `${this.#url}/jobs/${id}`, token };
@@ -172,7 +173,7 @@ export class RetryWorker implements Disposable {
       return;
     }
     const headers = withoutJobHeaders(endToEndHeaders(request.rawHeaders, rewritten));
-    const { terms, place } = held;
+    const { terms, slot } = held;
     const { requestId } = terms;
     const trace = JobTrace.of(this.#parts.tracing, {
       headers,
@@ -180,7 +181,7 @@ export class RetryWorker implements Disposable {
       endpoint: splitUrl(terms.endpoint.baseUrl).host,
     });
     const job = new Job(
-      { terms, place, request: { method: asked.method, target: asked.target, headers, body } },
+      { terms, slot, request: { method: asked.method, target: asked.target, headers, body } },
       { answer, parts: this.#parts, trace },
     );
     this.#running.add(job);
@@ -235,7 +236,7 @@ export class RetryWorker implements Disposable {
       calls: job?.calls ?? 0,
       heldMs: performance.now() - held.sinceMs,
     });
-    held.place.release();
+    held.slot.release();
     if (this.#held.size > 0) return;
     for (const resolve of this.#idleListeners) resolve();
     this.#idleListeners.clear();

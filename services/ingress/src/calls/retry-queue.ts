@@ -34,8 +34,8 @@ export interface RetryQueueParts {
 const maxOffers = 16;
 const offerTimeoutMs = 1000;
 
-/** The place that a worker holds for a job. */
-interface Place {
+/** The slot that a worker holds for a job. */
+interface JobSlot {
   readonly url: string;
   readonly token: string;
 }
@@ -81,14 +81,14 @@ export class RetryQueue implements Disposable {
     };
     const job = new RetryJob(known, exchange, { deadlineMs: this.#deadlineMs(exchange), budget: this.#parts.budget });
     try {
-      const place = await this.#offer(step.endpoint, known, exchange);
-      if (place === null) {
+      const slot = await this.#offer(step.endpoint, known, exchange);
+      if (slot === null) {
         this.#parts.observer.job('refused');
         return { kind: 'queue-refused' };
       }
       this.#jobs.add(job);
       this.#watch ??= setInterval(() => this.#lookAtAll(), watchMs).unref();
-      const end = await this.#handOver({ ...step, place }, job, exchange);
+      const end = await this.#handOver({ ...step, slot }, job, exchange);
       const outcome = job.outcome(end);
       this.#parts.observer.job(jobResult(end, outcome));
       return forClients(outcome, exchange.table.endpoints[step.endpoint]);
@@ -100,7 +100,7 @@ export class RetryQueue implements Disposable {
   }
 
   /** Offers until a worker accepts; null when none does. */
-  async #offer(endpoint: number, known: QueueProgress, exchange: Exchange): Promise<Place | null> {
+  async #offer(endpoint: number, known: QueueProgress, exchange: Exchange): Promise<JobSlot | null> {
     const { bus, workers, observer, budget } = this.#parts;
     const offeredAtMs = performance.now();
     const upstreamModel = exchange.table.endpoints[endpoint]?.upstreamModel ?? '';
@@ -143,11 +143,11 @@ export class RetryQueue implements Disposable {
   }
 
   #handOver(
-    { place, endpoint: index }: { place: Place; endpoint: number },
+    { slot, endpoint: index }: { slot: JobSlot; endpoint: number },
     job: RetryJob,
     exchange: Exchange,
   ): Promise<AttemptResult> {
-    const { origin, path } = splitUrl(place.url);
+    const { origin, path } = splitUrl(slot.url);
     const endpoint = exchange.table.endpoints[index];
     if (endpoint === undefined) throw new Error(`no endpoint ${index} in the route config`);
     const headers = headersForEndpoint(exchange.request.fallbackHeaders(), endpoint);
@@ -159,7 +159,7 @@ export class RetryQueue implements Disposable {
         origin,
         path,
         method: 'POST',
-        headers: HeaderLines.of(encodeJobRequest(headers, { token: place.token, method, target })),
+        headers: HeaderLines.of(encodeJobRequest(headers, { token: slot.token, method, target })),
         body: bodyWithModel(exchange, endpoint.upstreamModel),
         // The worker holds its head back until there is a first byte, just as the ingress does.
         // Each word of the worker begins this anew, so the job itself is watched besides.

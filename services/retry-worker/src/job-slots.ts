@@ -1,4 +1,4 @@
-export interface PlaceLimits {
+export interface SlotLimits {
   readonly queueSize: number;
   readonly workerSize: number;
   readonly maxHeldBytes: number;
@@ -6,11 +6,11 @@ export interface PlaceLimits {
 
 /**
  * How much one process takes on: `queueSize` jobs beside `workerSize` that call, and their bodies.
- * A job in backoff only waits, so while nobody calls as many may wait as there are places in all; a
- * slot to call with is taken for each call and given back after it.
+ * A job in backoff only waits, so while nobody calls as many may wait as there are slots in all; a
+ * turn to call is taken for each call and given back after it.
  */
-export class Places {
-  readonly #limits: PlaceLimits;
+export class JobSlots {
+  readonly #limits: SlotLimits;
   readonly #onChange: () => void;
   readonly #turns: (() => void)[] = [];
   #held = 0;
@@ -18,7 +18,7 @@ export class Places {
   #heldBytes = 0;
 
   /** @param onChange called when there may be room where there was none, or the other way round */
-  constructor(limits: PlaceLimits, onChange: () => void) {
+  constructor(limits: SlotLimits, onChange: () => void) {
     this.#limits = limits;
     this.#onChange = onChange;
   }
@@ -40,24 +40,24 @@ export class Places {
     return this.#heldBytes;
   }
 
-  /** A place for a job with a body of so many bytes; null when there is none. */
-  take(bytes: number): Place | null {
+  /** A slot for a job with a body of so many bytes; null when there is none. */
+  take(bytes: number): JobSlot | null {
     if (!this.room || this.#heldBytes + bytes > this.#limits.maxHeldBytes) return null;
     this.#held++;
     this.#heldBytes += bytes;
     this.#onChange();
-    return new Place(this, bytes);
+    return new JobSlot(this, bytes);
   }
 
-  /** For `Place` only, as what follows. */
+  /** For `JobSlot` only, as what follows. */
   free(bytes: number): void {
     this.#held--;
     this.#heldBytes -= bytes;
     this.#onChange();
   }
 
-  /** Takes a slot, or queues for it; the function given back leaves the queue. */
-  takeSlot(begin: () => void): () => void {
+  /** Takes a turn to call, or queues for it; the function given back leaves the queue. */
+  takeTurn(begin: () => void): () => void {
     if (this.#calling < this.#limits.workerSize) {
       this.#calling++;
       begin();
@@ -70,27 +70,27 @@ export class Places {
     };
   }
 
-  freeSlot(): void {
+  freeTurn(): void {
     const next = this.#turns.shift();
     if (next === undefined) this.#calling--;
     else next();
   }
 }
 
-/** The place of one job, from its acceptance to its end. */
-export class Place {
-  readonly #places: Places;
+/** The slot of one job, from its acceptance to its end. */
+export class JobSlot {
+  readonly #slots: JobSlots;
   readonly #bytes: number;
   #calling = false;
   #open = true;
 
-  constructor(places: Places, bytes: number) {
-    this.#places = places;
+  constructor(slots: JobSlots, bytes: number) {
+    this.#slots = slots;
     this.#bytes = bytes;
   }
 
   /**
-   * Takes a slot to call with, in the order of asking. False when none was free for `timeoutMs`.
+   * Takes a turn to call, in the order of asking. False when none was free for `timeoutMs`.
    * Throws the signal's reason when it aborts first.
    */
   beginCall(timeoutMs: number, signal: AbortSignal): Promise<boolean> {
@@ -111,7 +111,7 @@ export class Place {
         resolve(false);
       }, timeoutMs);
       signal.addEventListener('abort', onAbort);
-      leave = this.#places.takeSlot(() => {
+      leave = this.#slots.takeTurn(() => {
         this.#calling = true;
         settle();
         resolve(true);
@@ -122,14 +122,14 @@ export class Place {
   endCall(): void {
     if (!this.#calling) return;
     this.#calling = false;
-    this.#places.freeSlot();
+    this.#slots.freeTurn();
   }
 
-  /** Gives the place back; doing it twice does nothing. */
+  /** Gives the slot back; doing it twice does nothing. */
   release(): void {
     if (!this.#open) return;
     this.#open = false;
     this.endCall();
-    this.#places.free(this.#bytes);
+    this.#slots.free(this.#bytes);
   }
 }

@@ -3,10 +3,10 @@ import type { HoldRule, RelayTarget, ResponseHead } from '@llm-gateway/upstream'
 import type { JobAnswer } from './job-answer.ts';
 
 /**
- * One call of an endpoint for a job. An answer that counts as failed is kept back; any other goes
+ * The job's side of one call of its endpoint. An answer that counts as failed is kept back; any other goes
  * to the ingress as it arrives.
  */
-export class EndpointCall implements RelayTarget {
+export class EndpointRelay implements RelayTarget {
   readonly #answer: JobAnswer;
   readonly #ourKey: boolean;
   readonly #calls: number;
