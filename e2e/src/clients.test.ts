@@ -96,10 +96,10 @@ describe('clients that nobody here wrote', () => {
     });
 
     it('takes a cut stream for an error, not for an end', async () => {
-      engine.script = () => async (exchange) => {
+      engine.script = () => async (reply) => {
         await stream(['data: {"id":"1","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'])({
-          ...exchange,
-          end: () => exchange.close(),
+          ...reply,
+          end: () => reply.close(),
         });
       };
       const running = await openai.chat.completions.create({ model: 'm', messages, stream: true });

@@ -210,10 +210,10 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     spare.script = () => respond(200, 'spare');
     const before = spare.requests.length;
     const asked = begin(gateway.url, { model: 'keyed', id: 'left' });
-    engine.script = () => async (exchange) => {
+    engine.script = () => async (reply) => {
       asked.leave();
-      await exchange.delay(50);
-      await refuse(500)(exchange);
+      await reply.delay(50);
+      await refuse(500)(reply);
     };
     await assert.rejects(asked.answer);
     await until(() => engine.requests.at(-1)?.abandoned);

@@ -193,13 +193,13 @@ describe('a request through ingress, router and discovery', () => {
   it('slows the engine down to the pace of a slow client, within bounded memory', async () => {
     const piece = Buffer.alloc(65_536, 0x78);
     let written = 0;
-    engine.script = () => async (exchange) => {
-      exchange.head(200, { 'content-type': 'text/event-stream' });
+    engine.script = () => async (reply) => {
+      reply.head(200, { 'content-type': 'text/event-stream' });
       for (let i = 0; i < 1600; i++) {
-        await exchange.write(piece);
+        await reply.write(piece);
         written += piece.length;
       }
-      exchange.end();
+      reply.end();
     };
     const response = await post(gateway.url, chat({ stream: true }));
     const reader = response.body?.getReader();

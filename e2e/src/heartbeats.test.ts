@@ -23,9 +23,9 @@ const done = event('[DONE]');
 
 /** An answer that comes after so long a silence. */
 function later(answer: EngineAnswer, ms = 250): EngineAnswer {
-  return async (exchange) => {
-    await exchange.delay(ms);
-    await answer(exchange);
+  return async (reply) => {
+    await reply.delay(ms);
+    await answer(reply);
   };
 }
 
@@ -124,19 +124,19 @@ describe('heartbeats', { concurrency: false, timeout: 60_000 }, () => {
   });
 
   it('come between events and never within one', async () => {
-    engine.script = () => async (exchange) => {
-      exchange.head(200, {
+    engine.script = () => async (reply) => {
+      reply.head(200, {
         'content-type': 'text/event-stream',
         'cache-control': 'no-store',
         'x-accel-buffering': 'yes',
       });
-      await exchange.write(hello);
-      await exchange.delay(250);
-      await exchange.write(hello.slice(0, 20));
-      await exchange.delay(250);
-      await exchange.write(hello.slice(20));
-      await exchange.write(done);
-      exchange.end();
+      await reply.write(hello);
+      await reply.delay(250);
+      await reply.write(hello.slice(0, 20));
+      await reply.delay(250);
+      await reply.write(hello.slice(20));
+      await reply.write(done);
+      reply.end();
     };
     const { text, whole, headers } = await ask(gateway.url, { stream: true });
     assert.ok(whole);

@@ -82,7 +82,7 @@ describe('a client of the Messages API', { timeout: 60_000 }, () => {
     assert.match(bad.requestID ?? '', /^[0-9a-f-]{36}$/);
     assert.equal((bad.error as { request_id: string }).request_id, bad.requestID);
 
-    engine.script = () => async (exchange) => await exchange.stall();
+    engine.script = () => async (reply) => await reply.stall();
     const seen = engine.requests.length;
     const left = new AbortController();
     const held = Array.from({ length: 4 }, () =>

@@ -45,19 +45,19 @@ for (const protocol of ['vllm-kvt', 'vllm-mooncake'] as const) {
       const script = halves({
         prefill: (request): Answer => {
           const { prompt } = request.json() as { prompt: string };
-          return async (exchange) => {
+          return async (reply) => {
             await passed('prefill', prompt);
-            await respond(200, { kv_transfer_params: { of: prompt } })(exchange);
+            await respond(200, { kv_transfer_params: { of: prompt } })(reply);
           };
         },
         decode: (request): Answer => {
           const { prompt } = request.json() as { prompt: string };
-          return async (exchange) => {
-            exchange.head(200, { 'content-type': 'text/event-stream' });
-            await exchange.write(event({ prompt }));
+          return async (reply) => {
+            reply.head(200, { 'content-type': 'text/event-stream' });
+            await reply.write(event({ prompt }));
             await passed('decode', prompt);
-            await exchange.write(event('[DONE]'));
-            exchange.end();
+            await reply.write(event('[DONE]'));
+            reply.end();
           };
         },
       });

@@ -9,12 +9,12 @@ describe('the places of the 429 queue', { timeout: 120_000 }, () => {
     let calling = 0;
     let mostCalling = 0;
     await using first = await startEngine(
-      limitedFirst(1, () => async (exchange) => {
+      limitedFirst(1, () => async (reply) => {
         calling++;
         mostCalling = Math.max(mostCalling, calling);
-        await exchange.delay(400);
+        await reply.delay(400);
         calling--;
-        await respond(200, 'first')(exchange);
+        await respond(200, 'first')(reply);
       }),
     );
     await using second = await startEngine(() => respond(200, 'second'));

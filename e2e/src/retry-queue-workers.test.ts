@@ -136,9 +136,9 @@ describe('the 429 queue when its workers end', { timeout: 180_000 }, () => {
     const released = new Promise<void>((resolve) => {
       answerNow = resolve;
     });
-    first.script = limitedFirst(1, ({ headers }) => async (exchange) => {
+    first.script = limitedFirst(1, ({ headers }) => async (reply) => {
       if (headers['x-request-id'] === id(0)) await released;
-      await respond(200, 'first')(exchange);
+      await respond(200, 'first')(reply);
     });
     const calling = ask(gateway.url, { id: id(0) });
     await until(() => callsOf(first, id(0)) === 2);

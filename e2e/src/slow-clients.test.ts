@@ -35,9 +35,9 @@ describe('a client that is slow', { timeout: 60_000 }, () => {
   const inFlight = async () => (await gateway.ingress[0]?.metrics())?.value('llm_gateway_requests_in_flight');
 
   it('is given up when it takes nothing of an answer that goes on, and the engine hears of it', async () => {
-    engine.script = () => async (exchange) => {
-      exchange.head(200, { 'content-type': 'text/event-stream' });
-      for (;;) await exchange.write(event('x'.repeat(100_000)));
+    engine.script = () => async (reply) => {
+      reply.head(200, { 'content-type': 'text/event-stream' });
+      for (;;) await reply.write(event('x'.repeat(100_000)));
     };
     const seen = engine.requests.length;
     const client = send(1);
@@ -71,12 +71,12 @@ describe('a client that is slow', { timeout: 60_000 }, () => {
   });
 
   it('is not taken for slow while it is the engine that is silent', async () => {
-    engine.script = () => async (exchange) => {
-      exchange.head(200, { 'content-type': 'text/event-stream' });
-      await exchange.write(event('first'));
-      await exchange.delay(2 * limitMs);
-      await exchange.write(event('last'));
-      exchange.end();
+    engine.script = () => async (reply) => {
+      reply.head(200, { 'content-type': 'text/event-stream' });
+      await reply.write(event('first'));
+      await reply.delay(2 * limitMs);
+      await reply.write(event('last'));
+      reply.end();
     };
     const response = await post(gateway.url, chat({ stream: true }));
     assert.equal(await response.text(), event('first') + event('last'));

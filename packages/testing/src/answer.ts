@@ -1,4 +1,4 @@
-import type { Answer } from './engine-exchange.ts';
+import type { Answer } from './engine-reply.ts';
 
 type AnswerHeaders = Readonly<Record<string, string | number | readonly string[]>>;
 
@@ -8,13 +8,13 @@ export function respond(
   body: unknown = '',
   options: { headers?: AnswerHeaders; delayMs?: number } = {},
 ): Answer {
-  return async (exchange) => {
-    if (options.delayMs !== undefined) await exchange.delay(options.delayMs);
+  return async (reply) => {
+    if (options.delayMs !== undefined) await reply.delay(options.delayMs);
     const isRaw = typeof body === 'string' || body instanceof Uint8Array;
     const bytes = Buffer.from(isRaw ? body : JSON.stringify(body));
     const type = isRaw ? 'text/plain' : 'application/json';
-    exchange.head(status, { 'content-type': type, 'content-length': bytes.length, ...options.headers });
-    exchange.response.end(bytes);
+    reply.head(status, { 'content-type': type, 'content-length': bytes.length, ...options.headers });
+    reply.response.end(bytes);
   };
 }
 
@@ -47,16 +47,16 @@ export function stream(
   options: { gapMs?: number; firstMs?: number; status?: number; headers?: AnswerHeaders } = {},
 ): Answer {
   const { gapMs = 0, firstMs = 0, status = 200, headers } = options;
-  return async (exchange) => {
-    if (firstMs > 0) await exchange.delay(firstMs);
-    exchange.head(status, { 'content-type': 'text/event-stream; charset=utf-8', ...headers });
+  return async (reply) => {
+    if (firstMs > 0) await reply.delay(firstMs);
+    reply.head(status, { 'content-type': 'text/event-stream; charset=utf-8', ...headers });
     let first = true;
     for (const chunk of chunks) {
-      if (!first && gapMs > 0) await exchange.delay(gapMs);
+      if (!first && gapMs > 0) await reply.delay(gapMs);
       first = false;
-      await exchange.write(chunk);
+      await reply.write(chunk);
     }
-    exchange.end();
+    reply.end();
   };
 }
 
@@ -78,22 +78,22 @@ export function completion(
   } = {},
 ): Answer {
   const { tokens = ['Hello', ' world'], gapMs = 0, delayMs = 0, extra } = options;
-  return async (exchange) => {
-    const asked = exchange.request.body.length > 0 ? exchange.request.json() : {};
+  return async (reply) => {
+    const asked = reply.request.body.length > 0 ? reply.request.json() : {};
     const { model = 'test', stream: streamed = false } = asked as { model?: string; stream?: boolean };
-    const base = { id: `chatcmpl-${exchange.request.index}`, created: 1_700_000_000, model };
+    const base = { id: `chatcmpl-${reply.request.index}`, created: 1_700_000_000, model };
     if (!streamed) {
       const message = { role: 'assistant', content: tokens.join('') };
       const choices = [{ index: 0, message, finish_reason: 'stop' }];
       const usage = { prompt_tokens: 1, completion_tokens: tokens.length, total_tokens: 1 + tokens.length };
-      await respond(200, { ...base, object: 'chat.completion', choices, usage, ...extra }, { delayMs })(exchange);
+      await respond(200, { ...base, object: 'chat.completion', choices, usage, ...extra }, { delayMs })(reply);
       return;
     }
     const chunk = (delta: unknown, finish: string | null) =>
       event({ ...base, object: 'chat.completion.chunk', choices: [{ index: 0, delta, finish_reason: finish }] });
     const deltas = tokens.map((content) => chunk({ content }, null));
     const events = [chunk({ role: 'assistant', content: '' }, null), ...deltas, chunk({}, 'stop'), event('[DONE]')];
-    await stream(events, { gapMs, firstMs: delayMs })(exchange);
+    await stream(events, { gapMs, firstMs: delayMs })(reply);
   };
 }
 
@@ -109,29 +109,29 @@ interface BrokenAnswer {
 
 /** The connection ends too early, in order (`close`) or broken (`reset`). */
 export function cut(at: Breakpoint, options: BrokenAnswer & { how?: 'close' | 'reset' } = {}): Answer {
-  return async (exchange) => {
-    await answerUntil(at, options)(exchange);
-    if (options.how === 'reset') exchange.reset();
-    else exchange.close();
+  return async (reply) => {
+    await answerUntil(at, options)(reply);
+    if (options.how === 'reset') reply.reset();
+    else reply.close();
   };
 }
 
 /** The answer stops coming and the connection stays open, until the client leaves. */
 export function stall(at: Breakpoint, options: BrokenAnswer = {}): Answer {
-  return async (exchange) => {
-    await answerUntil(at, options)(exchange);
-    await exchange.stall();
+  return async (reply) => {
+    await answerUntil(at, options)(reply);
+    await reply.stall();
   };
 }
 
 function answerUntil(at: Breakpoint, { status = 200, headers = {}, body = '' }: BrokenAnswer): Answer {
-  return async (exchange) => {
+  return async (reply) => {
     if (at === 'before-head') return;
-    exchange.head(status, { 'content-type': 'text/event-stream; charset=utf-8', ...headers });
+    reply.head(status, { 'content-type': 'text/event-stream; charset=utf-8', ...headers });
     if (at === 'after-head') return;
     const bytes = Buffer.from(body);
     if (bytes.length < at.afterBytes) throw new Error(`a body of ${bytes.length} bytes has no byte ${at.afterBytes}`);
-    await exchange.write(bytes.subarray(0, at.afterBytes));
+    await reply.write(bytes.subarray(0, at.afterBytes));
   };
 }
 
@@ -145,13 +145,13 @@ export function raw(
 ): Answer {
   const { gapMs = 0, ending = 'close' } = options;
   const list = typeof pieces === 'string' || pieces instanceof Uint8Array ? [pieces] : pieces;
-  return async (exchange) => {
+  return async (reply) => {
     for (const [index, piece] of list.entries()) {
-      if (index > 0 && gapMs > 0) await exchange.delay(gapMs);
-      await exchange.raw(piece);
+      if (index > 0 && gapMs > 0) await reply.delay(gapMs);
+      await reply.raw(piece);
     }
-    if (ending === 'close') exchange.close();
-    else if (ending === 'keep') exchange.endRaw();
-    else await exchange.stall();
+    if (ending === 'close') reply.close();
+    else if (ending === 'keep') reply.endRaw();
+    else await reply.stall();
   };
 }

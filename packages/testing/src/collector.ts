@@ -4,7 +4,7 @@ import { gunzipSync } from 'node:zlib';
 import protobuf from 'protobufjs';
 import { refuse, respond } from './answer.ts';
 import { type Engine, startEngine } from './engine.ts';
-import type { Answer } from './engine-exchange.ts';
+import type { Answer } from './engine-reply.ts';
 import { until } from './until.ts';
 
 /** A span as it came to a collector. */

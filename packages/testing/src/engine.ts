@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { completion } from './answer.ts';
-import type { Answer, EngineRequest, Exchange, Script } from './engine-exchange.ts';
+import type { Answer, EngineReply, EngineRequest, Script } from './engine-reply.ts';
 import { freePort, hostAndPort, type Loopback } from './port.ts';
 import { until } from './until.ts';
 
@@ -156,12 +156,12 @@ export class Engine implements AsyncDisposable {
         recorded.body = await readBody(message);
         answer = this.script(recorded);
       }
-      const exchange = exchangeOf(recorded, response, { socket, signal: gone.signal });
+      const reply = replyTo(recorded, response, { socket, signal: gone.signal });
       const ending = (end: () => void) => () => {
         this.#ended.add(socket);
         end();
       };
-      await answer({ ...exchange, close: ending(exchange.close), reset: ending(exchange.reset) });
+      await answer({ ...reply, close: ending(reply.close), reset: ending(reply.reset) });
     } catch (error) {
       // A write fails a moment before the close that it is told of.
       if (gone.signal.aborted || socket.destroyed) return;
@@ -196,11 +196,11 @@ async function readBody(message: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-function exchangeOf(
+function replyTo(
   request: EngineRequest,
   response: ServerResponse,
   { socket, signal }: { socket: Socket; signal: AbortSignal },
-): Exchange {
+): EngineReply {
   const orGone = async <T>(promise: Promise<T>): Promise<T> => {
     const gone = Promise.withResolvers<never>();
     const onAbort = () => gone.reject(new Error('the client left'));

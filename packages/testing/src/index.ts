@@ -14,7 +14,7 @@ export {
   setRedis,
 } from './discovery-record.ts';
 export { Engine, type EngineOptions, startEngine } from './engine.ts';
-export type { Answer, EngineRequest, Exchange, Script } from './engine-exchange.ts';
+export type { Answer, EngineReply, EngineRequest, Script } from './engine-reply.ts';
 export { type EtcdCluster, type EtcdOptions, type EtcdServer, startEtcd, startEtcdCluster } from './etcd.ts';
 export { type MetricSample, type MetricsReading, parseMetrics, readMetrics } from './metrics.ts';
 export { type NatsOptions, type NatsServer, type NatsUser, startNats } from './nats.ts';

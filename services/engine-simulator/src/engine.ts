@@ -1,6 +1,6 @@
-import type { Exchange } from './exchange.ts';
 import { pace } from './pace.ts';
 import type { Computed } from './reply.ts';
+import type { EngineCall } from './route-server.ts';
 import { Slots } from './slots.ts';
 
 /** What has to be computed for one answer. */
@@ -20,7 +20,7 @@ export interface Work {
 }
 
 /** Who waits for an answer. */
-export type Client = Pick<Exchange, 'signal' | 'pause'>;
+export type Client = Pick<EngineCall, 'signal' | 'pause'>;
 
 export type Emit = (from: number, to: number) => void | Promise<void>;
 

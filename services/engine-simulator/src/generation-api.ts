@@ -1,20 +1,20 @@
 import { randomUUID } from 'node:crypto';
 import { chatReply } from './chat-reply.ts';
-import { answerJson, type Exchange, type Handler } from './exchange.ts';
 import { type GenerationLimits, readGeneration } from './generation.ts';
 import type { Asked, Generator } from './generator.ts';
 import { messagesReply } from './messages-reply.ts';
 import { countPromptTokens, readMessages } from './messages-request.ts';
+import { answerJson, type EngineCall, type Handler } from './route-server.ts';
 
 /** OpenAI's chats and completions, and Anthropic's Messages. */
 export function generationRoutes(limits: GenerationLimits, generator: Generator): [string, Handler][] {
   const chat =
     (kind: 'chat' | 'completion', prefix: string) =>
-    ({ body, requestId }: Exchange): Asked => {
+    ({ body, requestId }: EngineCall): Asked => {
       const generation = readGeneration(kind, body, limits);
       return { generation, id: idOf(prefix, requestId), reply: (answering) => chatReply(generation, answering) };
     };
-  const messages = ({ body, requestId }: Exchange): Asked => {
+  const messages = ({ body, requestId }: EngineCall): Asked => {
     const generation = readMessages(body, limits);
     return { generation, id: idOf('chatcmpl', requestId), reply: (answering) => messagesReply(generation, answering) };
   };

@@ -1,6 +1,5 @@
 import { blockKeys } from './block-keys.ts';
 import type { Client, Emit, Engine, Work } from './engine.ts';
-import { answerJson, breakOff, type Exchange, type Handler, sufferBeforeHead, writePieces } from './exchange.ts';
 import { type Faults, faultHeaders, type Part, readFaults } from './fault.ts';
 import { completionTokens, type Generation } from './generation.ts';
 import type { KvCache, RemotePrompt } from './kv-cache.ts';
@@ -9,6 +8,7 @@ import type { SimulatorValues } from './options.ts';
 import { Pause, seededRandom, varied } from './pace.ts';
 import { Refusal } from './refusal.ts';
 import type { Answering, Computed, ReplyFormat } from './reply.ts';
+import { answerJson, breakOff, type EngineCall, type Handler, sufferBeforeHead, writePieces } from './route-server.ts';
 import type { Totals } from './totals.ts';
 
 /** A request that generates, with the shape of its answer. */
@@ -82,11 +82,11 @@ export class Generator {
   }
 
   /** Serves an API that generates; `read` understands its requests, or throws a `Refusal`. */
-  generating(read: (exchange: Exchange) => Asked): Handler {
-    return async (exchange) => {
+  generating(read: (call: EngineCall) => Asked): Handler {
+    return async (call) => {
       this.requests += 1;
-      this.#record(exchange);
-      await this.#generate(read(exchange), exchange);
+      this.#record(call);
+      await this.#generate(read(call), call);
     };
   }
 
@@ -95,49 +95,49 @@ export class Generator {
    * others.
    */
   immediate(handler: Handler): Handler {
-    return async (exchange) => {
-      this.#record(exchange);
-      const faults = this.#faults(exchange, 'neutral');
+    return async (call) => {
+      this.#record(call);
+      const faults = this.#faults(call, 'neutral');
       const isBefore = breakOf(faults).how === undefined || (faults.cutAfter ?? 0) < 0;
       if (!isBefore || (faults.stall !== undefined && faults.stall !== 'headers')) {
         throw new Refusal(400, 'this path has no tokens at which something could go wrong');
       }
-      await sufferBeforeHead(faults, exchange);
-      await handler(exchange);
+      await sufferBeforeHead(faults, call);
+      await handler(call);
     };
   }
 
-  async #generate(asked: Asked, exchange: Exchange): Promise<void> {
+  async #generate(asked: Asked, call: EngineCall): Promise<void> {
     const { values, kvCache } = this.#options;
     const { generation, id } = asked;
     const plan = kvPlan(generation, {
       connector: values.kvConnector,
       role: values.kvRole,
-      requestId: exchange.requestId,
+      requestId: call.requestId,
     });
-    const faults = this.#faults(exchange, plan.part);
-    using _id = this.#claimRequestId(exchange.requestId);
+    const faults = this.#faults(call, plan.part);
+    using _id = this.#claimRequestId(call.requestId);
     const computed: Computed = { cachedTokens: undefined };
     const answering = { id, createdS: Math.floor(Date.now() / 1000), computed };
     const run: Run = { asked, plan, faults, answering, format: asked.reply(answering), steps: 0 };
     try {
-      await sufferBeforeHead(faults, exchange);
+      await sufferBeforeHead(faults, call);
       if (values.errorRate > 0 && this.#failure() < values.errorRate)
         throw new Refusal(values.errorStatus, 'simulated failure');
       if (plan.part === 'decode') {
-        if (faults.stall === 'transfer') await exchange.pause.forEver();
+        if (faults.stall === 'transfer') await call.pause.forEver();
         if (faults.failsTransfer) throw new Refusal(500, 'KV transfer failed');
         const { promptHash, promptTokens } = generation;
         const prompt = { promptHash, promptTokens, blockKeys: values.kvBlocks > 0 ? keysOf(generation) : [] };
-        const headers = faultHeaders(exchange.request.headers);
-        await kvCache?.fetch(plan, prompt, { exchange, headers });
+        const headers = faultHeaders(call.request.headers);
+        await kvCache?.fetch(plan, prompt, { call, headers });
       }
-      if (asked.background) this.#beginBackground(run, asked.background, exchange);
-      else if (generation.stream) await this.#stream(run, exchange);
-      else await this.#answer(run, exchange);
+      if (asked.background) this.#beginBackground(run, asked.background, call);
+      else if (generation.stream) await this.#stream(run, call);
+      else await this.#answer(run, call);
       if (!asked.background) this.#count(run, 'finished');
     } catch (error) {
-      if (exchange.signal.aborted) this.abandoned += 1;
+      if (call.signal.aborted) this.abandoned += 1;
       this.#count(run, 'unfinished');
       throw error;
     }
@@ -147,9 +147,9 @@ export class Generator {
    * Computes a prompt for a decode engine that asks for it now. Resolves when its first token would
    * be there.
    */
-  async prefill(exchange: Exchange, prompt: RemotePrompt): Promise<void> {
-    const faults = this.#faults(exchange, 'prefill');
-    await sufferBeforeHead(faults, exchange);
+  async prefill(call: EngineCall, prompt: RemotePrompt): Promise<void> {
+    const faults = this.#faults(call, 'prefill');
+    await sufferBeforeHead(faults, call);
     const isHeld = faults.stall === 'prefill';
     const work: Work = {
       ...prompt,
@@ -159,38 +159,38 @@ export class Generator {
       computed: { cachedTokens: undefined },
       ...this.#times(faults, 'prefill'),
     };
-    await this.#options.engine.compute(work, exchange, () => {});
+    await this.#options.engine.compute(work, call, () => {});
   }
 
-  async #answer(run: Run, exchange: Exchange): Promise<void> {
+  async #answer(run: Run, call: EngineCall): Promise<void> {
     const { asked, plan, faults, answering, format } = run;
-    await this.#compute(run, exchange, () => {});
+    await this.#compute(run, call, () => {});
     const { promptHash } = asked.generation;
     const offered = plan.part === 'prefill' ? this.#options.kvCache?.offer(plan, promptHash, answering.id) : undefined;
-    await answerWhole(exchange, format.unary(faults.omitsKvParams ? undefined : offered), faults);
+    await answerWhole(call, format.unary(faults.omitsKvParams ? undefined : offered), faults);
   }
 
   /** The head goes out before the queue and the prefill: that is what vLLM does. */
-  async #stream(run: Run, exchange: Exchange): Promise<void> {
+  async #stream(run: Run, call: EngineCall): Promise<void> {
     const { format, faults } = run;
-    const { response } = exchange;
+    const { response } = call;
     this.#options.engine.requireRoom();
     response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8' });
     response.flushHeaders();
-    if (faults.cutAfter === 0) await breakOff(exchange, faults);
+    if (faults.cutAfter === 0) await breakOff(call, faults);
     try {
-      await writePieces(exchange, format.greeting());
-      await this.#compute(run, exchange, async (from, to) => {
+      await writePieces(call, format.greeting());
+      await this.#compute(run, call, async (from, to) => {
         const events = from === 0 ? format.opening() : [];
         for (let step = from; step < to; step += 1) events.push(...format.step(step));
-        await writePieces(exchange, events);
+        await writePieces(call, events);
       });
       const { how } = breakOf(faults);
       if (how === 'error') throw new Refusal(500, 'simulated error in the stream');
-      if (how === 'cut') await breakOff(exchange, faults);
-      await writePieces(exchange, format.closing());
+      if (how === 'cut') await breakOff(call, faults);
+      await writePieces(call, format.closing());
     } catch (error) {
-      if (error instanceof Refusal && !exchange.signal.aborted) response.end(format.failure(error).join(''));
+      if (error instanceof Refusal && !call.signal.aborted) response.end(format.failure(error).join(''));
       throw error;
     }
     response.end();
@@ -216,7 +216,7 @@ export class Generator {
     });
   }
 
-  #beginBackground(run: Run, background: Background, { response }: Exchange): void {
+  #beginBackground(run: Run, background: Background, { response }: EngineCall): void {
     this.#options.engine.requireRoom();
     const { body, signal } = background.begin(run.answering);
     answerJson(response, body);
@@ -233,7 +233,7 @@ export class Generator {
     );
   }
 
-  #faults({ request }: Exchange, part: Part): Faults {
+  #faults({ request }: EngineCall, part: Part): Faults {
     const { values, target } = this.#options;
     const { name, port } = target();
     const faults = readFaults(request.headers, { part, engine: name, port });
@@ -264,7 +264,7 @@ export class Generator {
     return { [Symbol.dispose]: () => void this.#requestIds.delete(id) };
   }
 
-  #record({ request, body }: Exchange): void {
+  #record({ request, body }: EngineCall): void {
     const { recordRequests } = this.#options.values;
     if (recordRequests === 0) return;
     this.recorded.push({ path: request.url ?? '', headers: request.headers, body });
@@ -307,8 +307,8 @@ function breakOf({ errorAfter, cutAfter, stall, stallAfter }: Faults): StreamBre
   return breaks.reduce((first, one) => (one.at < first.at ? one : first), whole);
 }
 
-async function answerWhole(exchange: Exchange, body: string, faults: Faults): Promise<void> {
-  const { response, pause } = exchange;
+async function answerWhole(call: EngineCall, body: string, faults: Faults): Promise<void> {
+  const { response, pause } = call;
   const at = faults.cutAfter ?? (faults.stall === 'stream' ? faults.stallAfter : undefined);
   if (at === undefined) {
     answerJson(response, body);
@@ -318,5 +318,5 @@ async function answerWhole(exchange: Exchange, body: string, faults: Faults): Pr
   response.writeHead(200, { 'content-type': 'application/json', 'content-length': bytes.length });
   response.write(bytes.subarray(0, at));
   if (faults.cutAfter === undefined) await pause.forEver();
-  await breakOff(exchange, faults);
+  await breakOff(call, faults);
 }

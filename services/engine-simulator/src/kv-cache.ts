@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { Agent, request, type Server } from 'node:http';
-import { answerJson, type Exchange, type Handler, routeServer } from './exchange.ts';
 import { isObject, type Json, stringifyExact } from './json.ts';
 import { type KvPlan, mooncakeAnswer } from './kv-protocol.ts';
 import { Refusal } from './refusal.ts';
 import { readObject } from './request-fields.ts';
+import { answerJson, type EngineCall, type Handler, routeServer } from './route-server.ts';
 import { Transfers } from './transfers.ts';
 
 type PrefillPlan = Extract<KvPlan, { part: 'prefill' }>;
@@ -27,7 +27,7 @@ export interface KvCacheOptions {
   readonly name: string;
   readonly keepAliveMs: number;
   /** Computes a prompt for a decode engine that asks for it now. */
-  prefill(exchange: Exchange, prompt: RemotePrompt): Promise<void>;
+  prefill(call: EngineCall, prompt: RemotePrompt): Promise<void>;
 }
 
 /**
@@ -48,12 +48,12 @@ export class KvCache implements AsyncDisposable {
 
   constructor({ name, keepAliveMs, prefill }: KvCacheOptions) {
     const routes = new Map<string, Handler>([
-      ['POST /claim', (exchange) => this.#answerClaim(exchange)],
+      ['POST /claim', (call) => this.#answerClaim(call)],
       [
         'POST /prefill',
-        async (exchange) => {
-          await prefill(exchange, remotePrompt(readObject(exchange.body)));
-          answerJson(exchange.response, '{}');
+        async (call) => {
+          await prefill(call, remotePrompt(readObject(call.body)));
+          answerJson(call.response, '{}');
         },
       ],
     ]);
@@ -90,10 +90,10 @@ export class KvCache implements AsyncDisposable {
   async fetch(
     plan: DecodePlan,
     wanted: Wanted,
-    { exchange, headers }: { exchange: Exchange; headers: Readonly<Record<string, string>> },
+    { call, headers }: { call: EngineCall; headers: Readonly<Record<string, string>> },
   ): Promise<void> {
     const body = JSON.stringify({ key: plan.key, ...wanted });
-    const { status, text } = await this.#post(plan, body, { headers, signal: exchange.signal });
+    const { status, text } = await this.#post(plan, body, { headers, signal: call.signal });
     if (status === 200) return;
     const said: unknown = JSON.parse(text);
     const message = isObject(said) && isObject(said.error) ? String(said.error.message) : text;
@@ -105,7 +105,7 @@ export class KvCache implements AsyncDisposable {
     this.#agent.destroy();
   }
 
-  #answerClaim({ body, response }: Exchange): void {
+  #answerClaim({ body, response }: EngineCall): void {
     const { key, promptHash } = JSON.parse(body) as { key: string; promptHash: number };
     const wrong = this.transfers.claim(key, promptHash);
     if (wrong) throw new Refusal(404, wrong);
@@ -119,7 +119,7 @@ export class KvCache implements AsyncDisposable {
   ): Promise<{ status: number; text: string }> {
     const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
     const failed = () => reject(new Refusal(500, `KV transfer failed: ${host}:${port} does not answer`));
-    const call = request(
+    const asked = request(
       {
         host,
         port,
@@ -139,8 +139,8 @@ export class KvCache implements AsyncDisposable {
         response.on('close', failed);
       },
     );
-    call.on('error', failed);
-    call.end(body);
+    asked.on('error', failed);
+    asked.end(body);
     const answer = await promise;
     signal.throwIfAborted();
     return answer;

@@ -1,9 +1,9 @@
 import { crc32, deflateSync } from 'node:zlib';
-import { answerJson, type Exchange, type Handler } from './exchange.ts';
 import type { Json } from './json.ts';
 import type { ModelApi } from './model-api.ts';
 import { Refusal } from './refusal.ts';
 import { boolean, integer, readModel, readObject } from './request-fields.ts';
+import { answerJson, type EngineCall, type Handler } from './route-server.ts';
 import { answerTokens, countTokens, seedOf } from './text.ts';
 
 /** Tokens of a transcription. */
@@ -21,16 +21,16 @@ const maxSpeechS = 60;
 export function mediaRoutes(api: ModelApi): [string, Handler][] {
   const route = (path: string, handler: Handler): [string, Handler] => [path, api.generator.immediate(handler)];
   return [
-    route('POST /v1/audio/transcriptions', (exchange) => transcribe(api, exchange, 'transcribe')),
-    route('POST /v1/audio/translations', (exchange) => transcribe(api, exchange, 'translate')),
-    route('POST /v1/audio/speech', (exchange) => speak(api, exchange)),
-    route('POST /v1/images/generations', (exchange) => drawImages(api, exchange, readObject(exchange.body))),
-    route('POST /v1/images/edits', async (exchange) => drawImages(api, exchange, await readForm(exchange))),
+    route('POST /v1/audio/transcriptions', (call) => transcribe(api, call, 'transcribe')),
+    route('POST /v1/audio/translations', (call) => transcribe(api, call, 'translate')),
+    route('POST /v1/audio/speech', (call) => speak(api, call)),
+    route('POST /v1/images/generations', (call) => drawImages(api, call, readObject(call.body))),
+    route('POST /v1/images/edits', async (call) => drawImages(api, call, await readForm(call))),
   ];
 }
 
 /** The fields of a multipart form; files as they are, numbers and booleans as their text says. */
-async function readForm({ request, bytes }: Exchange): Promise<Json> {
+async function readForm({ request, bytes }: EngineCall): Promise<Json> {
   const type = request.headers['content-type'] ?? '';
   if (!type.startsWith('multipart/form-data')) throw new Refusal(400, 'the body is not multipart/form-data');
   let form: FormData;
@@ -47,9 +47,9 @@ function plain(text: string): unknown {
   return /^\d{1,15}$/.test(text) ? Number(text) : text;
 }
 
-async function transcribe(api: ModelApi, exchange: Exchange, task: 'transcribe' | 'translate'): Promise<void> {
-  const { response } = exchange;
-  const form = await readForm(exchange);
+async function transcribe(api: ModelApi, call: EngineCall, task: 'transcribe' | 'translate'): Promise<void> {
+  const { response } = call;
+  const form = await readForm(call);
   const model = readModel(form, api.models);
   const { file, response_format: format = 'json', language = 'en' } = form;
   if (!(file instanceof File)) throw new Refusal(400, 'Field required', 'file');
@@ -82,7 +82,7 @@ async function transcribe(api: ModelApi, exchange: Exchange, task: 'transcribe' 
 }
 
 /** Silence, of a length that the text would take. */
-function speak(api: ModelApi, { response, body }: Exchange): void {
+function speak(api: ModelApi, { response, body }: EngineCall): void {
   const asked = readObject(body);
   const model = readModel(asked, api.models);
   const { input, response_format: format = 'mp3' } = asked;
@@ -135,7 +135,7 @@ function wavHead(dataBytes: number): Buffer {
 }
 
 /** One pixel each, of a colour that the prompt determines. */
-function drawImages(api: ModelApi, { response }: Exchange, asked: Json): void {
+function drawImages(api: ModelApi, { response }: EngineCall, asked: Json): void {
   const model = readModel(asked, api.models);
   const { prompt, response_format: format } = asked;
   if (typeof prompt !== 'string') throw new Refusal(400, 'Field required', 'prompt');

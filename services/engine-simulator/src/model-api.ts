@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { answerJson, type Exchange, type Handler } from './exchange.ts';
 import type { Generator } from './generator.ts';
 import { isObject, type Json } from './json.ts';
 import { Refusal } from './refusal.ts';
 import { readBody, readModel } from './request-fields.ts';
+import { answerJson, type EngineCall, type Handler } from './route-server.ts';
 import { countTokens, detokenize, embed, tokenize } from './text.ts';
 import type { Totals } from './totals.ts';
 
@@ -24,11 +24,11 @@ const maxEmbeddingDimensions = 4096;
 export function modelRoutes(api: ModelApi): [string, Handler][] {
   return [
     ['GET /v1/models', ({ response }) => answerJson(response, JSON.stringify(modelList(api)))],
-    ['GET /v1/models/{id...}', (exchange) => answerModel(api, exchange)],
+    ['GET /v1/models/{id...}', (call) => answerModel(api, call)],
     ['GET /version', ({ response }) => answerJson(response, JSON.stringify({ version }))],
-    ['POST /v1/embeddings', api.generator.immediate((exchange) => answerEmbeddings(api, exchange))],
-    ['POST /tokenize', (exchange) => answerTokenize(api, exchange)],
-    ['POST /detokenize', (exchange) => answerDetokenize(api, exchange)],
+    ['POST /v1/embeddings', api.generator.immediate((call) => answerEmbeddings(api, call))],
+    ['POST /tokenize', (call) => answerTokenize(api, call)],
+    ['POST /detokenize', (call) => answerDetokenize(api, call)],
   ];
 }
 
@@ -49,11 +49,11 @@ function modelCard({ maxModelLen, startedS }: ModelApi, id: string) {
   };
 }
 
-function answerModel(api: ModelApi, { response, pathId }: Exchange): void {
+function answerModel(api: ModelApi, { response, pathId }: EngineCall): void {
   answerJson(response, JSON.stringify(modelCard(api, readModel({ model: pathId }, api.models))));
 }
 
-function answerEmbeddings(api: ModelApi, { response, body }: Exchange): void {
+function answerEmbeddings(api: ModelApi, { response, body }: EngineCall): void {
   const asked = readBody(body);
   const model = readModel(asked, api.models);
   const texts = inputTexts(asked);
@@ -93,7 +93,7 @@ function base64Floats(values: number[]): string {
   return Buffer.from(Float32Array.from(values).buffer).toString('base64');
 }
 
-function answerTokenize(api: ModelApi, { response, body }: Exchange): void {
+function answerTokenize(api: ModelApi, { response, body }: EngineCall): void {
   const asked = readBody(body);
   readModel(asked, api.models);
   const tokens = tokenize(tokenizedText(asked));
@@ -109,7 +109,7 @@ function tokenizedText({ prompt, messages }: Json): string {
   return messages.map((message: unknown) => (isObject(message) ? String(message.content ?? '') : '')).join('\n');
 }
 
-function answerDetokenize(api: ModelApi, { response, body }: Exchange): void {
+function answerDetokenize(api: ModelApi, { response, body }: EngineCall): void {
   const asked = readBody(body);
   readModel(asked, api.models);
   const { tokens } = asked;

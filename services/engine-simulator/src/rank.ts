@@ -1,6 +1,5 @@
 import type { Server } from 'node:http';
 import { type Engine, SlotEngine } from './engine.ts';
-import { type Handler, routeServer } from './exchange.ts';
 import type { GenerationLimits } from './generation.ts';
 import { generationRoutes } from './generation-api.ts';
 import { Generator } from './generator.ts';
@@ -11,6 +10,7 @@ import { ModelledEngine } from './modelled-engine.ts';
 import type { SimulatorValues } from './options.ts';
 import { seededRandom } from './pace.ts';
 import { responseRoutes } from './responses-api.ts';
+import { type Handler, routeServer } from './route-server.ts';
 import { stateRoutes } from './state-api.ts';
 import { Totals } from './totals.ts';
 

@@ -1,4 +1,3 @@
-import { answerJson, type Exchange, type Handler } from './exchange.ts';
 import type { GenerationLimits } from './generation.ts';
 import type { Asked, Background, Generator } from './generator.ts';
 import type { Json } from './json.ts';
@@ -7,6 +6,7 @@ import type { Answering } from './reply.ts';
 import { ResponseStore } from './response-store.ts';
 import { compactionReply, responsesReply } from './responses-reply.ts';
 import { newId, type ResponsesRequest, readResponses } from './responses-request.ts';
+import { answerJson, type EngineCall, type Handler } from './route-server.ts';
 
 const defaultPageItems = 20;
 const maxPageItems = 100;
@@ -16,7 +16,7 @@ export function responseRoutes(limits: GenerationLimits, generator: Generator): 
   const store = new ResponseStore();
   const read = (body: string) => readResponses(body, limits, (id) => store.conversationOf(id));
 
-  const create = ({ body }: Exchange): Asked => {
+  const create = ({ body }: EngineCall): Asked => {
     const request = read(body);
     const { generation, isStored, isBackground, conversation } = request;
     const id = newId('resp');
@@ -30,7 +30,7 @@ export function responseRoutes(limits: GenerationLimits, generator: Generator): 
       ...(isBackground ? { background: inBackground(request, store) } : {}),
     };
   };
-  const compact = ({ body }: Exchange): Asked => {
+  const compact = ({ body }: EngineCall): Asked => {
     const request = read(body);
     // Whatever the body says: it is computed and answered as a whole.
     const generation = { ...request.generation, stream: false };

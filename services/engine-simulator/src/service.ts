@@ -28,8 +28,8 @@ export async function start(
           new KvCache({
             name: values.name || 'kv',
             keepAliveMs: values.keepAliveMs,
-            async prefill(exchange, prompt) {
-              await ranks[0]?.generator.prefill(exchange, prompt);
+            async prefill(call, prompt) {
+              await ranks[0]?.generator.prefill(call, prompt);
             },
           }),
         );

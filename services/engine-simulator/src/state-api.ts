@@ -1,7 +1,7 @@
-import { answerJson, type Handler } from './exchange.ts';
 import type { Generator } from './generator.ts';
 import { type MeasuredRank, metricsText } from './metrics.ts';
 import { Refusal } from './refusal.ts';
+import { answerJson, type Handler } from './route-server.ts';
 
 /** A rank as it is looked at from outside. */
 interface ObservedRank extends MeasuredRank {

@@ -27,7 +27,7 @@ export interface EngineRequest {
 }
 
 /** One request's answer in the making. Every wait ends, by throwing, when the connection closes. */
-export interface Exchange {
+export interface EngineReply {
   readonly request: EngineRequest;
   readonly response: ServerResponse;
   readonly socket: Socket;
@@ -53,6 +53,6 @@ export interface Exchange {
 }
 
 export type Headers = Readonly<Record<string, string | number | readonly string[]>>;
-export type Answer = (exchange: Exchange) => void | Promise<void>;
+export type Answer = (reply: EngineReply) => void | Promise<void>;
 /** Chooses the answer, once the request was received whole. */
 export type Script = (request: EngineRequest) => Answer;

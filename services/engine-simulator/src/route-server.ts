@@ -15,7 +15,7 @@ const requestTimeoutMs = 600_000;
 const maxHeaderBytes = 256 * 1024;
 
 /** One request and its answer in the making. */
-export interface Exchange {
+export interface EngineCall {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly query: URLSearchParams;
@@ -30,7 +30,7 @@ export interface Exchange {
   readonly pause: Pause;
 }
 
-export type Handler = (exchange: Exchange) => void | Promise<void>;
+export type Handler = (call: EngineCall) => void | Promise<void>;
 
 /**
  * By method and path. `{id}` in a path is any segment, `{id...}` any rest: names of models have
@@ -180,11 +180,11 @@ async function readBody(request: IncomingMessage): Promise<Buffer> {
 }
 
 /** The faults between the arrival of a request and the head of its answer. */
-export async function sufferBeforeHead(faults: Faults, exchange: Exchange): Promise<void> {
-  const { response, pause } = exchange;
+export async function sufferBeforeHead(faults: Faults, call: EngineCall): Promise<void> {
+  const { response, pause } = call;
   if (faults.delayMs > 0) await pause.for(faults.delayMs);
   if (faults.stall === 'headers') await pause.forEver();
-  if (faults.cutAfter !== undefined && faults.cutAfter < 0) await breakOff(exchange, faults);
+  if (faults.cutAfter !== undefined && faults.cutAfter < 0) await breakOff(call, faults);
   if (faults.status === undefined) return;
   if (faults.retryAfter !== undefined) response.setHeader('retry-after', faults.retryAfter);
   if (faults.retryAfterMs !== undefined) response.setHeader('retry-after-ms', faults.retryAfterMs);
@@ -195,7 +195,7 @@ export async function sufferBeforeHead(faults: Faults, exchange: Exchange): Prom
  * Ends the connection in the middle of an answer, in order or by a reset, and the handler with it.
  * What was written before arrives.
  */
-export async function breakOff({ response }: Exchange, { reset }: { readonly reset: boolean }): Promise<never> {
+export async function breakOff({ response }: EngineCall, { reset }: { readonly reset: boolean }): Promise<never> {
   const { socket } = response;
   if (socket && !socket.destroyed) {
     await new Promise<void>((resolve) => socket.write('', () => resolve()));
@@ -208,8 +208,8 @@ export async function breakOff({ response }: Exchange, { reset }: { readonly res
 /**
  * Writes a piece of the body and waits while the client does not take it. Throws when it leaves.
  */
-export async function writePieces(exchange: Exchange, pieces: readonly string[]): Promise<void> {
-  const { response, signal } = exchange;
+export async function writePieces(call: EngineCall, pieces: readonly string[]): Promise<void> {
+  const { response, signal } = call;
   // One packet, but a chunk for each event, as an engine that writes them one by one.
   if (pieces.length > 1) response.cork();
   let accepted = true;
