@@ -119,7 +119,7 @@ export class KvCache implements AsyncDisposable {
   ): Promise<{ status: number; text: string }> {
     const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
     const failed = () => reject(new Refusal(500, `KV transfer failed: ${host}:${port} does not answer`));
-    const asked = request(
+    const sent = request(
       {
         host,
         port,
@@ -139,8 +139,8 @@ export class KvCache implements AsyncDisposable {
         response.on('close', failed);
       },
     );
-    asked.on('error', failed);
-    asked.end(body);
+    sent.on('error', failed);
+    sent.end(body);
     const answer = await promise;
     signal.throwIfAborted();
     return answer;

@@ -57,16 +57,18 @@ export class RefusedHead {
   }
 }
 
+type HeadLimits = Pick<ClientLimits, 'maxHeaderBytes' | 'maxHeaderCount'>;
+
 /** Reads the heads of one connection, one after the other, out of octets that come in pieces. */
 export class HeadReader {
-  readonly #limits: ClientLimits;
+  readonly #limits: HeadLimits;
   readonly #interest: FieldInterest;
   /** How much was looked at when it was last found to be the beginning of a head. */
   #checkedBytes = 0;
   /** Where what follows the last head begins, in the octets that it was read from. */
   end = 0;
 
-  constructor(limits: ClientLimits, { withholdsCredentials }: { withholdsCredentials: boolean }) {
+  constructor(limits: HeadLimits, { withholdsCredentials }: { withholdsCredentials: boolean }) {
     this.#limits = limits;
     this.#interest = withholdsCredentials ? interestWithKeys : interest;
   }

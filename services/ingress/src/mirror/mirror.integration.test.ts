@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, it } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { type Bus, connectNats, inProcessBus } from '@llm-gateway/bus';
-import { HeaderLines } from '@llm-gateway/http1';
 import {
   type CopyOutcome,
   type MirrorCopy,
@@ -13,11 +13,18 @@ import {
   mirrorSend,
 } from '@llm-gateway/protocol';
 import { Metrics } from '@llm-gateway/runtime';
-import { parseMetrics, startNats, temporaryFolder, until } from '@llm-gateway/testing';
-import { RequestContent } from '../body.ts';
-import { ClientScene } from '../exchange/client-scene.ts';
-import type { Exchange } from '../exchange/exchange.ts';
-import { Mirror } from './mirror.ts';
+import { type NatsServer, parseMetrics, startNats, temporaryFolder, until } from '@llm-gateway/testing';
+import { ClientRequest } from '../http/client-request.ts';
+import { HeadReader, RefusedHead } from '../http/head-reader.ts';
+import { Mirror, type Mirrored } from './mirror.ts';
+
+let nats: NatsServer | undefined;
+
+/** A connection of its own, which sees nothing of other tests. */
+function natsBus(): Bus {
+  assert.ok(nats);
+  return connectNats({ natsServers: nats.url, namespace: `t-${randomUUID()}` }, { name: 'ingress' });
+}
 
 interface Job {
   readonly copy: MirrorCopy;
@@ -29,23 +36,44 @@ interface SceneOptions {
   readonly poolMaxBytes?: number;
   readonly claimTimeoutMs?: number;
   readonly inlineMaxBytes?: number;
-  /** Closed with the scene. */
+  /** Closed with the scene; left out: one of NATS, and a namespace of its own. */
   readonly bus?: Bus;
 }
 
-/**
- * A mirror behind a server that answers each request with its own body, and what a sender would get
- * of it.
- */
+interface RequestOptions {
+  readonly path?: string;
+  readonly headers?: Record<string, string>;
+}
+
+/** A request with this head and body, which has no answer yet. */
+function requestWith(
+  body: string,
+  { path = '/v1/chat/completions', headers = {} }: RequestOptions,
+): Mirrored & { client: { -readonly [K in keyof Mirrored['client']]: Mirrored['client'][K] } } {
+  const given = { host: 'gateway', connection: 'keep-alive', 'content-length': String(body.length), ...headers };
+  const lines = Object.entries(given).map(([name, value]) => `${name}: ${value}\r\n`);
+  const octets = Buffer.from(`POST ${path} HTTP/1.1\r\n${lines.join('')}\r\n`, 'latin1');
+  const heads = new HeadReader({ maxHeaderBytes: 16_384, maxHeaderCount: 100 }, { withholdsCredentials: false });
+  const head = heads.read(octets, 0);
+  assert.ok(typeof head === 'object' && !(head instanceof RefusedHead));
+  const request = new ClientRequest(head, 'self', null);
+  return {
+    id: request.id,
+    request,
+    content: { body: Buffer.from(body) },
+    trace: null,
+    client: { committed: false, status: 0, committedAtMs: 0, bodyBytes: 0, finishReason: undefined },
+    compared: undefined,
+  };
+}
+
+/** A mirror, and what a sender would get of it. */
 class Scene implements AsyncDisposable {
   readonly jobs: Job[] = [];
   readonly primaries: MirrorPrimary[] = [];
-  /** The requests that came, as they are known after their answers. */
-  readonly exchanges: Exchange[] = [];
   readonly dropsLogged: object[] = [];
   readonly bus: Bus;
   readonly #metrics = new Metrics();
-  #clients: ClientScene | undefined;
   #mirror: Mirror | undefined;
 
   private constructor(bus: Bus) {
@@ -54,18 +82,8 @@ class Scene implements AsyncDisposable {
     this.bus.subscribe(mirrorPrimary, (primary) => void this.primaries.push(primary));
   }
 
-  /** Answers a request with its own body. */
-  async #serve(exchange: Exchange): Promise<void> {
-    this.exchanges.push(exchange);
-    const body = await exchange.connection.readBody({ maxBytes: 1e8, holding: exchange.memory });
-    exchange.received(new RequestContent(body, { model: null, stream: false, members: null }));
-    if (this.mirror.on) this.mirror.sample(exchange);
-    exchange.client.answer(200, HeaderLines.of(['content-type', 'application/json']), body);
-    if (exchange.compared !== undefined) this.mirror.primaryEnded(exchange.compared, exchange);
-  }
-
   static async start(options: SceneOptions = {}): Promise<Scene> {
-    const scene = new Scene(options.bus ?? inProcessBus());
+    const scene = new Scene(options.bus ?? natsBus());
     const mirrorConfig = join(temporaryFolder(), 'mirror.json');
     const config = { Enable: true, Target: 'http://target/base', Ratio: 100, ...options.config };
     writeFileSync(mirrorConfig, JSON.stringify(config));
@@ -89,7 +107,7 @@ class Scene implements AsyncDisposable {
       },
       { ingress: 'ingress-1', bus: scene.bus, metrics: scene.#metrics, log },
     );
-    scene.#clients = await ClientScene.start((exchange) => scene.#serve(exchange));
+    await until(() => scene.bus.connected);
     return scene;
   }
 
@@ -98,11 +116,10 @@ class Scene implements AsyncDisposable {
     return this.#mirror;
   }
 
-  async post(body: string, options: { path?: string; headers?: Record<string, string> } = {}): Promise<void> {
-    const { path = '/v1/chat/completions', headers = {} } = options;
-    assert.ok(this.#clients);
-    const answer = await fetch(`http://127.0.0.1:${this.#clients.port}${path}`, { method: 'POST', body, headers });
-    assert.equal(await answer.text(), body);
+  sample(body: string, options: RequestOptions = {}): ReturnType<typeof requestWith> {
+    const request = requestWith(body, options);
+    this.mirror.sample(request);
+    return request;
   }
 
   report(copy: number, outcome: CopyOutcome, reason = ''): void {
@@ -122,17 +139,21 @@ class Scene implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#clients?.[Symbol.asyncDispose]();
     await this.#mirror?.[Symbol.asyncDispose]();
     await this.bus[Symbol.asyncDispose]();
   }
 }
 
-describe('the mirror', () => {
+describe('the mirror', { timeout: 120_000 }, () => {
+  before(async () => {
+    nats = await startNats();
+  });
+  after(() => nats?.[Symbol.asyncDispose]());
+
   it('publishes a copy of a request: joined URL, end-to-end headers, the bytes of its body', async () => {
     await using scene = await Scene.start({ config: { Authorization: 'Key x', Timeout: 5, EnableLog: true } });
     const headers = { 'x-request-id': 'r-1', authorization: 'Bearer client', 'x-own': 'ü' };
-    await scene.post('{"a": 1}', { path: '/v1/completions?q=%2F', headers });
+    scene.sample('{"a": 1}', { path: '/v1/completions?q=%2F', headers });
     await until(() => scene.jobs.length === 1);
     const [job] = scene.jobs;
     assert.deepEqual(job?.body, Buffer.from('{"a": 1}'));
@@ -161,24 +182,10 @@ describe('the mirror', () => {
     }
   });
 
-  it('is nothing but a look at `on` for a request while it is off', async () => {
-    await using scene = await Scene.start({ config: { Enable: false, Compare: true, EnableLog: true } });
-    for (let i = 0; i < 20; i++) await scene.post(JSON.stringify({ text: 'x'.repeat(700) }));
-    assert.equal(scene.exchanges.length, 20);
-    for (const { compared, client } of scene.exchanges) {
-      assert.equal(compared, undefined);
-      assert.equal(client.finishReason, undefined);
-    }
-    for (const name of ['sampled_total', 'copies_total', 'copies_open', 'pool_bytes']) {
-      assert.equal(await scene.value(name), 0, name);
-    }
-    assert.deepEqual([...scene.jobs, ...scene.primaries, ...scene.dropsLogged], []);
-  });
-
   it('leaves other paths alone', async () => {
     await using scene = await Scene.start();
     for (const path of ['/v1/embeddings', '/v1/chat', '/v1/chat/completions/x', '/x/v1/completions']) {
-      await scene.post('{}', { path });
+      scene.sample('{}', { path });
     }
     assert.equal(await scene.value('sampled_total'), 0);
   });
@@ -186,7 +193,7 @@ describe('the mirror', () => {
   it('keeps a large body until it is fetched with the token', async () => {
     await using scene = await Scene.start();
     const body = JSON.stringify({ text: 'x'.repeat(5000) });
-    await scene.post(body);
+    scene.sample(body);
     await until(() => scene.jobs.length === 1);
     const { copy, body: inline } = scene.jobs[0] as Job;
     assert.equal(inline.length, 0);
@@ -205,8 +212,8 @@ describe('the mirror', () => {
   it('drops what does not fit the pool or is not fetched in time, once each', async () => {
     await using scene = await Scene.start({ poolMaxBytes: 1000, claimTimeoutMs: 50 });
     const body = JSON.stringify({ text: 'x'.repeat(700) });
-    await scene.post(body);
-    await scene.post(body);
+    scene.sample(body);
+    scene.sample(body);
     await until(async () => (await scene.copies()).length === 2);
     scene.report(1, 'dropped', 'claim_gone');
     assert.deepEqual((await scene.copies()).sort(), ['1 dropped claim_expired', '1 dropped pool_full']);
@@ -216,7 +223,7 @@ describe('the mirror', () => {
 
   it('lets go of a body as soon as its copy has ended', async () => {
     await using scene = await Scene.start();
-    await scene.post(JSON.stringify({ text: 'x'.repeat(700) }));
+    scene.sample(JSON.stringify({ text: 'x'.repeat(700) }));
     assert.ok((await scene.value('pool_bytes')) > 0);
     scene.report(1, 'dropped', 'queue_full');
     await until(async () => (await scene.value('pool_bytes')) === 0);
@@ -225,7 +232,7 @@ describe('the mirror', () => {
 
   it('waits in its drain for bodies that are not fetched yet', async () => {
     await using scene = await Scene.start();
-    await scene.post(JSON.stringify({ text: 'x'.repeat(700) }));
+    scene.sample(JSON.stringify({ text: 'x'.repeat(700) }));
     let drained = false;
     const draining = scene.mirror.drain(new AbortController().signal).then(() => {
       drained = true;
@@ -239,33 +246,27 @@ describe('the mirror', () => {
   it('drops at once while the bus is away, and the request goes on', async () => {
     await using scene = await Scene.start();
     await scene.bus[Symbol.asyncDispose]();
-    await scene.post('{}');
+    scene.sample('{}');
     assert.deepEqual(await scene.copies(), ['1 dropped bus_disconnected']);
     assert.equal(await scene.value('copies_open'), 0);
   });
 
   it('has what the bus does not take fetched, whatever may go inline', async () => {
-    await using nats = await startNats();
-    const bus = connectNats({ natsServers: nats.url }, { name: 'ingress' });
-    await using scene = await Scene.start({ bus, inlineMaxBytes: 2_000_000, poolMaxBytes: 2_000_000 });
-    await until(() => bus.connected);
+    await using scene = await Scene.start({ inlineMaxBytes: 2_000_000, poolMaxBytes: 2_000_000 });
     // More than NATS takes in one message.
     const body = JSON.stringify({ text: 'x'.repeat(1_100_000) });
-    await scene.post(body);
+    scene.sample(body);
     await until(() => scene.jobs.length === 1);
     assert.equal(scene.jobs[0]?.copy.claim?.bytes, body.length);
   });
 
   it('follows so many copies, and drops more', async () => {
     const maxOpen = 65_536;
-    await using scene = await Scene.start({ config: { EnableLog: true } });
-    await scene.post('{}', { headers: { 'x-request-id': 'many' } });
-    const [exchange] = scene.exchanges;
-    assert.ok(exchange);
-    // One was sampled when it came.
-    for (let open = 1; open < maxOpen; open++) scene.mirror.sample(exchange);
+    await using scene = await Scene.start({ config: { EnableLog: true }, bus: inProcessBus() });
+    const request = requestWith('{}', { headers: { 'x-request-id': 'many' } });
+    for (let open = 0; open < maxOpen; open++) scene.mirror.sample(request);
     assert.deepEqual(await scene.copies(), []);
-    scene.mirror.sample(exchange);
+    scene.mirror.sample(request);
     assert.deepEqual(await scene.copies(), ['1 dropped too_many_open']);
     assert.deepEqual(scene.dropsLogged, [{ requestId: 'many', reason: 'too_many_open' }]);
     assert.equal(await scene.value('copies_open'), maxOpen);
@@ -273,17 +274,17 @@ describe('the mirror', () => {
 
   it('logs each copy that it drops with the id of its request, when it is asked to', async () => {
     await using scene = await Scene.start({ config: { EnableLog: true }, claimTimeoutMs: 50 });
-    const post = (id: string, body: string) => scene.post(body, { headers: { 'x-request-id': id } });
-    await post('unfetched', JSON.stringify({ text: 'x'.repeat(700) }));
+    const post = (id: string, body: string) => scene.sample(body, { headers: { 'x-request-id': id } });
+    post('unfetched', JSON.stringify({ text: 'x'.repeat(700) }));
     await until(() => scene.dropsLogged.length === 1);
-    await post('told', '{}');
+    post('told', '{}');
     // The sender has logged it.
     scene.report(2, 'dropped', 'queue_full');
     await until(async () => (await scene.value('copies_open')) === 0);
-    await post('unheard-of', '{}');
+    post('unheard-of', '{}');
     await until(() => scene.dropsLogged.length === 2, { timeoutMs: 30_000, what: 'a copy is lost' });
     await scene.bus[Symbol.asyncDispose]();
-    await post('unsent', '{}');
+    post('unsent', '{}');
     assert.deepEqual(scene.dropsLogged, [
       { requestId: 'unfetched', reason: 'claim_expired' },
       { requestId: 'unheard-of', reason: 'lost' },
@@ -293,17 +294,21 @@ describe('the mirror', () => {
 
   it('logs no drop unless it is asked to', async () => {
     await using scene = await Scene.start({ claimTimeoutMs: 50 });
-    await scene.post(JSON.stringify({ text: 'x'.repeat(700) }));
+    scene.sample(JSON.stringify({ text: 'x'.repeat(700) }));
     await until(async () => (await scene.copies()).length === 1);
     await scene.bus[Symbol.asyncDispose]();
-    await scene.post('{}');
+    scene.sample('{}');
     assert.deepEqual(scene.dropsLogged, []);
   });
 
   it('tells how the primary of a compared copy ended', async () => {
     await using scene = await Scene.start({ config: { Compare: true } });
-    const body = '{"finish_reason":"stop"}';
-    await scene.post(body, { headers: { 'x-request-id': 'r-2' } });
+    const { id, client, compared } = scene.sample('{}', { headers: { 'x-request-id': 'r-2' } });
+    assert.ok(compared);
+    const answer = Buffer.from('{"finish_reason":"stop"}');
+    client.finishReason?.take(answer);
+    Object.assign(client, { committed: true, status: 200, committedAtMs: performance.now(), bodyBytes: answer.length });
+    scene.mirror.primaryEnded(compared, { ...requestWith('{}', {}), id, client });
     await until(() => scene.primaries.length === 1);
     const { timeToFirstByteMs, durationMs, ...fields } = scene.primaries[0] as MirrorPrimary;
     assert.deepEqual(fields, {
@@ -311,9 +316,28 @@ describe('the mirror', () => {
       ingress: 'ingress-1',
       copy: 1,
       status: 200,
-      bytes: body.length,
+      bytes: answer.length,
       finishReason: 'stop',
     });
     assert.ok(timeToFirstByteMs !== null && timeToFirstByteMs <= durationMs);
+  });
+
+  it('compares with the status of a client that left when nothing was written to it', async () => {
+    await using scene = await Scene.start({ config: { Compare: true } });
+    const request = scene.sample('{}');
+    assert.ok(request.compared);
+    scene.mirror.primaryEnded(request.compared, request);
+    await until(() => scene.primaries.length === 1);
+    const [primary] = scene.primaries;
+    assert.deepEqual([primary?.status, primary?.timeToFirstByteMs, primary?.bytes], [499, null, 0]);
+  });
+
+  it('makes no copy of a copy', async () => {
+    await using scene = await Scene.start();
+    scene.sample('{}');
+    await until(() => scene.jobs.length === 1);
+    const headers = Object.fromEntries(scene.jobs[0]?.copy.headers ?? []);
+    scene.sample('{}', { headers });
+    assert.equal(await scene.value('sampled_total'), 1);
   });
 });

@@ -23,7 +23,8 @@ import {
   type OptionValues,
   type runtimeOptions,
 } from '@llm-gateway/runtime';
-import type { ComparedCopy, Exchange } from '../exchange/exchange.ts';
+import type { ComparedCopy } from '../exchange/exchange.ts';
+import type { ClientRequest } from '../http/client-request.ts';
 import { Books, type DropReason } from './books.ts';
 import { ClaimPool, claimSurface } from './claims.ts';
 import { type MirrorConfig, mirroringOff } from './config.ts';
@@ -33,6 +34,28 @@ import type { mirrorOptions } from './options.ts';
 
 type MirrorOptions = OptionValues<readonly [typeof mirrorOptions, typeof internalOptions]> &
   Pick<OptionValues<readonly [typeof runtimeOptions]>, 'advertiseHost'>;
+
+/** What of an exchange a copy is made of, and what is reported of its answer. */
+export interface Mirrored {
+  readonly id: string;
+  readonly request: Pick<ClientRequest, 'isCompletion' | 'hops' | 'method' | 'target' | 'copyHeaders'>;
+  readonly content: { readonly body: Buffer };
+  /** Null while tracing is off. */
+  readonly trace: { copyHeaders(headers: readonly string[]): readonly string[] } | null;
+  readonly client: PrimaryAnswer;
+  /** Set for a copy whose answer is to be compared. */
+  compared: ComparedCopy | undefined;
+}
+
+/** The client's answer, as a comparison needs it. */
+interface PrimaryAnswer {
+  readonly committed: boolean;
+  readonly status: number;
+  readonly committedAtMs: number;
+  readonly bodyBytes: number;
+  /** Set for a copy whose answer is to be compared. */
+  finishReason: FinishReason | undefined;
+}
 
 interface MirrorParts {
   /** Names this ingress to the senders. */
@@ -190,7 +213,7 @@ export class Mirror implements AsyncDisposable {
    * Publishes a copy of a request with a valid body if it is drawn, while `on`; a copy is not
    * copied again. Never throws.
    */
-  sample(exchange: Exchange): void {
+  sample(exchange: Mirrored): void {
     const config = this.#config;
     const { isCompletion, hops } = exchange.request;
     if (!isCompletion || hops.isCopy || Math.random() * 100 >= config.Ratio) return;
@@ -206,7 +229,7 @@ export class Mirror implements AsyncDisposable {
     }
   }
 
-  #tryPublish(copy: number, exchange: Exchange): DropReason | undefined {
+  #tryPublish(copy: number, exchange: Mirrored): DropReason | undefined {
     try {
       return this.#publish(copy, exchange);
     } catch (error) {
@@ -215,7 +238,7 @@ export class Mirror implements AsyncDisposable {
     }
   }
 
-  #publish(copy: number, exchange: Exchange): DropReason | undefined {
+  #publish(copy: number, exchange: Mirrored): DropReason | undefined {
     const { bus, ingress } = this.#parts;
     const { body } = exchange.content;
     const { request } = exchange;
@@ -255,7 +278,7 @@ export class Mirror implements AsyncDisposable {
    * Tells the senders how the primary of a compared copy ended. The time that the client took for
    * its request is nobody's answer.
    */
-  primaryEnded({ copy, sinceMs }: ComparedCopy, exchange: Exchange): void {
+  primaryEnded({ copy, sinceMs }: ComparedCopy, exchange: Mirrored): void {
     const { client } = exchange;
     this.#parts.bus.publish(mirrorPrimary, {
       requestId: exchange.id,
@@ -280,7 +303,7 @@ export class Mirror implements AsyncDisposable {
   }
 }
 
-function copyOrigin(exchange: Exchange, config: MirrorConfig): CopyOrigin {
+function copyOrigin(exchange: Mirrored, config: MirrorConfig): CopyOrigin {
   return { requestId: exchange.id, log: config.EnableLog };
 }
 
