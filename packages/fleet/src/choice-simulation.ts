@@ -2,7 +2,8 @@ import { Fingerprints, type Instance } from '@llm-gateway/protocol';
 import { readRouteTable } from '@llm-gateway/routing';
 import type { TracedRequest } from '@llm-gateway/testing';
 import { Caches } from './caches.ts';
-import { Fleet, type SchedulingPolicy } from './fleet.ts';
+import { Fleet } from './fleet.ts';
+import type { SchedulingPolicy } from './policy.ts';
 
 export interface ChoiceSimulation {
   readonly policy: SchedulingPolicy | 'oracle';

@@ -1,7 +1,8 @@
 import type { Instance } from '@llm-gateway/protocol';
 import { readRouteTable } from '@llm-gateway/routing';
-import { Fleet, type SchedulingPolicy } from './fleet.ts';
+import { Fleet } from './fleet.ts';
 import { type Outcome, OutcomeTally } from './outcome-tally.ts';
+import type { SchedulingPolicy } from './policy.ts';
 
 /** What an instance does with one request; `random` in [0, 1). */
 export type Behaviour = (random: () => number, now: number) => { readonly afterMs: number; readonly outcome: Outcome };

@@ -45,6 +45,8 @@ const factorIntervalMs = 100;
  * - `probing`: one request is there; the others stay away until its outcome is known.
  */
 export type HealthState = 'live' | 'ejected' | 'due' | 'probing';
+/** `probing` also while it waits for its probe. */
+export type Condition = 'live' | 'busy' | 'suspect' | 'ejected' | 'probing';
 
 /**
  * Passive health of one instance, from what happened to requests there. Times are monotonic milliseconds.
@@ -86,6 +88,12 @@ export class Health {
 
   get suspect(): boolean {
     return this.state !== 'live' && !this.spared;
+  }
+
+  /** How operators are shown it. */
+  condition(now: number): Condition {
+    if (this.state === 'live') return this.busyUntil > now ? 'busy' : 'live';
+    return this.suspect ? 'suspect' : this.state === 'ejected' ? 'ejected' : 'probing';
   }
 
   /**

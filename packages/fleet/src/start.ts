@@ -1,8 +1,9 @@
 import type { Bus } from '@llm-gateway/bus';
 import { engineReport, loadReport, outcomeReport } from '@llm-gateway/protocol';
 import type { EngineReportResult } from './engine-load.ts';
-import { Fleet, type FleetOptions, fleetMode, needsKvAddress } from './fleet.ts';
+import { Fleet, type FleetOptions } from './fleet.ts';
 import { type Follower, followInstances } from './follow.ts';
+import { fleetMode, needsKvAddress } from './mode.ts';
 
 /** The flags of `pdOptions`, which say what a request needs of the fleet. */
 interface PdSettings {
