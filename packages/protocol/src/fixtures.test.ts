@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
+import { catalogue } from './catalogue.ts';
+import { Ask, isAsk } from './decision.ts';
 import type { Codec } from './message.ts';
-import { Ask, catalogue, isAsk } from './messages.ts';
 import { subjects } from './subjects.ts';
 
 /**

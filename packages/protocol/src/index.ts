@@ -1,4 +1,20 @@
+export { Announcement, mirrorAnnounce, retryAnnounce } from './announcement.ts';
+export { catalogue } from './catalogue.ts';
 export { claimHolderHeader, claimOrigin, claimUrlOf } from './claim.ts';
+export {
+  Ask,
+  AskedPrompt,
+  type ChoiceReason,
+  choiceReasons,
+  Decision,
+  Expectation,
+  isAsk,
+  RouteQuery,
+  RouteReply,
+  routeDecide,
+  stages,
+} from './decision.ts';
+export { InstancesChange, InstancesPage, instancesChanged, instancesList } from './discovery.ts';
 export {
   bytesPerToken,
   EngineFigures,
@@ -20,8 +36,17 @@ export {
   GatewayError,
   openaiErrorType,
 } from './errors.ts';
+export {
+  ExplainedCandidate,
+  ExplainedPool,
+  ExplainQuery,
+  ExplainReply,
+  maxExplained,
+  routeExplain,
+} from './explain.ts';
 export { Fingerprints, maxFingerprints } from './fingerprints.ts';
 export { FinishReason } from './finish-reason.ts';
+export { ConfigHeld, configHeld, maxHeldGenerations } from './held-configs.ts';
 export { Instance, InstanceAddress, isSameInstance, isTakenOut, type Role, roles, servedModels } from './instance.ts';
 export {
   type HeldOrder,
@@ -35,6 +60,8 @@ export {
   orderKinds,
 } from './instance-order.ts';
 export { jsonMistakePlace } from './json-place.ts';
+export { LeaseQuery, LeaseReply, maxLeasedPicks, routeLease } from './lease.ts';
+export { LoadReport, loadReport, OutcomeReport, outcomeReport } from './load.ts';
 export {
   type Codec,
   defineEvent,
@@ -45,64 +72,17 @@ export {
   type RequestMessage,
 } from './message.ts';
 export {
-  Announcement,
-  Ask,
-  AskedPrompt,
-  type ChoiceReason,
-  ConfigHeld,
   type CopyOutcome,
-  catalogue,
-  choiceReasons,
-  configHeld,
   copyOutcomes,
-  Decision,
-  Expectation,
-  ExplainedCandidate,
-  ExplainedPool,
-  ExplainQuery,
-  ExplainReply,
-  InstancesChange,
-  InstancesPage,
-  instancesChanged,
-  instancesList,
-  isAsk,
-  LeaseQuery,
-  LeaseReply,
-  LoadReport,
-  loadReport,
   MirrorCopy,
   MirrorPrimary,
   MirrorReport,
-  maxExplained,
-  maxHeldGenerations,
-  maxLeasedPicks,
-  maxResponsesMade,
-  mirrorAnnounce,
   mirrorPrimary,
   mirrorReport,
   mirrorSend,
-  OutcomeReport,
-  outcomeReport,
-  PrefixPage,
-  PrefixPlaced,
-  PrefixQuery,
-  prefixList,
-  prefixPlaced,
-  RetryOffer,
-  RetryReply,
-  RouteQuery,
-  RouteReply,
-  RouterBeat,
-  responsesMade,
-  retryAnnounce,
-  retryOffer,
-  routeDecide,
-  routeExplain,
-  routeLease,
-  routerBeat,
-  stages,
-} from './messages.ts';
+} from './mirror.ts';
 export { laterPause, MirrorOrder, MirrorPause, mirrorOrder, mirrorPaused } from './mirror-order.ts';
+export { PrefixPage, PrefixPlaced, PrefixQuery, prefixList, prefixPlaced } from './prefixes.ts';
 export { maxQueuePools, QueueReport, queueReport } from './queue.ts';
 export {
   IngressBeat,
@@ -129,6 +109,7 @@ export {
   type RequestTotals,
   requestReport,
 } from './request-report.ts';
+export { maxResponsesMade, responsesMade } from './responses.ts';
 export {
   decodeJobProgress,
   decodeJobRequest,
@@ -142,6 +123,8 @@ export {
   type ReportedJobResult,
   withoutJobHeaders,
 } from './retry-job.ts';
+export { RetryOffer, RetryReply, retryOffer } from './retry-offer.ts';
+export { RouterBeat, routerBeat } from './router-beat.ts';
 export { ProcessState, StatusQuery, StatusReport, statusQuery, statusReport } from './status.ts';
 export { ownedSubject, subjects } from './subjects.ts';
 export { maxUsageRecords, type UsageQuality, UsageRecord, UsageRecords, usageRecord } from './usage.ts';

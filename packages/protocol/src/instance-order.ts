@@ -1,4 +1,5 @@
 import { type Static, Type } from 'typebox';
+import { Epoch } from './fields.ts';
 import { defineEvent, defineRequest } from './message.ts';
 import { subjects } from './subjects.ts';
 
@@ -15,7 +16,6 @@ export const maxOrderMs = 7 * 24 * 3_600_000;
 const Id = Type.String({ minLength: 1, maxLength: 512 });
 const Who = Type.String({ minLength: 1, maxLength: 128 });
 const Why = Type.String({ maxLength: 300 });
-const Epoch = Type.Integer({ minimum: 0 });
 
 /** Asked of any replica of discovery, which tells the others. */
 export const InstanceOrder = Type.Object({

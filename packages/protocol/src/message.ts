@@ -3,7 +3,8 @@ import { Compile } from 'typebox/compile';
 import { GatewayError } from './errors.ts';
 
 /**
- * A message is declared once, here and in `messages.ts`, and used by both sides from there.
+ * A message is declared once, in the file of who sends it or what it is about, and used by both
+ * sides from there. `catalogue.ts` lists all of them.
  * - `request`: one answer from one member of the responders' queue group.
  * - `event`: to every subscriber; may be lost.
  * - `job`: to one member of the consumers' queue group; may be lost; may carry raw bytes after its fields.

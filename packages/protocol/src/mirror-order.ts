@@ -1,11 +1,11 @@
 import { type Static, Type } from 'typebox';
+import { Epoch } from './fields.ts';
 import { maxOrderMs } from './instance-order.ts';
 import { defineEvent, defineRequest } from './message.ts';
 import { subjects } from './subjects.ts';
 
 const Who = Type.String({ minLength: 1, maxLength: 128 });
 const Why = Type.String({ maxLength: 300 });
-const Epoch = Type.Integer({ minimum: 0 });
 
 /** Asked of any replica of discovery, which tells the ingresses and the other replicas. */
 export const MirrorOrder = Type.Object({

@@ -1,9 +1,8 @@
 import { type Static, Type } from 'typebox';
+import { Count } from './fields.ts';
 import { roles } from './instance.ts';
 import { defineEvent } from './message.ts';
 import { subjects } from './subjects.ts';
-
-const Count = Type.Integer({ minimum: 0 });
 
 /** So many pools go into one report. */
 export const maxQueuePools = 1000;

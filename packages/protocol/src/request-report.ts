@@ -1,4 +1,5 @@
 import { type Static, Type } from 'typebox';
+import { Count, Milliseconds, Name, Word } from './fields.ts';
 import { defineEvent } from './message.ts';
 import { subjects } from './subjects.ts';
 
@@ -6,11 +7,6 @@ import { subjects } from './subjects.ts';
  * What an ingress tells of its requests while somebody watches (see `statusQuery`): exact counts of
  * a period, and a sample of requests. No prompt, answer, key or header is in it.
  */
-
-const Count = Type.Integer({ minimum: 0 });
-const Milliseconds = Type.Number({ minimum: 0 });
-const Word = Type.String({ maxLength: 64 });
-const Name = Type.String({ maxLength: 512 });
 
 /** What one model and way had in the period. Exact, whatever is sampled. */
 const RequestTotals = Type.Object({

@@ -1,4 +1,5 @@
 import { type Static, Type } from 'typebox';
+import { Count, Milliseconds, Name, Word } from './fields.ts';
 import { defineEvent } from './message.ts';
 import { subjects } from './subjects.ts';
 
@@ -7,11 +8,7 @@ import { subjects } from './subjects.ts';
  * `statusReport`. Nobody looks, and nothing is made, sent or counted.
  */
 
-const Count = Type.Integer({ minimum: 0 });
-const Milliseconds = Type.Number({ minimum: 0 });
 const Limit = Type.Union([Count, Type.Null()]);
-const Word = Type.String({ maxLength: 64 });
-const Name = Type.String({ maxLength: 512 });
 
 export const StatusQuery = Type.Object({
   /** Who asks. */

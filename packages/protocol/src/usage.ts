@@ -1,4 +1,5 @@
 import { type Static, Type } from 'typebox';
+import { Count } from './fields.ts';
 import { defineEvent } from './message.ts';
 import { subjects } from './subjects.ts';
 
@@ -11,8 +12,6 @@ export const maxUsageRecords = 200;
  */
 export const usageQualities = ['exact', 'partial', 'absent'] as const;
 export type UsageQuality = (typeof usageQualities)[number];
-
-const Count = Type.Integer({ minimum: 0 });
 
 /** What one request took whose answer had a status of 2xx. Never a key, a prompt or an answer. */
 export const UsageRecord = Type.Object({
