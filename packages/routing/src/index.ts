@@ -17,17 +17,14 @@ export { HeldTables } from './held-tables.ts';
 export { pdOptions, rehearsalOptions, routeOptions } from './options.ts';
 export type { Route, RoutePolicy } from './policy.ts';
 export { routeChanges } from './route-changes.ts';
+export { filesOfRows, RouteConfig, type RouteFiles, routeConfigFile } from './route-config.ts';
 export {
   fallbacksAfter,
-  filesOfRows,
-  RouteConfig,
-  type RouteFiles,
   type RouteTable,
   type RouteTableReading,
   readRoutes,
   readRouteTable,
   routeChecks,
-  routeConfigFile,
   routeTable,
 } from './route-table.ts';
 export { isBaseUrl, joinUrl, withoutQueryCredentials } from './url.ts';

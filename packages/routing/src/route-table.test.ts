@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { fallbacksAfter, RouteConfig, type RouteTable, readRouteTable, routeTable } from './route-table.ts';
+import { RouteConfig } from './route-config.ts';
+import { fallbacksAfter, type RouteTable, readRouteTable, routeTable } from './route-table.ts';
 
 const noFile = (path: string): string => {
   throw new Error(`ENOENT: no such file or directory, open '${path}'`);
