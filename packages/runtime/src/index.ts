@@ -1,5 +1,6 @@
 export type { Logger } from 'pino';
 export { advertisedHost } from './advertised-host.ts';
+export { boundedLabel, RecentLabel } from './bounded-label.ts';
 export {
   type Command,
   type CommandParts,
@@ -16,18 +17,8 @@ export { listen } from './listen.ts';
 export type { AllValues, LiveOptions } from './live-options.ts';
 export type { InfoLines } from './logger.ts';
 export { mainOf } from './main-of.ts';
-export {
-  boundedLabel,
-  type CollectSeries,
-  type Counter,
-  type Gauge,
-  type Histogram,
-  type Labelled,
-  type LabelledSpec,
-  type MetricSpec,
-  Metrics,
-  RecentLabel,
-} from './metrics.ts';
+export type { CollectSeries, Counter, Gauge, Histogram, Labelled } from './metric-families.ts';
+export { type LabelledSpec, type MetricSpec, Metrics } from './metrics.ts';
 export { nearest } from './nearest.ts';
 export {
   allowedValues,
