@@ -1,6 +1,6 @@
+import { readArguments, shortened } from './command-line.ts';
 import type { ConfigLayer, Written } from './config-file.ts';
 import { helpText } from './help.ts';
-import { nearest } from './nearest.ts';
 import {
   allowedValues,
   type Check,
@@ -223,94 +223,6 @@ function fromStandard(spec: OptionSpec | undefined, env: Environment): Written |
   return undefined;
 }
 
-interface CommandLine {
-  readonly written: Map<string, Written>;
-  readonly operands: string[];
-  readonly rest: string[];
-  readonly mistakes: string[];
-  asked?: 'help' | 'help all' | 'version';
-}
-
-function readArguments(
-  table: ReadonlyMap<string, OptionSpec>,
-  argv: readonly string[],
-  command: ServiceFlags['command'],
-): CommandLine {
-  const maxOperands = command?.operands.length ?? 0;
-  const line: CommandLine = { written: new Map(), operands: [], rest: [], mistakes: [] };
-  // After a secret's flag, or one that may be meant to be it, a word we do not know can be (the
-  // rest of) the secret.
-  let hide: 'nothing' | 'words' | 'anything' = 'nothing';
-  for (let at = 0; at < argv.length; at++) {
-    const word = recognise(table, argv[at] ?? '');
-    const next = argv[at + 1];
-    if (word.kind === 'question') {
-      if (word.asked === 'help') line.asked = next === 'all' || line.asked === 'help all' ? 'help all' : 'help';
-      else line.asked ??= word.asked;
-    } else if (word.kind === 'flag') {
-      const { spec, name, flag } = word;
-      const given = word.inline ?? (takesNext(spec, next) ? argv[++at] : undefined);
-      const text = given ?? (spec.type === 'boolean' ? 'true' : undefined);
-      hide = !spec.secret ? 'nothing' : text === undefined ? 'anything' : 'words';
-      if (text === undefined) line.mistakes.push(`${name}: read no value, allowed: ${allowedValues(flag, spec)}`);
-      else line.written.set(flag, { text, source: name });
-    } else if (word.kind === 'negation') {
-      hide = 'nothing';
-      if (word.inline === undefined) line.written.set(word.flag, { text: 'false', source: word.name });
-      else line.mistakes.push(`${word.name}: read a value, allowed: none`);
-    } else if (word.kind === 'stray' && hide === 'nothing' && line.operands.length < maxOperands) {
-      line.operands.push(word.name);
-    } else if (command?.rest !== undefined) {
-      line.rest.push(argv[at] ?? '');
-    } else {
-      const unknown = word.kind === 'unknown';
-      const hidden = hide === 'anything' || (hide === 'words' && !word.name.startsWith('--'));
-      const shown = hidden ? `argument ${at + 1} (not shown, it may be part of a secret)` : shortened(word.name);
-      const near = unknown && !hidden ? nearest(plainName(word.name), table.keys()) : undefined;
-      const advice = near === undefined ? 'see --help' : `did you mean --${near}?`;
-      line.mistakes.push(`${shown}: no flag of this service, ${advice}`);
-      if (unknown) hide = 'words';
-      // Its value, most likely.
-      if (unknown && word.inline === undefined && next !== undefined && next !== '-h' && !next.startsWith('--')) at++;
-    }
-  }
-  return line;
-}
-
-type Word =
-  | { readonly kind: 'question'; readonly asked: 'help' | 'version' }
-  | {
-      readonly kind: 'flag';
-      readonly name: string;
-      readonly flag: string;
-      readonly spec: OptionSpec;
-      readonly inline?: string;
-    }
-  | { readonly kind: 'negation'; readonly name: string; readonly flag: string; readonly inline?: string }
-  | { readonly kind: 'unknown' | 'stray'; readonly name: string; readonly inline?: string };
-
-function recognise(table: ReadonlyMap<string, OptionSpec>, word: string): Word {
-  if (word === '--help' || word === '-h') return { kind: 'question', asked: 'help' };
-  if (word === '--version') return { kind: 'question', asked: 'version' };
-  if (!word.startsWith('-')) return { kind: 'stray', name: word };
-  const short = /^-[a-z]$/.test(word) ? [...table].find(([, spec]) => spec.short === word.slice(1)) : undefined;
-  if (short !== undefined) return { kind: 'flag', name: word, flag: short[0], spec: short[1] };
-  const equals = word.indexOf('=');
-  const name = equals < 0 ? word : word.slice(0, equals);
-  const inline = equals < 0 ? {} : { inline: word.slice(equals + 1) };
-  const flag = name.startsWith('--') ? name.slice(2) : '';
-  const spec = table.get(flag);
-  if (spec) return { kind: 'flag', name, flag, spec, ...inline };
-  const positive = flag.startsWith('no-') ? flag.slice(3) : '';
-  if (table.get(positive)?.type === 'boolean') return { kind: 'negation', name, flag: positive, ...inline };
-  return { kind: 'unknown', name, ...inline };
-}
-
-function takesNext(spec: OptionSpec, next: string | undefined): boolean {
-  if (spec.type === 'boolean') return next === 'true' || next === 'false';
-  return next !== undefined && !next.startsWith('--');
-}
-
 function readValue(flag: string, spec: OptionSpec, text: string): { value: OptionValue } | { wrong: string } {
   const value = convert(spec, text);
   if (value === undefined) return { wrong: `allowed: ${allowedValues(flag, spec)}` };
@@ -346,20 +258,6 @@ function mistake(spec: OptionSpec, { text, source }: Written, wrong: string): st
   // A shorter one would be found in the words of the message.
   const isHidden = spec.secret && text.length >= minHiddenLength;
   return `${source}: read ${read}, ${isHidden ? wrong.replaceAll(text, '[redacted]') : wrong}`;
-}
-
-/** `--No_Fast` → `fast`: what is compared with the names of flags. */
-function plainName(name: string): string {
-  return name
-    .toLowerCase()
-    .replaceAll('_', '-')
-    .replace(/^-+(no-)?/, '');
-}
-
-const shownLength = 80;
-
-function shortened(text: string): string {
-  return text.length > shownLength ? `${text.slice(0, shownLength)}…` : text;
 }
 
 /** A mistake in one line, which may repeat a URL. */
