@@ -10,6 +10,12 @@ export interface Self {
   readonly state: Exclude<StatusReport['state'], 'stopped'>;
   readonly flags: readonly (readonly [flag: string, value: string])[];
   readonly rssBytes: number;
+  /** Files that it follows. Times are milliseconds since 1970. */
+  readonly files: readonly {
+    readonly what: string;
+    readonly takenMs: number | null;
+    readonly mistake: { readonly text: string; readonly sinceMs: number } | undefined;
+  }[];
 }
 
 /** What one service adds to a full report. */
@@ -35,6 +41,8 @@ const leastPauseMs = 50;
 /** Somebody who asked so long ago has left. */
 const lookMs = 5000;
 const maxFlags = 400;
+const maxFiles = 16;
+const maxMistakeLength = 500;
 
 export interface StatusTeller extends Disposable {
   /** Something changed that is not to wait for the next question. Says nothing when nobody asked lately. */
@@ -66,9 +74,10 @@ export function tellStatus(bus: Bus, options: StatusOptions): StatusTeller {
   };
 
   const whole = (lagMs: number): StatusReport => {
-    const { flags, rssBytes } = options.describe();
+    const { flags, rssBytes, files } = options.describe();
     return {
       ...head(),
+      files: filesOf(files, Date.now()),
       flags: flags.slice(0, maxFlags).map(([flag, value]): [string, string] => [flag, value]),
       lagMs,
       cpu: cpuShare(),
@@ -112,4 +121,16 @@ export function tellStatus(bus: Bus, options: StatusOptions): StatusTeller {
       if (isWatched()) bus.publish(statusReport, { ...head(), state: 'stopped' });
     },
   };
+}
+
+/** As ages, so that nobody compares the clocks of two machines. */
+function filesOf(files: Self['files'], nowMs: number): NonNullable<StatusReport['files']> {
+  const age = (ms: number) => Math.max(0, nowMs - ms);
+  return files.slice(0, maxFiles).map(({ what, takenMs, mistake }) => ({
+    what,
+    takenAgoMs: takenMs === null ? null : age(takenMs),
+    ...(mistake !== undefined && {
+      mistake: { text: mistake.text.slice(0, maxMistakeLength), agoMs: age(mistake.sinceMs) },
+    }),
+  }));
 }

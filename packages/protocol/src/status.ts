@@ -130,6 +130,16 @@ const MirrorSender = Type.Object({
   shadow: Quantiles,
 });
 
+/** How a file that a process follows stands. */
+const FollowedFile = Type.Object({
+  /** `route config`. */
+  what: Word,
+  /** When its text in effect was taken; null: none was yet. */
+  takenAgoMs: Type.Union([Milliseconds, Type.Null()]),
+  /** Why it is not in effect as it is now. No secret is in it. */
+  mistake: Type.Optional(Type.Object({ text: Type.String({ maxLength: 500 }), agoMs: Milliseconds })),
+});
+
 export const StatusReport = Type.Object({
   process: Type.String({ minLength: 1, maxLength: 64 }),
   service: Word,
@@ -142,6 +152,8 @@ export const StatusReport = Type.Object({
   flags: Type.Optional(
     Type.Array(Type.Tuple([Type.String({ maxLength: 100 }), Type.String({ maxLength: 300 })]), { maxItems: 400 }),
   ),
+  /** The files that it follows, such as the route config. */
+  files: Type.Optional(Type.Array(FollowedFile, { maxItems: 16 })),
   /** How long one turn of the event loop took. */
   lagMs: Type.Optional(Milliseconds),
   /** Share of one core since the last full report. */

@@ -6,6 +6,7 @@ import {
   type OptionValues,
 } from './option-table.ts';
 import { readOptions } from './parse-options.ts';
+import { printable } from './printable.ts';
 
 /**
  * What a command ends with: it did what it was asked to, it could not, or it was asked wrongly
@@ -77,14 +78,15 @@ export async function runCommand<const Groups extends readonly OptionGroup[]>(
     const end = () => told.abort();
     for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, end);
     const inJson = 'json' in values && values.json === true;
-    const tell = (line: string) => void process.stderr.write(`llm-gateway ${command.name}: ${secrets.hide(line)}\n`);
+    const tell = (line: string) =>
+      void process.stderr.write(`llm-gateway ${command.name}: ${printable(secrets.hide(line))}\n`);
     try {
       process.exitCode = await command.run(values, {
         operands,
         rest,
         env,
         answer(json, text) {
-          process.stdout.write(`${inJson ? JSON.stringify(json) : text}\n`);
+          process.stdout.write(`${printable(inJson ? JSON.stringify(json) : text)}\n`);
         },
         tell,
         signal: told.signal,

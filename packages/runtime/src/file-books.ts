@@ -8,6 +8,19 @@ interface Named {
   readonly metrics: Metrics;
 }
 
+/** How a file that the process follows stands. Times are milliseconds since 1970. */
+export interface FileStanding {
+  /** `route config`. */
+  readonly what: string;
+  /** When its text in effect was taken; null: none was yet. */
+  readonly takenMs: number | null;
+  /**
+   * Why it is not in effect as it is now, and since when; undefined: it is. It may quote what is in
+   * the file.
+   */
+  readonly mistake: { readonly text: string; readonly sinceMs: number } | undefined;
+}
+
 /**
  * What the metrics of a file say, whoever in the process follows it: several do in `standalone`,
  * and a file that is named again later is counted on. Without a follower there is nothing to say
@@ -21,17 +34,26 @@ export class FileBooks {
     return ofProcess.getOrInsertComputed(named.metric, () => new FileBooks(named));
   }
 
+  /** All files that are followed at present, in the order in which they were named. */
+  static standings(metrics: Metrics): FileStanding[] {
+    return [...(FileBooks.#all.get(metrics)?.values() ?? [])]
+      .filter(({ followers }) => followers.size > 0)
+      .map((books) => books.#standing());
+  }
+
   /** In the order in which they began. */
   readonly followers = new Set<{ readonly mistake: string | undefined }>();
   /** Texts taken so far. */
   generation = 0;
   readonly #errors;
+  readonly #what: string;
   #path = '';
   #reloadedAtSeconds = 0;
   #mistakenAtSeconds = 0;
 
   private constructor(named: Named) {
     const { metric, what, metrics } = named;
+    this.#what = what;
     this.#errors = metrics.counter({
       name: `${metric}_errors_total`,
       help: `Times the ${what} file turned into something that cannot be used`,
@@ -57,7 +79,22 @@ export class FileBooks {
   }
 
   #isValid(): number {
-    return Number(![...this.followers].some(({ mistake }) => mistake !== undefined));
+    return Number(this.#mistake() === undefined);
+  }
+
+  #mistake(): string | undefined {
+    for (const { mistake } of this.followers) if (mistake !== undefined) return mistake;
+    return undefined;
+  }
+
+  #standing(): FileStanding {
+    const text = this.#mistake();
+    const sinceMs = this.#mistakenAtSeconds === 0 ? Date.now() : Math.round(this.#mistakenAtSeconds * 1000);
+    return {
+      what: this.#what,
+      takenMs: this.#reloadedAtSeconds === 0 ? null : Math.round(this.#reloadedAtSeconds * 1000),
+      mistake: text === undefined ? undefined : { text, sinceMs },
+    };
   }
 
   #declareGauges({ metric, what, metrics }: Named): void {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { temporaryFolder } from '@llm-gateway/testing';
+import { FileBooks } from './file-books.ts';
 import {
   type FileState,
   type Finding,
@@ -136,6 +137,27 @@ describe('a file that is followed on the disk', () => {
     await file.refresh();
     assert.deepEqual(values, ['first', 'second']);
     file[Symbol.dispose]();
+  });
+
+  it('has a standing: when it was taken, and why it is not in effect as it is', async () => {
+    const path = join(temporaryFolder(), 'file');
+    const metrics = new Metrics();
+    assert.deepEqual(FileBooks.standings(metrics), []);
+    const { file } = followed(path, { metrics });
+    assert.deepEqual(FileBooks.standings(metrics), [{ what: 'example', takenMs: null, mistake: undefined }]);
+    const startedMs = Date.now();
+    writeFileSync(path, 'first');
+    await file.refresh();
+    const [taken] = FileBooks.standings(metrics);
+    assert.ok((taken?.takenMs ?? 0) >= startedMs - 1, JSON.stringify(taken));
+    writeFileSync(path, 'bad');
+    await file.refresh();
+    const [refused] = FileBooks.standings(metrics);
+    assert.equal(refused?.takenMs, taken?.takenMs);
+    assert.equal(refused?.mistake?.text, 'bad');
+    assert.ok((refused?.mistake?.sinceMs ?? 0) >= startedMs - 1);
+    file[Symbol.dispose]();
+    assert.deepEqual(FileBooks.standings(metrics), []);
   });
 
   it('waits until a writer has stopped', async () => {

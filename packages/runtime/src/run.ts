@@ -5,6 +5,7 @@ import manifest from '../package.json' with { type: 'json' };
 import { type Readiness, startAdmin } from './admin.ts';
 import { BindError } from './bind-error.ts';
 import type { Written } from './config-file.ts';
+import { FileBooks, type FileStanding } from './file-books.ts';
 import { LiveOptions } from './live-options.ts';
 import { createLog, type InfoLines, type Log } from './logger.ts';
 import { Metrics } from './metrics.ts';
@@ -142,11 +143,17 @@ export async function run<const Groups extends readonly OptionGroup[]>(
         proxies: found,
         environment: env,
         hide: (name, value) => secrets.add(name, value),
+        files: () => FileBooks.standings(metrics).map((file) => withoutSecrets(file, secrets)),
         options,
         shown: changedOptions(service, values),
       }),
     );
   }
+}
+
+function withoutSecrets(file: FileStanding, secrets: Secrets): FileStanding {
+  const { mistake } = file;
+  return mistake === undefined ? file : { ...file, mistake: { ...mistake, text: secrets.hideIn(mistake.text) } };
 }
 
 /** The image says which commit it was built of; elsewhere it is not known. */
@@ -163,6 +170,7 @@ async function live(
     metrics,
     runtime,
     hide,
+    files,
     proxies,
     environment,
     options,
@@ -171,6 +179,7 @@ async function live(
     readonly log: Log;
     readonly runtime: RuntimeValues;
     readonly shown: readonly (readonly [string, OptionValue])[];
+    files(): readonly FileStanding[];
   },
 ): Promise<number> {
   const { logger } = log;
@@ -201,7 +210,7 @@ async function live(
 
     await using owned = new AsyncDisposableStack();
     const own = <Resource extends AsyncDisposable>(resource: Resource) => owned.use(resource);
-    const describe = describeSelf({ service: service.name, version: manifest.version, shown, readiness });
+    const describe = describeSelf({ service: service.name, version: manifest.version, shown, readiness, files });
     await using started = await start({
       log: logger,
       infoLines: log.infoLines,

@@ -75,3 +75,10 @@ test('the earlier values that are hidden are few', () => {
   secrets.add('short', 'abc');
   assert.equal(secrets.hide('value-99-end value-92-end value-91-end abc'), '[redacted] [redacted] value-91-end abc');
 });
+
+test('a secret is hidden in a text that is no JSON, also where JSON would write it otherwise', () => {
+  const secrets = new Secrets();
+  secrets.add('key', 'a"quoted\\value');
+  assert.equal(secrets.hideIn('read a"quoted\\value, allowed: none'), 'read [redacted], allowed: none');
+  assert.equal(secrets.hide(JSON.stringify('a"quoted\\value')), '"[redacted]"');
+});

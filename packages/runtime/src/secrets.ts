@@ -19,7 +19,9 @@ const maxRemembered = 8;
 export class Secrets {
   /** By flag, the newest value last. */
   readonly #known = new Map<string, string[]>();
-  /** As they stand inside a JSON string, the longest first: one may be a part of another. */
+  /** The longest first: one may be a part of another. */
+  #plain: readonly string[] = [];
+  /** As they stand inside a JSON string. */
   #hidden: readonly string[] = [];
   /**
    * Receives why a file that was read before cannot be read now. The process goes on with the value
@@ -36,17 +38,20 @@ export class Secrets {
     if (values.at(-1) === value) return;
     const others = values.filter((one) => one !== value);
     this.#known.set(flag, [...others, value].slice(-maxRemembered));
-    this.#hidden = [...new Set([...this.#known.values()].flat().flatMap(formsOf))]
+    this.#plain = [...new Set([...this.#known.values()].flat().flatMap(formsOf))]
       .filter((one) => one.length >= minHiddenLength)
-      .sort((a, b) => b.length - a.length)
-      .map((one) => JSON.stringify(one).slice(1, -1));
+      .sort((a, b) => b.length - a.length);
+    this.#hidden = this.#plain.map((one) => JSON.stringify(one).slice(1, -1));
   }
 
   /** A log line without any of them. */
   hide(line: string): string {
-    let text = line;
-    for (const one of this.#hidden) text = text.replaceAll(one, '[redacted]');
-    return text;
+    return without(line, this.#hidden);
+  }
+
+  /** A text without any of them, which need not be JSON. */
+  hideIn(text: string): string {
+    return without(text, this.#plain);
   }
 
   /**
@@ -65,6 +70,10 @@ export class Secrets {
       return last;
     };
   }
+}
+
+function without(text: string, hidden: readonly string[]): string {
+  return hidden.reduce((left, one) => left.replaceAll(one, '[redacted]'), text);
 }
 
 function formsOf(value: string): string[] {

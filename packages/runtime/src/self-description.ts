@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import type { Readiness } from './admin.ts';
+import type { FileStanding } from './file-books.ts';
 
 /** What a process can say of itself at any time, for people who look at it. */
 export interface SelfDescription {
@@ -12,6 +13,8 @@ export interface SelfDescription {
   /** Flags whose values differ from their defaults, by name. Secrets are hidden. */
   readonly flags: readonly (readonly [flag: string, value: string])[];
   readonly rssBytes: number;
+  /** The files that it follows, such as the route config; no mistake holds a secret. */
+  readonly files: readonly FileStanding[];
 }
 
 export type Describe = () => SelfDescription;
@@ -24,6 +27,7 @@ export function describeSelf(facts: {
   readonly version: string;
   readonly shown: readonly (readonly [flag: string, value: unknown])[];
   readiness(): Readiness;
+  files?(): readonly FileStanding[];
 }): Describe {
   const { service, version, readiness } = facts;
   const flags = facts.shown.map(([flag, value]) => [flag, String(value).slice(0, maxValueLength)] as const);
@@ -37,5 +41,6 @@ export function describeSelf(facts: {
     state: readiness(),
     flags,
     rssBytes: process.memoryUsage.rss(),
+    files: facts.files?.() ?? [],
   });
 }
