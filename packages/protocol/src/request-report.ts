@@ -78,6 +78,15 @@ const RequestSummary = Type.Object({
   prefill: Type.Optional(Name),
   /** The name of its key. */
   client: Type.Optional(Name),
+  /** Who chose its instance last; left out where none was chosen, or nobody looked then. */
+  decided: Type.Optional(
+    Type.Object({
+      /** A router, or the ingress itself. */
+      by: Word,
+      /** It was chosen before the request was there. */
+      inAdvance: Type.Boolean(),
+    }),
+  ),
   /** Left out where the policy compares no costs. */
   choice: Type.Optional(Choice),
   attempts: Type.Array(Attempt, { maxItems: 16 }),

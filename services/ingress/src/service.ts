@@ -102,7 +102,7 @@ export async function start(options: Settings, deps: IngressParts): Promise<Runn
   const entrance = await openEntrance(wiring, view.fleet);
   const gateway = await assemble(wiring, { ...view, ...deciding, ...entrance, upstream });
   const server = parts.use(await listen(wiring, gateway));
-  report(wiring, { gateway, server, fleet: view.fleet });
+  report(wiring, { gateway, server, fleet: view.fleet, notes: deciding.notes });
   declareGauges(deps.metrics, { ...gateway, ...view, server, leases: deciding.leases, pairs: gateway.pd !== null });
   const kept = parts.move();
   const { gate, mirror } = gateway;
@@ -302,12 +302,17 @@ async function listen({ self, options, deps, observer, cors }: Wiring, gateway: 
 /** Reports what this ingress does to people who look. */
 function report(
   { ingress, deps: { bus, describe }, parts, observer }: Wiring,
-  { gateway, server, fleet }: { gateway: Gateway; server: ClientServer; fleet: Fleet },
+  {
+    gateway,
+    server,
+    fleet,
+    notes,
+  }: { gateway: Gateway; server: ClientServer; fleet: Fleet; notes: Deciding['notes'] },
 ): void {
   const { gate, routes } = gateway;
   const table = () => routes.current;
   const generation = () => table().generation;
-  const reports = parts.use(new RequestReports({ bus, observer, ingress, generation, inFlight: () => gate.inside }));
+  const reports = parts.use(new RequestReports({ bus, observer, notes, ingress, generation, inFlight: () => gate.inside }));
   const status = { ...gateway, table, fleet, connections: () => server.size };
   parts.use(
     tellStatus(bus, {

@@ -5,6 +5,7 @@ import type { Route, RouteTable } from '@llm-gateway/routing';
 import { names } from '@llm-gateway/tracing';
 import type { TracedStep } from '../exchange/request-trace.ts';
 import type { Leaving } from '../http/leaving.ts';
+import type { DecisionNotes } from './decision-notes.ts';
 import { isFollowed } from './followed-decision.ts';
 import type { Leases } from './leases.ts';
 import type { Load } from './load.ts';
@@ -43,6 +44,7 @@ interface DeciderParts {
   readonly prompts: Prompts | null;
   readonly timeoutMs: number;
   readonly observer: DeciderObserver;
+  readonly notes?: DecisionNotes;
 }
 
 /** So many batches in a row without an answer, and the routers are left alone until a probe is answered. */
@@ -255,7 +257,7 @@ export class Decider implements Disposable {
     { generation }: RouteTable,
     { owner: named = '', timeoutMs = this.#parts.timeoutMs }: { owner?: string; timeoutMs?: number } = {},
   ): Promise<Decision[]> {
-    const { ingress, bus, routers, load, observer } = this.#parts;
+    const { ingress, bus, routers, load, observer, notes } = this.#parts;
     const steps = stepsOf(given);
     // Without steps there are asks alone.
     const asks = steps === undefined ? (given as Ask[]) : given.map(askOf);
@@ -273,6 +275,10 @@ export class Decider implements Disposable {
       this.#answered = true;
       for (const { span } of steps ?? []) {
         span.set({ [names.decisionBy]: 'router', [names.router]: reply.router, [names.batch]: asks.length });
+      }
+      if (notes?.on) {
+        const by = { by: reply.router, inAdvance: false };
+        for (const decision of reply.decisions) notes.note(decision, by);
       }
       if (asks.length > 0) observer.batch(asks.length, performance.now() - startedAtMs);
       return reply.decisions;
@@ -320,10 +326,15 @@ export class Decider implements Disposable {
     table: RouteTable,
     { reason, step }: { reason: DegradedReason; step: TracedStep | null },
   ): Decision {
-    const { fleet, observer } = this.#parts;
+    const { ingress, fleet, observer, notes } = this.#parts;
     observer.degraded(reason);
     step?.span.set({ [names.decisionBy]: 'ingress', [names.degraded]: reason });
-    return fleet.decide(table, ask, { now: performance.now(), random: Math.random });
+    const decision = fleet.decide(table, ask, { now: performance.now(), random: Math.random });
+    if (!notes?.on) return decision;
+    // The fleet gives one object for all requests to an instance, and picks are those as well.
+    const own = { ...decision };
+    notes.note(own, { by: ingress, inAdvance: false });
+    return own;
   }
 }
 

@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers';
 import { type Bus, inParts } from '@llm-gateway/bus';
 import { type Candidate, type Fleet, type LeaseWish, poolName } from '@llm-gateway/fleet';
 import { type Decision, type LeaseReply, routeLease } from '@llm-gateway/protocol';
+import type { DecisionNotes } from './decision-notes.ts';
 import type { Load } from './load.ts';
 import { isAway, type Routers } from './routers.ts';
 import { type PickResult, Stock } from './stock.ts';
@@ -22,6 +23,7 @@ interface LeasesParts {
   readonly load: Load;
   readonly timeoutMs: number;
   readonly observer: LeaseObserver;
+  readonly notes?: DecisionNotes;
 }
 
 /** Far above the models that are declared at once. */
@@ -125,7 +127,7 @@ export class Leases implements Disposable {
 
   /** Never rejects. */
   async #ask({ owner, generation }: { owner: string; generation: string }, wanted: readonly Wanted[]): Promise<void> {
-    const { ingress, bus, load, timeoutMs, observer } = this.#parts;
+    const { ingress, bus, load, timeoutMs, observer, notes } = this.#parts;
     const askedAtMs = performance.now();
     const pools = wanted.map(({ wish }) => wish);
     try {
@@ -133,7 +135,12 @@ export class Leases implements Disposable {
       load.saw(reply.router, reply.sequence);
       for (const [at, each] of wanted.entries()) {
         const lease = reply.generation === generation ? reply.leases[at] : undefined;
-        this.#fill(each, lease === undefined ? [] : this.#candidates(each.wish, lease), askedAtMs + reply.validMs);
+        const candidates = lease === undefined ? [] : this.#candidates(each.wish, lease);
+        if (notes?.on) {
+          const by = { by: reply.router, inAdvance: true };
+          for (const { decision } of candidates) notes.note(decision, by);
+        }
+        this.#fill(each, candidates, askedAtMs + reply.validMs);
       }
     } catch (error) {
       if (isAway(error)) {

@@ -5,6 +5,7 @@ import { followRoutes } from '@llm-gateway/route-config';
 import type { pdOptions, routeOptions } from '@llm-gateway/routing';
 import type { OptionValues, Parts } from '@llm-gateway/runtime';
 import { Decider, type DeciderObserver } from './decider.ts';
+import { DecisionNotes } from './decision-notes.ts';
 import { Holders } from './holders.ts';
 import { type LeaseObserver, Leases } from './leases.ts';
 import type { Load } from './load.ts';
@@ -40,6 +41,8 @@ export interface Deciding {
   readonly decider: Decider;
   /** Null: no picks are asked for in advance. */
   readonly leases: Leases | null;
+  /** Who decided, for people who look. */
+  readonly notes: DecisionNotes;
 }
 
 /** Starts to follow the route config, the routers and who has which config, and to decide by them. */
@@ -50,17 +53,15 @@ export function startDeciding(options: DecidingSettings, given: DecidingParts): 
   const timeoutMs = options.decisionTimeoutMs;
   const fingerprints = options.schedulingPolicy === 'cache-aware';
   const prompts = options.schedulingPolicy === 'round-robin' ? null : new Prompts({ ...options, fingerprints });
+  const notes = new DecisionNotes();
+  const common = { ingress, bus, routers, fleet, load, timeoutMs, observer, notes };
   // Of a pair nothing is chosen before its request is there.
   const leases =
     options.decisionLeases && fleetMode(options) === 'neutral'
-      ? parts.use(
-          new Leases({ ingress, bus, generation: () => table().generation, routers, fleet, load, timeoutMs, observer }),
-        )
+      ? parts.use(new Leases({ ...common, generation: () => table().generation }))
       : null;
-  const decider = parts.use(
-    new Decider({ ingress, bus, routers, table, fleet, load, leases, prompts, timeoutMs, observer }),
-  );
-  return { routes, decider, leases };
+  const decider = parts.use(new Decider({ ...common, table, leases, prompts }));
+  return { routes, decider, leases, notes };
 }
 
 /** A newer route config decides once a router has it, and where jobs are queued a retry worker. */

@@ -118,6 +118,7 @@ export class Exchange implements AnswerWatcher {
   upstreamModel: string | null = null;
   /** The body with another model, as the last call that needed one got it. */
   renamed: RenamedBody | null = null;
+  #decision: Decision | undefined;
   #expected: Expectation | undefined;
 
   constructor(
@@ -245,7 +246,13 @@ export class Exchange implements AnswerWatcher {
     return Math.max(this.prompt.bytes - (this.#expected?.cached ?? 0), minUncachedBytes);
   }
 
+  /** The last choice of an instance; undefined: none was made. */
+  get decision(): Decision | undefined {
+    return this.#decision;
+  }
+
   decided(decision: Decision): void {
+    this.#decision = decision;
     this.#expected = 'expected' in decision ? decision.expected : undefined;
   }
 

@@ -6,6 +6,7 @@ import {
   type RequestTotals,
   requestReport,
 } from '@llm-gateway/protocol';
+import type { DecisionNotes } from '../decide/decision-notes.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import type { RequestResult } from '../exchange/request-record.ts';
 import type { TokenCounts } from '../usage/usage-reader.ts';
@@ -15,15 +16,17 @@ import type { Observer } from './observer.ts';
 const periodMs = 250;
 /** So long after the last look nobody watches any more. */
 const watchedMs = 5000;
-/**
- * Of more requests than 136 a second one in N is told: a report stays under 16 KB, and an ingress
- * under 64 KB a second.
- */
+/** Of more requests than 136 a second one in N is told. */
 const maxPerPeriod = 34;
+/** An ingress takes 64 KB/s of the bus: what a period leaves, the next ones may use. */
+const periodBytes = 15_500;
+const maxRoomBytes = 4 * periodBytes;
+/** More counts than so many are told once a second, in the place of every period. */
+const maxTotalsPerPeriod = 16;
 const maxModels = 100;
 const maxClients = 100;
-/** What clients had is told in every so many reports. */
-const reportsPerClients = 4;
+/** What clients had, and what is long, is told in every so many reports. */
+const reportsPerSecond = 4;
 const maxTotals = 200;
 const maxAttempts = 16;
 const maxIdLength = 256;
@@ -51,6 +54,7 @@ interface Tally extends Required<Omit<RequestTotals, 'firstByte'>> {
 export class RequestReports implements Disposable {
   readonly #bus: Bus;
   readonly #observer: Observer;
+  readonly #notes: DecisionNotes;
   readonly #ingress: string;
   readonly #generation: () => string;
   readonly #inFlight: () => number;
@@ -65,10 +69,13 @@ export class RequestReports implements Disposable {
   /** One in so many is taken; grows within a period, and begins at what the last one needed. */
   #every = 1;
   #seen = 0;
+  /** Bytes that earlier periods left; below zero where they took more. */
+  #room = 0;
 
   constructor(options: {
     readonly bus: Bus;
     readonly observer: Observer;
+    readonly notes: DecisionNotes;
     readonly ingress: string;
     /** Of the route config in use. */
     generation(): string;
@@ -76,6 +83,7 @@ export class RequestReports implements Disposable {
   }) {
     this.#bus = options.bus;
     this.#observer = options.observer;
+    this.#notes = options.notes;
     this.#ingress = options.ingress;
     this.#generation = options.generation;
     this.#inFlight = options.inFlight;
@@ -89,18 +97,25 @@ export class RequestReports implements Disposable {
     this.#sinceMs = now;
     this.#timer = setInterval(() => this.#publish(), periodMs).unref();
     this.#observer.watcher = (exchange, end, model) => this.#finished({ exchange, end, model });
+    this.#notes.on = true;
   }
 
   [Symbol.dispose](): void {
+    this.#end();
+  }
+
+  #end(): void {
     clearInterval(this.#timer);
+    this.#timer = undefined;
     this.#observer.watcher = null;
+    this.#notes.on = false;
   }
 
   #finished(request: Watched): void {
     this.#count(request);
     this.#seen++;
     if (this.#seen % this.#every !== 0) return;
-    this.#sample.push(summaryOf(request));
+    this.#sample.push(summaryOf(request, this.#notes));
     if (this.#sample.length < maxPerPeriod) return;
     // Too many: from now on half of them, and of those taken every other one goes.
     this.#every *= 2;
@@ -185,37 +200,54 @@ export class RequestReports implements Disposable {
 
   #publish(): void {
     const now = performance.now();
-    if (now > this.#watchedUntilMs) {
-      clearInterval(this.#timer);
-      this.#timer = undefined;
-      this.#observer.watcher = null;
-    }
+    const isLast = now > this.#watchedUntilMs;
+    if (isLast) this.#end();
     this.#sequence++;
-    const tellsClients = this.#clients.size > 0 && this.#sequence % reportsPerClients === 0;
-    this.#bus.publish(requestReport, {
+    const isWhole = isLast || this.#sequence % reportsPerSecond === 0;
+    const tellsClients = isWhole && this.#clients.size > 0;
+    const tellsTotals = isWhole || this.#tallies.size <= maxTotalsPerPeriod;
+    const totals = tellsTotals ? [...this.#tallies.values()] : [];
+    const counts = {
       ingress: this.#ingress,
       sequence: this.#sequence,
       periodMs: now - this.#sinceMs,
       generation: this.#generation(),
       inFlight: this.#inFlight(),
-      totals: [...this.#tallies.values()].map((tally) => ({ ...tally, firstByte: [...tally.firstByte] })),
+      totals: totals.map((tally) => ({ ...tally, firstByte: [...tally.firstByte] })),
       ...(tellsClients && { clients: [...this.#clients.values()] }),
-      every: this.#every,
-      requests: this.#sample,
-    });
+    };
+    const taken = this.#sample.length;
+    this.#bus.publish(requestReport, { ...counts, ...this.#fitting(JSON.stringify(counts).length) });
     if (tellsClients) this.#clients = new Map();
-    this.#sinceMs = now;
+    if (tellsTotals) {
+      this.#tallies = new Map();
+      this.#sinceMs = now;
+    }
     // Half of what was needed: the sample must not stay thin after a burst.
-    this.#every = Math.max(1, this.#every >> (this.#sample.length < maxPerPeriod / 2 ? 1 : 0));
+    this.#every = Math.max(1, this.#every >> (taken < maxPerPeriod / 2 ? 1 : 0));
     this.#seen = 0;
     this.#sample = [];
-    this.#tallies = new Map();
     if (this.#models.size >= maxModels) this.#models = new Set();
+  }
+
+  /** As much of the sample as there is room for beside the counts, every other one of it left out again and again. */
+  #fitting(countsBytes: number): { readonly every: number; readonly requests: RequestSummary[] } {
+    const room = Math.min(this.#room + periodBytes, maxRoomBytes) - countsBytes;
+    let every = this.#every;
+    let sized = this.#sample.map((summary) => ({ summary, bytes: JSON.stringify(summary).length + 1 }));
+    const sum = () => sized.reduce((total, { bytes }) => total + bytes, 0);
+    while (sized.length > 0 && sum() > room) {
+      every *= 2;
+      sized = sized.filter((_, at) => at % 2 === 1);
+    }
+    this.#room = Math.max(room - sum(), -maxRoomBytes);
+    return { every, requests: sized.map(({ summary }) => summary) };
   }
 }
 
-function summaryOf({ exchange, end, model }: Watched): RequestSummary {
-  const { request, client, records, startedAtMs, receivedAtMs } = exchange;
+function summaryOf({ exchange, end, model }: Watched, notes: DecisionNotes): RequestSummary {
+  const { request, client, records, startedAtMs, receivedAtMs, decision } = exchange;
+  const decided = decision === undefined ? undefined : notes.of(decision);
   return {
     id: exchange.id.slice(0, maxIdLength),
     at: Date.now(),
@@ -227,6 +259,7 @@ function summaryOf({ exchange, end, model }: Watched): RequestSummary {
     endpoint: exchange.endpoint.slice(0, maxNameLength),
     ...(exchange.prefill !== undefined && { prefill: exchange.prefill.slice(0, maxNameLength) }),
     ...(exchange.from !== null && { client: exchange.from.name }),
+    ...(decided !== undefined && { decided }),
     ...(exchange.expected !== undefined && {
       choice: {
         why: exchange.expected.why,
