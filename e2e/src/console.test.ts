@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { temporaryFolder, until } from '@llm-gateway/testing';
@@ -12,12 +12,28 @@ const shownMs = 10_000;
 
 describe('the console, in a browser over real processes', () => {
   let scene: ConsoleScene;
+  const routes = join(temporaryFolder(), 'routes.json');
+  const put = (rows: readonly object[]) => {
+    writeFileSync(`${routes}.new`, JSON.stringify(rows));
+    renameSync(`${routes}.new`, routes);
+  };
+  const inside = { base_url: 'local', weight: 1 };
   before(async () => {
     const mirrorConfig = join(temporaryFolder(), 'mirror.json');
+    put([inside]);
+    const followed = [
+      '--route-policy',
+      'weight',
+      '--route-config',
+      `@${routes}`,
+      '--config-refresh-interval-ms',
+      '100',
+    ];
     scene = await startConsoleScene({
       engines: 3,
       with: ['retry-worker', 'mirror-sender'],
-      ingressFlags: ['--mirror-config', mirrorConfig],
+      ingressFlags: ['--mirror-config', mirrorConfig, ...followed],
+      routerFlags: followed,
       prepare: ([engine]) =>
         writeFileSync(mirrorConfig, JSON.stringify({ Enable: true, Target: engine?.url, Ratio: 10, Compare: true })),
     });
@@ -92,7 +108,7 @@ describe('the console, in a browser over real processes', () => {
     await page.waitForSelector('.receipt');
     assert.match(
       await page.locator('.receipt').innerText(),
-      /read[\s\S]*decide[\s\S]*engine-[123]_dp0[\s\S]*route config/,
+      /read[\s\S]*decide[\s\S]*engine-[123]_dp0[\s\S]*chosen by\s*router-\w+[\s\S]*route config/,
     );
     const { searchParams } = new URL(page.url());
     const again = await scene.open(`/requests?id=${searchParams.get('id')}`);
@@ -110,6 +126,20 @@ describe('the console, in a browser over real processes', () => {
     await page.getByRole('button', { name: 'Ask' }).click();
     await waitForText(page, /Engine: none can take it[\s\S]*another model/);
     assert.match(page.url(), /model=nobody-has-this/);
+    await page.context().close();
+  });
+
+  it('shows why a route config is refused, by which processes, and not the key that is in it', async () => {
+    const page = await scene.open('/routes');
+    put([inside, { base_url: 'https://elsewhere.example', api_key: 'sk-of-nobody-else', weight: -1 }]);
+    await waitForText(page, /router-\w+[\s\S]*route config refused since \d\d:\d\d: .*\[1\]\.weight: read -1, allowed/);
+    await waitForText(page, /ingress-\w+[\s\S]*route config refused since/);
+    assert.match(await verdictOf(page), /2 processes keep their last good route config since .*\[1\]\.weight/);
+    assert.ok(!(await page.content()).includes('sk-of-nobody-else'));
+    put([{ ...inside, weight: 2 }]);
+    await until(async () => !(await page.content()).includes('refused since'));
+    await page.goto(`${scene.url}/events`);
+    await waitForText(page, /router-\w+ has no mistake in its route config any more/);
     await page.context().close();
   });
 
@@ -236,8 +266,8 @@ describe('a console that only shows', () => {
     await page.locator('tbody tr.clickable').first().click();
     await waitForText(page, /client\s*search-team/);
     await waitForText(page, /chosen for\s*(its cache|having the least to do|its session)/);
-    await page.getByRole('button', { name: 'Where would it go now?' }).click();
-    await waitForText(page, /The same request now[\s\S]*by cache-aware[\s\S]*Engine: engine-[12]_dp0/);
+    await waitForText(page, /chosen by\s*router-\w+/);
+    await waitForText(page, /Candidates, as of now[\s\S]*by cache-aware[\s\S]*Engine: engine-[12]_dp0[\s\S]*Left out/);
     assert.deepEqual(await seriousFaults(page), []);
     await page.context().close();
   });

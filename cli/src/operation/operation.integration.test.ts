@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import {
@@ -8,6 +9,7 @@ import {
   startEngine,
   startProcess,
   startService,
+  temporaryFolder,
   until,
 } from '@llm-gateway/testing';
 
@@ -17,11 +19,18 @@ describe('the commands of operators, at the console of a standalone', () => {
   let stack: AsyncDisposableStack;
   let gateway: Service;
   let engines: string[];
+  const routes = join(temporaryFolder(), 'routes.json');
+  const put = (rows: readonly object[]) => {
+    writeFileSync(`${routes}.new`, JSON.stringify(rows));
+    renameSync(`${routes}.new`, routes);
+  };
   before(async () => {
+    put([{ base_url: 'local', prefix: '*' }]);
     stack = new AsyncDisposableStack();
     const started = await Promise.all([1, 2].map(async () => stack.use(await startEngine(() => completion()))));
     engines = started.map(({ endpoint }) => endpoint);
     const flags = ['--llm-backend-endpoints', engines.join(), '--console-actions', '--drain-delay-ms', '0'];
+    flags.push('--route-policy', 'prefix', '--route-config', `@${routes}`, '--config-refresh-interval-ms', '50');
     gateway = stack.use(await startService('standalone', flags));
   });
   after(() => stack.disposeAsync());
@@ -58,6 +67,25 @@ describe('the commands of operators, at the console of a standalone', () => {
     assert.equal((await run('drain', 'nowhere')).code, 1);
     assert.equal((await run('undrain', `${first}_dp0`)).code, 0);
     await until(async () => /All is well/.test((await run('status')).text));
+  });
+
+  it('say which route config is refused and why, without a key that is in it', async () => {
+    put([
+      { base_url: 'https://user:pa55word@elsewhere.example', api_key: 'sk-of-nobody-else', prefix: '*', weigth: 1 },
+    ]);
+    await until(async () => /REFUSES ITS/.test((await run('status')).text));
+    const status = await run('status');
+    assert.equal(status.code, 0, status.text);
+    assert.match(status.text, /keeps its last good route config since \d\d:\d\d: .*\[0\]/);
+    assert.match(status.text, /router-\w+ +route config +\d+ s +.*\[0\]/);
+    const { processes } = JSON.parse((await run('status', '--json')).lines[0] ?? '{}');
+    const router = processes.find(({ service }: { service: string }) => service === 'router');
+    const file = router.files.find(({ what }: { what: string }) => what === 'route config');
+    assert.match(file.mistake.text, /\[0\]/);
+    assert.ok(!JSON.stringify(processes).includes('pa55word') && !status.text.includes('pa55word'));
+    assert.ok(!JSON.stringify(processes).includes('sk-of-nobody-else'));
+    put([{ base_url: 'local', prefix: '*' }]);
+    await until(async () => !/REFUSES ITS/.test((await run('status')).text));
   });
 
   it('explain where a request would go now', async () => {

@@ -48,6 +48,16 @@ export function processesText(rows: readonly ProcessRow[]): string {
   );
 }
 
+/** Why processes keep an earlier file than the one that is there; empty when none does. */
+export function mistakesText(rows: readonly ProcessRow[], at: number): string {
+  const refused = rows.flatMap(({ process, files }) =>
+    files.flatMap(({ what, mistake }) =>
+      mistake === null ? [] : [[process, what, span(at - mistake.sinceMs), mistake.text]],
+    ),
+  );
+  return refused.length === 0 ? '' : table(['PROCESS', 'REFUSES ITS', 'SINCE', 'BECAUSE'], refused);
+}
+
 export function instancesText(rows: readonly InstanceRow[], at: number): string {
   return table(
     [

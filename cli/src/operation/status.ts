@@ -1,5 +1,5 @@
 import { defineCommand, exitCodes, outputOptions } from '@llm-gateway/runtime';
-import { dependenciesText, numbersText, processesText, verdictText } from './shown.ts';
+import { dependenciesText, mistakesText, numbersText, processesText, verdictText } from './shown.ts';
 import { openView, viewGroups, viewMistakes } from './view.ts';
 
 /** What is wrong in one sentence, what the gateway leans on, and every process. */
@@ -16,6 +16,7 @@ export const command = defineCommand({
     await using view = await openView(values, signal);
     const whole = await view.snapshot();
     const { instances, clients, ...state } = whole;
+    const mistakes = mistakesText(state.processes, state.at);
     const text = [
       verdictText(whole),
       numbersText(whole),
@@ -23,6 +24,7 @@ export const command = defineCommand({
       dependenciesText(whole),
       '',
       processesText(state.processes),
+      ...(mistakes === '' ? [] : ['', mistakes]),
     ];
     answer({ ...state, instances: instances.length }, text.join('\n'));
     return state.verdict.level === 'critical' ? exitCodes.failed : exitCodes.done;

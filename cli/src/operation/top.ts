@@ -28,7 +28,8 @@ export const command = defineCommand({
         '',
         instancesText(state.instances.slice(0, rows), state.at),
       ];
-      answer(state, (process.stdout.isTTY ? clearScreen : '') + text.join('\n'));
+      if (process.stdout.isTTY && !values.json) process.stdout.write(clearScreen);
+      answer(state, text.join('\n'));
       await delay(everyMs, undefined, { signal }).catch(() => undefined);
     }
     return exitCodes.done;

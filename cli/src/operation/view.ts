@@ -74,7 +74,7 @@ async function listen(values: BusSettings, signal: AbortSignal): Promise<View> {
     throw new Error(`cannot reach NATS at ${values.natsServers} (--nats-servers, or --console for standalone): ${why}`);
   }
   let onRows: (rows: readonly RequestRow[]) => void = () => undefined;
-  const watch = stack.use(new Watch(bus, { requests: true, onRequests: (rows) => onRows(rows) }));
+  const watch = stack.use(new Watch(bus, { requests: true, onRequests: (rows) => onRows(rows()) }));
   await delay(listenMs, undefined, { signal }).catch(() => undefined);
   const owned = stack.move();
   return {

@@ -40,6 +40,9 @@ const maxTimes = 64;
 const leastCalls = 5;
 const failingShare = 0.2;
 
+/** For a moment, by whoever needs it. */
+const sorted = new Float32Array(maxTimes);
+
 class Record {
   instance: Instance;
   state: InstanceState = 'live';
@@ -49,11 +52,13 @@ class Record {
   ejections = 0;
   lastFailure: InstanceRow['lastFailure'] = null;
   readonly engine = new ReportedEngine();
-  /** By second, see `#slot`. */
-  readonly #at = new Float64Array(windowSeconds);
-  readonly #calls = new Float64Array(windowSeconds);
-  readonly #failed = new Float64Array(windowSeconds);
-  readonly #times: { readonly at: number; readonly ms: number }[] = [];
+  /** By second, see `#slot`: which one since 1970, calls, and those that failed. */
+  readonly #at = new Uint32Array(windowSeconds);
+  readonly #calls = new Uint32Array(windowSeconds);
+  readonly #failed = new Uint32Array(windowSeconds);
+  /** The last times to first byte, and the seconds since 1970 at which they were heard. */
+  readonly #times = new Float32Array(maxTimes);
+  readonly #timesAt = new Uint32Array(maxTimes);
   #nextTime = 0;
 
   constructor(instance: Instance, sinceMs: number) {
@@ -68,7 +73,8 @@ class Record {
   }
 
   time(ms: number, nowMs: number): void {
-    this.#times[this.#nextTime] = { at: nowMs, ms };
+    this.#times[this.#nextTime] = ms;
+    this.#timesAt[this.#nextTime] = Math.floor(nowMs / 1000);
     this.#nextTime = (this.#nextTime + 1) % maxTimes;
   }
 
@@ -96,9 +102,12 @@ class Record {
   }
 
   p95(nowMs: number): number | null {
-    const times = this.#times.filter(({ at }) => nowMs - at < windowSeconds * 1000).map(({ ms }) => ms);
-    times.sort((a, b) => a - b);
-    return times[Math.floor(times.length * 0.95)] ?? null;
+    const oldest = Math.floor(nowMs / 1000) - windowSeconds;
+    let count = 0;
+    for (let at = 0; at < maxTimes; at++) {
+      if ((this.#timesAt[at] ?? 0) > oldest) sorted[count++] = this.#times[at] ?? 0;
+    }
+    return count === 0 ? null : (sorted.subarray(0, count).sort()[Math.floor(count * 0.95)] ?? null);
   }
 }
 

@@ -6,12 +6,25 @@ export const silentMs = 1500;
 /** What is gone stays on the page for so long. */
 const shownGoneMs = 15 * 60_000;
 const maxProcesses = 2000;
+/** Of all processes together; who says more is known by its name and state alone. */
+const maxBytes = 32 * 1024 * 1024;
 
 export type ProcessPresence = StatusReport['state'] | 'gone';
 
+/** A file that a process follows. Times are milliseconds since 1970. */
+export interface FileRow {
+  /** `route config`. */
+  readonly what: string;
+  /** When its text in effect was taken; null: none was yet. */
+  readonly takenMs: number | null;
+  /** Why it is not in effect as it is now, and since when; null: it is. */
+  readonly mistake: { readonly text: string; readonly sinceMs: number } | null;
+}
+
 /** One process as it is shown: the last of each thing that it said. */
-export interface ProcessRow extends Omit<StatusReport, 'state'> {
+export interface ProcessRow extends Omit<StatusReport, 'state' | 'files'> {
   readonly state: ProcessPresence;
+  readonly files: readonly FileRow[];
   /** Since when it is in this state, and when it was last heard, in milliseconds since 1970. */
   readonly sinceMs: number;
   readonly heardMs: number;
@@ -26,6 +39,9 @@ export interface ProcessRow extends Omit<StatusReport, 'state'> {
 /** The processes of the gateway by what they say, and by their silence. */
 export class Processes {
   readonly #rows = new Map<string, ProcessRow>();
+  /** How much of the memory each takes: about what its last whole report had. */
+  readonly #bytes = new Map<string, number>();
+  #sum = 0;
   readonly #events: Events;
   /** Until then what appears was there before. */
   readonly #startedMs: number;
@@ -39,9 +55,11 @@ export class Processes {
     const before = this.#rows.get(report.process);
     if (before === undefined && this.#rows.size >= maxProcesses) return;
     const { state } = report;
+    const held = this.#hold(report) ? report : headOf(report);
     const row: ProcessRow = {
       ...before,
-      ...report,
+      ...held,
+      files: filesOf(held, nowMs) ?? before?.files ?? [],
       sinceMs: before?.state === state ? before.sinceMs : nowMs,
       heardMs: nowMs,
       firstHeardMs: before?.firstHeardMs ?? nowMs,
@@ -49,6 +67,18 @@ export class Processes {
     };
     this.#rows.set(report.process, row);
     this.#tell(before, row, nowMs);
+  }
+
+  /** Whether there is room for what a process says; what it said before makes way for it. */
+  #hold(report: StatusReport): boolean {
+    // That it lives is all that a short one says.
+    if (report.flags === undefined && report.ingress === undefined) return true;
+    const bytes = JSON.stringify(report).length;
+    const before = this.#bytes.get(report.process) ?? 0;
+    if (this.#sum - before + bytes > maxBytes) return false;
+    this.#sum += bytes - before;
+    this.#bytes.set(report.process, bytes);
+    return true;
   }
 
   /** Finds those that are silent. Not while nobody is heard at all because the bus is away. */
@@ -59,7 +89,11 @@ export class Processes {
         const gone: ProcessRow = { ...row, state: 'gone', sinceMs: nowMs };
         this.#rows.set(row.process, gone);
         this.#tell(row, gone, nowMs);
-      } else if (!isThere(row) && silent > shownGoneMs) this.#rows.delete(row.process);
+      } else if (!isThere(row) && silent > shownGoneMs) {
+        this.#rows.delete(row.process);
+        this.#sum -= this.#bytes.get(row.process) ?? 0;
+        this.#bytes.delete(row.process);
+      }
     }
   }
 
@@ -101,6 +135,7 @@ export class Processes {
       const text = `${row.process} has another route config: ${row.generation.slice(0, 8)}`;
       this.#events.add({ at: nowMs, kind: 'config', level: 'notice', subject: row.process, text });
     }
+    this.#tellFiles(before, row, nowMs);
     this.#tellStore(before, row, nowMs);
     if (before.state === row.state) return;
     if (row.state === 'gone') add('critical', `${row.process} is gone without a word`);
@@ -109,6 +144,29 @@ export class Processes {
     else if (before.state === 'gone') add('good', `${row.process} is back`);
     else if (row.state === 'not_ready') add('warning', `${row.process} is not ready`);
     else if (row.state === 'ready') add('good', `${row.process} is ready`);
+  }
+
+  #tellFiles(before: ProcessRow, row: ProcessRow, nowMs: number): void {
+    const { process, host, pid } = row;
+    for (const { what, mistake } of row.files) {
+      const last = before.files.find((file) => file.what === what);
+      if (last === undefined || last.mistake?.text === mistake?.text) continue;
+      // Several services of one process have the same files.
+      const isSaid = this.all().some(
+        (other) =>
+          other.process !== process &&
+          other.host === host &&
+          other.pid === pid &&
+          other.files.some((file) => file.what === what && file.mistake?.text === mistake?.text),
+      );
+      if (isSaid) continue;
+      const text =
+        mistake === null
+          ? `${process} has no mistake in its ${what} any more`
+          : `${process} keeps its last good ${what}: ${mistake.text}`;
+      const level = mistake === null ? 'good' : 'warning';
+      this.#events.add({ at: nowMs, kind: 'config', level, subject: process, text });
+    }
   }
 
   #tellStore(before: ProcessRow, row: ProcessRow, nowMs: number): void {
@@ -123,6 +181,18 @@ export class Processes {
       text: storeUp ? `${row.process} has ${source} again` : `${row.process} has lost ${source}; the last list is kept`,
     });
   }
+}
+
+function headOf({ process, service, host, pid, version, upMs, state }: StatusReport): StatusReport {
+  return { process, service, host, pid, version, upMs, state };
+}
+
+function filesOf({ files }: StatusReport, nowMs: number): FileRow[] | undefined {
+  return files?.map(({ what, takenAgoMs, mistake }) => ({
+    what,
+    takenMs: takenAgoMs === null ? null : Math.round(nowMs - takenAgoMs),
+    mistake: mistake === undefined ? null : { text: mistake.text, sinceMs: Math.round(nowMs - mistake.agoMs) },
+  }));
 }
 
 function isOther(before: string | undefined, after: string | undefined): boolean {

@@ -16,30 +16,8 @@ export type Counted = (typeof counted)[number];
 type Counts = Record<Counted, number>;
 
 const buckets = 168;
-
-class Slot {
-  /** Which second or minute since 1970 it is for. */
-  at = -1;
-  inFlight = 0;
-  readonly counts: Counts = emptyCounts();
-  readonly firstByte = new Uint32Array(buckets);
-
-  begin(at: number): void {
-    this.at = at;
-    this.inFlight = 0;
-    Object.assign(this.counts, emptyCounts());
-    this.firstByte.fill(0);
-  }
-
-  add(totals: readonly RequestTotals[]): void {
-    for (const each of totals) {
-      for (const name of counted) this.counts[name] += each[name] ?? 0;
-      for (const [bucket, count] of each.firstByte) {
-        if (bucket < buckets) this.firstByte[bucket] = (this.firstByte[bucket] ?? 0) + count;
-      }
-    }
-  }
-}
+const fields = counted.length;
+const column = Object.fromEntries(counted.map((name, at) => [name, at])) as Readonly<Record<Counted, number>>;
 
 /**
  * Columns of numbers, the oldest first. A second in which nothing was heard has zeros; times
@@ -66,49 +44,82 @@ export interface Window {
   readonly firstByteMs: { readonly p50: number | null; readonly p95: number | null; readonly p99: number | null };
 }
 
-/** Counts over time in slots of equal length: a ring that holds the last of them and no more. */
+/**
+ * Counts over time in slots of equal length: a ring that holds the last of them and no more. All
+ * slots are in a few arrays of numbers, so that they cost what their numbers do.
+ */
 export class Series {
-  readonly #slots: Slot[];
+  readonly #steps: number;
   readonly #stepMs: number;
+  /** Which second or minute since 1970 a slot is for; -1: none yet. */
+  readonly #at: Float64Array;
+  readonly #inFlight: Float64Array;
+  readonly #counts: Float64Array;
+  readonly #firstByte: Uint32Array;
 
   /** @param span `steps` slots of `stepMs` each */
   constructor({ steps, stepMs }: { readonly steps: number; readonly stepMs: number }) {
-    this.#slots = Array.from({ length: steps }, () => new Slot());
+    this.#steps = steps;
     this.#stepMs = stepMs;
+    this.#at = new Float64Array(steps).fill(-1);
+    this.#inFlight = new Float64Array(steps);
+    this.#counts = new Float64Array(steps * fields);
+    this.#firstByte = new Uint32Array(steps * buckets);
   }
 
   add(totals: readonly RequestTotals[], nowMs: number): void {
-    this.#slot(nowMs).add(totals);
+    const slot = this.#slot(nowMs);
+    const [counts, firstByte] = [this.#countsOf(slot), this.#firstByteOf(slot)];
+    for (const each of totals) {
+      for (const [at, name] of counted.entries()) counts[at] = (counts[at] ?? 0) + (each[name] ?? 0);
+      for (const [bucket, count] of each.firstByte) {
+        if (bucket < buckets) firstByte[bucket] = (firstByte[bucket] ?? 0) + count;
+      }
+    }
   }
 
   inFlight(count: number, nowMs: number): void {
     const slot = this.#slot(nowMs);
-    slot.inFlight = Math.max(slot.inFlight, count);
+    this.#inFlight[slot] = Math.max(this.#inFlight[slot] ?? 0, count);
   }
 
-  #slot(nowMs: number): Slot {
+  #slot(nowMs: number): number {
     const at = Math.floor(nowMs / this.#stepMs);
-    const slot = this.#slots[at % this.#slots.length] as Slot;
-    if (slot.at !== at) slot.begin(at);
+    const slot = at % this.#steps;
+    if (this.#at[slot] !== at) {
+      this.#at[slot] = at;
+      this.#inFlight[slot] = 0;
+      this.#countsOf(slot).fill(0);
+      this.#firstByteOf(slot).fill(0);
+    }
     return slot;
+  }
+
+  #countsOf(slot: number): Float64Array {
+    return this.#counts.subarray(slot * fields, (slot + 1) * fields);
+  }
+
+  #firstByteOf(slot: number): Uint32Array {
+    return this.#firstByte.subarray(slot * buckets, (slot + 1) * buckets);
   }
 
   /** The last `seconds` before `nowMs`, without the slot that is not over yet. */
   window(seconds: number, nowMs: number): Window {
     const steps = Math.max(1, Math.round((seconds * 1000) / this.#stepMs));
-    const counts = emptyCounts();
+    const sums = new Float64Array(fields);
     const firstByte = new Uint32Array(buckets);
     for (const slot of this.#last(steps, nowMs)) {
       if (slot === null) continue;
-      for (const name of counted) counts[name] += slot.counts[name];
-      for (let at = 0; at < buckets; at++) firstByte[at] = (firstByte[at] ?? 0) + (slot.firstByte[at] ?? 0);
+      for (const [at, count] of this.#countsOf(slot).entries()) sums[at] = (sums[at] ?? 0) + count;
+      for (const [at, count] of this.#firstByteOf(slot).entries()) firstByte[at] = (firstByte[at] ?? 0) + count;
     }
+    const counts = Object.fromEntries(counted.map((name, at) => [name, sums[at] ?? 0])) as Counts;
     const [p50, p95, p99] = quantiles(firstByte);
     return { seconds: (steps * this.#stepMs) / 1000, counts, firstByteMs: { p50, p95, p99 } };
   }
 
   /** @param last how many slots, all of them by default */
-  columns(nowMs: number, last = this.#slots.length - 1): Columns {
+  columns(nowMs: number, last = this.#steps - 1): Columns {
     const columns: Columns = {
       at: [],
       requests: [],
@@ -121,21 +132,21 @@ export class Series {
       firstByteP95: [],
       firstByteP99: [],
     };
-    const steps = Math.min(last, this.#slots.length - 1);
+    const steps = Math.min(last, this.#steps - 1);
     const end = Math.floor(nowMs / this.#stepMs);
     const perSecond = 1000 / this.#stepMs;
     let at = end - steps;
     for (const slot of this.#last(steps, nowMs)) {
-      const counts = slot?.counts;
-      const [p50, p95, p99] = slot === null ? [null, null, null] : quantiles(slot.firstByte);
-      const all = counts === undefined ? 0 : counts.completed + counts.rejected + counts.failed + counts.cancelled;
+      const count = (name: Counted) => (slot === null ? 0 : (this.#counts[slot * fields + column[name]] ?? 0));
+      const [p50, p95, p99] = slot === null ? [null, null, null] : quantiles(this.#firstByteOf(slot));
+      const all = count('completed') + count('rejected') + count('failed') + count('cancelled');
       columns.at.push((at * this.#stepMs) / 1000);
       columns.requests.push(all * perSecond);
-      columns.errors.push((counts?.failed ?? 0) * perSecond);
-      columns.cancelled.push((counts?.cancelled ?? 0) * perSecond);
-      columns.chunks.push((counts?.chunks ?? 0) * perSecond);
-      columns.tokens.push((counts?.completionTokens ?? 0) * perSecond);
-      columns.inFlight.push(slot?.inFlight ?? 0);
+      columns.errors.push(count('failed') * perSecond);
+      columns.cancelled.push(count('cancelled') * perSecond);
+      columns.chunks.push(count('chunks') * perSecond);
+      columns.tokens.push(count('completionTokens') * perSecond);
+      columns.inFlight.push(slot === null ? 0 : (this.#inFlight[slot] ?? 0));
       columns.firstByteP50.push(p50);
       columns.firstByteP95.push(p95);
       columns.firstByteP99.push(p99);
@@ -145,27 +156,13 @@ export class Series {
   }
 
   /** The `steps` slots before the present one, the oldest first; null where nothing was heard. */
-  *#last(steps: number, nowMs: number): Generator<Slot | null> {
+  *#last(steps: number, nowMs: number): Generator<number | null> {
     const end = Math.floor(nowMs / this.#stepMs);
-    for (let at = end - Math.min(steps, this.#slots.length - 1); at < end; at++) {
-      const slot = this.#slots[at % this.#slots.length];
-      yield slot?.at === at ? slot : null;
+    for (let at = end - Math.min(steps, this.#steps - 1); at < end; at++) {
+      const slot = at % this.#steps;
+      yield this.#at[slot] === at ? slot : null;
     }
   }
-}
-
-function emptyCounts(): Counts {
-  return {
-    completed: 0,
-    rejected: 0,
-    failed: 0,
-    cancelled: 0,
-    retries: 0,
-    chunks: 0,
-    promptTokens: 0,
-    cachedTokens: 0,
-    completionTokens: 0,
-  };
 }
 
 const shares = [0.5, 0.95, 0.99] as const;

@@ -33,11 +33,19 @@ interface Finding {
 
 /** Of more pools than so many that are not well only the worst are named. */
 const maxNamed = 5;
+const maxMistakeLength = 300;
 const order: readonly Level[] = ['critical', 'warning', 'notice', 'well'];
 
 /** Says what is wrong in the words of whoever has to explain it. */
 export function verdict(seen: Seen): Verdict {
-  const findings = [...ofBus(seen), ...ofProcesses(seen), ...ofInstances(seen), ...ofConfig(seen), ...ofErrors(seen)];
+  const findings = [
+    ...ofBus(seen),
+    ...ofProcesses(seen),
+    ...ofInstances(seen),
+    ...ofConfig(seen),
+    ...ofFiles(seen),
+    ...ofErrors(seen),
+  ];
   findings.sort((a, b) => order.indexOf(a.level) - order.indexOf(b.level));
   const [first, ...others] = findings;
   if (first === undefined) return { level: 'well', text: well(seen), others: [] };
@@ -135,6 +143,26 @@ function* ofConfig({ processes }: Seen): Generator<Finding> {
       level: 'warning',
       text: `Processes hold ${generations.size} different route configs: where they differ, ingresses choose engines themselves.`,
     };
+}
+
+/** A file that somebody wrote and that is not in effect: the processes that refuse it, for one of its mistakes. */
+function* ofFiles({ processes }: Seen): Generator<Finding> {
+  const refused = processes
+    .filter(isThere)
+    .flatMap(({ process, host, pid, files }) =>
+      files.flatMap(({ what, mistake }) => (mistake ? [{ process, place: `${host} ${pid}`, what, ...mistake }] : [])),
+    );
+  for (const [what, all] of Map.groupBy(refused, (one) => one.what)) {
+    const [first] = all;
+    if (first === undefined) continue;
+    const places = new Set(all.map(({ place }) => place));
+    const who = places.size === 1 ? `${first.process} keeps its` : `${places.size} processes keep their`;
+    const since = clock(Math.min(...all.map(({ sinceMs }) => sinceMs)));
+    yield {
+      level: 'warning',
+      text: `${who} last good ${what} since ${since}: ${first.text.slice(0, maxMistakeLength)}`,
+    };
+  }
 }
 
 function* ofErrors(seen: Seen): Generator<Finding> {

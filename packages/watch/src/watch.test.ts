@@ -10,6 +10,7 @@ import {
   type RequestReport,
   requestReport,
   routeExplain,
+  statusQuery,
   statusReport,
 } from '@llm-gateway/protocol';
 import { until } from '@llm-gateway/testing';
@@ -83,6 +84,7 @@ const describeSelf = () => ({
   state: 'ready' as const,
   flags: [['log-level', 'warn']] as const,
   rssBytes: 1,
+  files: [],
 });
 
 /** A discovery whose list is the one engine. */
@@ -190,6 +192,65 @@ describe('a watch', () => {
     using _second = tell([ejected], 'router-2');
     await until(() => state() === 'ejected', { what: 'routers know better than ingresses' });
     ingress[Symbol.dispose]();
+  });
+
+  it('does not take a clock that was set for silence', async (t) => {
+    await using bus = inProcessBus();
+    using watch = new Watch(bus, { requests: false });
+    using _router = tellStatus(bus, { process: 'router-1', service: 'router', describe: describeSelf });
+    await until(() => watch.processes.of('router').length === 1);
+    t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 3_600_000 });
+    let asks = 0;
+    using _asks = bus.subscribe(statusQuery, () => void asks++);
+    await until(() => asks >= 3, { what: 'it looked for who is silent' });
+    const texts = watch.events.latest(10).map(({ text }) => text);
+    assert.deepEqual(
+      texts.filter((text) => /is gone/.test(text)),
+      [],
+    );
+    assert.equal(watch.processes.of('router').length, 1);
+  });
+
+  it('keeps little of processes that say too much', async () => {
+    await using bus = inProcessBus();
+    using watch = new Watch(bus, { requests: false });
+    const flags = Array.from({ length: 400 }, (_, at): [string, string] => [`flag-${at}`, 'x'.repeat(300)]);
+    const said = JSON.stringify(flags).length;
+    for (let at = 0; at < 400; at++) {
+      const head = { process: `noise-${at}`, service: 'noise', host: 'h', pid: at, version: '0', upMs: 1 };
+      bus.publish(statusReport, { ...head, state: 'ready', flags });
+    }
+    await until(() => watch.processes.all().length === 400);
+    const kept = watch.processes.all().filter((row) => row.flags !== undefined).length;
+    assert.ok(kept > 100 && kept * said <= 32 * 1024 * 1024, String(kept));
+  });
+
+  it('says which file a process refuses, and when it takes it again', async () => {
+    await using bus = inProcessBus();
+    using watch = new Watch(bus, { requests: false });
+    const takenMs = Date.now() - 60_000;
+    let mistake: { text: string; sinceMs: number } | undefined;
+    const standing = () => ({ ...describeSelf(), files: [{ what: 'route config', takenMs, mistake }] });
+    using _router = tellStatus(bus, { process: 'router-1', service: 'router', describe: standing });
+    using _ingress = tellStatus(bus, { process: 'ingress-1', service: 'ingress', describe: standing });
+    const file = () => watch.snapshot().processes.find(({ process }) => process === 'router-1')?.files[0];
+    const said = () => [watch.snapshot().verdict].flatMap(({ text, others }) => [text, ...others]).join(' ');
+    await until(() => file() !== undefined);
+    assert.ok(Math.abs((file()?.takenMs ?? 0) - takenMs) < 5000, JSON.stringify(file()));
+    assert.equal(file()?.mistake, null);
+    mistake = { text: `[0].weight: read -1${'!'.repeat(1000)}`, sinceMs: Date.now() };
+    await until(() => file()?.mistake?.text.startsWith('[0].weight: read -1'));
+    assert.ok((file()?.mistake?.text.length ?? 0) <= 500);
+    assert.match(
+      said(),
+      /router-1 keeps its last good route config since \{\d+\}: \[0\]\.weight: read -1|ingress-1 keeps/,
+    );
+    mistake = undefined;
+    await until(() => file()?.mistake === null && !/keeps its last good/.test(said()));
+    const texts = watch.events.latest(10).map(({ text }) => text);
+    // They are one process, which is said once.
+    assert.equal(texts.filter((text) => /keeps its last good route config: /.test(text)).length, 1, texts.join());
+    assert.equal(texts.filter((text) => /has no mistake in its route config any more/.test(text)).length, 1);
   });
 
   it('asks the router that owns the pool where a request would go', async () => {

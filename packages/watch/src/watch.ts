@@ -22,7 +22,7 @@ import { Events, type GatewayEvent } from './events.ts';
 import { type FlowRow, Flows } from './flows.ts';
 import { type InstanceRow, Instances } from './instances.ts';
 import { isThere, Processes, type ProcessRow, silentMs } from './processes.ts';
-import { type RequestRow, Requests } from './requests.ts';
+import { type RequestRow, Requests, rowsOfReport } from './requests.ts';
 import { Series, type Window } from './series.ts';
 import { type Verdict, verdict } from './verdict.ts';
 
@@ -30,13 +30,18 @@ import { type Verdict, verdict } from './verdict.ts';
 const askMs = 500;
 const orderTimeoutMs = 3000;
 const explainTimeoutMs = 1000;
+/** The clock of the machine was set, or the machine slept, when it moved so much more or less than time did. */
+const clockStepMs = 1000;
+/** Ingresses that are counted at once. */
+const maxIngresses = 2000;
 const nobody: ReadonlySet<string> = new Set();
 
 export interface WatchOptions {
   /** Ask ingresses for their requests, too. */
   readonly requests: boolean;
   onEvent?(event: GatewayEvent): void;
-  onRequests?(rows: readonly RequestRow[]): void;
+  /** @param rows makes the rows, the oldest first */
+  onRequests?(rows: () => RequestRow[]): void;
 }
 
 type Routes = NonNullable<StatusReport['ingress']>['routes'];
@@ -60,6 +65,10 @@ export interface Snapshot {
   readonly inFlight: number;
   readonly streamsPerSecond: number;
   readonly waiting: number;
+  /** Bytes of requests that ingresses hold. */
+  readonly heldBytes: number;
+  /** Requests that wait in ingresses for an instance with room; null: none may wait. */
+  readonly queued: number | null;
   readonly dependencies: readonly DependencyRow[];
   readonly models: readonly FlowRow[];
   readonly targets: readonly FlowRow[];
@@ -94,6 +103,8 @@ export class Watch implements Disposable {
   readonly #startedMs = Date.now();
   #connectionMs = 0;
   #asks = 0;
+  /** By the clock of the machine, and by one that nobody sets. */
+  #ticked = { wallMs: Date.now(), steadyMs: performance.now() };
 
   constructor(bus: Bus, options: WatchOptions) {
     this.#bus = bus;
@@ -121,8 +132,12 @@ export class Watch implements Disposable {
           this.#clients.add(report, nowMs);
           this.#inFlight.delete(report.ingress);
           this.#inFlight.set(report.ingress, { count: report.inFlight, atMs: nowMs });
-          const rows = this.requests.add(report);
-          if (rows.length > 0) options.onRequests?.(rows);
+          if (this.#inFlight.size > maxIngresses) {
+            const [oldest = ''] = this.#inFlight.keys();
+            this.#inFlight.delete(oldest);
+          }
+          this.requests.add(report);
+          if (report.requests.length > 0) options.onRequests?.(() => rowsOfReport(report));
         }),
       );
     }
@@ -192,8 +207,19 @@ export class Watch implements Disposable {
     this.#bus.publish(statusQuery, { asker: this.#asker, full, requests: this.#options.requests });
   }
 
+  /** Nobody fell silent because a clock was set. */
+  #heedClock(nowMs: number): void {
+    const steadyMs = performance.now();
+    const step = nowMs - this.#ticked.wallMs - (steadyMs - this.#ticked.steadyMs);
+    this.#ticked = { wallMs: nowMs, steadyMs };
+    if (Math.abs(step) < clockStepMs) return;
+    this.processes.forgive(nowMs);
+    for (const [ingress, { count }] of this.#inFlight) this.#inFlight.set(ingress, { count, atMs: nowMs });
+  }
+
   #tick(): void {
     const nowMs = Date.now();
+    this.#heedClock(nowMs);
     if (this.#bus.connected) this.processes.tick(nowMs);
     this.instances.refresh(this.processes.all(), nowMs);
     let inFlight = 0;
@@ -235,6 +261,8 @@ export class Watch implements Disposable {
       minute,
       inFlight: ingresses.reduce((sum, { requests }) => sum + requests, 0),
       streamsPerSecond: models.reduce((sum, { chunksPerSecond }) => sum + chunksPerSecond, 0),
+      heldBytes: ingresses.reduce((sum, { heldBytes }) => sum + heldBytes, 0),
+      queued: queuedAt(ingresses),
       waiting: present.reduce((sum, { retryWorker }) => sum + (retryWorker?.waiting ?? 0), 0),
       dependencies: dependencies(processes, { connected: this.#bus.connected, sinceMs: this.#connectionMs }),
       models,
@@ -245,6 +273,11 @@ export class Watch implements Disposable {
       clients: this.#clients.seen(processes, nowMs),
     };
   }
+}
+
+function queuedAt(ingresses: readonly NonNullable<StatusReport['ingress']>[]): number | null {
+  const queues = ingresses.flatMap(({ queued }) => queued ?? []);
+  return queues.length === 0 ? null : queues.reduce((sum, one) => sum + one.interactive + one.default + one.bulk, 0);
 }
 
 /** Whether a router is asked for decisions. */

@@ -24,6 +24,23 @@ const height = 128;
 const maxMarks = 40;
 const markColors: Readonly<Record<string, string>> = { critical: '--critical', warning: '--warning', good: '--good' };
 
+const waiting = new Set<() => void>();
+
+/** One drawing a frame: four lines at once could make the page stutter. Returns what takes it back. */
+function drawLater(draw: () => void): () => void {
+  if (waiting.size === 0) requestAnimationFrame(drawNext);
+  waiting.add(draw);
+  return () => void waiting.delete(draw);
+}
+
+function drawNext(): void {
+  const [draw] = waiting;
+  if (draw === undefined) return;
+  waiting.delete(draw);
+  draw();
+  if (waiting.size > 0) requestAnimationFrame(drawNext);
+}
+
 /** Lines over time with a mark for each event that mattered. */
 export function Chart({ title, at, lines, format, smooth }: ChartProps) {
   const place = useRef<HTMLDivElement>(null);
@@ -87,9 +104,7 @@ export function Chart({ title, at, lines, format, smooth }: ChartProps) {
     // The colours are of the theme.
   }, [document.documentElement.dataset.theme, lines.length, title]);
 
-  useEffect(() => {
-    plot.current?.setData(dataOf(at, lines, smooth));
-  }, [at.at(-1), at.length, smooth]);
+  useEffect(() => drawLater(() => plot.current?.setData(dataOf(at, lines, smooth))), [at.at(-1), at.length, smooth]);
 
   const said = lines.map(({ label }, n) => `${label} ${latest[n] === null ? 'unknown' : format(latest[n] ?? 0)}`);
   return html`

@@ -1,14 +1,12 @@
 import type { InstanceRow } from '@llm-gateway/watch';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useState } from 'preact/hooks';
 import { matcherOf } from './filter.ts';
 import { ago, count, percent, span, took } from './format.ts';
 import { html } from './markup.ts';
 import { OrderDialog, type Wish } from './order-dialog.ts';
 import { useStore } from './store.ts';
+import { rowHeight, useVisibleRows } from './visible-rows.ts';
 
-const rowHeight = 31;
-/** Rows drawn above and below those that are seen. */
-const margin = 12;
 const tones: Readonly<Record<string, string>> = {
   ejected: 'critical',
   suspect: 'critical',
@@ -29,25 +27,15 @@ export function EnginesView({ filter }: { filter: string }) {
   const { instances, now, me } = useStore();
   const [groupBy, setGroupBy] = useState<'none' | 'model' | 'role'>('none');
   const [wish, setWish] = useState<Wish | null>(null);
-  const scroller = useRef<HTMLDivElement>(null);
-  const [seen, setSeen] = useState({ from: 0, to: 60 });
-  const look = () => {
-    const element = scroller.current;
-    if (element === null) return;
-    const from = Math.floor(element.scrollTop / rowHeight);
-    setSeen({ from, to: from + Math.ceil(element.clientHeight / rowHeight) });
-  };
-  useEffect(look, []);
-  if (instances === null || now === null) return html`<div class="card empty">Listening for engines…</div>`;
   const matches = matcherOf(filter);
-  const shown = instances.filter((row) =>
+  const shown = (instances ?? []).filter((row) =>
     matches(
       `${row.id} ${row.address} ${row.model} ${row.roles.join(' ')} ${row.state} ${row.lastFailure?.cause ?? ''}`,
     ),
   );
   const entries = arranged(shown, groupBy);
-  const from = Math.max(0, seen.from - margin);
-  const to = Math.min(entries.length, seen.to + margin);
+  const { ref, onScroll, from, to } = useVisibleRows(entries.length);
+  if (instances === null || now === null) return html`<div class="card empty">Listening for engines…</div>`;
   const most = Math.max(1, ...instances.map(({ inFlight }) => inFlight));
   return html`
     <div class="bar">
@@ -63,7 +51,7 @@ export function EnginesView({ filter }: { filter: string }) {
       </label>
       ${me?.actions === false && html`<span class="pill">read-only</span>`}
     </div>
-    <div class="card flush scroll" ref=${scroller} onScroll=${look} tabindex="0" aria-label="Engines">
+    <div class="card flush scroll" ref=${ref} onScroll=${onScroll} tabindex="0" aria-label="Engines">
       <table class="sticky">
         <thead>
           <tr>

@@ -22,7 +22,7 @@ interface View {
 }
 
 const views: readonly View[] = [
-  { path: '/', name: 'Now', topics: 'processes', filters: false },
+  { path: '/', name: 'Now', topics: '', filters: false },
   { path: '/engines', name: 'Engines', topics: 'engines', filters: true },
   { path: '/requests', name: 'Requests', topics: 'requests', filters: true },
   { path: '/routes', name: 'Routes', topics: 'processes', filters: false },

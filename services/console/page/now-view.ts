@@ -122,20 +122,18 @@ export function NowView() {
 }
 
 function Tiles() {
-  const { now, processes } = useStore();
+  const { now } = useStore();
   if (now === null) return null;
   const { counts, seconds, firstByteMs } = now.minute;
   const { completed, rejected, failed, cancelled, retries, chunks, completionTokens, promptTokens, cachedTokens } =
     counts;
   const all = completed + rejected + failed + cancelled;
   const share = (value: number) => percent(all === 0 ? 0 : value / all);
-  const heldBytes = (processes ?? []).reduce((sum, { ingress }) => sum + (ingress?.heldBytes ?? 0), 0);
-  const queued = (processes ?? []).flatMap(({ ingress }) => (ingress?.queued === undefined ? [] : [ingress.queued]));
-  const waits = queued.reduce((sum, one) => sum + one.interactive + one.default + one.bulk, 0);
+  const { heldBytes, queued } = now;
   const tiles: readonly (readonly [string, unknown, unknown, string?])[] = [
     ['Requests/s', count(all / seconds), 'last minute'],
     ['In flight', count(now.inFlight), heldBytes > 0 ? `${bytes(heldBytes)} held` : ''],
-    ...(queued.length > 0 ? [['Queued', count(waits), 'wait for an engine'] as const] : []),
+    ...(queued === null ? [] : [['Queued', count(queued), 'wait for an engine'] as const]),
     ['First token, p50', took(firstByteMs.p50), ''],
     ['First token, p95', took(firstByteMs.p95), `p99 ${took(firstByteMs.p99)}`],
     ['Failed', share(failed), `${count(failed)} of ${count(all)}`, failed > 0 ? 'critical' : ''],

@@ -1,5 +1,6 @@
 import type { ProcessRow } from '@llm-gateway/watch';
 import { useState } from 'preact/hooks';
+import { matcherOf } from './filter.ts';
 import { ago, bytes, percent, span, took } from './format.ts';
 import { html } from './markup.ts';
 import { useStore } from './store.ts';
@@ -19,11 +20,9 @@ export function ProcessesView({ filter }: { filter: string }) {
   const { processes, now } = useStore();
   const [opened, setOpened] = useState('');
   if (processes === null || now === null) return html`<div class="card empty">Listening for processes…</div>`;
-  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  const matches = matcherOf(filter);
   const rows = processes
-    .filter((row) =>
-      words.every((word) => `${row.process} ${row.service} ${row.host} ${row.state} ${row.version}`.includes(word)),
-    )
+    .filter((row) => matches(`${row.process} ${row.service} ${row.host} ${row.state} ${row.version}`))
     .sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state) || (a.process < b.process ? -1 : 1));
   return html`
     <div class="card flush scroll" tabindex="0" aria-label="Processes">
@@ -53,7 +52,7 @@ export function ProcessesView({ filter }: { filter: string }) {
 }
 
 function Row({ row, at, opened, onOpen }: { row: ProcessRow; at: number; opened: boolean; onOpen: () => void }) {
-  const { process, state, flags = [] } = row;
+  const { process, state, files, flags = [] } = row;
   return html`
     <tr class="clickable" onClick=${onOpen}>
       <td class="nowrap"><span class=${`pill ${tones[state]}`}>${state.replace('_', ' ')}</span>${' '}<span class="muted">${ago(row.sinceMs, at)}</span></td>
@@ -78,6 +77,20 @@ function Row({ row, at, opened, onOpen }: { row: ProcessRow; at: number; opened:
       html`
         <tr class="opened">
           <td colspan="11">
+            ${
+              files.length > 0 &&
+              html`
+                <h3 style=${{ marginBottom: '6px' }}>Files that it follows</h3>
+                <dl class="facts">
+                  ${files.map(
+                    ({ what, takenMs, mistake }) => html`
+                      <dt key=${what}>${what}</dt>
+                      <dd>${takenMs === null ? 'not taken yet' : `taken ${ago(takenMs, at)} ago`}${mistake !== null && html`, <span class="warning">refused as it is for ${ago(mistake.sinceMs, at)}: ${mistake.text}</span>`}</dd>
+                    `,
+                  )}
+                </dl>
+              `
+            }
             <h3 style=${{ marginBottom: '6px' }}>Flags that differ from their defaults</h3>
             <dl class="facts">
               ${flags.map(([flag, value]) => html`<dt key=${flag}><code>--${flag}</code></dt><dd><code>${value}</code></dd>`)}

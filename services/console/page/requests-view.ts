@@ -1,8 +1,9 @@
 import type { RequestRow } from '@llm-gateway/watch';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import { bytes, clock, count, percent, took } from './format.ts';
 import { html } from './markup.ts';
 import { getJson, keyOf, loadRequests, useStore } from './store.ts';
+import { rowHeight, useVisibleRows } from './visible-rows.ts';
 import { Where } from './where.ts';
 
 const bad: ReadonlySet<string> = new Set(['rejected', 'failed', 'broken']);
@@ -28,18 +29,18 @@ export function RequestsView({
     setAlone(null);
     if (openId !== '') void getJson<RequestRow>(`/api/request?id=${encodeURIComponent(openId)}`).then(setAlone);
   }, [openId]);
-  // Rows never change: one that was drawn is not compared again, only those that came.
-  const drawn = useRef(new WeakMap<RequestRow, unknown>());
-  const drawnRow = (row: RequestRow) => {
-    const known = drawn.current.get(row);
-    if (known !== undefined) return known;
-    const made = html`<${Row} key=${keyOf(row)} row=${row} opened=${false} onOpen=${onOpen} />`;
-    drawn.current.set(row, made);
-    return made;
-  };
   const isThere = requests.some(({ id }) => id === openId);
   const rows = alone !== null && !isThere ? [alone, ...requests] : requests;
   const every = requests[0]?.every ?? 1;
+  const { ref, onScroll, from, to } = useVisibleRows(rows.length);
+  const openedAt = rows.findIndex(({ id }) => id === openId);
+  // The opened one is always there, above or below those that are seen.
+  const shown = rows.slice(from, to);
+  const opened = openedAt === -1 || (openedAt >= from && openedAt < to) ? undefined : rows[openedAt];
+  const above = opened !== undefined && openedAt < from;
+  const drawn = (row: RequestRow) =>
+    html`<${Row} key=${keyOf(row)} row=${row} opened=${row === rows[openedAt]} onOpen=${onOpen} />`;
+  const gap = (count: number) => count > 0 && html`<tr style=${{ height: `${count * rowHeight}px` }}></tr>`;
   return html`
     <div class="bar">
       <span class="muted">
@@ -48,23 +49,27 @@ export function RequestsView({
       <span class="grow"></span>
       <span class="muted">No prompt and no answer is ever sent here.</span>
     </div>
-    <div class="card flush scroll" tabindex="0" aria-label="Requests">
-      <table class="sticky">
+    <div class="card flush scroll" ref=${ref} onScroll=${onScroll} tabindex="0" aria-label="Requests">
+      <table class="sticky fixed">
         <thead>
           <tr>
-            <th scope="col">Ended</th>
-            <th scope="col">Status</th>
-            <th scope="col">Model</th>
+            <th scope="col" style=${{ width: '84px' }}>Ended</th>
+            <th scope="col" style=${{ width: '66px' }}>Status</th>
+            <th scope="col" style=${{ width: '15%' }}>Model</th>
             <th scope="col">Attempts</th>
-            <th scope="col" class="right">First byte</th>
-            <th scope="col" class="right">Took</th>
-            <th scope="col" class="right wide">Answer</th>
-            <th scope="col" class="wide">Path</th>
-            <th scope="col" class="wide">Ingress</th>
+            <th scope="col" class="right" style=${{ width: '84px' }}>First byte</th>
+            <th scope="col" class="right" style=${{ width: '78px' }}>Took</th>
+            <th scope="col" class="right wide" style=${{ width: '100px' }}>Answer</th>
+            <th scope="col" class="wide" style=${{ width: '170px' }}>Path</th>
+            <th scope="col" class="wide" style=${{ width: '146px' }}>Ingress</th>
           </tr>
         </thead>
         <tbody>
-          ${rows.map((row) => (row.id === openId ? html`<${Row} key=${keyOf(row)} row=${row} opened onOpen=${onOpen} />` : drawnRow(row)))}
+          ${opened !== undefined && above && drawn(opened)}
+          ${gap(from - (above ? 1 : 0))}
+          ${shown.map(drawn)}
+          ${gap(rows.length - to - (opened !== undefined && !above ? 1 : 0))}
+          ${opened !== undefined && !above && drawn(opened)}
           ${rows.length === 0 && html`<tr><td colspan="9" class="empty">${filter === '' ? 'No request has ended since the console started.' : 'No request has all these words.'}${now?.connected === false ? ' The bus is away.' : ''}</td></tr>`}
         </tbody>
       </table>
@@ -89,7 +94,7 @@ function Row({ row, opened, onOpen }: { row: RequestRow; opened: boolean; onOpen
       <td class="right">${took(row.durationMs)}</td>
       <td class="right wide">${row.stream ? `${count(row.chunks)} chunks` : bytes(row.responseBytes)}</td>
       <td class="wide cut">${row.path}</td>
-      <td class="wide muted">${row.ingress}</td>
+      <td class="wide muted cut">${row.ingress}</td>
     </tr>
     ${opened && html`<tr class="opened"><td colspan="9"><${Receipt} row=${row} /></td></tr>`}
   `;
@@ -118,7 +123,6 @@ function Attempts({ row }: { row: RequestRow }) {
 /** Where the time went, and what was decided. */
 function Receipt({ row }: { row: RequestRow }) {
   const { durationMs, readMs, attempts, firstByteMs } = row;
-  const [compares, setCompares] = useState(false);
   const total = Math.max(durationMs, 0.01);
   const left = (ms: number) => `${Math.min(100, (100 * ms) / total)}%`;
   const wide = (ms: number) => `${Math.min(100, (100 * ms) / total)}%`;
@@ -134,6 +138,7 @@ function Receipt({ row }: { row: RequestRow }) {
     ['way', `${row.route}${row.endpoint ? ` to ${row.endpoint}` : ''}`],
     ...(row.prefill ? [['prefill', row.prefill] as const] : []),
     ...(row.client ? [['client', row.client] as const] : []),
+    ...(row.decided ? [['chosen by', decidedText(row)] as const] : []),
     ...(row.choice ? [['chosen for', choiceText(row.choice)] as const] : []),
     ['attempts', row.attemptCount],
     ...(row.stream ? [['longest gap', took(row.maxGapMs)] as const] : []),
@@ -164,25 +169,33 @@ function Receipt({ row }: { row: RequestRow }) {
       <dl class="facts">${facts.map(([name, value]) => html`<dt key=${name}>${name}</dt><dd>${value}</dd>`)}</dl>
       <div class="whole">
         ${
-          compares
-            ? html`<h3>The same request now</h3><${Where} asked=${{ model: row.model ?? '', path: row.path, bytes: row.choice?.bytes ?? 0 }} />`
-            : row.model?.startsWith('_')
-              ? html`<span class="muted">No instance and no route took its model, whose name is not told.</span>`
-              : html`<button onClick=${() => setCompares(true)}>Where would it go now?</button> <span class="muted">The engines as they are now, not as they were when it was decided.</span>`
+          row.model?.startsWith('_')
+            ? html`<span class="muted">No instance and no route took its model, whose name is not told.</span>`
+            : html`
+                <h3>Candidates, as of now</h3>
+                <p class="muted">Nobody keeps the candidates of each request. What is above was noted when it was decided; this is what a router answers now for the same model, path and size.</p>
+                <${Where} asked=${{ model: row.model ?? '', path: row.path, bytes: row.choice?.bytes ?? 0 }} />
+              `
         }
       </div>
     </div>
   `;
 }
 
-const whys: Readonly<Record<string, string>> = {
-  cache: 'its cache',
-  load: 'having the least to do',
-  affinity: 'its session',
-  only: 'being the only one',
-};
+const whys: ReadonlyMap<string, string> = new Map([
+  ['cache', 'its cache'],
+  ['load', 'having the least to do'],
+  ['affinity', 'its session'],
+  ['only', 'being the only one'],
+]);
+
+function decidedText({ decided, ingress }: RequestRow): string {
+  if (decided === undefined) return '';
+  if (decided.by === ingress) return 'the ingress itself: no router answered in time';
+  return decided.inAdvance ? `${decided.by}, in advance` : decided.by;
+}
 
 function choiceText({ why, bytes: size, cached, cost }: NonNullable<RequestRow['choice']>): string {
   const share = size === 0 ? '' : `${percent(cached / size)} of ${bytes(size)} expected in its cache, `;
-  return `${whys[why] ?? why}: ${share}cost ${bytes(cost)} to be computed before it`;
+  return `${whys.get(why) ?? why}: ${share}cost ${bytes(cost)} to be computed before it`;
 }

@@ -1,4 +1,5 @@
-import { ago, count, percent, took } from './format.ts';
+import type { FileRow, ProcessRow } from '@llm-gateway/watch';
+import { ago, clock, count, percent, took } from './format.ts';
 import { html } from './markup.ts';
 import { useStore } from './store.ts';
 import { type Asked, WhereWouldThisGo } from './where.ts';
@@ -75,12 +76,10 @@ export function RoutesView({ asked, onAsk }: { asked: Asked | null; onAsk: (aske
     <div class="two">
       <section class="card flush">
         <table>
-          <thead><tr><th scope="col">Process</th><th scope="col">Route config</th><th scope="col" class="right">Held for</th></tr></thead>
+          <thead><tr><th scope="col">Process</th><th scope="col">Route config</th><th scope="col" class="right">Held for</th><th scope="col">Last reload</th></tr></thead>
           <tbody>
-            ${holders.map(
-              ({ process, generation, generationMs, firstHeardMs }) =>
-                html`<tr key=${process}><td>${process}</td><td><code>${generation?.slice(0, 8)}</code></td><td class="right">${generationMs === null ? `over ${ago(firstHeardMs, now.at)}` : ago(generationMs, now.at)}</td></tr>`,
-            )}
+            ${holders.map((row) => html`<${Holder} key=${row.process} row=${row} at=${now.at} />`)}
+            ${holders.length === 0 && html`<tr><td colspan="4" class="empty">No process with a route config was heard of.</td></tr>`}
           </tbody>
         </table>
       </section>
@@ -98,4 +97,31 @@ export function RoutesView({ asked, onAsk }: { asked: Asked | null; onAsk: (aske
       </section>
     </div>
   `;
+}
+
+/** The files that may hold a route config: its own, and that of `--config`. */
+const routeFiles: ReadonlySet<string> = new Set(['route config', 'next route config', 'configuration']);
+
+/** Which config a process holds, when it took its files last, and why it refuses one of them now. */
+function Holder({ row, at }: { row: ProcessRow; at: number }) {
+  const { process, generation, generationMs, firstHeardMs } = row;
+  const files = row.files.filter(({ what }) => routeFiles.has(what));
+  return html`
+    <tr>
+      <td>${process}</td>
+      <td><code>${generation?.slice(0, 8)}</code></td>
+      <td class="right nowrap">${generationMs === null ? `over ${ago(firstHeardMs, at)}` : ago(generationMs, at)}</td>
+      <td>
+        ${files.map((file) => html`<div key=${file.what}><${Reload} file=${file} at=${at} /></div>`)}
+        ${files.length === 0 && html`<span class="muted">no file to reload</span>`}
+      </td>
+    </tr>
+  `;
+}
+
+function Reload({ file, at }: { file: FileRow; at: number }) {
+  const { what, takenMs, mistake } = file;
+  const taken = takenMs === null ? 'not taken yet' : `taken ${ago(takenMs, at)} ago`;
+  if (mistake === null) return html`<span class="muted">${what}: ${taken}</span>`;
+  return html`<span class="warning">${what} refused since ${clock(mistake.sinceMs, false)}: ${mistake.text}</span> <span class="muted">The last good one is in effect, ${taken}.</span>`;
 }

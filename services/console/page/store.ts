@@ -34,6 +34,10 @@ type Now = Omit<Snapshot, 'instances' | 'processes' | 'clients'> & {
 const maxRows = 200;
 const maxEvents = 5000;
 const hourSeconds = 3600;
+/** What comes by itself is drawn at most so often; what somebody does, at once. */
+const drawMs = 250;
+/** The parts of one push come one right behind the other. */
+const gatherMs = 16;
 
 /** All that the page knows. Views read it when they are told that it changed. */
 export const store = {
@@ -61,6 +65,23 @@ export function changed(): void {
   store.version++;
   for (const listener of listeners) listener();
 }
+
+let drawnMs = Number.NEGATIVE_INFINITY;
+let drawing: ReturnType<typeof setTimeout> | undefined;
+
+/** Something came: it is drawn soon, together with what comes until then. */
+function arrived(): void {
+  if (document.hidden || drawing !== undefined) return;
+  drawing = setTimeout(
+    () => {
+      drawing = undefined;
+      drawnMs = performance.now();
+      changed();
+    },
+    Math.max(gatherMs, drawnMs + drawMs - performance.now()),
+  );
+}
+document.addEventListener('visibilitychange', arrived);
 
 /** Renders the calling component again whenever the store changed. */
 export function useStore(): typeof store {
@@ -94,10 +115,14 @@ export function post(path: string, body: unknown, signal?: AbortSignal): Promise
 }
 
 let source: EventSource | null = null;
+let again: ReturnType<typeof setTimeout> | undefined;
+/** A browser tries again by itself after a broken connection, but not after a refusal. */
+const againMs = 3000;
 
 /** Listens for what a view shows, in place of what was listened for before. */
 export function listen(topics: string, filter: string): void {
   source?.close();
+  clearTimeout(again);
   const query = new URLSearchParams({ topics, ...(filter !== '' && { q: filter }) });
   const opened = new EventSource(`/api/live?${query}`);
   source = opened;
@@ -113,34 +138,43 @@ export function listen(topics: string, filter: string): void {
     changed();
     // A session may have ended: the API says so, an event source does not.
     void getJson<Me>('/api/me');
+    if (opened.readyState === EventSource.CLOSED) again = setTimeout(() => listen(topics, filter), againMs);
   });
   on<Now>('now', (now) => {
+    if (store.now !== null && store.now.sinceMs !== now.sinceMs) beginAgain();
     store.now = now;
     addEvents(now.events);
     addSeconds(now.second);
-    // The rest of this push comes right behind it.
-    if (topics === '') changed();
-    else queueMicrotask(changed);
+    arrived();
   });
   on<InstanceRow[]>('engines', (rows) => {
     store.instances = rows;
-    changed();
+    arrived();
   });
   on<ProcessRow[]>('processes', (rows) => {
     store.processes = rows;
-    changed();
+    arrived();
   });
   on<ClientsSeen>('clients', (clients) => {
     store.clients = clients;
-    changed();
+    arrived();
   });
   on<{ rows: RequestRow[]; left: number }>('requests', ({ rows, left }) => {
     const known = new Set(store.requests.map(keyOf));
     const fresh = rows.filter((row) => !known.has(keyOf(row))).reverse();
     store.requests = [...fresh, ...store.requests].slice(0, maxRows);
     store.left += left;
-    changed();
+    arrived();
   });
+}
+
+/** The console was started again: what it counts begins anew. */
+function beginAgain(): void {
+  store.events = [];
+  store.requests = [];
+  store.left = 0;
+  void loadEvents();
+  if (store.hour !== null) void loadSeries('hour');
 }
 
 /** Ids are chosen by clients: two requests may have the same. */
@@ -151,7 +185,9 @@ export function keyOf({ id, at, ingress }: RequestRow): string {
 function addEvents(events: readonly GatewayEvent[]): void {
   const newest = store.events[0]?.id ?? 0;
   const fresh = events.filter(({ id }) => id > newest).reverse();
-  if (fresh.length > 0) store.events = [...fresh, ...store.events].slice(0, maxEvents);
+  // Pushes were missed: they are not made for somebody who is slow.
+  if ((fresh.at(-1)?.id ?? 0) > newest + 1) void loadEvents();
+  else if (fresh.length > 0) store.events = [...fresh, ...store.events].slice(0, maxEvents);
 }
 
 /** Puts the last seconds behind the hour that was loaded; a second that is there already is replaced. */

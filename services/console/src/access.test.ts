@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { request as httpRequest, type RequestOptions } from 'node:http';
+import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { inProcessBus } from '@llm-gateway/bus';
 import { type Instance, instanceOrder, instancesList } from '@llm-gateway/protocol';
@@ -72,6 +73,18 @@ describe('who may see the console', { concurrency: true }, () => {
     for (const host of ['elsewhere.example', `localhost.elsewhere.example:${port}`, '10.0.0.1']) {
       assert.equal(await statusOf(`${scene.url}/api/state`, { headers: { host } }), 403, host);
     }
+  });
+
+  it('is no page of another site, which could not read the answer but would have it made', async () => {
+    await using scene = await running();
+    for (const path of ['/api/state', '/api/live', '/api/explain?model=m']) {
+      for (const site of ['cross-site', 'same-site']) {
+        assert.equal(await statusOf(scene.url + path, { headers: { 'sec-fetch-site': site } }), 403, path);
+      }
+    }
+    // A link to the page is followed.
+    assert.equal(await statusOf(scene.url, { headers: { 'sec-fetch-site': 'cross-site' } }), 200);
+    assert.equal(await statusOf(`${scene.url}/api/state`, { headers: { 'sec-fetch-site': 'none' } }), 200);
   });
 
   it('is who gave the password, where there is one', async () => {
@@ -193,6 +206,47 @@ describe('the page', () => {
     ];
     for (const file of files) assert.equal((await fetch(scene.url + file)).status, 200, file);
     assert.equal((await fetch(`${scene.url}/app/../../package.json`)).status, 404);
+  });
+
+  it('weighs less than 120 KB with all that it loads', async () => {
+    await using scene = await running();
+    const page = await (await fetch(scene.url)).text();
+    const loaded = [...page.matchAll(/ (?:href|src)="(\/[^"]*)"/g)].map(([, path = '']) => path);
+    assert.ok(loaded.length > 20, loaded.join());
+    let bytes = 0;
+    for (const path of new Set(['/', ...loaded])) {
+      const { promise, resolve } = Promise.withResolvers<number>();
+      httpRequest(scene.url + path, { headers: { 'accept-encoding': 'br' } }, (response) => {
+        let own = 0;
+        response.on('data', (part: Buffer) => {
+          own += part.length;
+        });
+        response.on('end', () => resolve(response.statusCode === 200 ? own : Number.NaN));
+      }).end();
+      bytes += await promise;
+    }
+    assert.ok(bytes > 10_000 && bytes < 120_000, `${bytes} bytes`);
+  });
+
+  it('is shown to 50 at once, who need not read, and to the next one when somebody leaves', async () => {
+    await using scene = await running();
+    const open: Socket[] = [];
+    const ask = async () => {
+      const socket = connect(Number(new URL(scene.url).port), '127.0.0.1');
+      open.push(socket);
+      socket.write('GET /api/live?topics=engines,processes HTTP/1.1\r\nhost: localhost\r\n\r\n');
+      const [head] = (await once(socket, 'data')) as [Buffer];
+      socket.pause();
+      return Number(head.toString().split(' ')[1]);
+    };
+    const statuses = await Promise.all(Array.from({ length: 60 }, ask));
+    assert.equal(statuses.filter((status) => status === 200).length, 50);
+    assert.equal(statuses.filter((status) => status === 503).length, 10);
+    assert.equal((await fetch(`${scene.url}/api/state`)).status, 200);
+    for (const socket of open) socket.destroy();
+    let status = 0;
+    while (status !== 200) status = await ask();
+    for (const socket of open) socket.destroy();
   });
 
   it('is told what happens as it happens', async () => {

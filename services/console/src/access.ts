@@ -101,6 +101,15 @@ export function isOwnAction({ headers }: IncomingMessage): boolean {
   return headers['x-console-action'] === '1';
 }
 
+/**
+ * Whether another page makes the browser ask. It could not read the answer, but take the place of a
+ * viewer, or have routers asked.
+ */
+export function isOtherPage({ headers }: IncomingMessage): boolean {
+  const site = headers['sec-fetch-site'];
+  return site === 'cross-site' || site === 'same-site';
+}
+
 /** Whether a listener at this host, or a URL with it, stays on this machine. */
 export function isLoopback(host: string): boolean {
   const bare = host.startsWith('[') && host.endsWith(']') ? host.slice(1, -1) : host;

@@ -82,7 +82,7 @@ function readMirrorOrder(asked: Readonly<Record<string, unknown>>, by: string): 
   const { kind, forMs = defaultForMs, reason = '' } = asked;
   if (kind !== 'pause-mirror' && kind !== 'resume-mirror') return null;
   if (!isSpan(forMs) || typeof reason !== 'string') return null;
-  return { kind: kind === 'pause-mirror' ? 'pause' : 'resume', forMs, by, reason: reason.slice(0, maxReason) };
+  return { kind: kind === 'pause-mirror' ? 'pause' : 'resume', forMs, by, reason: oneLine(reason) };
 }
 
 function isSpan(forMs: unknown): forMs is number {
@@ -94,7 +94,15 @@ function readOrder(asked: Readonly<Record<string, unknown>>, by: string): Instan
   if (!isKind(kind) || typeof instance !== 'string' || instance === '' || instance.length > maxId) return null;
   if (!isSpan(forMs)) return null;
   if (typeof reason !== 'string' || typeof force !== 'boolean') return null;
-  return { instance, kind, forMs, by, reason: reason.slice(0, maxReason), force };
+  return { instance, kind, forMs, by, reason: oneLine(reason), force };
+}
+
+/** It becomes a part of an event, and of a command line. */
+function oneLine(reason: string): string {
+  return reason
+    .replaceAll(/\p{Cc}+/gu, ' ')
+    .trim()
+    .slice(0, maxReason);
 }
 
 function isKind(value: unknown): value is OrderKind {

@@ -63,10 +63,12 @@ export function loadAssets(): ReadonlyMap<string, Asset> {
   const uplotStyle = readFileSync(fileURLToPath(import.meta.resolve('uplot/dist/uPlot.min.css')), 'utf8');
   const style = readFileSync(join(pageFolder, 'style.css'), 'utf8');
   assets.set('/style.css', asset('text/css', `${uplotStyle}\n${style}`));
-  const page = readFileSync(join(pageFolder, 'index.html'), 'utf8').replace(
-    /(?<=<script type="importmap">)[^<]*/,
-    importMap,
-  );
+  // Otherwise the browser would learn of each module from the one that imports it.
+  const modules = [...assets.keys()].filter((path) => path.endsWith('.js'));
+  const preloads = modules.map((path) => `<link rel="modulepreload" href="${path}" />`).join('');
+  const page = readFileSync(join(pageFolder, 'index.html'), 'utf8')
+    .replace(/(?<=<script type="importmap">)[^<]*/, importMap)
+    .replace('</head>', `${preloads}</head>`);
   assets.set('/', asset('text/html; charset=utf-8', page));
   assets.set('/login', asset('text/html; charset=utf-8', readFileSync(join(pageFolder, 'login.html'), 'utf8')));
   return assets;

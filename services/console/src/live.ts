@@ -9,28 +9,43 @@ interface Viewer {
   readonly response: ServerResponse;
   readonly topics: ReadonlySet<Topic>;
   readonly matches: (row: RequestRow) => boolean;
-  /** When something could last be written without a backlog. */
+  /** When all that was written had been taken. */
   flowingMs: number;
+}
+
+/** The gateway at one moment, with what was encoded of it: once, for all viewers. */
+interface Shot {
+  readonly snapshot: Snapshot;
+  readonly takenMs: number;
+  readonly encoded: Map<string, Buffer>;
 }
 
 const maxViewers = 50;
 const pushMs = 1000;
-const soonMs = 100;
+/** After something happened; whatever happens, no sooner than this after the last push. */
+const soonMs = 250;
+/** A snapshot that is not older answers everybody who asks. */
+const shotMs = 250;
 /** Requests a push holds at most: nobody reads more. */
 const maxRows = 50;
-/** A viewer with so much on its way gets nothing more, and after `stuckMs` is let go. */
-const maxBacklogBytes = 2 * 1024 * 1024;
+const maxHeldRows = 20 * maxRows;
+/** What a push tells of events; who misses some asks for them. */
+const maxEvents = 200;
+/** A viewer that took nothing for so long is let go. */
 const stuckMs = 30_000;
 
 /**
  * Sends what the watch sees to the viewers, once a second and soon after something happened.
- * Without viewers it does nothing.
+ * Without viewers it does nothing. Who has not taken the last push misses the next ones: nothing
+ * piles up for somebody who does not read.
  */
 export class Live implements Disposable {
   readonly #watch: Watch;
   readonly #viewers = new Set<Viewer>();
   #timer: NodeJS.Timeout | undefined;
   #soon: NodeJS.Timeout | undefined;
+  #pushedMs = Number.NEGATIVE_INFINITY;
+  #shot: Shot | undefined;
   #rows: RequestRow[] = [];
   #events: GatewayEvent[] = [];
 
@@ -40,6 +55,11 @@ export class Live implements Disposable {
 
   get isFull(): boolean {
     return this.#viewers.size >= maxViewers;
+  }
+
+  /** The gateway as it is, or was a quarter of a second ago. */
+  state(): Snapshot {
+    return this.#take(shotMs).snapshot;
   }
 
   /** Keeps the answer open until its reader leaves. */
@@ -59,20 +79,27 @@ export class Live implements Disposable {
     response.on('error', () => this.#remove(viewer));
     this.#viewers.add(viewer);
     this.#timer ??= setInterval(() => this.#push(), pushMs);
-    const snapshot = this.#watch.snapshot();
-    this.#send(viewer, snapshot, new Map());
+    this.#send(viewer, this.#take(shotMs));
   }
 
   onEvent(event: GatewayEvent): void {
     if (this.#viewers.size === 0) return;
     this.#events.push(event);
-    this.#soon ??= setTimeout(() => this.#push(), soonMs);
+    if (this.#events.length > 2 * maxEvents) this.#events = this.#events.slice(-maxEvents);
+    const waitMs = Math.max(0, this.#pushedMs + soonMs - performance.now());
+    this.#soon ??= setTimeout(() => this.#push(), waitMs);
   }
 
-  onRequests(rows: readonly RequestRow[]): void {
-    if (this.#viewers.size === 0) return;
-    this.#rows.push(...rows);
-    if (this.#rows.length > 20 * maxRows) this.#rows = this.#rows.slice(-20 * maxRows);
+  /** @param rows makes the rows, the oldest first */
+  onRequests(rows: () => readonly RequestRow[]): void {
+    if (!this.#isWanted('requests')) return;
+    this.#rows.push(...rows());
+    if (this.#rows.length > maxHeldRows) this.#rows = this.#rows.slice(-maxHeldRows);
+  }
+
+  #isWanted(topic: Topic): boolean {
+    for (const viewer of this.#viewers) if (viewer.topics.has(topic)) return true;
+    return false;
   }
 
   [Symbol.dispose](): void {
@@ -80,49 +107,56 @@ export class Live implements Disposable {
     this.#stop();
   }
 
+  #take(maxAgeMs: number): Shot {
+    const nowMs = performance.now();
+    if (this.#shot === undefined || nowMs - this.#shot.takenMs >= maxAgeMs) {
+      this.#shot = { snapshot: this.#watch.snapshot(), takenMs: nowMs, encoded: new Map() };
+    }
+    return this.#shot;
+  }
+
   #push(): void {
     clearTimeout(this.#soon);
     this.#soon = undefined;
-    const snapshot = this.#watch.snapshot();
-    const texts = new Map<string, string>();
-    for (const viewer of this.#viewers) this.#send(viewer, snapshot, texts);
+    const shot = this.#take(0);
+    this.#pushedMs = shot.takenMs;
+    for (const viewer of this.#viewers) this.#send(viewer, shot);
     this.#rows = [];
     this.#events = [];
   }
 
-  /** @param texts what was encoded already, for all viewers alike */
-  #send(viewer: Viewer, snapshot: Snapshot, texts: Map<string, string>): void {
+  #send(viewer: Viewer, { snapshot, encoded }: Shot): void {
     const { response } = viewer;
     const nowMs = performance.now();
-    if (response.writableLength > maxBacklogBytes) {
+    if (response.writableLength > 0) {
       if (nowMs - viewer.flowingMs > stuckMs) response.destroy();
       return;
     }
     viewer.flowingMs = nowMs;
-    const once = (name: string, make: () => unknown): string => {
-      const known = texts.get(name);
-      if (known !== undefined) return known;
-      const text = `event: ${name}\ndata: ${JSON.stringify(make())}\n\n`;
-      texts.set(name, text);
-      return text;
+    const send = (name: string, make: () => unknown) => {
+      let bytes = encoded.get(name);
+      if (bytes === undefined) {
+        bytes = message(name, make());
+        encoded.set(name, bytes);
+      }
+      response.write(bytes);
     };
     const { instances, processes, clients, ...rest } = snapshot;
-    let text = once('now', () => ({
+    response.cork();
+    send('now', () => ({
       ...rest,
       second: this.#watch.seconds.columns(snapshot.at, 5),
-      events: this.#events,
+      events: this.#events.slice(-maxEvents),
     }));
-    if (viewer.topics.has('engines')) text += once('engines', () => instances);
-    if (viewer.topics.has('processes')) text += once('processes', () => processes);
-    if (viewer.topics.has('clients')) text += once('clients', () => clients);
+    if (viewer.topics.has('engines')) send('engines', () => instances);
+    if (viewer.topics.has('processes')) send('processes', () => processes.map(withoutInFlight));
+    if (viewer.topics.has('clients')) send('clients', () => clients);
     if (viewer.topics.has('requests') && this.#rows.length > 0) {
       const rows = this.#rows.filter(viewer.matches);
       const shown = rows.slice(-maxRows);
-      if (shown.length > 0) {
-        text += `event: requests\ndata: ${JSON.stringify({ rows: shown, left: rows.length - shown.length })}\n\n`;
-      }
+      if (shown.length > 0) response.write(message('requests', { rows: shown, left: rows.length - shown.length }));
     }
-    response.write(text);
+    response.uncork();
   }
 
   #remove(viewer: Viewer): void {
@@ -135,7 +169,17 @@ export class Live implements Disposable {
     clearTimeout(this.#soon);
     this.#timer = undefined;
     this.#soon = undefined;
+    this.#shot = undefined;
     this.#rows = [];
     this.#events = [];
   }
+}
+
+function message(name: string, value: unknown): Buffer {
+  return Buffer.from(`event: ${name}\ndata: ${JSON.stringify(value)}\n\n`);
+}
+
+/** What engines have in flight is in their rows, summed. */
+function withoutInFlight(row: Snapshot['processes'][number]): Snapshot['processes'][number] {
+  return row.ingress === undefined ? row : { ...row, ingress: { ...row.ingress, inFlight: {} } };
 }

@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { ExplainQuery } from '@llm-gateway/protocol';
 import type { Describe, InternalServerOptions, Logger } from '@llm-gateway/runtime';
 import type { Watch } from '@llm-gateway/watch';
-import { type Access, isOwnAction } from './access.ts';
+import { type Access, isOtherPage, isOwnAction } from './access.ts';
 import { act } from './actions.ts';
 import { type Asset, contentSecurityPolicy } from './assets.ts';
 import { readObject, readText } from './body.ts';
@@ -50,6 +50,7 @@ export function routes(app: App, parts: RouteParts): void {
       reply.raw.setHeader(name, value);
     }
     const path = request.url.split('?', 1)[0] ?? '';
+    if (path.startsWith('/api/') && isOtherPage(request.raw)) return reply.code(403).send({ status: 'refused' });
     const visitor = access.visitor(request.raw);
     if (visitor.kind === 'allowed') people.set(request.raw, visitor.who);
     else if (visitor.kind === 'refused') return reply.code(403).send({ status: 'refused' });
@@ -100,7 +101,7 @@ export function routes(app: App, parts: RouteParts): void {
       upMs,
     });
   });
-  json('/api/state', () => watch.snapshot());
+  json('/api/state', () => live.state());
   json('/api/series', (query) =>
     query.get('span') === 'day' ? watch.minutes.columns(Date.now()) : watch.seconds.columns(Date.now()),
   );
