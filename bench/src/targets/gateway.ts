@@ -21,6 +21,7 @@ export interface GatewayOptions {
 export interface Gateway extends Target {
   readonly ingresses: readonly { readonly url: string; readonly pid: number }[];
   readonly mirrorSender: number | undefined;
+  readonly natsUrl: string;
   busMessages(): Promise<number>;
   /** Ends ingress and router in good order: only then are profiles written. */
   stop(): Promise<void>;
@@ -63,6 +64,7 @@ export async function startGateway(setting: Setting, options: GatewayOptions = {
     pids: { ...Object.fromEntries(pids), router: router.pid, nats: nats.pid },
     ingresses: ingress,
     mirrorSender: sender?.pid,
+    natsUrl: nats.url,
     async busMessages() {
       const server = (await (await fetch(`${nats.monitorUrl}/varz`)).json()) as { in_msgs: number };
       return server.in_msgs;
