@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { connectNats } from '@llm-gateway/bus';
 import { instanceOrder } from '@llm-gateway/protocol';
-import { completion, type Exchange, event, startEngine, startNats, startService, until } from '@llm-gateway/testing';
+import { completion, type EngineReply, event, startEngine, startNats, startService, until } from '@llm-gateway/testing';
 import { series } from '../series.ts';
 
 const streams = 200;
@@ -24,12 +24,12 @@ export async function measureDrains({ drains }: { readonly drains: number }): Pr
   await using stack = new AsyncDisposableStack();
   let isOver = false;
   const ends: (() => void)[] = [];
-  const holding = async (exchange: Exchange) => {
-    exchange.head(200, { 'content-type': 'text/event-stream' });
-    await exchange.write(event({ choices: [{ index: 0, delta: { content: 'one' } }] }));
-    await Promise.race([new Promise<void>((resolve) => ends.push(resolve)), exchange.stall()]);
-    await exchange.write(event('[DONE]'));
-    exchange.end();
+  const holding = async (reply: EngineReply) => {
+    reply.head(200, { 'content-type': 'text/event-stream' });
+    await reply.write(event({ choices: [{ index: 0, delta: { content: 'one' } }] }));
+    await Promise.race([new Promise<void>((resolve) => ends.push(resolve)), reply.stall()]);
+    await reply.write(event('[DONE]'));
+    reply.end();
   };
   const isStream = (body: Buffer) => body.includes('"stream":true');
   const script = ({ body }: { readonly body: Buffer }) => (isStream(body) ? holding : completion());

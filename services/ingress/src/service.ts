@@ -302,17 +302,14 @@ async function listen({ self, options, deps, observer, cors }: Wiring, gateway: 
 /** Reports what this ingress does to people who look. */
 function report(
   { ingress, deps: { bus, describe }, parts, observer }: Wiring,
-  {
-    gateway,
-    server,
-    fleet,
-    notes,
-  }: { gateway: Gateway; server: ClientServer; fleet: Fleet; notes: Deciding['notes'] },
+  { gateway, server, fleet, notes }: { gateway: Gateway; server: ClientServer; fleet: Fleet; notes: Deciding['notes'] },
 ): void {
   const { gate, routes } = gateway;
   const table = () => routes.current;
   const generation = () => table().generation;
-  const reports = parts.use(new RequestReports({ bus, observer, notes, ingress, generation, inFlight: () => gate.inside }));
+  const reports = parts.use(
+    new RequestReports({ bus, observer, notes, ingress, generation, inFlight: () => gate.inside }),
+  );
   const status = { ...gateway, table, fleet, connections: () => server.size };
   parts.use(
     tellStatus(bus, {
