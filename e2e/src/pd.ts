@@ -1,4 +1,3 @@
-import { availableParallelism, loadavg } from 'node:os';
 import type { Answer, EngineRequest, Script } from '@llm-gateway/testing';
 import { type Gateway, type GatewayOptions, startGateway } from './gateway.ts';
 
@@ -33,15 +32,6 @@ export function startPdGateway(disaggregation: Disaggregation, options: GatewayO
       ingress: [...pd, ...(flags.ingress ?? [])],
     },
   });
-}
-
-/**
- * A limit that holds on a machine with a processor to spare. Where more wants to run than there are
- * processors, each step of a request waits for its turn, and the limit grows with the length of
- * that queue.
- */
-export function withinMs(limitMs: number): number {
-  return limitMs * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism());
 }
 
 /**

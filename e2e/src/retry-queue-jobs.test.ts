@@ -155,29 +155,23 @@ describe('a job of the 429 queue', { timeout: 180_000 }, () => {
       const asked = begin(gateway.url, { id, stream: true });
       await when(asked.head);
       asked.leave();
-      return performance.now();
     };
-    const closedAt = (id: string) =>
-      first.requests.filter(({ headers }) => headers['x-request-id'] === id).at(-1)?.closedAt ?? null;
+    const abandoned = (id: string) =>
+      first.requests.filter(({ headers }) => headers['x-request-id'] === id).at(-1)?.abandoned;
 
     first.script = limitedFirst(1, () => respond(200, 'nobody reads this'));
-    const waitingLeftAt = await leave('left-waiting', () => untilWaiting(gateway.others, 1));
+    await leave('left-waiting', () => untilWaiting(gateway.others, 1));
     await until(
       async () => (await sumOf(gateway.others, 'retry_queue_outcomes_total', { outcome: 'cancelled' })) === 1,
-      { intervalMs: 1 },
     );
-    const cancelledMs = performance.now() - waitingLeftAt;
-    assert.ok(cancelledMs < 200, `100 ms, and what a busy machine and reading metrics add: ${cancelledMs} ms`);
 
     first.script = limitedFirst(1, () => stall('before-head'));
-    const callingLeftAt = await leave('left-calling', () => until(() => callsOf(first, 'left-calling') === 2));
-    const callClosedAt = await until(() => closedAt('left-calling'));
-    assert.ok(callClosedAt - callingLeftAt < 150, `closed after ${callClosedAt - callingLeftAt} ms`);
+    await leave('left-calling', () => until(() => callsOf(first, 'left-calling') === 2));
+    await until(() => abandoned('left-calling'));
 
     first.script = limitedFirst(1, () => stall({ afterBytes: 9 }, { body: 'data: 1\n\n' }));
-    const answeringLeftAt = await leave('left-answering', (head) => head);
-    const answerClosedAt = await until(() => closedAt('left-answering'));
-    assert.ok(answerClosedAt - answeringLeftAt < 150, `closed after ${answerClosedAt - answeringLeftAt} ms`);
+    await leave('left-answering', (head) => head);
+    await until(() => abandoned('left-answering'));
 
     await sleep(600);
     assert.equal(callsOf(first, 'left-waiting'), 1, 'no call follows');

@@ -58,9 +58,7 @@ describe('a bus over NATS', { timeout: 120_000 }, () => {
     bus.onStatus((connected) => told.push(connected));
     bus.respond(question, ({ id }) => saying(id));
     await until(() => counts.connectFailed.length >= 2);
-    const startedMs = performance.now();
     await assert.rejects(bus.request(question, saying('x'), patient), hasCode('bus_unavailable'));
-    assert.ok(performance.now() - startedMs < 1_000);
     assert.equal(bus.publish(news, saying('', 1)), false);
     assert.equal(bus.send(task, saying('x')), false);
     assert.deepEqual(counts.dropped, { disconnected: 2 });

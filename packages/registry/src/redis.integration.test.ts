@@ -320,7 +320,5 @@ test('a record is back as soon as Redis is, also an empty one', async () => {
   using store = new RedisStore(settings(redis.port));
   await until(async () => (await store.call((client) => client.exists(`${redisKeyPrefix()}a`))) === 1);
   await redis.kill();
-  const sinceMs = performance.now();
   assert.equal(await keeper.remove(300), false);
-  assert.ok(performance.now() - sinceMs < 2000);
 });

@@ -2,7 +2,6 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 
 /** The histogram's own timer, whose lateness is the lag. */
 const resolutionMs = 10;
-const lookIntervalMs = 5000;
 /**
  * Share of the time in which the thread computes, from which on its lag is worth a timer. Not the
  * time in which the loop is active: on a busy machine a process at rest waits for the processor in
@@ -20,17 +19,20 @@ export interface Lag {
 
 /**
  * How late the event loop runs its timers. The measurement wakes the process every 10 ms, so it is
- * on only while the loop is busy, which is looked at every 5 s; a process at rest has no lag. What
- * is late meanwhile shows in the maximum.
+ * on only while the loop is busy, which is looked at every `lookIntervalMs`; a process at rest has
+ * no lag. What is late meanwhile shows in the maximum.
  */
 export class EventLoopLag implements Disposable {
   readonly #histogram = monitorEventLoopDelay({ resolution: resolutionMs });
   readonly #timer: NodeJS.Timeout;
+  readonly #lookIntervalMs: number;
   #computedMs = computedMs();
-  #dueMs = performance.now() + lookIntervalMs;
+  #dueMs: number;
   #lateMs = 0;
 
-  constructor() {
+  constructor(lookIntervalMs: number) {
+    this.#lookIntervalMs = lookIntervalMs;
+    this.#dueMs = performance.now() + lookIntervalMs;
     this.#timer = setInterval(() => this.#look(), lookIntervalMs).unref();
   }
 
@@ -59,8 +61,8 @@ export class EventLoopLag implements Disposable {
   #look(): void {
     const nowMs = performance.now();
     this.#lateMs = Math.max(this.#lateMs, nowMs - this.#dueMs);
-    const sinceMs = nowMs - this.#dueMs + lookIntervalMs;
-    this.#dueMs = nowMs + lookIntervalMs;
+    const sinceMs = nowMs - this.#dueMs + this.#lookIntervalMs;
+    this.#dueMs = nowMs + this.#lookIntervalMs;
     const before = this.#computedMs;
     this.#computedMs = computedMs();
     if (this.#computedMs - before > busyShare * sinceMs) this.#histogram.enable();

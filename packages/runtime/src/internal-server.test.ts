@@ -73,7 +73,7 @@ describe('an internal server', { concurrency: true }, () => {
       let handled = 0;
       await using server = await serving({ handle: () => handled++ });
       const client = await server.send(`POST / HTTP/1.1\r\nhost: x\r\n${lines}\r\n\r\n`);
-      await until(client.closed, { what: 'the connection is closed', timeoutMs: 2000 });
+      await until(client.closed, { what: 'the connection is closed' });
       assert.match(client.received(), /^HTTP\/1\.1 413 /);
       assert.doesNotMatch(client.received(), /100 Continue/);
       assert.equal(handled, 0);
@@ -105,7 +105,7 @@ describe('an internal server', { concurrency: true }, () => {
     let handled = 0;
     await using server = await serving({ body: { timeoutMs: 1000, maxBytes: 5 }, handle: () => handled++ });
     const client = await server.send('POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\n');
-    await until(client.closed, { what: 'the connection is closed', timeoutMs: 2000 });
+    await until(client.closed, { what: 'the connection is closed' });
     assert.match(client.received(), /^HTTP\/1\.1 413 /);
     assert.equal(handled, 0);
   });

@@ -4,6 +4,7 @@ import { getHeapSpaceStatistics } from 'node:v8';
 import { EventLoopLag } from './event-loop-lag.ts';
 import type { Metrics } from './metrics.ts';
 
+const lagLookIntervalMs = 5000;
 /** Seconds; a minor collection takes about a millisecond. */
 const gcBuckets = [0.001, 0.01, 0.1, 1, 2, 5];
 
@@ -141,7 +142,7 @@ function gcKind(entry: object): unknown {
 }
 
 function declareEventLoop(metrics: Metrics): void {
-  const lag = new EventLoopLag();
+  const lag = new EventLoopLag(lagLookIntervalMs);
   let taken = lag.take();
   // The first that is read takes the values of all.
   const takeMean = () => {

@@ -330,7 +330,7 @@ describe('a connection', () => {
       await until(() => server.connections === 0);
       const keptMs = performance.now() - freeAtMs;
       const expectedMs = keepAliveMs === 200 ? 200 : 1000;
-      assert.ok(keptMs > expectedMs - 5 && keptMs < expectedMs + 3000, `${keptMs} ms`);
+      assert.ok(keptMs > expectedMs - 5, `${keptMs} ms`);
     }
   });
 
@@ -402,7 +402,7 @@ describe('a connection', () => {
     await seen.done;
     const tookMs = performance.now() - startedAtMs;
     assert.equal(seen.end, 'connect_timeout');
-    assert.ok(tookMs >= 300 && tookMs < 3000, `${tookMs} ms`);
+    assert.ok(tookMs >= 300, `${tookMs} ms`);
     assert.equal(left.end, '');
   });
 

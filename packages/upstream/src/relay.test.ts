@@ -152,7 +152,7 @@ for (const Caller of [PlainClient, UndiciClient]) {
             assert.ok(end.kind === 'rejected');
             assert.equal(end.answer.body.length, 0);
             assert.deepEqual(end.answer.headers.list.slice(0, 2), ['retry-after', '7']);
-            assert.ok(tookMs >= limitMs - 5 && tookMs < limitMs + 1000, `${tookMs} ms`);
+            assert.ok(tookMs >= limitMs - 5, `${tookMs} ms`);
             await until(() => engine.requests[0]?.abandoned);
           },
           idleTimeoutMs,
@@ -166,10 +166,8 @@ for (const Caller of [PlainClient, UndiciClient]) {
         Caller,
         () => stream(new Array(100_000).fill(piece), { status: 500 }),
         async (engine, call) => {
-          const startedAtMs = performance.now();
           const end = await call(new Client());
           assert.ok(end.kind === 'rejected' && end.answer.body.length === 0);
-          assert.ok(performance.now() - startedAtMs < 2000);
           await until(() => engine.requests[0]?.abandoned);
         },
       );

@@ -98,7 +98,7 @@ function listEngine(bus: Bus): Disposable {
   }));
 }
 
-describe('a watch', () => {
+describe('a watch', { concurrency: true }, () => {
   it('hears processes that answer, and notices one that stops and one that falls silent', async () => {
     await using bus = inProcessBus();
     using watch = new Watch(bus, { requests: true });

@@ -103,7 +103,7 @@ describe('the models that instances report', { concurrency: true, timeout: 30_00
   });
 
   it('are unknown of an engine that says none, or nonsense', async () => {
-    for (const answer of [
+    const answers = [
       respond(404),
       respond(401),
       respond(200, 'no JSON'),
@@ -112,13 +112,15 @@ describe('the models that instances report', { concurrency: true, timeout: 30_00
       list('', 7, null),
       respond(200, `{"data":[${' '.repeat(1_100_000)}]}`),
       respond(200, '['.repeat(500_000)),
-    ]) {
+    ];
+    const ask = async (answer: (typeof answers)[number]) => {
       await using engine = await startEngine(() => answer);
       await using scene = new Scene();
       scene.models.change([instance(engine.port)], []);
       await engine.request(1);
       assert.equal(scene.reported.size, 0);
-    }
+    };
+    await Promise.all(answers.map(ask));
   });
 
   it('are had of an engine that starts later, and not of one that left meanwhile', async () => {

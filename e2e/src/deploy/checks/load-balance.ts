@@ -13,7 +13,7 @@ import {
 
 const requests = 200;
 /** An answer that was begun may end. */
-const answerMs = 2000;
+const answerMs = 5000;
 
 /**
  * Discovery end to end: the engines are found and share the work evenly; one that leaves is not
