@@ -312,7 +312,11 @@ for (const [kind, Client] of [
       it('leaves no connection behind after many aborted streams, paused ones among them', async () => {
         const piece = 'x'.repeat(262_144);
         await withEngine(
-          () => stream(Array.from({ length: 1000 }, () => piece)),
+          () =>
+            stream(
+              Array.from({ length: 1000 }, () => piece),
+              { gapMs: 10 },
+            ),
           async (upstream, engine) => {
             for (let round = 0; round < 10; round++) {
               const calls = Array.from({ length: 20 }, (_, i) =>
