@@ -3,10 +3,11 @@
  * it. `npm --workspace services/ingress run cost` prints the shares, and exits with 1 when one is
  * over its limit.
  */
-import { readContent } from '../body.ts';
-import { prefillForm } from '../disaggregated/prefill-form.ts';
-import { scanMembers } from '../json-members.ts';
-import { changeMembers, type JsonObject } from './member-changes.ts';
+
+import { changeMembers, type JsonObject } from './body/member-changes.ts';
+import { readContent } from './body.ts';
+import { prefillForm } from './disaggregated/prefill-form.ts';
+import { scanMembers } from './json-members.ts';
 
 const roundsPerBatch = 40;
 const maxBatches = 25;
