@@ -199,7 +199,7 @@ describe('the page', () => {
       '/',
       '/style.css',
       '/app/main.js',
-      '/app/engines.js',
+      '/app/engines-view.js',
       '/lib/preact.js',
       '/lib/uplot.js',
       '/lib/htm.js',
