@@ -26,10 +26,6 @@ export class ResponseStore {
   readonly #running = new Map<string, AbortController>();
   #bytes = 0;
 
-  get size(): number {
-    return this.#entries.size;
-  }
-
   /** Keeps a response, in place of the one of the same id. */
   keep(id: string, stored: StoredResponse): void {
     this.#remove(id);

@@ -31,11 +31,6 @@ type Holder = Pick<Exchange, 'id' | 'givenId'> & { readonly client: Pick<Exchang
 export class EngineIds {
   readonly #used = new Map<string, SameId>();
 
-  /** Requests whose ids are held. */
-  get size(): number {
-    return this.#used.size;
-  }
-
   /** One id for all calls of a request. */
   own(request: Holder): string {
     if (!request.givenId) return request.id;

@@ -41,12 +41,6 @@ export class Load implements Disposable {
     this.#keepAlive = eachSecond(() => this.#report());
   }
 
-  get total(): number {
-    let total = 0;
-    for (const count of this.#inFlight.values()) total += count;
-    return total;
-  }
-
   /** Requests in flight by instance. */
   get inFlight(): ReadonlyMap<string, number> {
     return this.#inFlight;

@@ -98,11 +98,6 @@ export class ClientResponse implements Flushable, ConnectionUser {
     connection.use(this);
   }
 
-  /** The client has the whole answer, or is gone. */
-  get over(): boolean {
-    return this.#over;
-  }
-
   /** Calls back once when the answer is over: the last byte is with the kernel, or the client is gone. */
   whenOver(callback: () => void): void {
     if (this.#over) callback();

@@ -55,10 +55,6 @@ export class StoredResponses implements Disposable {
     });
   }
 
-  get size(): number {
-    return this.#known.size;
-  }
-
   /** An instance has made a response: this ingress knows it from now on, and tells the others. */
   made(id: string, instance: string): void {
     this.#learn(id, instance);
