@@ -15,8 +15,8 @@ import type { Exchange } from '../exchange/exchange.ts';
 import { type AttemptRecord, recordedResult } from '../exchange/request-record.ts';
 
 /**
- * How a prefill's call ended. `done`: the prompt is computed; `body` is null when nothing was
- * wanted of it, or when it was too large to be kept. `refused` is an answer of any other status: a
+ * How a prefill's call ended. `answered`: the prompt is computed; `body` is null when nothing was
+ * wanted of it, or when it was too large to be kept. `rejected` is an answer of any other status: a
  * client's own mistake or a failure.
  */
 export type PrefillResult =
