@@ -39,7 +39,7 @@ describe('a person at a terminal', () => {
       await shows(new RegExp(`127\\.0\\.0\\.1:${away} of --llm-backend-endpoints does not answer`));
       assert.doesNotMatch(shown, /^\{/m);
       child.stdin.write(ctrlC);
-      await shows(/press Ctrl-C again to end now/);
+      await shows(/press Ctrl-C again to exit immediately/);
       child.stdin.write(ctrlC);
       const [code] = await ended;
       assert.equal(code, 130, shown);

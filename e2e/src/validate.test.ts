@@ -115,7 +115,7 @@ async function corpus(): Promise<readonly Case[]> {
 function followedCorpus(): readonly { readonly text: string; readonly mistake: RegExp }[] {
   return [
     { text: '', mistake: /the file is empty$/ },
-    { text: '{\n  "Enable": true,\n}', mistake: /it is no JSON at line 3, column 1$/ },
+    { text: '{\n  "Enable": true,\n}', mistake: /it is not valid JSON at line 3, column 1$/ },
     { text: '{"Enable": true, "Target": "http://u:canary@x"}', mistake: /Target must be an absolute http\(s\) URL/ },
     { text: '{"Enable": "yes", "Ratio": "canary"}', mistake: /Enable must be boolean; Ratio must be number$/ },
   ];
@@ -149,7 +149,9 @@ describe('llm-gateway validate', { concurrency: 2, timeout: 300_000 }, () => {
     mkdirSync(folderPath);
     const started = paths.map(async (path, at) => {
       await using ingress = await startService('standalone', ['--mirror-config', path], { until: 'listening' });
-      const line = await until(() => ingress.logs().find(({ msg }) => msg === 'the mirror config file cannot be used'));
+      const line = await until(() =>
+        ingress.logs().find(({ msg }) => msg === 'mirror config file cannot be used; keeping the one in effect'),
+      );
       const validated = await run(['validate', '--mirror-config', path]);
       assert.equal(validated.code, 64, validated.output);
       assert.equal(validated.output, `standalone: --mirror-config: ${path}: ${line.mistake}`);
@@ -252,7 +254,7 @@ spec:
     );
     const bad = await run(['validate', '-f', manifests(rows('ftp'), '--prot', '{')]);
     assert.equal(bad.code, 64);
-    assert.match(bad.output, /^Deployment\/front gateway: --prot: no flag of this service, did you mean --port\?/m);
+    assert.match(bad.output, /^Deployment\/front gateway: --prot: not a flag of this service, did you mean --port\?/m);
     assert.match(bad.output, /^Deployment\/front gateway: --route-config\[0\]\.base_url/m);
     assert.match(bad.output, /^Deployment\/front gateway: --mirror-config: \/mnt\/mirror\.json: it is no JSON at/m);
   });

@@ -94,7 +94,7 @@ async function waitForEmpty(view: View, instance: string, { answer, tell, signal
     const nowMs = performance.now();
     const row = state.instances.find(({ id }) => id === instance);
     if (!hearsIngress(state)) {
-      if (nowMs - startedMs > 2 * roundMs) throw new Error('no ingress is heard: nobody can say what is in flight');
+      if (nowMs - startedMs > 2 * roundMs) throw new Error('no ingress reports; requests in flight are unknown');
     } else if (row === undefined || isEmpty(row)) emptySinceMs = Math.min(emptySinceMs, nowMs);
     else emptySinceMs = Number.POSITIVE_INFINITY;
     // What was asked before the order was known may still have been under way.
@@ -124,6 +124,6 @@ function idOf(named: string, { instances }: Snapshot): string {
   if (instances.some(({ id }) => id === named)) return named;
   const ranks = instances.filter(({ id, address }) => id.replace(/_dp\d+$/, '') === named || address === named);
   const [only] = ranks;
-  if (ranks.length > 1) throw new Error(`${named} has ${ranks.length} ranks: name one, such as ${only?.id}`);
+  if (ranks.length > 1) throw new Error(`${named} has ${ranks.length} ranks; name one, such as ${only?.id}`);
   return only?.id ?? named;
 }

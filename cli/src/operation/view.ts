@@ -99,7 +99,7 @@ async function listen(values: BusSettings, signal: AbortSignal): Promise<View> {
       try {
         return await watch.explain(query);
       } catch (cause) {
-        throw new Error('no router answers: ingresses decide by themselves', { cause });
+        throw new Error('no router answers; ingresses decide themselves', { cause });
       }
     },
     async follow(filter, take, until) {
@@ -133,8 +133,8 @@ function consoleView({ console: url, consolePassword }: ViewValues): View {
     } catch (cause) {
       throw new Error(`no console answers at ${base} (--console)`, { cause });
     }
-    if (response.status === 401) throw new Error(`the console at ${base} wants --console-password`);
-    if (response.status === 503) throw new Error(`the console at ${base} says that no router answers`);
+    if (response.status === 401) throw new Error(`the console at ${base} requires --console-password`);
+    if (response.status === 503) throw new Error(`the console at ${base} reports that no router answers`);
     if (!response.ok) throw new Error(`the console at ${base} answers ${response.status}`);
     return (await response.json()) as T;
   };

@@ -41,7 +41,7 @@ export function containersOf(text: string): Containers {
   const notes = new Set<string>();
   const documents = parseAllDocuments(text, { prettyErrors: false });
   for (const { errors } of documents) {
-    for (const { code, pos } of errors) mistakes.push(`at character ${pos[0]}: is no YAML (${code})`);
+    for (const { code, pos } of errors) mistakes.push(`at character ${pos[0]}: not valid YAML (${code})`);
   }
   const objects =
     mistakes.length > 0 ? [] : documents.map((one): unknown => one.toJS({ maxAliasCount: 1000 })).filter(isMapping);

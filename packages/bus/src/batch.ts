@@ -53,7 +53,7 @@ export function batched<Item, Result>(
       options.onBatch?.(batch.length);
       const results = await send(batch.map(({ item }) => item));
       if (results.length !== batch.length) {
-        throw new GatewayError('invalid_message', `a batch of ${batch.length} was answered by ${results.length}`);
+        throw new GatewayError('invalid_message', `a batch of ${batch.length} asks got ${results.length} results`);
       }
       for (const [index, result] of results.entries()) batch[index]?.resolve(result);
     } catch (error) {
@@ -106,5 +106,5 @@ export function batched<Item, Result>(
 }
 
 function asClosed(signal: AbortSignal): GatewayError {
-  return new GatewayError('client_closed', 'the asker left', { cause: signal.reason });
+  return new GatewayError('client_closed', 'the caller cancelled the request', { cause: signal.reason });
 }

@@ -7,7 +7,7 @@ export function unavailable(subject: string, why = 'the bus is not connected'): 
 }
 
 export function noResponders(subject: string): GatewayError {
-  return new GatewayError('bus_no_responders', `nobody answers ${subject}`, { details: { subject } });
+  return new GatewayError('bus_no_responders', `no process answers ${subject}`, { details: { subject } });
 }
 
 export function timedOut(subject: string, timeoutMs: number): GatewayError {
@@ -15,7 +15,7 @@ export function timedOut(subject: string, timeoutMs: number): GatewayError {
 }
 
 export function askerLeft(subject: string, reason: unknown): GatewayError {
-  return new GatewayError('client_closed', 'the asker left', { cause: reason, details: { subject } });
+  return new GatewayError('client_closed', 'the caller cancelled the request', { cause: reason, details: { subject } });
 }
 
 /**

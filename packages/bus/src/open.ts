@@ -113,7 +113,7 @@ export function busObserver(
       const line = lost.take(reason);
       if (line === null) return;
       saidAway = true;
-      log.warn({ connection, ...line }, 'lost the connection to NATS');
+      log.warn({ connection, ...line }, 'NATS connection lost; reconnecting');
     },
     connectFailed(error) {
       failedConnects.labels({ connection }).inc();
@@ -137,7 +137,7 @@ export function busObserver(
     refused(error) {
       refusals.labels({ connection }).inc();
       const line = refused.take(error.message);
-      if (line !== null) log.warn({ connection, ...line }, 'NATS refused a subject or a message; it is not used');
+      if (line !== null) log.warn({ connection, ...line }, 'NATS refused a subject or a message; not sent or received');
     },
   };
 }

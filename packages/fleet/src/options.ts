@@ -5,7 +5,7 @@ export const policyOptions = {
     default: 'round-robin',
     choices: ['round-robin', 'load-balance', 'cache-aware'],
     description:
-      'How an instance is chosen: each in turn, the one with the least to do, or the one that will begin its answer first because the prompt is in its cache or little waits there',
+      'How an instance is chosen: in turn, by least load, or by the earliest expected first token, from its prompt cache and waiting prompts',
   },
 } as const;
 
@@ -16,7 +16,7 @@ export const schedulingOptions = {
     min: 0,
     max: 3_600_000,
     description:
-      'Time over which load-balance and cache-aware raise a new or readmitted instance to its full share; 0: at once',
+      'Time over which load-balance and cache-aware raise a new or readmitted instance to its full share; 0: immediately',
   },
   'instance-kv-bytes': {
     type: 'integer',
@@ -24,6 +24,6 @@ export const schedulingOptions = {
     min: 0,
     max: 1_000_000_000_000,
     description:
-      'Bytes of prompts that the KV cache of one instance holds, for cache-aware: about four for each token of its cache; 0: as many as its engine reports, and 4194304 while it does not',
+      'Prompt bytes that the KV cache of one instance holds, for cache-aware, about 4 per token; 0: as its engine reports, or 4194304 without a report',
   },
 } as const;

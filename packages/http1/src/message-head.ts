@@ -239,7 +239,7 @@ function parseRequestLine(text: string, end: number, head: RequestHead): void {
   if (!methods.has(head.method)) throw new InvalidHead('the method is not known');
   for (let i = space + 1; i < secondSpace; i++) {
     const octet = text.charCodeAt(i);
-    if (octet <= 0x20 || octet >= 0x7f) throw new InvalidHead('the target of the request is not valid');
+    if (octet <= 0x20 || octet >= 0x7f) throw new InvalidHead('the request target is not valid');
   }
   head.target = text.slice(space + 1, secondSpace);
   if (head.target === '') throw invalidRequestLine();

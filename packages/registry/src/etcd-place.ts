@@ -41,7 +41,7 @@ export class EtcdPlace implements RecordPlace {
       }
       this.#lease = await connection.grant(this.#settings.leaseTtlSeconds);
       if (await connection.put(this.#key, value, this.#lease)) return;
-      throw new GatewayError('store_unavailable', 'etcd: a new lease was gone at once');
+      throw new GatewayError('store_unavailable', 'etcd: a new lease expired immediately');
     });
   }
 

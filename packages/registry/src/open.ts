@@ -156,7 +156,7 @@ function redisMistakes(values: StoreValues): string[] {
   const mistakes: string[] = [];
   const { discoveryRedisSentinels: sentinels, discoveryRedisClusterNodes: nodes } = values;
   if (sentinels !== '' && nodes !== '') {
-    mistakes.push('--discovery-redis-sentinels and --discovery-redis-cluster-nodes: give one of the two');
+    mistakes.push('--discovery-redis-sentinels and --discovery-redis-cluster-nodes: set only one of the two');
   }
   if (sentinels !== '' && values.discoveryRedisSentinelMaster === '') {
     mistakes.push('--discovery-redis-sentinel-master: empty; --discovery-redis-sentinels needs the name of the master');

@@ -8,7 +8,7 @@ export const storeOptions = {
     type: 'string',
     default: 'redis',
     choices: ['redis', 'etcd', 'endpoints'],
-    description: 'Where LLM instances are discovered: redis, etcd, or a static list of endpoints',
+    description: 'Source of instances: redis, etcd, or a static list of endpoints',
   },
   'discovery-redis-host': {
     type: 'string',
@@ -23,21 +23,20 @@ export const storeOptions = {
     list: 'words',
     default: '',
     description:
-      'Nodes of a Redis cluster, host:port,host:port, in place of host and port; any live one will do, and tells of the others',
+      'Nodes of a Redis cluster, host:port,host:port, instead of host and port; one live node is enough, the others are discovered',
     validate: (value: string) => (value === '' ? undefined : mistakeOf(readAddresses(value, 6379))),
   },
   'discovery-redis-sentinels': {
     type: 'string',
     list: 'words',
     default: '',
-    description:
-      'Sentinels, host:port,host:port, who say where the master is, in place of host and port; port 26379 when none is given',
+    description: 'Sentinels that name the master, host:port,host:port, instead of host and port; default port 26379',
     validate: (value: string) => (value === '' ? undefined : mistakeOf(readAddresses(value, 26_379))),
   },
   'discovery-redis-sentinel-master': {
     type: 'string',
     default: '',
-    description: 'Name that the Sentinels know the master by',
+    description: 'Name of the master at the Sentinels',
   },
   'discovery-redis-sentinel-username': {
     type: 'string',
@@ -54,7 +53,7 @@ export const storeOptions = {
   'discovery-redis-sentinel-tls': {
     type: 'boolean',
     default: false,
-    description: 'Speak TLS with the Sentinels, with the files of --discovery-redis-tls',
+    description: 'Use TLS to the Sentinels, with the files of --discovery-redis-tls',
   },
   'discovery-redis-db': {
     type: 'integer',
@@ -63,12 +62,12 @@ export const storeOptions = {
     max: 2_147_483_647,
     description: 'Index of the Redis database; a cluster has only 0',
   },
-  'discovery-redis-tls': { type: 'boolean', default: false, description: 'Speak TLS with Redis' },
+  'discovery-redis-tls': { type: 'boolean', default: false, description: 'Use TLS to Redis' },
   'discovery-redis-tls-ca-file': {
     type: 'string',
     default: '',
     file: true,
-    description: 'CA certificates (PEM) to check Redis with, read again at each connection; empty = public ones',
+    description: 'CA certificates (PEM) to verify Redis, read again at each connection; empty: the public ones',
   },
   'discovery-redis-tls-cert-file': {
     type: 'string',
@@ -85,7 +84,7 @@ export const storeOptions = {
   'discovery-redis-tls-server-name': {
     type: 'string',
     default: '',
-    description: "Name in Redis's certificate when it is not the host",
+    description: 'Name in the certificate of Redis if it is not the host',
     validate: serverNameMistake,
   },
   'discovery-redis-username': { type: 'string', default: '', description: 'Redis ACL user; sent only when set' },
@@ -107,25 +106,25 @@ export const storeOptions = {
     type: 'integer',
     default: 1,
     min: 0,
-    description: 'How often one Redis command is tried again after a failure',
+    description: 'Retries of one Redis command after a failure',
   },
   'discovery-redis-status-ttl-ms': {
     type: 'integer',
     default: 60_000,
     min: 1,
-    description: 'A record in Redis that is older than this is expired',
+    description: 'Age at which a record in Redis expires',
   },
   'discovery-redis-refresh-interval-ms': {
     type: 'integer',
     default: 1000,
     min: 1,
-    description: 'How often the instance list is read from Redis',
+    description: 'Interval at which the instance list is read from Redis',
   },
   'discovery-etcd-endpoints': {
     type: 'string',
     list: 'words',
     default: 'etcd:2379',
-    description: 'etcd endpoints, comma-separated; any live one will do',
+    description: 'etcd endpoints, comma-separated; one live endpoint is enough',
     validate: (value: string) => mistakeOf(readEtcdEndpoints(value)),
   },
   'discovery-etcd-username': {
@@ -139,7 +138,7 @@ export const storeOptions = {
     default: '',
     file: true,
     description:
-      'CA certificates (PEM) to check etcd with at https endpoints, read again at each connection; empty = public ones',
+      'CA certificates (PEM) to verify https endpoints of etcd, read again at each connection; empty: the public ones',
   },
   'discovery-etcd-tls-cert-file': {
     type: 'string',
@@ -156,7 +155,7 @@ export const storeOptions = {
   'discovery-etcd-tls-server-name': {
     type: 'string',
     default: '',
-    description: "Name in etcd's certificate when it is not the host of the endpoint",
+    description: 'Name in the certificate of etcd if it is not the host of the endpoint',
     validate: serverNameMistake,
   },
   'discovery-etcd-dial-timeout': {
@@ -171,14 +170,14 @@ export const storeOptions = {
     default: 60,
     min: 1,
     unit: 'seconds',
-    description: 'Lease of a record in etcd; a record whose timestamp is older is stale',
+    description: 'Lease of a record in etcd; a record with an older timestamp is stale',
   },
   'discovery-etcd-refresh-interval-sec': {
     type: 'number',
     default: 3600,
     min: 0.001,
     unit: 'seconds',
-    description: 'How often everything is read from etcd again, beside the watch',
+    description: 'Interval of full reads from etcd, in addition to the watch',
   },
 } as const;
 
@@ -189,7 +188,7 @@ export const discoveryOptions = {
     type: 'string',
     list: 'words',
     default: '',
-    description: 'Static endpoints, host:port,host:port; port 80 when none is given; IPv6 as [::1]:8090',
+    description: 'Static instances, host:port,host:port; default port 80; IPv6 as [::1]:8090',
     validate: (value: string) => (value === '' ? undefined : mistakeOf(readStaticEndpoints(value))),
   },
   'instance-networks': {
@@ -197,7 +196,7 @@ export const discoveryOptions = {
     list: 'words',
     default: '',
     description:
-      'Networks that instances of a store may be in, as 10.0.0.0/8,fd00::/8; an instance elsewhere, or at a host name, does not count; empty: anywhere',
+      'Networks allowed for instances of a store, such as 10.0.0.0/8,fd00::/8; other addresses and host names are skipped; empty: any',
     validate: (value: string) => mistakeOf(readNetworks(value)),
   },
 } as const;

@@ -181,5 +181,5 @@ function isAddress(host: string, port: number): boolean {
 }
 
 function unreadable(): GatewayError {
-  return new GatewayError('store_unavailable', 'redis: the cluster describes itself in no way that is known');
+  return new GatewayError('store_unavailable', 'redis: the cluster describes its slots in an unknown format');
 }

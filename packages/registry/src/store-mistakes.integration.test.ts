@@ -62,7 +62,7 @@ test('Sentinels and cluster nodes exclude each other, and what belongs to them n
       discoveryRedisDb: 1,
     }),
     [
-      '--discovery-redis-sentinels and --discovery-redis-cluster-nodes: give one of the two',
+      '--discovery-redis-sentinels and --discovery-redis-cluster-nodes: set only one of the two',
       '--discovery-redis-db: 1; a cluster has only database 0',
     ],
   );

@@ -97,7 +97,7 @@ export function followRoutes(settings: RouteSettings, deps: Deps): FollowedRoute
     } catch (error) {
       // It was checked a moment ago, so that its file changed since.
       const mistake = error instanceof Error ? error.message : String(error);
-      log.error({ mistake }, 'the route config cannot be used');
+      log.error({ mistake }, 'route config cannot be used; keeping the one in effect');
       return;
     }
     const changes = routeChanges(current, source.first);

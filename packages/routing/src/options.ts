@@ -9,7 +9,7 @@ export const routeOptions = {
     choices: ['', 'weight', 'prefix'],
     live: true,
     description:
-      'How requests are split over the endpoints of the route config: weight, prefix, or empty for no splitting',
+      'Policy that splits requests over the endpoints of the route config: weight, prefix, or empty for none',
   },
   'route-config': {
     type: 'string',
@@ -18,7 +18,7 @@ export const routeOptions = {
     secret: true,
     live: true,
     description:
-      'Endpoints as a JSON array of {base_url, api_key, api_key_file, auth_header, headers, add_v1, timeout_ms, model, fallback, weight, prefix, forward_auth}, or @FILE that holds it, which is followed while the service runs',
+      'Endpoints as a JSON array of {base_url, api_key, api_key_file, auth_header, headers, add_v1, timeout_ms, model, fallback, weight, prefix, forward_auth}, or @FILE with that array, which is reloaded when it changes',
   },
 } as const;
 
@@ -27,7 +27,7 @@ export const rehearsalOptions = {
     type: 'string',
     default: '',
     description:
-      '@FILE with another route config, by which nothing is decided: what it would send elsewhere is counted. Followed while the service runs',
+      '@FILE with a route config to rehearse: requests that it would route differently are counted, but not affected. Reloaded when it changes',
     validate: (value: string) => (value === '' || /^@./.test(value) ? undefined : 'allowed: @ and the path of a file'),
   },
 } as const;
@@ -37,11 +37,13 @@ export const pdOptions = {
     type: 'string',
     default: '',
     choices: ['', 'vllm-kvt', 'vllm-mooncake'],
-    description: 'How prefill and decode engines hand over the KV cache; empty: engines serve whole requests',
+    description:
+      'Protocol by which prefill and decode engines hand over the KV cache; empty: engines serve whole requests',
   },
   'separate-pd-scheduling': {
     type: 'boolean',
     default: false,
-    description: 'Choose the decode instance when the prefill has ended (staged) and not together with it (batched)',
+    description:
+      'Choose the decode instance after the prefill has ended (staged) instead of together with it (batched)',
   },
 } as const;

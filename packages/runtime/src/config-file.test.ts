@@ -59,9 +59,9 @@ describe('the file of --config', () => {
 
   it('says what no service has, and what is no value or no YAML, without a value', () => {
     const cases: readonly [string, RegExp][] = [
-      ['slow-start-sm: 5', /^f\.yaml: slow-start-sm: no flag of any service, did you mean slow-start-ms\?$/],
-      ['router:\n  port: 5', /^f\.yaml: router\.port: no flag of this service/],
-      ['config: other.yaml', /names no other file/],
+      ['slow-start-sm: 5', /^f\.yaml: slow-start-sm: not a flag of any service, did you mean slow-start-ms\?$/],
+      ['router:\n  port: 5', /^f\.yaml: router\.port: not a flag of this service/],
+      ['config: other.yaml', /cannot name another one/],
       ['nats-password: 1234', /^f\.yaml: nats-password: read a number, allowed: a string; write it in quotes$/],
       ['slow-start-ms: [1]', /read a list/],
       ['nats-password: { secret: secret }', /nats-password: read a mapping, allowed: a string$/],
@@ -71,8 +71,8 @@ describe('the file of --config', () => {
       ['nats-servers: [1234]', /read a number in a list/],
       ['route-config: { base_url: secret }', /read a mapping, allowed: a list of rows, or a string$/],
       ['slow-start-ms: *secret', /an alias names no anchor before it/],
-      ['nats-password: "secret', /^f\.yaml: line 1, column \d+ is no YAML/],
-      ['slow-start-ms: 1\nslow-start-ms: 2', /no YAML \(duplicate key\)/],
+      ['nats-password: "secret', /^f\.yaml: line 1, column \d+ is not valid YAML/],
+      ['slow-start-ms: 1\nslow-start-ms: 2', /not valid YAML \(duplicate key\)/],
       ['- secret', /read a list, allowed: a mapping/],
       ['', /is empty/],
       [`a: &a [${'x,'.repeat(9)}]\nb: &b [${'*a,'.repeat(99)}]\nc: [${'*b,'.repeat(99)}]`, /too many aliases/],

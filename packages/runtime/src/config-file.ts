@@ -47,7 +47,7 @@ export function readConfigText(text: string, path: string, service: ServiceFlags
     for (const [key, value] of Object.entries(section)) {
       const spec = table.get(key);
       const source = `${path}: ${at}${key}`;
-      if (key === 'config') mistakes.push(`${source}: a file names no other file`);
+      if (key === 'config') mistakes.push(`${source}: a config file cannot name another one`);
       else if (spec === undefined && !(names.flags.includes(key) && !own))
         mistakes.push(unknown(source, key, table, own));
       else if (spec !== undefined && value !== null) {
@@ -69,7 +69,7 @@ export function readConfigText(text: string, path: string, service: ServiceFlags
 
 function parsed(text: string, path: string, mistakes: string[]): Readonly<Record<string, unknown>> {
   if (text.trim() === '') {
-    mistakes.push(`${path}: is empty; {} says nothing`);
+    mistakes.push(`${path}: the file is empty; write {} for no flags`);
     return {};
   }
   const lines = new LineCounter();
@@ -78,7 +78,9 @@ function parsed(text: string, path: string, mistakes: string[]): Readonly<Record
     // Their messages quote the text around, which may be a secret.
     for (const { code, pos } of document.errors) {
       const { line, col } = lines.linePos(pos[0]);
-      mistakes.push(`${path}: line ${line}, column ${col} is no YAML (${code.toLowerCase().replaceAll('_', ' ')})`);
+      mistakes.push(
+        `${path}: line ${line}, column ${col} is not valid YAML (${code.toLowerCase().replaceAll('_', ' ')})`,
+      );
     }
     if (mistakes.length > 0) return {};
     visit(document, {
@@ -91,19 +93,19 @@ function parsed(text: string, path: string, mistakes: string[]): Readonly<Record
     if (isMapping(value)) return value;
     mistakes.push(`${path}: read ${kindOf(value)}, allowed: a mapping of flags to values`);
   } catch (error) {
-    mistakes.push(`${path}: is no YAML (${aliasMistake(error)})`);
+    mistakes.push(`${path}: not valid YAML (${aliasMistake(error)})`);
   }
   return {};
 }
 
 function aliasMistake(error: unknown): string {
   if (!(error instanceof ReferenceError)) return 'it cannot be read';
-  return error.message.startsWith('Unresolved alias') ? 'an alias names no anchor before it' : 'too many aliases';
+  return error.message.startsWith('Unresolved alias') ? 'an alias has no anchor before it' : 'too many aliases';
 }
 
 function unknown(source: string, key: string, table: ReadonlyMap<string, OptionSpec>, own: boolean): string {
   const near = nearest(key, own ? table.keys() : [...names.flags, ...names.services]);
-  const who = own ? 'no flag of this service' : 'no flag of any service';
+  const who = own ? 'not a flag of this service' : 'not a flag of any service';
   return `${source}: ${who}, ${near === undefined ? 'see --help' : `did you mean ${near}?`}`;
 }
 

@@ -248,7 +248,10 @@ export class FollowedFile<Value> implements Disposable {
     this.#books.mistaken();
     if (mistake === this.#loggedMistake) return;
     this.#loggedMistake = mistake;
-    log.error({ path, mistake, generation: this.#books.generation }, `the ${what} file cannot be used`);
+    log.error(
+      { path, mistake, generation: this.#books.generation },
+      `${what} file cannot be used; keeping the one in effect`,
+    );
   }
 
   /** Of several followers of a file in one process the first tells what they found, and counts it. */

@@ -8,14 +8,13 @@ export const internalOptions = {
   'internal-host': {
     type: 'string',
     default: '::',
-    description:
-      'Address to listen on for other services of the gateway; they are told --advertise-host when it is set',
+    description: 'Address to listen on for other services of the gateway; announced as --advertise-host if that is set',
   },
   'internal-port': {
     type: 'integer',
     default: 0,
     min: 0,
     max: 65535,
-    description: 'Port to listen on for other services of the gateway; 0: any free one',
+    description: 'Port to listen on for other services of the gateway; 0: any free port',
   },
 } as const satisfies OptionGroup;

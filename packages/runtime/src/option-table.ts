@@ -120,7 +120,7 @@ export const runtimeOptions = {
     type: 'string',
     default: '',
     description:
-      'YAML file with values of flags by their names; a flag and the environment beat it. Followed for the flags that may change',
+      'YAML file with flag values by name; flags and the environment take precedence. Reloaded for flags marked live',
   },
   namespace: {
     type: 'string',
@@ -131,41 +131,41 @@ export const runtimeOptions = {
   'admin-host': {
     type: 'string',
     default: '::',
-    description: 'Address of the admin server: /healthz, /readyz and /metrics; :: = every IPv6 and IPv4 address',
+    description: 'Address of the admin server (/healthz, /readyz, /metrics); :: = every IPv6 and IPv4 address',
   },
   'admin-port': {
     type: 'integer',
     default: 9090,
     min: 0,
     max: 65535,
-    description: 'Port of the admin server; 0 = any free port, named in the log',
+    description: 'Port of the admin server; 0: any free port, shown in the log',
   },
   'advertise-host': {
     type: 'string',
     default: '',
     description:
-      'Host name or address by which other processes reach this one; empty = its first address that is not loopback',
+      'Host name or address at which other processes reach this one; empty: its first address that is not loopback',
   },
   'log-level': {
     type: 'string',
     default: 'info',
     choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
     live: true,
-    description: 'Least severe level that is logged',
+    description: 'Lowest level to log',
   },
   'log-format': {
     type: 'string',
     default: 'auto',
     choices: ['auto', 'json', 'pretty'],
     description:
-      'Form of the log: a JSON object a line, or lines for people; auto: for people on a terminal, JSON otherwise',
+      'Format of the log: one JSON object a line, or readable lines; auto: readable on a terminal, JSON otherwise',
   },
   'config-refresh-interval-ms': {
     type: 'integer',
     default: 1000,
     min: 10,
     max: 86_400_000,
-    description: 'How often the files that are followed, such as that of the route config, are looked at',
+    description: 'Interval at which followed files, such as the route config, are checked for changes',
   },
   'drain-delay-ms': {
     type: 'integer',
@@ -173,14 +173,14 @@ export const runtimeOptions = {
     min: 0,
     max: 86_400_000,
     description:
-      'After SIGTERM: how long a service that drains is not ready but still takes new work, so that load balancers notice',
+      'Time after SIGTERM during which a service is not ready but still accepts work, so that load balancers notice',
   },
   'drain-timeout-ms': {
     type: 'integer',
     default: 300_000,
     min: 0,
     max: 86_400_000,
-    description: 'After the drain delay: how long work in flight may take to finish before it is cut',
+    description: 'Time after the drain delay for work in flight to finish before it is aborted',
   },
 } as const satisfies OptionGroup;
 
@@ -313,7 +313,7 @@ function fileOption(flag: string, spec: StringOption): StringOption {
     type: 'string',
     default: '',
     fileOf: flag,
-    description: `File that holds the value of --${flag}, in its place; ${spec.reread ? 'read again at each connection' : 'read at the start'}`,
+    description: `File with the value of --${flag}, instead of that flag; ${spec.reread ? 'read again at each connection' : 'read at the start'}`,
   };
   fileOptions.set(spec, made);
   return made;

@@ -213,25 +213,25 @@ test('a missing value is a mistake, and the next flag is still read', () => {
 
 test('an unknown flag is refused with the nearest name, if one is near', () => {
   const near = (flag: string, name: string) =>
-    assert.deepEqual(mistakes([flag]), [`${flag}: no flag of this service, did you mean --${name}?`]);
+    assert.deepEqual(mistakes([flag]), [`${flag}: not a flag of this service, did you mean --${name}?`]);
   near('--listen-prt', 'listen-port');
   near('--listen_port', 'listen-port');
   near('--LISTEN-PORT', 'listen-port');
   near('--no-fats', 'fast');
   near('-policy', 'policy');
   assert.deepEqual(mistakes(['stray', '-p', '80', '--something-else']), [
-    'stray: no flag of this service, see --help',
-    '-p: no flag of this service, see --help',
-    '--something-else: no flag of this service, see --help',
+    'stray: not a flag of this service, see --help',
+    '-p: not a flag of this service, see --help',
+    '--something-else: not a flag of this service, see --help',
   ]);
 });
 
 test('what may be the rest of a secret is not shown', () => {
   assert.deepEqual(mistakes(['--pasword=my', 'secret', '--password', 'my', 'secret', '--prot', '1']), [
-    '--pasword: no flag of this service, did you mean --password?',
-    'argument 2 (not shown, it may be part of a secret): no flag of this service, see --help',
-    'argument 5 (not shown, it may be part of a secret): no flag of this service, see --help',
-    '--prot: no flag of this service, see --help',
+    '--pasword: not a flag of this service, did you mean --password?',
+    'argument 2 (not shown, it may be part of a secret): not a flag of this service, see --help',
+    'argument 5 (not shown, it may be part of a secret): not a flag of this service, see --help',
+    '--prot: not a flag of this service, see --help',
   ]);
 });
 
@@ -286,10 +286,10 @@ test('a secret may be in a file, named by a flag or the environment', () => {
 test('a secret and its file together are a mistake, wherever they were given', () => {
   const path = secretFile('hunter');
   assert.deepEqual(mistakes(['--password=x', `--password-file=${path}`]), [
-    '--password and --password-file: give one of the two',
+    '--password and --password-file: set only one of the two',
   ]);
   assert.deepEqual(mistakes(['--password=x'], { LLM_GATEWAY_PASSWORD_FILE: path }), [
-    '--password and LLM_GATEWAY_PASSWORD_FILE: give one of the two',
+    '--password and LLM_GATEWAY_PASSWORD_FILE: set only one of the two',
   ]);
 });
 

@@ -67,7 +67,7 @@ test('every mistake is a line on stderr and the process exits 64 without startin
   await using child = await example(['--prot', '1', '--unready=maybe'], { LLM_GATEWAY_ADMIN_PORT: 'ninety' });
   assert.deepEqual(await child.exited, { code: 64, signal: null });
   assert.deepEqual(child.lines(), [
-    'example: --prot: no flag of this service, did you mean --port?',
+    'example: --prot: not a flag of this service, did you mean --port?',
     'example: --unready: read "maybe", allowed: true or false',
     'example: LLM_GATEWAY_ADMIN_PORT: read "ninety", allowed: an integer from 0 to 65535',
   ]);
@@ -117,7 +117,7 @@ test('a secret in a file is hidden, also what it was rotated to; one that is gon
   rmSync(folder, { recursive: true });
   await use();
   await use();
-  await service.process.waitForLine(/"flag":"key","cause":"ENOENT.*cannot be read; its last value is used/);
+  await service.process.waitForLine(/"flag":"key","cause":"ENOENT.*cannot be read; keeping its last value/);
   await until(() => service.process.output().split('used [redacted]').length === 5);
   assert.equal(service.process.output().split('its last value is used').length, 2);
   assert.doesNotMatch(service.process.output(), /first-key|second-key/);
@@ -165,7 +165,7 @@ test('what is in flight when the drain timeout passes is cut, and the exit code 
   await cut;
   const messages = service.messages();
   assert.ok(messages.indexOf('drain aborted') < messages.indexOf('disposed'));
-  assert.ok(messages.includes('work in flight did not finish in time and is cut'));
+  assert.ok(messages.includes('drain timeout reached; aborting the work still in flight'));
 });
 
 test('SIGHUP does not end it', async () => {
@@ -226,7 +226,7 @@ for (const part of ['drain', 'dispose']) {
   test(`a ${part} that fails is logged and exits 1`, async () => {
     await using service = await started([`--${part}`, 'fail', '--drain-delay-ms', '0']);
     assert.deepEqual(await service.process.kill('SIGTERM'), { code: 1, signal: null });
-    assert.match(service.process.output(), new RegExp(`${part} failed.*"msg":"could not end in order"`));
+    assert.match(service.process.output(), new RegExp(`${part} failed.*"msg":"shutdown failed"`));
     assert.match(service.process.output(), /"msg":"disposed"/);
   });
 }

@@ -239,7 +239,7 @@ async function live(
       if (process.stderr.isTTY) process.stderr.write(`${service.name}: ${error.message}\n`);
       return exitFailure;
     }
-    logger.fatal({ err: error }, running ? 'could not end in order' : 'could not start');
+    logger.fatal({ err: error }, running ? 'shutdown failed' : 'could not start');
     return exitFailure;
   }
   logger.info('stopped');
@@ -254,7 +254,8 @@ async function drain(running: Running, logger: Logger, runtime: RuntimeValues): 
   const timer = setTimeout(() => limit.abort(), runtime.drainTimeoutMs);
   const drained = running.drain(limit.signal).then(() => 'drained');
   const late = once(limit.signal, 'abort').then(() => 'late');
-  if ((await Promise.race([drained, late])) === 'late') logger.warn('work in flight did not finish in time and is cut');
+  if ((await Promise.race([drained, late])) === 'late')
+    logger.warn('drain timeout reached; aborting the work still in flight');
   clearTimeout(timer);
 }
 
@@ -267,14 +268,14 @@ function shutdownOnSignal(log: Log, deadlineMs: () => number): AbortSignal {
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
     process.on(name, () => {
       if (shutdown.signal.aborted) {
-        log.logger.warn({ signal: name }, 'second signal: ending at once');
+        log.logger.warn({ signal: name }, 'second signal received; exiting immediately');
         log.exit(128 + signalNumbers[name]);
         return;
       }
       log.logger.info({ signal: name }, 'shutting down');
-      if (name === 'SIGINT' && process.stderr.isTTY) log.tell('press Ctrl-C again to end now');
+      if (name === 'SIGINT' && process.stderr.isTTY) log.tell('press Ctrl-C again to exit immediately');
       setTimeout(() => {
-        log.logger.fatal('did not end in time');
+        log.logger.fatal('shutdown did not finish in time; exiting');
         log.exit(exitFailure);
       }, deadlineMs()).unref();
       shutdown.abort();
@@ -308,7 +309,7 @@ function logWarnings({ logger }: Log): void {
   process.on('warning', (warning) => {
     // What of Node is experimental is used here on purpose.
     const level = warning.name === 'ExperimentalWarning' ? 'debug' : 'warn';
-    logger[level]({ err: warning }, 'warning of Node');
+    logger[level]({ err: warning }, 'Node.js warning');
   });
 }
 
@@ -316,7 +317,7 @@ function logWarnings({ logger }: Log): void {
 function reportUnreadable(secrets: Secrets, logger: Logger): void {
   const reasons = new Reasons((fields, message) => logger.warn(fields, message));
   secrets.onUnreadable = (flag, error) =>
-    reasons.report(error, `the file of --${flag} cannot be read; its last value is used`, { flag });
+    reasons.report(error, `file of --${flag} cannot be read; keeping its last value`, { flag });
 }
 
 /** Those that somebody set to something else than the default. */

@@ -17,7 +17,7 @@ export const tracingOptions = {
     type: 'string',
     default: '',
     description:
-      'OpenTelemetry collector that gets the traces, by OTLP over HTTP (protobuf), e.g. http://collector:4318; empty: no traces, and no cost. Without a path they go to /v1/traces',
+      'OpenTelemetry collector that receives traces by OTLP over HTTP (protobuf), such as http://collector:4318; without a path they go to /v1/traces; empty: tracing is off',
     validate: endpointMistake,
     standard: [
       { name: 'OTEL_SDK_DISABLED', read: (text: string) => (text.toLowerCase() === 'true' ? '' : undefined) },
@@ -35,7 +35,7 @@ export const tracingOptions = {
     min: 0,
     max: 1,
     description:
-      'Share of the traces begun here that is kept; of others those with an error, a broken stream, a retry or a slow request are kept. A trace that came with the request is kept as its sender says',
+      'Share of the traces begun here to keep, 0 to 1. Traces with an error, a broken stream, a retry or a slow request are always kept. A trace that came with the request is kept as its sender decided',
     standard: [
       { name: 'OTEL_TRACES_SAMPLER', read: (text: string) => samplers[text] },
       { name: 'OTEL_TRACES_SAMPLER_ARG' },
@@ -45,27 +45,28 @@ export const tracingOptions = {
     type: 'integer',
     default: 10_000,
     min: 0,
-    description: 'A request whose first byte takes longer is slow, and its trace is kept; 0: none is',
+    description: 'Time to the first byte above which a request is slow and its trace is kept; 0: never',
   },
   'trace-restart': {
     type: 'boolean',
     default: false,
     description:
-      "Begin a new trace for each request, linked to the client's, instead of going on with that: for an edge whose clients are not ours",
+      "Begin a new trace for each request, linked to the client's, instead of continuing it; for an edge with untrusted clients",
   },
   'trace-queue-size': {
     type: 'integer',
     default: 2048,
     min: 1,
     max: 1_000_000,
-    description: 'Spans held for the collector, those being sent among them; beyond it they are dropped and counted',
+    description:
+      'Maximum spans held for the collector, including those being sent; further spans are dropped and counted',
     standard: [{ name: 'OTEL_BSP_MAX_QUEUE_SIZE' }],
   },
   'trace-interval-ms': {
     type: 'integer',
     default: 1000,
     min: 1,
-    description: 'How often spans are sent, where they are too few to be sent earlier',
+    description: 'Interval at which spans are sent when a batch is not full earlier',
     standard: [{ name: 'OTEL_BSP_SCHEDULE_DELAY' }],
   },
 } as const;

@@ -217,7 +217,7 @@ class BoundedProcessor implements SpanProcessor {
     this.#held -= spans;
     if (failure !== undefined) {
       this.#count('failed', failure.cause).inc(spans);
-      this.#warn(failure, 'the OpenTelemetry collector took no spans; requests do not wait');
+      this.#warn(failure, 'OpenTelemetry collector accepted no spans; spans dropped');
       return;
     }
     this.#count('sent', '').inc(spans - rejected);
@@ -225,7 +225,7 @@ class BoundedProcessor implements SpanProcessor {
     this.#count('dropped', 'rejected').inc(rejected);
     this.#warn(
       { cause: 'rejected', rejected, of: spans },
-      'the OpenTelemetry collector rejected spans; they are dropped',
+      'OpenTelemetry collector rejected spans; rejected ones dropped',
     );
   }
 

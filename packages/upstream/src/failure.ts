@@ -36,16 +36,16 @@ export interface UpstreamFailure {
 }
 
 const messages: Record<FailureCause, string> = {
-  refused: 'no connection to the upstream could be made',
-  unreachable: 'no connection to the upstream could be made',
-  dns: 'no connection to the upstream could be made',
-  tls: 'no connection to the upstream could be made',
+  refused: 'cannot connect to the upstream',
+  unreachable: 'cannot connect to the upstream',
+  dns: 'cannot connect to the upstream',
+  tls: 'cannot connect to the upstream',
   local: 'the gateway cannot open more connections at the moment',
-  connect: 'no connection to the upstream could be made',
+  connect: 'cannot connect to the upstream',
   connect_timeout: 'connecting to the upstream took too long',
   reset: 'the upstream closed the connection before answering',
   headers_timeout: 'the upstream did not answer in time',
-  idle_timeout: 'the upstream fell silent within its answer',
+  idle_timeout: 'the upstream stopped sending in the middle of its answer',
   truncated: "the upstream's answer ended early",
   protocol: "the upstream's answer is not valid HTTP",
 };

@@ -16,20 +16,21 @@ export const upstreamOptions = {
     type: 'integer',
     default: 300_000,
     min: 1,
-    description: 'Longest silence of an upstream within a response; there is no limit on the whole',
+    description: 'Longest silence of an upstream within a response; the whole response has no limit',
   },
   'upstream-keep-alive-ms': {
     type: 'integer',
     default: 4000,
     min: 1,
-    description: 'How long an idle connection is kept; shorter than the 5 s after which engines close theirs',
+    description:
+      'Time after which an idle upstream connection is closed; keep it below the 5 s after which engines close theirs',
   },
   'upstream-max-connections': {
     type: 'integer',
     default: 16_384,
     min: 0,
     description:
-      'Connections to one instance or http endpoint at a time, 0 for no limit; further calls wait for one, at most the connect timeout',
+      'Maximum connections to one instance or http endpoint; further calls wait up to the connect timeout; 0: no limit',
   },
 } as const;
 
@@ -40,13 +41,13 @@ export const commitOptions = {
     default: 'content',
     choices: ['content', 'first-byte'],
     description:
-      'What of an event stream commits the answer, after which nothing is tried again: its first content, or its first byte',
+      'What commits the answer of an event stream, after which nothing is retried: its first content, or its first byte',
   },
   'commit-hold-ms': {
     type: 'integer',
     default: 2000,
     min: 1,
     max: 600_000,
-    description: 'Longest that a stream which has begun without content is held before it is committed all the same',
+    description: 'Longest time a stream that has begun but has no content yet is held before it is committed anyway',
   },
 } as const;

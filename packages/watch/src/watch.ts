@@ -146,7 +146,7 @@ export class Watch implements Disposable {
         const nowMs = Date.now();
         this.#connectionMs = nowMs;
         this.processes.forgive(nowMs);
-        const text = connected ? 'connected to NATS' : 'lost the connection to NATS';
+        const text = connected ? 'connected to NATS' : 'NATS connection lost; reconnecting';
         const level = connected ? 'good' : 'critical';
         this.events.add({ at: nowMs, kind: 'bus', level, subject: 'NATS', text: `The console ${text}` });
         if (connected) this.#ask();

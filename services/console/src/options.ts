@@ -9,26 +9,26 @@ export const consoleOptions = {
     type: 'string',
     default: '127.0.0.1',
     description:
-      'Address of the console page; other than loopback it needs --console-password or --console-identity-header',
+      'Address of the console page; any but loopback requires --console-password or --console-identity-header',
   },
   'console-port': {
     type: 'integer',
     default: 8088,
     min: 0,
     max: 65535,
-    description: 'Port of the console page; 0: any free one, named in the log',
+    description: 'Port of the console page; 0: any free port, shown in the log',
   },
   'console-password': {
     type: 'string',
     default: '',
     secret: true,
-    description: 'Password of the console page; empty: none, which only loopback may have',
+    description: 'Password of the console page; empty: none, allowed on loopback only',
   },
   'console-identity-header': {
     type: 'string',
     default: '',
     description:
-      'Header in which a proxy in front of the console names the user, such as x-forwarded-user; requests without it are refused. Only the proxy may reach the console then',
+      'Header in which a proxy in front of the console names the user, such as x-forwarded-user; requests without it are rejected. Only that proxy must be able to reach the console',
     validate: (value) =>
       value === '' || (value.length <= maxHeaderLength && /^[A-Za-z0-9-]+$/.test(value))
         ? undefined
@@ -37,12 +37,12 @@ export const consoleOptions = {
   'console-actions': {
     type: 'boolean',
     default: false,
-    description: 'Allow drain, undrain, eject and readmit from the console; otherwise it only shows',
+    description: 'Allow drain, undrain, eject and readmit from the console; otherwise it is read-only',
   },
   'console-ingress': {
     type: 'string',
     default: '',
-    description: 'Base URL of an ingress to which the page may send test requests; empty: it sends none',
+    description: 'Base URL of an ingress to which the page sends test requests; empty: it sends none',
     validate: (value) =>
       value === '' || isOrigin(value) ? undefined : 'allowed: http://host:port or https://host:port',
   },
@@ -61,7 +61,7 @@ export function consoleMistakes(values: ConsoleValues): string[] {
 
 export const options = defineService({
   name: 'console',
-  description: 'A live page of the whole gateway, and its API; on the way of no request',
+  description: 'Live page of the whole gateway, and its API; not in the path of any request',
   example:
     'llm-gateway console --nats-servers nats://nats:4222 --console-ingress http://ingress:8089 # a page on 127.0.0.1:8088',
   main: [

@@ -187,7 +187,7 @@ for (const pods of [3, 1]) {
       await fleet.has({ live: pods });
       await until(() => registrar.ready());
     }
-    const lines = registrar.logs().filter((line) => /refuses to take the record/.test(String(line.msg)));
+    const lines = registrar.logs().filter((line) => /refuses the record/.test(String(line.msg)));
     assert.deepEqual(
       lines.map((line) => line.reason),
       refusing.map(({ reason }) => reason),

@@ -21,7 +21,7 @@ export class MirrorOrders implements Disposable {
       bus.respond(mirrorOrder, (order) => {
         const pause = this.#give(order, Date.now());
         const { kind, forMs, by, reason } = order;
-        log.info({ kind, forMs, by, reason }, 'mirror ordered');
+        log.info({ kind, forMs, by, reason }, 'mirror order accepted');
         return { replica, untilMs: pause.untilMs };
       }),
     );

@@ -37,13 +37,14 @@ export class Notices {
   onState({ storeUp, held, troubles, shared }: State): void {
     this.#storeUp = storeUp;
     if (storeUp && this.#away.end()) this.#log.info('discovery store answers again');
-    if (held === 0) this.#end('held', () => this.#log.info('all pods advance again or have left; none is held'));
+    if (held === 0)
+      this.#end('held', () => this.#log.info('discovery records advance again or have left; no pod is held any more'));
     else if (storeUp) {
       const reasons = [...troubles.keys()].sort();
       this.#begin('held', reasons.join(), () => {
         this.#log.warn(
           { pods: held, reasons: reasons.length > 0 ? reasons : ['unknown'] },
-          `discovery records of nearly all pods do not advance or are gone although the store answers (${describe(reasons)}); they stay listed`,
+          `nearly all discovery records stopped advancing or vanished while the store answers (${describe(reasons)}); keeping their instances listed`,
         );
       });
     }
@@ -53,7 +54,7 @@ export class Notices {
     if (pods.length === 0) return;
     this.#log.warn(
       { pods: pods.slice(0, maxNames), of: pods.length },
-      'two pods write discovery records under one name; only one of them is listed at a time',
+      'two pods write discovery records under the same name; only one of them is listed at a time',
     );
   }
 

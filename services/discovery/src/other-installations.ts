@@ -91,13 +91,13 @@ export class OtherInstallations implements Disposable {
     const fields = { own: this.#own, other: source, replica };
     if (!this.#noted) {
       this.#noted = true;
-      this.#log.info(fields, 'discovery of another store or list is on this bus; expected only during a rollout');
+      this.#log.info(fields, 'discovery of another store or list shares this bus; expected only during a rollout');
     }
     if (this.#warned || nowMs - sinceMs < rolloutMs) return;
     this.#warned = true;
     this.#log.warn(
       fields,
-      'two installations share this bus, and each sends requests to the engines of the other; give each a --namespace',
+      'two installations share this bus, so each sends requests to engines of the other; give each its own --namespace',
     );
   }
 

@@ -79,12 +79,12 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
           tellOrders();
           announceOrders([order.instance]);
           const { instance, kind, forMs, by, reason } = order;
-          log.info({ instance: instance.slice(0, maxLoggedId), kind, forMs, by, reason }, 'instance ordered');
+          log.info({ instance: instance.slice(0, maxLoggedId), kind, forMs, by, reason }, 'instance order accepted');
         }
         return { replica, result };
       }),
     );
-    log.info({ replica, instances: revisions.size }, 'instances are known');
+    log.info({ replica, instances: revisions.size }, 'instance list loaded');
   };
   /** Announces what the source has now, or what instances report of themselves. */
   const announceNew = (upserts: readonly Instance[], removals: readonly string[]): void => {
@@ -106,10 +106,10 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
     },
     onTooMany({ id, model }, bytes) {
       tooManyNames.inc();
-      const known = model === '' ? 'none of them is known' : 'only the one that its record declares is known';
+      const known = model === '' ? 'its list is ignored' : 'only the model of its record is used';
       log.warn(
         { instance: id.slice(0, maxLoggedId), bytes, maxBytes: maxNameBytes },
-        `an instance lists ${bytes} bytes of model names, more than ${maxNameBytes}: ${known}`,
+        `instance lists ${bytes} bytes of model names, more than ${maxNameBytes}; ${known}`,
       );
     },
   });

@@ -102,7 +102,7 @@ function openStore(values: Settings, { log, metrics }: Part, onStep: (step: Sour
     },
     onSkipped(reason, pod) {
       skips.labels({ reason }).inc();
-      log.warn({ reason, pod: pod.slice(0, maxPodNameLength) }, 'a discovery record does not count');
+      log.warn({ reason, pod: pod.slice(0, maxPodNameLength) }, 'discovery record cannot be used; skipped');
     },
     onFailure(error) {
       const reason = failureReason(error);

@@ -37,7 +37,7 @@ async function readForm({ request, bytes }: EngineCall): Promise<Json> {
   try {
     form = await new Response(new Uint8Array(bytes), { headers: { 'content-type': type } }).formData();
   } catch {
-    throw new Refusal(400, 'the body is not the form that its content-type says');
+    throw new Refusal(400, 'the body does not match the form of its content-type');
   }
   return Object.fromEntries([...form].map(([name, value]) => [name, typeof value === 'string' ? plain(value) : value]));
 }

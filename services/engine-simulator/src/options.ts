@@ -12,7 +12,7 @@ export const simulatorOptions = {
     default: 8000,
     min: 0,
     max: maxPort,
-    description: 'Port of rank 0; rank i listens on this + i; 0: any free one, for one rank only',
+    description: 'Port of rank 0; rank i listens on this + i; 0: any free port, for one rank only',
   },
   'dp-size': {
     type: 'integer',
@@ -21,42 +21,42 @@ export const simulatorOptions = {
     max: 64,
     description: 'Data-parallel ranks, each on a port of its own',
   },
-  name: { type: 'string', default: '', description: 'Shown in the x-sim-engine header; empty: host:port' },
+  name: { type: 'string', default: '', description: 'Name in the x-sim-engine header; empty: host:port' },
   model: { type: 'string', list: 'words', default: 'simulated', description: 'Models served, comma-separated' },
   'max-model-len': { type: 'integer', default: 131_072, min: 16, description: 'Context length, in tokens' },
   'response-tokens': {
     type: 'integer',
     default: 32,
     min: 1,
-    description: 'Length of an answer that nothing else ends',
+    description: 'Length of an answer in tokens, unless something ends it earlier',
   },
   'time-to-first-token-ms': {
     type: 'number',
     default: 50,
     min: 0,
-    description: 'Time of a prefill, unless an engine is modelled',
+    description: 'Duration of a prefill, unless an engine is modelled',
   },
-  'inter-token-ms': { type: 'number', default: 10, min: 0, description: 'Time of each further token' },
+  'inter-token-ms': { type: 'number', default: 10, min: 0, description: 'Time between two tokens' },
   jitter: {
     type: 'number',
     default: 0,
     min: 0,
     max: 1,
-    description: 'Spread of both times: 0.2 makes each between 0.8 and 1.2 of it',
+    description: 'Spread of both times: 0.2 multiplies each by 0.8 to 1.2',
   },
   'max-concurrency': { type: 'integer', default: 256, min: 1, description: 'Requests computed at once by one rank' },
   'queue-limit': {
     type: 'integer',
     default: 1024,
     min: 0,
-    description: 'Requests waiting for a rank; further ones get 503',
+    description: 'Requests that wait for a rank; further ones get 503',
   },
   'prefill-tokens-per-s': {
     type: 'number',
     default: 0,
     min: 0,
     description:
-      'Model an engine that computes prompts one after the other at this speed, in tokens per second, and answers in a batch; 0: off, and each request takes its own time',
+      'Prefill speed of a modelled engine, in tokens per second: it computes prompts one at a time and decodes in a batch; 0: no model, requests do not affect each other',
   },
   'kv-blocks': {
     type: 'integer',
@@ -64,30 +64,35 @@ export const simulatorOptions = {
     min: 0,
     max: 10_000_000,
     description:
-      'KV cache of the modelled engine, in blocks of 512 tokens: prompts share what they begin with alike, and requests lose their place when it is full; 0: endless, and nothing is cached',
+      'KV cache of the modelled engine, in blocks of 512 tokens: equal prefixes share blocks, and a full cache preempts requests; 0: unlimited, without caching',
   },
   'batch-slowdown': {
     type: 'number',
     default: 0,
     min: 0,
     max: 1,
-    description:
-      'What each further request in the batch of the modelled engine adds to --inter-token-ms, as a share of it',
+    description: 'Share of --inter-token-ms that each further request in the batch of the modelled engine adds',
   },
   'metrics-of': {
     type: 'string',
     default: 'vllm',
     choices: ['sglang'],
-    description: 'Whose names /metrics has',
+    description: 'Engine whose metric names /metrics uses',
   },
   'error-rate': { type: 'number', default: 0, min: 0, max: 1, description: 'Share of generation requests that fail' },
-  'error-status': { type: 'integer', default: 500, min: 400, max: 599, description: 'Status of those' },
-  seed: { type: 'integer', default: 1, min: 0, description: 'Of jitter and of the choice of failures' },
+  'error-status': {
+    type: 'integer',
+    default: 500,
+    min: 400,
+    max: 599,
+    description: 'HTTP status of failing generation requests',
+  },
+  seed: { type: 'integer', default: 1, min: 0, description: 'Random seed of jitter and failures' },
   'keep-alive-ms': {
     type: 'integer',
     default: 5000,
     min: 1,
-    description: 'How long an idle connection is kept, as uvicorn',
+    description: 'Time after which an idle connection is closed, as uvicorn does',
   },
   'kv-connector': {
     type: 'string',
@@ -100,7 +105,7 @@ export const simulatorOptions = {
     default: 'kv_both',
     choices: ['kv_producer', 'kv_consumer'],
     description:
-      'Which half this engine does: kv_producer only prefills, kv_consumer never does so for others and with vllm-kvt only decodes',
+      'Half that this engine computes: kv_producer only prefills, kv_consumer never prefills for others, and with vllm-kvt only decodes',
   },
   'kv-host': {
     type: 'string',
@@ -112,20 +117,20 @@ export const simulatorOptions = {
     default: 0,
     min: 0,
     max: maxPort,
-    description: `Port where decode engines ask for a prefill; 0: --port + ${staticKvPortOffset}, or any free one with --port 0`,
+    description: `Port at which decode engines request a prefill; 0: --port + ${staticKvPortOffset}, or any free port with --port 0`,
   },
   'kv-transfer-ms': {
     type: 'number',
     default: 0,
     min: 0,
-    description: 'Time a decode engine takes to fetch a prefill',
+    description: 'Time that a decode engine takes to fetch a prefill',
   },
   'record-requests': {
     type: 'integer',
     default: 0,
     min: 0,
     max: 100_000,
-    description: 'How many requests /simulator/requests shows, bodies included',
+    description: 'Number of requests that /simulator/requests shows, with their bodies',
   },
 } as const;
 
@@ -134,7 +139,7 @@ export type SimulatorValues = OptionValues<readonly [typeof simulatorOptions]>;
 
 export const options = defineService({
   name: 'engine-simulator',
-  description: 'An engine without a GPU that speaks the APIs of vLLM, with faults on request',
+  description: 'Engine without a GPU that serves the APIs of vLLM, with faults on request',
   example: 'llm-gateway engine-simulator --port 8000 --model simulated # answers like an engine',
   groups: [simulatorOptions],
   check: mistakes,

@@ -50,7 +50,7 @@ export function readForm(body: Buffer, contentType: string): FormFields {
   const fields = new Map<string, string>();
   const modelSpans: ModelSpan[] = [];
   let mark = nextMark(body, delimiter, 0);
-  if (mark.start !== 0 && mark.start !== lineEndBytes) throw invalid('the form begins with other text');
+  if (mark.start !== 0 && mark.start !== lineEndBytes) throw invalid('the form has text before its first delimiter');
   for (let parts = 0; !mark.last; parts++) {
     if (parts === maxParts) throw invalid(`the form has more than ${maxParts} parts`);
     const next = nextMark(body, delimiter, mark.end);
@@ -67,7 +67,7 @@ export function readForm(body: Buffer, contentType: string): FormFields {
     }
     mark = next;
   }
-  if (!isLineEnds(body, mark.end)) throw invalid('the form goes on after its end');
+  if (!isLineEnds(body, mark.end)) throw invalid('the form has text after its last delimiter');
   const model = fields.get('model');
   const stream = readStream(fields.get('stream'));
   return model === undefined ? { stream, modelSpans } : { model, stream, modelSpans };
@@ -135,9 +135,9 @@ function nextMark(body: Buffer, delimiter: Buffer, from: number): Mark {
     if (body[end] === DASH && body[end + 1] === DASH) return { start, end: end + 2, last: true };
     if (body[end] === CR && body[end + 1] === LF) return { start, end: end + lineEndBytes, last: false };
     // RFC 2046 allows blanks here. Some parsers see a delimiter then, others a line of the part.
-    if (body[end] === 0x20 || body[end] === 0x09) throw invalid('a delimiter of the form has blanks at its end');
+    if (body[end] === 0x20 || body[end] === 0x09) throw invalid('a form delimiter has trailing blanks');
   }
-  throw invalid('the body is not the form that its content-type says');
+  throw invalid('the body does not match the form of its content-type');
 }
 
 /** Whether nothing but at most two line ends is left. */
@@ -156,7 +156,7 @@ function readPart(
   const end = part.subarray(0, maxPartHeadBytes).indexOf(headEnd);
   const head = end < 0 ? null : readHead(part.toString('latin1', 0, end));
   const disposition = head === null ? null : readDisposition(head.get('content-disposition') ?? '');
-  if (head === null || disposition === null) throw invalid('a part of the form has no valid head');
+  if (head === null || disposition === null) throw invalid('a form part has no valid head');
   const { name, isFile } = disposition;
   if (name === '_charset_') throw invalid('the form must be in UTF-8, and have no `_charset_`', name);
   if (!readNames.has(name)) return null;
@@ -166,7 +166,7 @@ function readPart(
   if (bytes.length > maxValueBytes) throw invalid(`\`${name}\` is too long`, name);
   if (!isPlainText(head, bytes)) throw invalid(`\`${name}\` must be text in UTF-8, not encoded`, name);
   const value = bytes.toString();
-  if ((fields.get(name) ?? value) !== value) throw invalid(`\`${name}\` is there twice`, name);
+  if ((fields.get(name) ?? value) !== value) throw invalid(`\`${name}\` is given twice`, name);
   fields.set(name, value);
   return { name, valueStart };
 }

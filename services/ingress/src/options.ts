@@ -30,43 +30,48 @@ export {
 };
 
 export const ingressOptions = {
-  'max-body-bytes': { type: 'integer', default: 67_108_864, min: 1, description: 'Largest request body' },
+  'max-body-bytes': {
+    type: 'integer',
+    default: 67_108_864,
+    min: 1,
+    description: 'Maximum size of a request body, in bytes',
+  },
   'max-held-body-bytes': {
     type: 'integer',
     default: 1_073_741_824,
     min: 1,
-    description: 'Request bodies held at once over all requests; beyond it requests are answered 503',
+    description: 'Maximum bytes of request bodies held at once; beyond it requests get 503',
   },
   'max-concurrent-requests': {
     type: 'integer',
     default: 20_000,
     min: 1,
-    description: 'Requests served at once; beyond it requests are answered 503',
+    description: 'Maximum requests served at once; beyond it requests get 503',
   },
   'decision-timeout-ms': {
     type: 'integer',
     default: 100,
     min: 1,
-    description: 'Longest wait for the router; then the ingress decides itself',
+    description: 'Longest wait for a router; then the ingress decides itself',
   },
   'decision-leases': {
     type: 'boolean',
     default: true,
-    description: 'Take instances that a router chose in advance, for about 50 ms; otherwise each decision is asked for',
+    description:
+      'Use instances that a router chose in advance, for about 50 ms; otherwise ask a router for each request',
   },
   'retry-max-count': {
     type: 'integer',
     default: 0,
     min: 0,
-    description: 'Max retries for internal routing on retryable errors before triggering fallback',
+    description: 'Maximum internal retries on retryable errors before fallback',
   },
   'connect-retry-count': {
     type: 'integer',
     default: 2,
     min: 0,
     max: 100,
-    description:
-      'Further instances tried at once when one refuses the connection or cannot be reached: nothing was sent',
+    description: 'Further instances tried immediately when one cannot be reached, so that nothing was sent',
   },
   'retry-budget-percent': {
     type: 'integer',
@@ -74,12 +79,12 @@ export const ingressOptions = {
     min: 0,
     max: 100,
     description:
-      'Internal retries and queue calls of this ingress, waiting ones included, as a share of its recent requests; 0: no budget',
+      'Maximum internal retries and 429 queue calls of this ingress, including waiting ones, in percent of its recent requests; 0: no budget',
   },
   'fallback-retry-queue-enabled': {
     type: 'boolean',
     default: false,
-    description: 'Enable retry queue for 429 responses from fallback endpoints',
+    description: 'Enable the retry queue for 429 responses of fallback endpoints',
   },
   'pd-paths': {
     type: 'string',
@@ -89,13 +94,13 @@ export const ingressOptions = {
       const read = readSplitPaths(value);
       return 'mistake' in read ? read.mistake : undefined;
     },
-    description: 'Comma-separated paths whose requests a P/D protocol splits; others go to a decode instance alone',
+    description: 'Comma-separated paths whose requests a P/D protocol splits; others go to a decode instance only',
   },
   'gateway-id': {
     type: 'string',
     default: '',
     description:
-      'Name that the ingresses of one installation share, by which they refuse requests that come round; empty: one for each process',
+      'Name shared by the ingresses of one installation, by which they detect request loops; empty: one per process',
   },
   'heartbeat-interval-ms': {
     type: 'integer',
@@ -103,12 +108,12 @@ export const ingressOptions = {
     min: 0,
     max: 86_400_000,
     description:
-      'Silence of an event stream after which the client is sent a comment, even before the answer has begun, and an error in a stream of status 200; 0: none',
+      'Silence of an event stream after which the client receives a comment, even before the answer has begun; later errors are then sent in the stream with status 200; 0: none',
   },
   'expose-route-headers': {
     type: 'boolean',
     default: false,
-    description: 'Answer with x-gateway-route, x-gateway-endpoint, x-gateway-attempts and x-gateway-choice',
+    description: 'Add x-gateway-route, x-gateway-endpoint, x-gateway-attempts and x-gateway-choice to answers',
   },
   ...admissionOptions,
   ...promptOptions,
@@ -119,7 +124,7 @@ export const ingressOptions = {
 
 export const options = defineService({
   name: 'ingress',
-  description: "Holds the clients' connections, asks for decisions and forwards bytes",
+  description: 'Holds client connections, requests decisions and forwards bytes',
   example: 'llm-gateway ingress --nats-servers nats://nats:4222 --port 8089 # where clients connect',
   main: [
     'host',

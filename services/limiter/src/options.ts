@@ -8,14 +8,14 @@ export const limiterOptions = {
     min: 1,
     max: 10_000,
     description:
-      'Longest wait for an ingress that is asked what a client spent, when a limiter begins to own its limits; less than --quota-timeout-ms of the ingresses',
+      'Longest wait for an ingress to report what a client spent when a limiter takes the client over; less than --quota-timeout-ms of the ingresses',
   },
 } as const;
 
 export const options = defineService({
   name: 'limiter',
-  description: 'Keeps the limits of clients, exact over all ingresses',
-  example: 'llm-gateway limiter --nats-servers nats://nats:4222 # keeps the limits of clients',
+  description: 'Enforces client limits exactly across all ingresses',
+  example: 'llm-gateway limiter --nats-servers nats://nats:4222 # enforces client limits',
   main: ['nats-servers', 'config', 'log-level', 'admin-port'],
   groups: [limiterOptions, busOptions],
   check: (values) => busMistakes(values),

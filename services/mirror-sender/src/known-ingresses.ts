@@ -16,7 +16,7 @@ export class KnownIngresses implements Disposable {
     this.#log = log;
     this.#announced = new Announced(bus, mirrorAnnounce, {
       appeared: ({ name, origin }) => log.info({ ingress: name, origin }, 'ingress announced'),
-      refused: (fault) => this.#warn(fault, 'announcement of an ingress ignored'),
+      refused: (fault) => this.#warn(fault, 'ingress announcement ignored'),
     });
   }
 
@@ -28,10 +28,7 @@ export class KnownIngresses implements Disposable {
     const origin = claimOrigin(url, copy);
     if (origin !== null && (await this.#announced.arrives({ name: ingress, origin }, signal))) return true;
     if (!signal.aborted) {
-      this.#warn(
-        'unknown_ingress',
-        'body of a mirror copy at an address that its ingress did not announce; copy dropped',
-      );
+      this.#warn('unknown_ingress', 'mirror copy names a body address that its ingress did not announce; dropped');
     }
     return false;
   }

@@ -10,27 +10,27 @@ export const mirrorSenderOptions = {
     default: 64,
     min: 1,
     max: 10_000,
-    description: 'Mirror copies sent at once',
+    description: 'Maximum mirror copies sent at once',
   },
   'mirror-queue-size': {
     type: 'integer',
     default: 1000,
     min: 0,
     max: 20_000,
-    description: 'Mirror copies that wait to be sent; those beyond it are dropped',
+    description: 'Maximum mirror copies that wait to be sent; further ones are dropped',
   },
   'mirror-max-held-bytes': {
     type: 'integer',
     default: 268_435_456,
     min: 0,
-    description: 'Bodies of mirror copies held at once, waiting and being sent; copies beyond it are dropped',
+    description: 'Maximum bytes of mirror copy bodies held, waiting or being sent; further copies are dropped',
   },
   'mirror-allowed-targets': {
     type: 'string',
     list: 'words',
     default: '',
     description:
-      'Mirror targets that copies may be sent to, as scheme://host:port, comma-separated; copies for others are dropped; empty = any',
+      'Comma-separated mirror targets allowed for copies, as scheme://host:port; copies for others are dropped; empty: any',
     validate: targetsMistake,
   },
   'mirror-compare-wait-ms': {
@@ -38,14 +38,14 @@ export const mirrorSenderOptions = {
     default: 900_000,
     min: 1,
     max: 86_400_000,
-    description: "How long a copy's answer waits for the client's to end, to be compared with it",
+    description: 'Time for which the answer of a copy waits for the answer of the client, to compare them',
   },
   'mirror-compare-log-percent': {
     type: 'number',
     default: 10,
     min: 0,
     max: 100,
-    description: 'Share of comparisons that are logged',
+    description: 'Comparisons to log, in percent',
   },
 } as const;
 

@@ -5,12 +5,12 @@ import { isHost, maxPodNameLength, storeMistakes, storeOptions } from '@llm-gate
 import { defineService, type OptionsOf, type OptionValues, type runtimeOptions } from '@llm-gateway/runtime';
 
 export const registrarOptions = {
-  'pod-name': { type: 'string', default: '', description: 'Name of the pod; names its record in the store' },
+  'pod-name': { type: 'string', default: '', description: 'Name of the pod and of its record in the store' },
   'instance-type': {
     type: 'string',
     default: 'neutral',
     choices: roles,
-    description: 'What the engine does: whole requests, prefills or decodes',
+    description: 'Role of the engine: whole requests, prefills or decodes',
   },
   'entrypoint-ip': { type: 'string', default: '', description: 'Address at which the gateway reaches the engine' },
   'entrypoint-port': {
@@ -33,20 +33,20 @@ export const registrarOptions = {
     max: 1024,
     description: 'Data-parallel ranks in this pod',
   },
-  model: { type: 'string', default: '', description: 'The only model the engine serves; empty: any' },
+  model: { type: 'string', default: '', description: 'Only model that the engine serves; empty: any' },
   'heartbeat-interval-ms': {
     type: 'integer',
     default: 10_000,
     min: 1,
-    description: 'How often the engine is checked and the record written; less than the TTL of the record',
+    description: 'Interval of health checks and writes of the record; less than the TTL of the record',
   },
   'health-path': { type: 'string', default: '/health', description: 'Path that answers 200 when a rank is healthy' },
-  'health-timeout-ms': { type: 'integer', default: 3000, min: 1, description: 'Longest wait for a health answer' },
+  'health-timeout-ms': { type: 'integer', default: 3000, min: 1, description: 'Longest wait for a health check' },
   'health-retry-times': {
     type: 'integer',
     default: 1,
     min: 0,
-    description: 'How often a failed health check is tried again before it counts',
+    description: 'Retries of a failed health check before it counts',
   },
   'health-max-failures': {
     type: 'integer',
@@ -62,7 +62,7 @@ const optionalBusOptions = {
   'nats-servers': {
     ...busOptions['nats-servers'],
     default: '',
-    description: `${busOptions['nats-servers'].description}; empty: what the engine says of itself is not reported`,
+    description: `${busOptions['nats-servers'].description}; empty: engine metrics are not reported`,
     validate: (value: string) => (value === '' ? undefined : busOptions['nats-servers'].validate(value)),
   },
 } as const;

@@ -28,8 +28,8 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
     onFailure(error) {
       const reason = failureReason(error);
       failures.labels({ reason }).inc();
-      const problem = reason === 'unreachable' ? 'cannot be reached' : 'answers, but refuses to take the record';
-      trouble.report(error, `discovery store ${problem}; the record is not updated, retrying`, { reason });
+      const problem = reason === 'unreachable' ? 'unreachable' : 'refuses the record';
+      trouble.report(error, `discovery store ${problem}; record not updated, retrying`, { reason });
     },
   });
   const instances = ranks(values);
@@ -60,12 +60,12 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   const stop = new AbortController();
   const heartbeats = beat(values, stop.signal, (passed) => {
     if (keeper.storeUp && keeper.refusal === null && trouble.end()) {
-      log.info('discovery store takes the record again');
+      log.info('discovery store accepts the record again');
     }
     const before = healthy;
     healthy = instances.filter((_, rank) => passed[rank]);
     if (healthy.length !== before.length) {
-      log.info({ ranks: healthy.map(({ dpRank }) => dpRank), of: instances.length }, 'the healthy ranks changed');
+      log.info({ ranks: healthy.map(({ dpRank }) => dpRank), of: instances.length }, 'healthy ranks changed');
     }
     keeper.set(healthy);
   });
@@ -76,7 +76,7 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
       stop.abort();
       status?.[Symbol.dispose]();
       const removed = await keeper.remove(removeTimeoutMs);
-      if (!removed) log.warn('the store did not remove the record in time; it will expire');
+      if (!removed) log.warn('discovery store did not remove the record in time; it will expire');
       await Promise.all([heartbeats, keeper[Symbol.asyncDispose](), reporter?.[Symbol.asyncDispose]()]);
     },
   };

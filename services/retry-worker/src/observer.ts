@@ -84,7 +84,7 @@ export class Observer {
 
   /** Something that should never happen: a defect of the worker itself. */
   defect(error: unknown, requestId: string): void {
-    this.#log.error({ err: error, requestId }, 'a job failed inside the worker');
+    this.#log.error({ err: error, requestId }, 'retry job failed inside the worker');
   }
 }
 

@@ -10,45 +10,45 @@ export const retryWorkerOptions = {
     type: 'integer',
     default: 100,
     min: 0,
-    description: 'Max queued 429-retry tasks of one process, beside those that are calling',
+    description: 'Maximum queued 429 jobs of one process, in addition to those that are calling',
   },
   'fallback-retry-worker-size': {
     type: 'integer',
     default: 10,
     min: 1,
-    description: 'Max 429-retry tasks of one process that call their endpoint at the same time',
+    description: 'Maximum 429 jobs of one process that call their endpoint at the same time',
   },
   'fallback-retry-max-count': {
     type: 'integer',
     default: 3,
     min: -1,
-    description: 'Max 429 retries per request; 0: none, -1: until the client leaves or the deadline passes',
+    description: 'Maximum 429 retries per request; 0: none, -1: until the client leaves or the deadline passes',
   },
   'fallback-retry-init-delay-ms': {
     type: 'integer',
     default: 500,
     min: 0,
-    description: 'Initial backoff delay (ms) for 429 retries; doubled for each further one',
+    description: 'First backoff delay of 429 retries; doubled for each further retry',
   },
   'fallback-retry-max-delay-ms': {
     type: 'integer',
     default: 5000,
     min: 0,
-    description: 'Max backoff delay (ms) for 429 retries; an endpoint that asks for more gets it',
+    description: 'Longest backoff delay of 429 retries, unless the endpoint asks for a longer one',
   },
   'fallback-retry-max-held-bytes': {
     type: 'integer',
     default: 1_073_741_824,
     min: 1,
-    description: 'Request bodies held by one process for 429 retries; beyond it tasks are refused',
+    description: 'Maximum bytes of request bodies that one process holds for 429 retries; further jobs are refused',
   },
 } as const;
 
 export const options = defineService({
   name: 'retry-worker',
-  description: 'Waits out the 429s of fallback endpoints and calls them again, for any ingress',
+  description: 'Retries the 429s of fallback endpoints after a backoff, for any ingress',
   example:
-    'llm-gateway retry-worker --nats-servers nats://nats:4222 --route-policy prefix --route-config @routes.json # waits out 429s',
+    'llm-gateway retry-worker --nats-servers nats://nats:4222 --route-policy prefix --route-config @routes.json # retries 429s',
   main: [
     'nats-servers',
     'route-policy',

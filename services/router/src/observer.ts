@@ -133,7 +133,7 @@ export class Observer {
   askFailed(error: unknown, nowMs: number): void {
     if (nowMs < this.#nextFailureToldMs) return;
     this.#nextFailureToldMs = nowMs + failureToldEveryMs;
-    this.#log.warn({ err: error }, 'an ask could not be decided');
+    this.#log.warn({ err: error }, 'decision failed; the ingress decides itself');
   }
 
   generationMismatch(ingress: string, generation: string): void {
@@ -143,7 +143,7 @@ export class Observer {
     this.#toldGenerations.add(generation);
     this.#log.warn(
       { ingress, generation },
-      'an ingress has another route config, route policy or P/D protocol and decides itself',
+      'ingress holds another route config, route policy or P/D protocol; it decides itself',
     );
   }
 
@@ -153,7 +153,7 @@ export class Observer {
 
   cacheLost(instance: string): void {
     this.#cachesLost.inc();
-    this.#log.info({ instance }, 'instance has not cached what was expected; taking its cache for empty');
+    this.#log.info({ instance }, 'instance had less cached than expected; treating its cache as empty');
   }
 
   engineReported(result: EngineReportResult): void {
@@ -161,7 +161,7 @@ export class Observer {
   }
 
   kvAddressMissing(instance: string): void {
-    this.#log.warn({ instance }, 'no prefill goes to an instance that registers without a kv_transfer address');
+    this.#log.warn({ instance }, 'instance registered without a kv_transfer address; not used for prefills');
   }
 
   ejected({ instance, durationMs, spared }: Ejection): void {

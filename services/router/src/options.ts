@@ -7,7 +7,7 @@ import { tracingMistakes, tracingOptions, tracingRemarks } from '@llm-gateway/tr
 
 export const options = defineService({
   name: 'router',
-  description: 'Decides where requests go: the routing policy, and which instance takes them',
+  description: 'Decides where requests go: applies the routing policy and chooses instances',
   example:
     'llm-gateway router --nats-servers nats://nats:4222 --scheduling-policy cache-aware # chooses by prompt caches',
   main: [

@@ -29,7 +29,7 @@ const aloneDiscoveryOptions = {
   'llm-backend-discovery': { ...discoveryOptions['llm-backend-discovery'], default: 'endpoints' },
   'llm-backend-endpoints': {
     ...discoveryOptions['llm-backend-endpoints'],
-    description: `${discoveryOptions['llm-backend-endpoints'].description}; none: two simulated engines are started`,
+    description: `${discoveryOptions['llm-backend-endpoints'].description}; empty: two simulated engines are started`,
   },
 } as const;
 
@@ -42,7 +42,7 @@ const aloneConsoleOptions = {
 
 export const options = defineService({
   name: 'standalone',
-  description: 'The whole gateway in one process, without NATS: for development and small installations',
+  description: 'Whole gateway in one process without NATS, for development and small installations',
   example: 'npm start -- --llm-backend-endpoints 10.0.0.7:8000,10.0.0.8:8000 # in front of two engines',
   main: [
     'llm-backend-endpoints',

@@ -329,8 +329,8 @@ export class Admission implements Disposable {
     const expectedMs = perMs === 0 ? this.#parts.settings.queueMaxWaitMs : ahead / perMs;
     const details = { retryAfterMs: Math.min(Math.max(expectedMs, minRetryMs), maxRetryMs) };
     return cause === 'timeout'
-      ? new GatewayError('queue_timeout', 'no instance had room for this request in time', { details })
-      : new GatewayError('queue_full', 'all instances are busy, and too many requests wait', { details });
+      ? new GatewayError('queue_timeout', 'no instance had a free slot in time', { details })
+      : new GatewayError('queue_full', 'all instances are busy, and the queue is full', { details });
   }
 
   #hear(report: QueueReport): void {

@@ -21,7 +21,7 @@ export class Gate {
   enter(client: ClientResponse, { isPromised }: { isPromised: boolean }): void {
     if (this.closed && !isPromised) throw new GatewayError('draining', 'this gateway is shutting down');
     if (this.inside >= this.#limit) {
-      throw new GatewayError('overloaded', 'the gateway serves as many requests as it may');
+      throw new GatewayError('overloaded', 'the gateway is at its limit of concurrent requests');
     }
     this.inside++;
     client.whenOver(() => {

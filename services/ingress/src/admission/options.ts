@@ -8,7 +8,7 @@ export const admissionOptions = {
     min: 0,
     max: 1_000_000,
     description:
-      'Requests that one instance is given at once, over all ingresses; with --queue-max-requests the others wait. 0: no limit',
+      'Maximum concurrent requests of one instance over all ingresses; with --queue-max-requests further ones wait; 0: no limit',
   },
   'queue-max-requests': {
     type: 'integer',
@@ -16,14 +16,14 @@ export const admissionOptions = {
     min: 0,
     max: 1_000_000,
     description:
-      'Requests that wait at this ingress for the instances of one model; beyond it requests are answered 429. 0: none waits, and instances get all',
+      'Maximum requests that wait at this ingress for the instances of one model; further ones get 429; 0: no queue, instances receive all requests',
   },
   'queue-max-wait-ms': {
     type: 'integer',
     default: 30_000,
     min: 0,
     max: 86_400_000,
-    description: 'Longest wait for an instance; then a request is answered 429. 0: none waits, and instances get all',
+    description: 'Longest wait for an instance; then a request gets 429; 0: no queue, instances receive all requests',
   },
   'spill-after-ms': {
     type: 'integer',
@@ -31,7 +31,7 @@ export const admissionOptions = {
     min: 0,
     max: 86_400_000,
     description:
-      'Wait after which a request goes to the fallback chain of its model, as does one for which there is no room to wait; 0: it does not',
+      'Wait after which a request goes to the fallback chain of its model, also when the queue is full; 0: never',
   },
 } as const;
 

@@ -109,7 +109,7 @@ export class Models {
     const kept = this.#kept.get(key);
     if (kept !== undefined && now - kept.atMs < freshMs) return kept.listing;
     if (this.#collecting >= maxCollecting) {
-      throw new GatewayError('overloaded', 'the gateway makes too many lists of models at the moment');
+      throw new GatewayError('overloaded', 'the gateway is building too many model lists at the moment');
     }
     this.#collecting++;
     const listing = this.#collect(credentials).finally(() => {

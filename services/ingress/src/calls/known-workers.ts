@@ -18,7 +18,7 @@ export class KnownWorkers implements Disposable {
     this.#log = log;
     this.#announced = new Announced(bus, retryAnnounce, {
       appeared: ({ name, origin }) => log.info({ worker: name, origin }, 'retry worker announced'),
-      refused: (fault) => this.#warn(fault, 'announcement of a retry worker ignored'),
+      refused: (fault) => this.#warn(fault, 'retry worker announcement ignored'),
     });
   }
 

@@ -23,7 +23,7 @@ export function bodyWithModel(exchange: Exchange, model: string): Buffer {
   const name = JSON.stringify(model);
   const most = content.body.length + (content.modelSpans?.length ?? 1) * Buffer.byteLength(name);
   if (!memory.hold(most)) {
-    throw new GatewayError('overloaded', 'the gateway holds too many request bodies at the moment');
+    throw new GatewayError('overloaded', 'the gateway has no memory left for request bodies at the moment');
   }
   const copy = changed(exchange, model, name);
   memory.free(most - copy.length);

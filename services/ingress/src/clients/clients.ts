@@ -93,7 +93,7 @@ export class Clients implements Disposable {
       return this.#byToken(token);
     }
     if (shown) throw this.#refuse('unknown', 'the API key is not valid');
-    throw this.#refuse('missing', 'an API key is needed, as `Authorization: Bearer`, `x-api-key` or `api-key`');
+    throw this.#refuse('missing', 'an API key is required: send `Authorization: Bearer`, `x-api-key` or `api-key`');
   }
 
   #byToken(token: string): Client | Promise<Client> {
@@ -157,6 +157,8 @@ function keyFileMistakes(path: string | null): string[] {
 export function checkModel(client: Client, model: string | null): void {
   if (client.models === null || (model !== null && client.models.allows(model))) return;
   const message =
-    model === null ? 'this API key needs a `model` in each request' : `this API key may not use the model \`${model}\``;
+    model === null
+      ? 'this API key requires a `model` in each request'
+      : `this API key may not use the model \`${model}\``;
   throw new GatewayError('model_not_allowed', message, { details: { param: 'model' } });
 }

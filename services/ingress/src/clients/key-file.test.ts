@@ -45,7 +45,7 @@ describe('the file of client keys', () => {
   });
 
   it('names each mistake by its place and row, and repeats no value', () => {
-    assert.deepEqual(mistakesIn('{'), ['it is no JSON at line 1, column 2']);
+    assert.deepEqual(mistakesIn('{'), ['it is not valid JSON at line 1, column 2']);
     assert.match(mistakesIn([]).join(), /^the file must be a JSON object/);
     const secret = 'sk-plain-key';
     for (const [row, place] of [

@@ -135,7 +135,7 @@ export function readKeyFile(text: string): { readonly keys: KeyTable } | { reado
   try {
     value = JSON.parse(text);
   } catch {
-    return { mistakes: [`it is no JSON at ${jsonMistakePlace(text)}`] };
+    return { mistakes: [`it is not valid JSON at ${jsonMistakePlace(text)}`] };
   }
   if (!validator.Check(value)) {
     const mistakes = validator

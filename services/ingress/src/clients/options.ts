@@ -6,7 +6,7 @@ export const clientKeyOptions = {
     type: 'string',
     default: '',
     description:
-      '@FILE with the API keys of clients: hashes, models and limits; followed while running. Empty: everybody is let in',
+      '@FILE with the API keys of clients: hashes, models and limits; reloaded when it changes. Empty: no key is required',
     validate: (value: string) => (value === '' || /^@./.test(value) ? undefined : 'allowed: @ and the path of a file'),
   },
   'client-keys-refresh-interval-ms': {
@@ -14,45 +14,44 @@ export const clientKeyOptions = {
     default: 10_000,
     min: 10,
     max: 86_400_000,
-    description: 'Time between two looks at the file of --client-keys',
+    description: 'Interval at which the file of --client-keys is checked for changes',
   },
   'client-jwt-jwks-url': {
     type: 'string',
     default: '',
     description:
-      'Where the keys are that sign tokens of clients (a JSON Web Key Set); then a signed token is let in, too',
+      'URL of the JSON Web Key Set that verifies signed client tokens; tokens are then accepted as well as keys',
   },
   'client-jwt-jwks-file': {
     type: 'string',
     default: '',
-    description: 'The same from a file, which is followed while running',
+    description: 'File with that JSON Web Key Set; reloaded when it changes',
   },
-  'client-jwt-issuer': { type: 'string', default: '', description: 'The `iss` that tokens must have' },
+  'client-jwt-issuer': { type: 'string', default: '', description: 'Required `iss` of tokens' },
   'client-jwt-audience': {
     type: 'string',
     default: '',
-    description: 'The `aud` that tokens must have; empty: any',
+    description: 'Required `aud` of tokens; empty: any',
   },
   'client-jwt-claims': {
     type: 'string',
     list: 'words',
     default: '',
     description:
-      'Claims with the name, models, limits and class of a client, where they are not sub, models, rpm, tpm, concurrent and class: name=email,rpm=limit_rpm',
+      'Claims that hold the name, models, limits and class of a client if not sub, models, rpm, tpm, concurrent and class, such as name=email,rpm=limit_rpm',
   },
   'quota-timeout-ms': {
     type: 'integer',
     default: 20,
     min: 1,
     max: 10_000,
-    description:
-      'Longest that a request waits for a limiter; then this ingress serves its share of the limits of clients',
+    description: 'Longest wait for a limiter; then this ingress enforces its share of the client limits',
   },
   'instance-api-key': {
     type: 'string',
     default: '',
     secret: true,
-    description: "Sent to instances as Authorization: Bearer, in place of the client's credentials",
+    description: "API key sent to instances as Authorization: Bearer, replacing the client's credentials",
     validate: (value: string) => (/^[\x21-\x7e]*$/.test(value) ? undefined : 'allowed: printable ASCII without blanks'),
   },
 } as const;

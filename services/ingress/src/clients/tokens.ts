@@ -90,7 +90,7 @@ export class ClientTokens implements Disposable {
       initial: createLocalJWKSet({ keys: [] }),
       read(text) {
         const keySet = readKeySet(text);
-        return keySet === null ? { mistake: 'it is no JSON Web Key Set' } : { value: createLocalJWKSet(keySet) };
+        return keySet === null ? { mistake: 'it is not a JSON Web Key Set' } : { value: createLocalJWKSet(keySet) };
       },
       onChange() {},
       shown: () => ({}),
@@ -120,7 +120,7 @@ export class ClientTokens implements Disposable {
   }
 
   async #verify(token: string, digest: string): Promise<Client | null> {
-    if (this.#verifying >= maxVerifying) throw unavailable('too many tokens are being checked');
+    if (this.#verifying >= maxVerifying) throw unavailable('too many tokens are being verified');
     this.#verifying++;
     try {
       const { clientJwtIssuer: issuer, clientJwtAudience: audience } = this.#settings;
@@ -138,7 +138,7 @@ export class ClientTokens implements Disposable {
       return client;
     } catch (error) {
       if (isOfKeySet(error)) {
-        throw unavailable('the keys that tokens are checked with cannot be had', error);
+        throw unavailable('the keys that verify tokens are unavailable', error);
       }
       return null;
     } finally {
@@ -239,7 +239,7 @@ async function fetchBounded(url: string, options: RequestInit): Promise<Response
   let bytes = 0;
   for await (const chunk of response.body ?? []) {
     bytes += chunk.length;
-    if (bytes > maxKeySetBytes) throw new Error('the set of keys is too large');
+    if (bytes > maxKeySetBytes) throw new Error('the key set is too large');
     chunks.push(chunk);
   }
   return new Response(Buffer.concat(chunks), { status: response.status, headers: response.headers });
@@ -292,7 +292,7 @@ export function clientTokenMistakes(values: ClientTokenSettings): string[] {
   if (path !== '') {
     try {
       if (readKeySet(readRegularFile(path, maxKeySetBytes)) === null)
-        mistakes.push(`--client-jwt-jwks-file: ${path} is no JSON Web Key Set`);
+        mistakes.push(`--client-jwt-jwks-file: ${path} is not a JSON Web Key Set`);
     } catch (error) {
       const reason = error instanceof Error ? error.message : error;
       mistakes.push(`--client-jwt-jwks-file: ${path} cannot be read: ${reason}`);

@@ -248,7 +248,7 @@ export class Decider implements Disposable {
 
   #askBatch(asks: (Ask | TracedAsk)[], table: RouteTable, owner: string): Promise<Decision[]> {
     // They waited for a batch that was the last straw: they must not each wait out a timeout of their own.
-    if (this.#broken) throw new GatewayError('bus_unavailable', 'the routers are left alone');
+    if (this.#broken) throw new GatewayError('bus_unavailable', 'no router answered the last batches');
     return this.#askRouter(asks, table, { owner });
   }
 

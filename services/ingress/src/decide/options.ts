@@ -5,14 +5,14 @@ export const promptOptions = {
     default: 2048,
     min: 64,
     max: 1_073_741_824,
-    description: 'Shortest beginning of a prompt that is worth a cache, for cache-aware',
+    description: 'Shortest prompt prefix considered for caching, in bytes, for cache-aware',
   },
   'fingerprint-secret': {
     type: 'string',
     default: '',
     secret: true,
     description:
-      'Secret that goes into the fingerprints of prompts on the bus, the same for all ingresses; without it, who knows the namespace can tell a prompt that he guesses',
+      'Secret key of the prompt fingerprints on the bus, the same for all ingresses; without it, anyone who knows the namespace can test whether a guessed prompt was sent',
   },
   'affinity-headers': {
     type: 'string',
@@ -20,7 +20,7 @@ export const promptOptions = {
     default:
       'x-claude-code-session-id,session-id,session_id,x-session-id,x-session-affinity,x-opencode-session,x-amp-thread-id',
     description:
-      'Headers that name a session, comma-separated, the first one that is there counts: cache-aware keeps its requests on one instance while nothing is known of caches; empty: none',
+      'Comma-separated headers that name a session, the first one present counts; cache-aware keeps a session on one instance while no cache is known; empty: none',
   },
 } as const;
 

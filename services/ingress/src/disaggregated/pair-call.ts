@@ -223,7 +223,7 @@ function changed(body: JsonObject, given: Changes, { memory, upstreamModel }: Ex
   if (changesNothing) return body.bytes;
   const most = body.bytes.length + sizeOf(changes);
   if (!memory.hold(most)) {
-    throw new GatewayError('overloaded', 'the gateway holds too many request bodies at the moment');
+    throw new GatewayError('overloaded', 'the gateway has no memory left for request bodies at the moment');
   }
   const copy = changeMembers(body, changes);
   memory.free(most - copy.length);

@@ -110,7 +110,7 @@ export class BodyReader {
 
   #hold(bytes: number): void {
     if (!this.#holding.hold(bytes)) {
-      throw new GatewayError('overloaded', 'the gateway holds too many request bodies at the moment');
+      throw new GatewayError('overloaded', 'the gateway has no memory left for request bodies at the moment');
     }
   }
 }

@@ -51,7 +51,7 @@ export function contentCoding(head: RequestHead): ContentCoding | null {
   const names = list.split(',').flatMap((name) => name.trim().toLowerCase() || []);
   const coding = names.length > 1 ? undefined : codings.get(names[0] ?? '');
   if (coding !== undefined) return coding;
-  throw new GatewayError('unsupported_encoding', `the body may be encoded as ${acceptedCodings}, and once`);
+  throw new GatewayError('unsupported_encoding', `the body may have one content-encoding of ${acceptedCodings}`);
 }
 
 /**
@@ -83,7 +83,7 @@ export async function decoded(
 
 function hold(holding: Holding, bytes: number): void {
   if (!holding.hold(bytes))
-    throw new GatewayError('overloaded', 'the gateway holds too many request bodies at the moment');
+    throw new GatewayError('overloaded', 'the gateway has no memory left for request bodies at the moment');
 }
 
 function chunksOf(
@@ -107,7 +107,7 @@ function chunksOf(
     if (bytes > mostBytes) {
       fail(new GatewayError('body_too_large', `the decoded body is larger than ${mostBytes} bytes`));
     } else if (!holding.hold(chunk.length)) {
-      fail(new GatewayError('overloaded', 'the gateway holds too many request bodies at the moment'));
+      fail(new GatewayError('overloaded', 'the gateway has no memory left for request bodies at the moment'));
     } else chunks.push(chunk);
   });
   const refuse = (cause?: Error) =>

@@ -15,34 +15,38 @@ export const clientOptions = {
     default: 8089,
     min: 0,
     max: 65535,
-    description: 'Port to listen on for clients; 0: any free one',
+    description: 'Port to listen on for clients; 0: any free port',
   },
   'tls-cert-file': {
     type: 'string',
     default: '',
-    description:
-      'Certificate chain of the client listener, in PEM; with it clients speak TLS. Read again when it changes',
+    description: 'Certificate chain of the client listener (PEM), which enables TLS; reloaded when it changes',
   },
-  'tls-key-file': { type: 'string', default: '', description: 'Private key of the certificate, in PEM' },
+  'tls-key-file': { type: 'string', default: '', description: 'Private key of that certificate (PEM)' },
   'tls-client-ca-file': {
     type: 'string',
     default: '',
-    description: 'Authorities, in PEM, that sign the certificates of clients; with it a client without one is refused',
+    description: 'CA certificates (PEM) for client certificates; clients without a valid one are rejected',
   },
   'tls-refresh-interval-ms': {
     type: 'integer',
     default: 10_000,
     min: 10,
     max: 86_400_000,
-    description: 'Time between two looks at the TLS files',
+    description: 'Interval at which the TLS files are checked for changes',
   },
-  'max-header-bytes': { type: 'integer', default: 16_384, min: 1024, description: 'Largest head of a request' },
+  'max-header-bytes': {
+    type: 'integer',
+    default: 16_384,
+    min: 1024,
+    description: 'Maximum size of a request head, in bytes',
+  },
   'max-header-count': {
     type: 'integer',
     default: 256,
     min: 16,
     max: 10_000,
-    description: 'Most header fields of a request',
+    description: 'Maximum number of header fields of a request',
   },
   'client-headers-timeout-ms': {
     type: 'integer',
@@ -60,39 +64,39 @@ export const clientOptions = {
     type: 'integer',
     default: 256,
     min: 0,
-    description: 'Least rate at which a request body must arrive, measured over 10 s; 0: any',
+    description: 'Minimum upload rate of a request body in bytes per second, measured over 10 s; 0: any',
   },
   'client-stall-timeout-ms': {
     type: 'integer',
     default: 300_000,
     min: 1,
-    description: 'Longest wait for a client that does not take the answer it is sent',
+    description: 'Longest wait for a client that does not read its answer',
   },
   'client-keep-alive-ms': {
     type: 'integer',
     default: 75_000,
     min: 1,
-    description: "How long a client's idle connection is kept",
+    description: 'Time after which an idle client connection is closed',
   },
   'client-max-connections': {
     type: 'integer',
     default: 0,
     min: 0,
     description:
-      'Most connections of clients at once, if the file descriptors of the process allow for so many; 0: as many as they do',
+      'Maximum client connections, limited by the file descriptors of the process; 0: as many as those allow',
   },
   'client-max-connections-per-address': {
     type: 'integer',
     default: 0,
     min: 0,
-    description: 'Most connections of one client address at once; 0: no limit, as behind a load balancer',
+    description: 'Maximum connections of one client address; 0: no limit, as behind a load balancer',
   },
   'cors-allow-origin': {
     type: 'string',
     list: 'words',
     default: '',
     description:
-      'Comma-separated origins, https://app.example.com, whose pages may call the gateway from a browser; * = any; empty: none, and no CORS header',
+      'Comma-separated origins, such as https://app.example.com, whose pages may call the gateway; *: any; empty: none, no CORS headers are sent',
   },
   'cors-allow-methods': {
     type: 'string',
@@ -104,14 +108,14 @@ export const clientOptions = {
     type: 'string',
     list: 'words',
     default: '*',
-    description: 'Comma-separated headers that these pages may send; * = those that they ask for',
+    description: 'Comma-separated headers that these pages may send; *: those that they request',
   },
   'cors-max-age-s': {
     type: 'integer',
     default: 7200,
     min: 0,
     max: 86_400,
-    description: 'How long a browser may go by the answer to a preflight',
+    description: 'Time for which a browser may cache the answer to a preflight',
   },
   'trust-forwarded': {
     type: 'string',
@@ -122,7 +126,7 @@ export const clientOptions = {
       return 'mistake' in read ? read.mistake : undefined;
     },
     description:
-      'Comma-separated networks and addresses of proxies whose x-forwarded-* headers are believed, or none; instances then get true ones. Empty: they get what the client sent',
+      'Comma-separated networks and addresses of proxies whose x-forwarded-* headers are trusted, or none; instances then receive verified ones. Empty: headers pass as sent',
   },
 } as const;
 

@@ -106,7 +106,9 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
     const { url } = await listen(server.#server, parts.settings);
     server.#address = server.#tlsFiles === undefined ? url : url.replace('http:', 'https:');
     // What goes wrong with a single connection while accepting is not the end of the listener.
-    server.#server.on('error', (error) => parts.log.error({ err: error }, 'client listener failed to accept'));
+    server.#server.on('error', (error) =>
+      parts.log.error({ err: error }, 'client listener failed; a connection may be lost'),
+    );
     return server;
   }
 
@@ -229,7 +231,7 @@ function watch(socket: Socket, sockets: Set<Socket>): void {
 const refusalMs = 1000;
 
 const refusal = (() => {
-  const body = JSON.stringify(errorBody('overloaded', 'the gateway has as many connections as it may'));
+  const body = JSON.stringify(errorBody('overloaded', 'the gateway is at its limit of connections'));
   return [
     `HTTP/1.1 ${errorCodes.overloaded.status} Service Unavailable`,
     'content-type: application/json',

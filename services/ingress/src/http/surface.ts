@@ -154,7 +154,7 @@ export function modelIdOf({ path }: Place): string {
   try {
     return decodeURIComponent(path.slice(modelPrefix.length));
   } catch {
-    throw new GatewayError('not_found', 'the name of the model is not valid');
+    throw new GatewayError('not_found', 'the model name is not valid');
   }
 }
 
@@ -167,14 +167,14 @@ function routeOf(path: string): Route | undefined {
  * `invalid_request`, `not_found`, `method_not_allowed` (`details.allow`), `upgrade_required`.
  */
 export function serviceOf(head: RequestHead, { path, valid }: Place): Service {
-  if (!valid) throw new GatewayError('invalid_request', 'the target of the request is not valid');
+  if (!valid) throw new GatewayError('invalid_request', 'the request target is not valid');
   const route = routeOf(path);
   if (route === undefined) throw new GatewayError('not_found', 'this path is not served');
   if (route.methods.includes(head.method)) return route.service;
   if (head.method === 'GET' && head.upgrade?.includes('websocket')) {
     throw new GatewayError('upgrade_required', 'this path is served over plain HTTP, not over WebSocket');
   }
-  throw new GatewayError('method_not_allowed', `this path takes ${route.methods.join(' and ')} only`, {
+  throw new GatewayError('method_not_allowed', `this path accepts only ${route.methods.join(' and ')}`, {
     details: { allow: route.methods.join(', ') },
   });
 }

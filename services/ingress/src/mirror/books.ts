@@ -130,7 +130,7 @@ export class Books implements Disposable {
     for (const copy of lost) this.dropOpen(copy, 'lost');
     if (this.#lossTold) return;
     this.#lossTold = true;
-    this.#log.warn('mirror copies are lost: no mirror-sender takes them, or the one that did is gone');
+    this.#log.warn('mirror copies lost; no mirror-sender accepts them, or the one that did died');
   }
 
   #count(outcome: CopyOutcome, reason: string): void {

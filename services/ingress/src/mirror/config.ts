@@ -89,7 +89,7 @@ function readMembers(text: string): [name: string, value: unknown][] | { mistake
   try {
     value = JSON.parse(text);
   } catch {
-    return { mistake: `it is no JSON at ${jsonMistakePlace(text)}` };
+    return { mistake: `it is not valid JSON at ${jsonMistakePlace(text)}` };
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     return { mistake: 'it must be a JSON object' };

@@ -233,7 +233,7 @@ export class Mirror implements AsyncDisposable {
     try {
       return this.#publish(copy, exchange);
     } catch (error) {
-      this.#parts.log.error({ err: error, requestId: exchange.id }, 'a mirror copy could not be made');
+      this.#parts.log.error({ err: error, requestId: exchange.id }, 'mirror copy could not be made; dropped');
       return 'defect';
     }
   }

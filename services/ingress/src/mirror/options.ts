@@ -2,7 +2,7 @@ export const mirrorOptions = {
   'mirror-config': {
     type: 'string',
     default: '/mnt/mirror.json',
-    description: 'File that says whether, where and how much to mirror; missing: mirroring is off until it appears',
+    description: 'File with the mirror config; mirroring is off until it exists',
     validate: (value: string) => (/^\s*[{[]/.test(value) ? 'allowed: the path of a file' : undefined),
   },
   'mirror-refresh-interval-ms': {
@@ -10,7 +10,7 @@ export const mirrorOptions = {
     default: 10_000,
     min: 10,
     max: 86_400_000,
-    description: 'How often the mirror config is read again',
+    description: 'Interval at which the mirror config is read again',
   },
   'bus-inline-max-bytes': {
     type: 'integer',
@@ -18,19 +18,19 @@ export const mirrorOptions = {
     min: 0,
     max: 1_000_000,
     description:
-      'Largest body of a mirror copy that crosses the bus; the sender fetches larger ones from the internal port',
+      'Maximum size of a mirror copy body sent over the bus, in bytes; senders fetch larger ones from the internal port',
   },
   'mirror-pool-max-bytes': {
     type: 'integer',
     default: 268_435_456,
     min: 0,
-    description: 'Large bodies of mirror copies held at once until they are fetched; copies beyond it are dropped',
+    description: 'Maximum bytes of large mirror copy bodies held until fetched; further copies are dropped',
   },
   'mirror-claim-timeout-ms': {
     type: 'integer',
     default: 60_000,
     min: 1,
     max: 3_600_000,
-    description: 'How long the large body of a mirror copy waits to be fetched; then the copy is dropped',
+    description: 'Time for which a large mirror copy body waits to be fetched; then the copy is dropped',
   },
 } as const;

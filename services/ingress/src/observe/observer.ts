@@ -295,7 +295,7 @@ export class Observer {
     this.#handoversMissing.inc();
     this.#log.warn(
       { requestId: exchange.id, prefill: exchange.prefill },
-      "a prefill's answer has no kv_transfer_params: the decode instance computes the prompt again",
+      'prefill answer has no kv_transfer_params; the decode instance computes the prompt again',
     );
   }
 

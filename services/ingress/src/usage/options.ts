@@ -5,7 +5,7 @@ export const usageOptions = {
     default: 'off',
     choices: ['off', 'final', 'continuous'],
     description:
-      'Ask streams for their usage in place of clients that did not: at their end, or of instances all the time, so that a stream that is cut has a count too',
+      'Request the usage of streams whose client did not: final at their end, continuous (instances only) in every chunk, so that cut streams are counted too',
   },
   'usage-records': {
     type: 'boolean',
