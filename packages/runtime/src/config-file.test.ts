@@ -70,7 +70,7 @@ describe('the file of --config', () => {
       ['nats-servers: [a, { secret: 1234 }]', /read a mapping in a list, allowed: strings/],
       ['nats-servers: [1234]', /read a number in a list/],
       ['route-config: { base_url: secret }', /read a mapping, allowed: a list of rows, or a string$/],
-      ['slow-start-ms: *secret', /an alias names no anchor before it/],
+      ['slow-start-ms: *secret', /an alias has no anchor before it/],
       ['nats-password: "secret', /^f\.yaml: line 1, column \d+ is not valid YAML/],
       ['slow-start-ms: 1\nslow-start-ms: 2', /not valid YAML \(duplicate key\)/],
       ['- secret', /read a list, allowed: a mapping/],

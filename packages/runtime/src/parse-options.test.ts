@@ -331,7 +331,7 @@ test('--help and --version win over mistakes, and help over version', () => {
     assert.ok('help' in parsed);
     assert.match(parsed.help, /--listen-port <integer>\n {6}Port \(an integer from 0 to 65535; default 8089\)/);
     assert.match(parsed.help, /--password <string>\n {6}Password \(secret\)/);
-    assert.match(parsed.help, /--password-file <string>\n {6}File that holds the value of --password/);
+    assert.match(parsed.help, /--password-file <string>\n {6}File with the value of --password/);
   }
   assert.deepEqual(parseOptions(service, ['--version', '--x'], {}), { version: true });
 });

@@ -176,7 +176,7 @@ describe('a form', () => {
       '; boundary="b\\-1"',
       '; boundary=b-1, multipart/form-data; boundary=x',
     ]) {
-      refused(body, /boundary|not the form/, `multipart/form-data${parameters}`);
+      refused(body, /boundary|does not match the form/, `multipart/form-data${parameters}`);
     }
   });
 
@@ -198,18 +198,18 @@ describe('a form', () => {
   });
 
   it('is refused when it is none, or could be read otherwise', () => {
-    refused(Buffer.from('{}'), /not the form/);
-    refused(Buffer.from(''), /not the form/);
-    refused(part('name="model"', 'm'), /not the form/);
-    refused(form(part('name="model"', 'a'), part('name="model"', 'b')), /twice/);
+    refused(Buffer.from('{}'), /does not match the form/);
+    refused(Buffer.from(''), /does not match the form/);
+    refused(part('name="model"', 'm'), /does not match the form/);
+    refused(form(part('name="model"', 'a'), part('name="model"', 'b')), /given twice/);
     refused(form(part('name="model"', 'm'.repeat(5000))), /too long/);
     refused(Buffer.from(`--b-1\r\nContent-Disposition: form-data; name="model"\r\n--b-1--`), /head/);
     refused(form(...Array.from({ length: 300 }, () => part('name="x"', 'y'))), /256 parts/);
     const model = form(part('name="model"', 'm'));
-    refused(Buffer.concat([Buffer.from('--b-1\nX: y\n\n'), model]), /other text/);
-    refused(Buffer.concat([Buffer.from('preamble\r\n'), model]), /other text/);
-    refused(Buffer.concat([model, Buffer.from('x')]), /after its end/);
-    refused(Buffer.concat([model, model]), /after its end/);
+    refused(Buffer.concat([Buffer.from('--b-1\nX: y\n\n'), model]), /text before its first/);
+    refused(Buffer.concat([Buffer.from('preamble\r\n'), model]), /text before its first/);
+    refused(Buffer.concat([model, Buffer.from('x')]), /text after its last/);
+    refused(Buffer.concat([model, model]), /text after its last/);
     refused(form(file('x\r\n--b-1 \r\n'), part('name="model"', 'm')), /blanks/);
   });
 
