@@ -55,6 +55,17 @@ suite('no test', () => {
 /** Files that pages speak of and that are no files of this repository. */
 const notOurs = new Set(['/mnt/mirror.json']);
 
+/** The anchors that GitHub gives the headings of a page. */
+function anchorsOf(page: string): Set<string> {
+  const headings = page.replaceAll(/^```.*?^```/gms, '').matchAll(/^#+ (.*)$/gm);
+  const dashed = (text: string) =>
+    text
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
+      .replaceAll(' ', '-');
+  return new Set(Array.from(headings, ([, text = '']) => dashed(text)));
+}
+
 suite('links', () => {
   const pages = texts.filter(({ path }) => path.endsWith('.md'));
 
@@ -62,16 +73,19 @@ suite('links', () => {
     test(`of ${path} lead somewhere`, () => {
       const prose = text.replaceAll(/^```.*?^```/gms, '');
       for (const [, target = ''] of prose.matchAll(/(?:\]\(|(?:src|srcset|href)=")([^)"\s]+)/g)) {
-        if (/^(?:[a-z]+:|#)/.test(target)) continue;
-        const file = posix.join(posix.dirname(path), target.split('#', 1)[0] ?? '');
+        if (/^[a-z]+:/.test(target)) continue;
+        const [to = '', anchor] = target.split('#');
+        const file = to === '' ? path : posix.join(posix.dirname(path), to);
         assert.ok(existsSync(join(root, file)), target);
+        if (anchor !== undefined && file.endsWith('.md')) assert.ok(anchorsOf(textOf(file)).has(anchor), target);
       }
     });
 
     test(`${path} names only files of ours that exist`, () => {
-      const named = /`((?:(?:packages|services|e2e|bench|docs|deploy)\/)?[\w./-]+\.(?:ts|proto|json|md|svg))`/g;
+      const named =
+        /`((?:(?:packages|services|cli|tools|e2e|bench|docs|deploy)\/)?[\w./-]+\.(?:ts|js|proto|json|md|svg|ya?ml|conf))`/g;
       for (const [, file = ''] of text.matchAll(named)) {
-        const exists = paths.some((one) => one === file || one.endsWith(`/${file.replace(/^\.\//, '')}`));
+        const exists = paths.some((one) => one === file || one.endsWith(`/${file.replace(/^(?:\.{1,2}\/)+/, '')}`));
         assert.ok(exists || notOurs.has(file), file);
       }
     });
