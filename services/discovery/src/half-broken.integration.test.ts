@@ -73,7 +73,9 @@ class Fleet implements AsyncDisposable {
   /** One line of discovery says why pods are held. */
   async names(reason: string): Promise<void> {
     await until(() =>
-      this.discovery.logs().some((line) => /stay listed/.test(String(line.msg)) && reasons(line).includes(reason)),
+      this.discovery
+        .logs()
+        .some((line) => /keeping their instances listed/.test(String(line.msg)) && reasons(line).includes(reason)),
     );
     assert.equal((await this.discovery.metrics()).value('llm_gateway_store_up'), 1);
   }
@@ -246,7 +248,7 @@ test('registrars that are cut off from Redis keep their pods listed', async () =
   // Discovery may see the silence before the registrar's next write fails.
   await until(async () => (await registrar?.metrics())?.value('llm_gateway_store_up') === 0);
   assert.equal((await registrar?.metrics())?.value('llm_gateway_record_refused'), 0);
-  await until(() => /cannot be reached/.test(registrar?.output() ?? ''));
+  await until(() => /discovery store unreachable/.test(registrar?.output() ?? ''));
   await until(async () => (await redis.command('DBSIZE')) === '0');
   await fleet.has({ held: 3 });
   await proxy.restore();
