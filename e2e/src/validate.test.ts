@@ -256,7 +256,10 @@ spec:
     assert.equal(bad.code, 64);
     assert.match(bad.output, /^Deployment\/front gateway: --prot: not a flag of this service, did you mean --port\?/m);
     assert.match(bad.output, /^Deployment\/front gateway: --route-config\[0\]\.base_url/m);
-    assert.match(bad.output, /^Deployment\/front gateway: --mirror-config: \/mnt\/mirror\.json: it is not valid JSON at/m);
+    assert.match(
+      bad.output,
+      /^Deployment\/front gateway: --mirror-config: \/mnt\/mirror\.json: it is not valid JSON at/m,
+    );
   });
 });
 

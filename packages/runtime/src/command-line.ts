@@ -55,7 +55,7 @@ export function readArguments(
       const shown = hidden ? `argument ${at + 1} (not shown, it may be part of a secret)` : shortened(word.name);
       const near = unknown && !hidden ? nearest(plainName(word.name), table.keys()) : undefined;
       const advice = near === undefined ? 'see --help' : `did you mean --${near}?`;
-      line.mistakes.push(`${shown}: no flag of this service, ${advice}`);
+      line.mistakes.push(`${shown}: not a flag of this service, ${advice}`);
       if (unknown) hide = 'words';
       // Its value, most likely.
       if (unknown && word.inline === undefined && next !== undefined && next !== '-h' && !next.startsWith('--')) at++;

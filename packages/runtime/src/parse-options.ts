@@ -189,7 +189,7 @@ function readSecret(
 ): { readonly value: string | SecretReader } | { readonly mistake: string } {
   const given = written?.text ? written : undefined;
   const path = file?.text ?? '';
-  if (path !== '' && file && given) return { mistake: `${given.source} and ${file.source}: give one of the two` };
+  if (path !== '' && file && given) return { mistake: `${given.source} and ${file.source}: set only one of the two` };
   let text = given?.text ?? spec.default;
   if (path !== '' && file) {
     try {

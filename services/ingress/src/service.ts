@@ -165,7 +165,7 @@ async function openEntrance({ ingress, options, deps, parts }: Wiring, fleet: Fl
   else if (!isLoopback(options.host)) {
     log.warn(
       { host: options.host },
-      'everybody who reaches the listener is let in: there is no --client-keys and no --client-jwt-jwks-url',
+      'no client authentication; everyone who reaches the listener is served, set --client-keys or --client-jwt-jwks-url',
     );
   }
   const quota =

@@ -90,11 +90,11 @@ function startRoutes(
         ({ endpointGeneration }) => workers.holding(endpointGeneration, performance.now()),
       ],
       onUse: ({ generation }) => {
-        log.info({ generation }, 'requests are decided by the new route config');
+        log.info({ generation }, 'routers hold the new route config; routing requests by it');
         held.now();
       },
       onLate: ({ generation }) =>
-        log.warn({ generation }, 'no router has the new route config; requests are decided by the one before'),
+        log.warn({ generation }, 'no router holds the new route config; routing requests by the previous one'),
     }),
   );
   const held = parts.use(

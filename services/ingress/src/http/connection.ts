@@ -298,7 +298,9 @@ export class ClientConnection {
     this.#closeAfter = head.minor === 1 ? head.close : !head.keepAlive;
     this.#reading = 'unread';
     const unexpected = head.expect !== undefined && head.expect !== '100-continue';
-    const problem = unexpected ? new GatewayError('invalid_request', 'what the request expects cannot be had') : null;
+    const problem = unexpected
+      ? new GatewayError('invalid_request', 'the value of the `expect` header is not supported')
+      : null;
     if (unexpected) this.#closeAfter = true;
     this.#begin(head, problem);
   }
@@ -426,5 +428,5 @@ export class ClientConnection {
 }
 
 function leftEarly(): GatewayError {
-  return new GatewayError('client_closed', 'the client left before its request was whole');
+  return new GatewayError('client_closed', 'the client left before its request was complete');
 }

@@ -90,7 +90,7 @@ export class HeadReader {
     if (start === all.length) return 'none';
     if ((end < 0 ? all.length : end) - start > this.#limits.maxHeaderBytes) {
       const octets = all.subarray(start, end < 0 ? all.length : end + 2);
-      return new RefusedHead('headers_too_large', 'the head of the request is too large', octets);
+      return new RefusedHead('headers_too_large', 'the request head is too large', octets);
     }
     if (end < 0) return 'partial';
     this.#checkedBytes = 0;
