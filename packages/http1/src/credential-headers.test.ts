@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import fc from 'fast-check';
 import {
   credentialHeaders,
   isCredentialHeader,
   isCredentialParameter,
   withoutCredentials,
+  withoutSecrets,
 } from './credential-headers.ts';
+import { HeaderLines } from './header-lines.ts';
 import { fromThirdParty, toThirdParty } from './third-party-headers.ts';
 
 const passing = [
@@ -166,5 +169,48 @@ describe('what a client gets of the answer of a third party', () => {
     ];
     const kept = ['content-type', 'retry-after', 'x-ratelimit-remaining-requests', 'openai-processing-ms', 'date'];
     assert.deepEqual(fromThirdParty(pairs([...kept, ...theirs, 'access-control-allow-origin'])), pairs(kept));
+  });
+});
+
+describe('header lines without secrets', () => {
+  const lines = (...fields: string[]) => HeaderLines.ofLines(fields.map((field) => `${field}\r\n`).join(''));
+
+  it('are the same object where there is none', () => {
+    const headers = lines('accept: */*', 'x-request-id: 1');
+    assert.equal(withoutSecrets(headers, 'sk-gw-1'), headers);
+  });
+
+  it('have no credential of any spelling, and no value in which the secret stands', () => {
+    const headers = lines(
+      'Accept: */*',
+      'AUTHORIZATION: Bearer other',
+      'x-note: my key is sk-gw-1, really',
+      'X-Acme-Key: 1',
+      'x_acme_key: 2',
+      'Accept: text/plain',
+      'cookie: a=b',
+    );
+    for (let again = 0; again < 2; again++) {
+      assert.deepEqual(withoutSecrets(headers, 'sk-gw-1').list, ['Accept', '*/*', 'Accept', 'text/plain']);
+    }
+    assert.equal(withoutSecrets(lines('cookie: a'), 'sk-gw-1').lines, '');
+  });
+
+  it('say of each name what a look at it alone says, whoever asked before', () => {
+    const name = fc.oneof(fc.constantFrom(...credentialHeaders, ...passing), fc.stringMatching(/^[A-Za-z_-]{1,80}$/));
+    fc.assert(
+      fc.property(fc.array(name, { maxLength: 20 }), (names) => {
+        const kept = withoutSecrets(lines(...names.map((one) => `${one}: 1`)), 'sk-gw-1').list;
+        assert.deepEqual(
+          kept.filter((_, at) => at % 2 === 0),
+          names.filter((one) => !isCredentialHeader(one.toLowerCase())),
+        );
+      }),
+      { numRuns: 200 },
+    );
+    // More names than are remembered.
+    for (let at = 0; at < 3000; at++) {
+      assert.equal(withoutSecrets(lines(`x-${at}-key: 1`, `x-${at}: 1`), 'sk-gw-1').lines, `x-${at}: 1\r\n`);
+    }
   });
 });

@@ -1,4 +1,4 @@
-import { type FlatHeaders, keptHeaders } from './header-lines.ts';
+import { type FlatHeaders, HeaderLines, keptHeaders } from './header-lines.ts';
 
 /**
  * Header fields by which a client shows who it is, in lower case: keys of APIs, tokens of sign-on
@@ -121,6 +121,54 @@ function isSecretName(name: string): boolean {
 export function dashed(name: string): string {
   return name.includes('_') ? name.replaceAll('_', '-') : name;
 }
+
+/**
+ * The fields that are no credentials, and in whose values `secret` does not stand; order, case and
+ * repetition stay. The same object where all are such.
+ */
+export function withoutSecrets(headers: HeaderLines, secret: string): HeaderLines {
+  const { lines } = headers;
+  const mayHold = lines.includes(secret);
+  let kept = '';
+  let runStart = 0;
+  for (let at = 0; at < lines.length; ) {
+    const colon = placeOf(COLON, lines, at);
+    const end = placeOf(LF, lines, colon) + 1;
+    if (isCredentialName(lines.slice(at, colon)) || (mayHold && lines.slice(colon + 1, end).includes(secret))) {
+      kept += lines.slice(runStart, at);
+      runStart = end;
+    }
+    at = end;
+  }
+  return runStart === 0 ? headers : HeaderLines.ofLines(kept + lines.slice(runStart));
+}
+
+const COLON = 0x3a;
+const LF = 0x0a;
+
+/** As `indexOf`, which takes much longer for text that was put together of pieces. */
+function placeOf(octet: number, text: string, from: number): number {
+  let at = from;
+  while (at < text.length && text.charCodeAt(at) !== octet) at++;
+  return at;
+}
+
+/** Whether a field of this name, in any case, is a credential; remembered of the names seen last. */
+function isCredentialName(name: string): boolean {
+  const known = knownNames.get(name);
+  if (known !== undefined) return known;
+  const isCredential = isCredentialHeader(name.toLowerCase());
+  if (name.length > maxKnownLength) return isCredential;
+  // Names are the client's word.
+  if (knownNames.size >= maxKnownNames) knownNames.clear();
+  // A copy: a part of the head would keep all of it, keys included, in memory.
+  knownNames.set(Buffer.from(name, 'latin1').toString('latin1'), isCredential);
+  return isCredential;
+}
+
+const knownNames = new Map<string, boolean>();
+const maxKnownNames = 1000;
+const maxKnownLength = 64;
 
 /** The fields without the client's credentials; order, case and repetition of the others stay. */
 export function withoutCredentials(headers: readonly string[]): FlatHeaders {

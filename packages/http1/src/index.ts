@@ -13,6 +13,7 @@ export {
   isCredentialHeader,
   isCredentialParameter,
   withoutCredentials,
+  withoutSecrets,
 } from './credential-headers.ts';
 export {
   endToEndHeaders,

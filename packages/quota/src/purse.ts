@@ -71,9 +71,9 @@ export class Purse {
   /** Whether the limiter has not heard of all that was spent and given back. */
   get isUnreported(): boolean {
     const { spent, returned } = this.#reported;
-    return (
-      this.#account !== null && each.some((at) => spent[at] < this.#spent[at] || returned[at] < this.#returned[at])
-    );
+    if (this.#account === null) return false;
+    for (const at of each) if (spent[at] < this.#spent[at] || returned[at] < this.#returned[at]) return true;
+    return false;
   }
 
   /** Whether others need what is not needed here, so that the limiter is to hear of everything at once. */
@@ -133,9 +133,8 @@ export class Purse {
   /** Whether to ask soon, because what is in hand would not last. */
   runsLow(now: number): boolean {
     if (this.#tight) return false;
-    const more = this.#more(now);
     for (const at of each) {
-      if (this.limits[at] !== null && this.#inHand(at) * 2 < more[at]) return true;
+      if (this.limits[at] !== null && this.#inHand(at) * 2 < this.#more(at, now)) return true;
     }
     return false;
   }
@@ -168,7 +167,10 @@ export class Purse {
       spent: [...this.#spent],
       returned: [...this.#returned],
       want: [...want],
-      more: want[requests] === 0 && this.#pace[requests] === 0 ? [0, 0, 0] : this.#more(now),
+      more:
+        want[requests] === 0 && this.#pace[requests] === 0
+          ? [0, 0, 0]
+          : [this.#more(requests, now), this.#more(tokens, now), this.#more(slots, now)],
     };
   }
 
@@ -223,8 +225,10 @@ export class Purse {
 
   /** What is missing for a request that reserves so many tokens; null: nothing. */
   lacking(reserved: number): 0 | 1 | 2 | null {
-    const needs: Amounts = [1, reserved, 1];
-    return each.find((at) => this.limits[at] !== null && this.#inHand(at) < needs[at]) ?? null;
+    for (const at of each) {
+      if (this.limits[at] !== null && this.#inHand(at) < (at === tokens ? reserved : 1)) return at;
+    }
+    return null;
   }
 
   /** What is to be asked for so that so many requests, which reserve so many tokens together, are let in. */
@@ -249,15 +253,12 @@ export class Purse {
     this.#paced[1] += reserved;
   }
 
-  #more(now: number): Amounts {
+  /** What to ask for in advance. */
+  #more(at: 0 | 1 | 2, now: number): number {
+    if (this.limits[at] === null) return 0;
+    if (at === slots) return Math.ceil(this.#inFlight / 4);
     const isFresh = now - this.#paceFrom <= 2 * aheadMs;
-    const count = isFresh ? Math.max(this.#pace[0], this.#paced[0]) : 0;
-    const reserved = isFresh ? Math.max(this.#pace[1], this.#paced[1]) : 0;
-    return [
-      this.limits[requests] === null ? 0 : Math.ceil(count),
-      this.limits[tokens] === null ? 0 : Math.ceil(reserved),
-      this.limits[slots] === null ? 0 : Math.ceil(this.#inFlight / 4),
-    ];
+    return isFresh ? Math.ceil(Math.max(this.#pace[at], this.#paced[at])) : 0;
   }
 
   /** Granted, and neither spent nor given back. */

@@ -57,3 +57,31 @@ describe('a model that is not named', () => {
     assert.throws(() => readContent(form, formType), { code: 'invalid_body' });
   });
 });
+
+describe('the most tokens of an answer', () => {
+  const limitOf = (fields: object, pad = '') =>
+    readContent(Buffer.from(JSON.stringify({ prompt: pad, ...fields })), undefined, true).maxAnswerTokens;
+
+  it('are read of small bodies and of large ones, where somebody asks', () => {
+    for (const pad of ['', 'x'.repeat(20_000)]) {
+      assert.equal(limitOf({ max_tokens: 7 }, pad), 7);
+      assert.equal(limitOf({ max_tokens: 7, max_completion_tokens: 9 }, pad), 9);
+      assert.equal(limitOf({ max_output_tokens: 0 }, pad), 0);
+      for (const odd of [-1, 1.5, '7', null, [7], 1e300]) {
+        assert.equal(limitOf({ max_tokens: odd }, pad), Number.POSITIVE_INFINITY, JSON.stringify(odd));
+      }
+    }
+    assert.equal(readContent(Buffer.from('{"max_tokens":7}')).maxAnswerTokens, Number.POSITIVE_INFINITY);
+  });
+});
+
+describe('what a body says', () => {
+  it('is nothing of where things lie in it', () => {
+    const body = { model: 'm', modelSpans: [{ start: 0, end: 5 }], members: [], maxAnswerTokens: 1 };
+    const content = readContent(Buffer.from(JSON.stringify(body)), undefined, true);
+    assert.deepEqual(
+      [content.model, content.modelSpans, content.members, content.maxAnswerTokens],
+      ['m', null, null, Number.POSITIVE_INFINITY],
+    );
+  });
+});

@@ -9,6 +9,7 @@ interface RequestFields {
   readonly previousResponse?: string | null;
   readonly members: readonly Member[] | null;
   readonly modelSpans?: readonly ModelSpan[] | null;
+  readonly maxAnswerTokens?: number;
 }
 
 /** What a body says, unchecked. */
@@ -16,6 +17,9 @@ interface Fields {
   readonly model?: unknown;
   readonly stream?: unknown;
   readonly previous_response_id?: unknown;
+  readonly max_completion_tokens?: unknown;
+  readonly max_tokens?: unknown;
+  readonly max_output_tokens?: unknown;
 }
 
 /** A request's body, and the few fields of it that the gateway reads. */
@@ -30,16 +34,29 @@ export class RequestContent {
   readonly previousResponse: string | null;
   /** Where the values of a form's `model` lie; null when the body is no form. */
   readonly modelSpans: readonly ModelSpan[] | null;
+  /** The most tokens that it allows its answer; infinite where it does not say, or nobody asked. */
+  readonly maxAnswerTokens: number;
   #body: Buffer;
   #members: readonly Member[] | null;
 
-  constructor(body: Buffer, { model, stream, previousResponse = null, members, modelSpans = null }: RequestFields) {
+  constructor(
+    body: Buffer,
+    {
+      model,
+      stream,
+      previousResponse = null,
+      members,
+      modelSpans = null,
+      maxAnswerTokens = Number.POSITIVE_INFINITY,
+    }: RequestFields,
+  ) {
     this.#body = body;
     this.#members = members;
     this.model = model;
     this.stream = stream;
     this.previousResponse = previousResponse;
     this.modelSpans = modelSpans;
+    this.maxAnswerTokens = maxAnswerTokens;
   }
 
   /** Empty once it was released. */
@@ -83,11 +100,14 @@ const parsedWholeBytes = 16_384;
  * engines serve these requests, and nothing else says which.
  */
 export function readMediaContent(body: Buffer, contentType: string | undefined): RequestContent {
-  const content = isForm(contentType)
-    ? contentOf(body, { ...readForm(body, contentType), members: null })
-    : readMediaJson(body, contentType);
+  const content = isForm(contentType) ? readFormContent(body, contentType) : readMediaJson(body, contentType);
   if (content.model !== null && content.model !== '') return content;
   throw namesNoModel('the request names no model');
+}
+
+function readFormContent(body: Buffer, contentType: string): RequestContent {
+  const { modelSpans, ...fields } = readForm(body, contentType);
+  return contentOf(body, fields, { members: null, modelSpans });
 }
 
 function readMediaJson(body: Buffer, contentType: string | undefined): RequestContent {
@@ -110,16 +130,24 @@ export function readNothing(body: Buffer): RequestContent {
 
 /**
  * Reads a body as JSON, whatever else than a form its content type says.
+ * @param readsLimit whether `maxAnswerTokens` is read as well
  * Throws `GatewayError` `invalid_body`, with `details.param` when one field is at fault.
  */
-export function readContent(given: Buffer, contentType?: string): RequestContent {
+export function readContent(given: Buffer, contentType?: string, readsLimit = false): RequestContent {
   // An engine would look for the model in the fields of a form.
   if (contentType !== undefined && contentType !== jsonType && namesForm(contentType))
     throw invalidBody('the content-type must be application/json, or multipart/form-data for audio and images');
   const body = withoutMark(given);
   const members = body.length <= parsedWholeBytes ? null : scanWhole(body);
   const fields = members === null ? parseFields(body) : pickFields(body, members);
-  return contentOf(body, { ...fields, members });
+  return readsLimit
+    ? contentOf(body, fields, { members, maxAnswerTokens: answerLimit(fields) })
+    : contentOf(body, fields, { members });
+}
+
+function answerLimit({ max_completion_tokens, max_tokens, max_output_tokens }: Fields): number {
+  const limit = max_completion_tokens ?? max_tokens ?? max_output_tokens;
+  return typeof limit === 'number' && Number.isSafeInteger(limit) && limit >= 0 ? limit : Number.POSITIVE_INFINITY;
 }
 
 function namesForm(contentType: string): boolean {
@@ -136,18 +164,13 @@ function withoutMark(body: Buffer): Buffer {
 
 function contentOf(
   body: Buffer,
-  {
-    model = null,
-    stream = null,
-    previous_response_id: previous,
-    members,
-    modelSpans = null,
-  }: Fields & Pick<RequestFields, 'members' | 'modelSpans'>,
+  { model = null, stream = null, previous_response_id: previous }: Fields,
+  known: Pick<RequestFields, 'members' | 'modelSpans' | 'maxAnswerTokens'>,
 ): RequestContent {
   if (model !== null && (typeof model !== 'string' || model.length > maxModelLength)) throw invalidModel();
   if (stream !== null && typeof stream !== 'boolean') throw invalidStream();
   const previousResponse = isResponseId(previous) ? previous : null;
-  return new RequestContent(body, { model, stream: stream ?? false, previousResponse, members, modelSpans });
+  return new RequestContent(body, { ...known, model, stream: stream ?? false, previousResponse });
 }
 
 function parseFields(body: Buffer): Fields {
@@ -168,21 +191,33 @@ function scanWhole(body: Buffer): Member[] {
   return members;
 }
 
-const longestValues: Readonly<Record<string, number>> = {
+/** More digits are no number of tokens. */
+const maxCountBytes = 15;
+
+/** The longest value of each field that is read. */
+const longestValues = {
   model: maxModelBytes,
   stream: 'false'.length,
   previous_response_id: maxResponseIdLength + 2,
-};
+  max_completion_tokens: maxCountBytes,
+  max_tokens: maxCountBytes,
+  max_output_tokens: maxCountBytes,
+} satisfies Readonly<Record<keyof Fields, number>>;
+
+function isRead(key: string): key is keyof Fields {
+  return Object.hasOwn(longestValues, key);
+}
 
 /** Looks at the few values where they lie: one that is too long for what it should be is not parsed. */
 function pickFields(body: Buffer, members: readonly Member[]): Fields {
-  const fields: { model?: unknown; stream?: unknown; previous_response_id?: unknown } = {};
+  const fields: { -readonly [Key in keyof Fields]: unknown } = {};
   for (const { key, valueStart, valueEnd } of members) {
-    if (key !== 'model' && key !== 'stream' && key !== 'previous_response_id') continue;
-    if (valueEnd - valueStart > (longestValues[key] ?? 0)) {
-      // What an engine makes of it is for the engine to say.
-      if (key === 'previous_response_id') continue;
-      throw key === 'model' ? invalidModel() : invalidStream();
+    if (!isRead(key)) continue;
+    if (valueEnd - valueStart > longestValues[key]) {
+      if (key === 'model') throw invalidModel();
+      if (key === 'stream') throw invalidStream();
+      // What an engine makes of any other is for the engine to say.
+      continue;
     }
     try {
       fields[key] = JSON.parse(body.toString('utf8', valueStart, valueEnd));

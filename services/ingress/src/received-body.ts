@@ -31,14 +31,14 @@ async function decodedBody(
 }
 
 /** What a body says, by what is asked. Throws `GatewayError` `invalid_body`. */
-export function contentOf(body: Buffer, service: Service, { request }: Exchange): RequestContent {
+export function contentOf(body: Buffer, service: Service, { request, from }: Exchange): RequestContent {
   switch (service) {
     case 'media':
       return readMediaContent(body, request.head === null ? undefined : forwardedContentType(request.head));
     case 'response':
       return readNothing(body);
     default:
-      return readContent(body, request.head?.noted('content-type'));
+      return readContent(body, request.head?.noted('content-type'), from?.tokensPerMinute != null);
   }
 }
 

@@ -58,7 +58,7 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
   }
   request.hops.check();
   if (gateway.clients !== null) {
-    const from = gateway.clients.identify(request.head, request);
+    const from = gateway.clients.identify(request.head, exchange);
     if (from instanceof Promise) return answerIdentified(from, service, { exchange, gateway });
     exchange.from = from;
   }

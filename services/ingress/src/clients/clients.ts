@@ -1,9 +1,28 @@
 import type { RequestHead } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { FollowedFile, type Logger, type Metrics, readRegularFile } from '@llm-gateway/runtime';
+import type { SeenHeaders } from '../http/client-request.ts';
+import { copyOf } from '../http/copy-of.ts';
 import { type Client, digestOf, KeyTable, maxKeyFileBytes, readKeyFile } from './key-file.ts';
 import { type ClientKeySettings, showsClients } from './options.ts';
 import { ClientTokens, clientTokenMistakes } from './tokens.ts';
+
+/** The key that was shown last on a connection, and whose it is: its next request shows the same. */
+interface ShownKey extends SeenHeaders {
+  /** Its header, a place in `keyHeaders`, and that header's value. */
+  readonly at: number;
+  readonly value: string;
+  readonly key: string;
+  readonly client: Client;
+  /** Where it was found. Another table may not have it. */
+  readonly table: KeyTable;
+}
+
+/** Who asks: the request, from which the key is withheld, and the connection that it came on. */
+export interface Asker {
+  readonly request: { withhold(key: string, seen?: SeenHeaders): void };
+  readonly connection: object;
+}
 
 /** A longer one is no key of ours, and is not hashed. */
 const maxKeyLength = 4096;
@@ -15,6 +34,8 @@ export class Clients implements Disposable {
   readonly #file: FollowedFile<KeyTable> | null;
   readonly #tokens: ClientTokens | null;
   readonly #refused;
+  /** By connections. */
+  readonly #shown = new WeakMap<object, ShownKey>();
 
   private constructor(file: FollowedFile<KeyTable> | null, tokens: ClientTokens | null, metrics: Metrics) {
     this.#file = file;
@@ -74,17 +95,25 @@ export class Clients implements Disposable {
    * and by a token that was shown before. Throws, or rejects with, `GatewayError`
    * `invalid_api_key`, and `overloaded` when a token cannot be checked at the moment.
    */
-  identify(head: RequestHead, request: { withhold(key: string): void }): Client | Promise<Client> {
+  identify(head: RequestHead, { request, connection }: Asker): Client | Promise<Client> {
+    const table = this.#file?.value ?? noKeys;
+    const last = this.#shown.get(connection);
     let shown = false;
     for (let at = 0; at < keyHeaders.length; at++) {
       const value = head.noted(keyHeaders[at] as string);
       if (value === undefined) continue;
+      if (last !== undefined && last.at === at && last.table === table && isSame(last.value, value)) {
+        request.withhold(last.key, last);
+        return this.#valid(last.client);
+      }
       const key = at === 0 ? bearerToken(value) : value;
       if (key === undefined || key === '' || key.length > maxKeyLength) continue;
       shown = true;
-      const client = this.#file?.value.find(digestOf(key));
+      const client = table.size === 0 ? undefined : table.find(digestOf(key));
       if (client === undefined) continue;
-      request.withhold(key);
+      const known = { at, value: copyOf(value), key: copyOf(key), client, table, plainLines: '' };
+      if (value.length <= maxKeyLength) this.#shown.set(connection, known);
+      request.withhold(known.key, known);
       return this.#valid(client);
     }
     const token = this.#tokens === null ? undefined : bearerToken(head.noted('authorization') ?? '');
@@ -128,6 +157,17 @@ const maxTokenLength = 16_384;
 
 /** Where clients show their keys, as OpenAI's, Anthropic's and Azure's libraries do. */
 const keyHeaders = ['authorization', 'x-api-key', 'api-key'] as const;
+
+/**
+ * Compared in constant time: several clients may share a connection of a proxy, and none may find
+ * out another's key by measuring.
+ */
+function isSame(a: string, b: string): boolean {
+  if (a.length !== b.length) return false;
+  let difference = 0;
+  for (let at = 0; at < a.length; at++) difference |= a.charCodeAt(at) ^ b.charCodeAt(at);
+  return difference === 0;
+}
 
 function bearerToken(value: string): string | undefined {
   return /^bearer +(\S+) *$/i.exec(value)?.[1];

@@ -21,9 +21,18 @@ export class Desk {
   asking = false;
   refusedUntil = 0;
   pinned: { readonly limiter: string; readonly until: number } | null = null;
+  #client: Client;
 
   constructor(client: Client) {
+    this.#client = client;
     this.purse = new Purse(client.name, limitsOf(client));
+  }
+
+  /** The client as it asks now: the file may have changed since. */
+  isOf(client: Client): void {
+    if (client === this.#client) return;
+    this.#client = client;
+    this.purse.limits = limitsOf(client);
   }
 
   get reserved(): number {
@@ -46,6 +55,6 @@ export class Permit {
   }
 }
 
-export function limitsOf({ requestsPerMinute, tokensPerMinute, concurrentRequests }: Client): QuotaAsk['limits'] {
+function limitsOf({ requestsPerMinute, tokensPerMinute, concurrentRequests }: Client): QuotaAsk['limits'] {
   return [requestsPerMinute, tokensPerMinute, concurrentRequests];
 }

@@ -16,7 +16,7 @@ import { leaseMs, Members, type Purse } from '@llm-gateway/quota';
 import type { Counter, Metrics } from '@llm-gateway/runtime';
 import type { RequestContent } from '../body.ts';
 import type { TokenCounts } from '../usage/usage-reader.ts';
-import { Desk, limitsOf, Permit, type Waiter } from './desk.ts';
+import { Desk, Permit, type Waiter } from './desk.ts';
 import type { Client } from './key-file.ts';
 
 interface QuotaParts {
@@ -143,12 +143,9 @@ export class Quota implements Disposable {
     exchange.limits = purse;
     const reserved =
       from.tokensPerMinute === null ? 0 : purse.needed(desk.estimate.of(exchange.content, exchange.requestBytes));
-    const letIn = () => {
-      exchange.permit = new Permit(desk, reserved);
-    };
     if (desk.waiters.length === 0) {
       if (purse.take(reserved, now)) {
-        letIn();
+        exchange.permit = new Permit(desk, reserved);
         if (purse.runsLow(now)) this.#want(desk);
         return null;
       }
@@ -156,16 +153,22 @@ export class Quota implements Disposable {
     }
     if (this.#ownerOf(desk, now) === undefined) {
       if (!purse.takeShare(reserved, this.#share(now), now)) throw this.#refuse(desk, reserved, now);
-      letIn();
+      exchange.permit = new Permit(desk, reserved);
       return null;
     }
+    return this.#wait(exchange, new Permit(desk, reserved), now);
+  }
+
+  /** Until a limiter has answered. In a function of its own: the common way makes no closures. */
+  #wait(exchange: Pick<Limited, 'permit'>, permit: Permit, now: number): Promise<void> {
+    const { desk, reserved } = permit;
     return new Promise((resolve, reject) => {
       desk.waiters.push({
         reserved,
         sinceMs: now,
         asked: false,
         letIn() {
-          letIn();
+          exchange.permit = permit;
           resolve();
         },
         refuse: reject,
@@ -198,8 +201,7 @@ export class Quota implements Disposable {
   #deskOf(client: Client): Desk {
     const known = this.#desks.get(client.name);
     if (known !== undefined) {
-      // The file may have changed.
-      known.purse.limits = limitsOf(client);
+      known.isOf(client);
       return known;
     }
     const made = new Desk(client);

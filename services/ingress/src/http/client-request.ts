@@ -1,13 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import {
-  type FlatHeaders,
-  HeaderLines,
-  isCredentialHeader,
-  type RequestHead,
-  withHeader,
-  withoutHeaders,
-} from '@llm-gateway/http1';
+import { HeaderLines, type RequestHead, withHeader, withoutHeaders, withoutSecrets } from '@llm-gateway/http1';
 import { withoutQueryCredentials } from '@llm-gateway/routing';
+import { copyOf } from './copy-of.ts';
 import { type Sender, withTrueWay } from './forwarded.ts';
 import { Hops, hopsHeader } from './hops.ts';
 import { type ErrorShape, errorShapeOf, type Place, placeOf } from './surface.ts';
@@ -18,9 +12,16 @@ const idHeader = 'x-request-id';
 const fallbackHeader = 'x-gateway-fallback';
 const usableId = /^[\x21-\x7e]{1,200}$/;
 const noHeaders = HeaderLines.of([]);
+/** Longer lines are looked through each time. */
+const maxSeenLength = 4096;
 /** What says something of a body only as long as it is encoded: it goes on decoded. */
 const ofEncoded: ReadonlySet<string> = new Set(['content-encoding', 'content-digest', 'content-md5', 'digest']);
 const nowhere: Place = { path: '', query: '', valid: false };
+
+/** The header lines of the last request with a key that had nothing to be withheld. */
+export interface SeenHeaders {
+  plainLines: string;
+}
 
 /** What a client asks for, as the head of its request says it. */
 export class ClientRequest {
@@ -38,6 +39,7 @@ export class ClientRequest {
   #plain = false;
   /** The key of the gateway that the client showed; null: clients show none, or none yet. */
   #key: string | null = null;
+  #seen: SeenHeaders | null = null;
 
   /**
    * @param self what this gateway is called in hops
@@ -71,9 +73,11 @@ export class ClientRequest {
   /**
    * From here on neither the client's key of this gateway nor any other credential of it goes to
    * the next hop.
+   * @param seen of the same key, from the request before; left out: this is the first
    */
-  withhold(key: string): void {
+  withhold(key: string, seen: SeenHeaders | null = null): void {
     this.#key = key;
+    this.#seen = seen;
     if (!this.id.includes(key)) return;
     this.id = randomUUID();
     this.givenId = false;
@@ -81,7 +85,7 @@ export class ClientRequest {
 
   /** Path and query for the next hop. */
   get target(): string {
-    if (this.#key === null) return this.wholeTarget;
+    if (this.#key === null || this.place.query === '') return this.wholeTarget;
     return withoutQueryCredentials(this.wholeTarget, { thirdParty: false, key: this.#key });
   }
 
@@ -105,13 +109,26 @@ export class ClientRequest {
    * this gateway among its hops.
    */
   forwardHeaders(id = this.id): HeaderLines {
-    const headers = this.wholeHeaders(id);
-    return this.#key === null ? headers : HeaderLines.of(withoutKey(headers.list, this.#key));
+    const headers = this.#headers();
+    return this.#withOurs(this.#key === null ? headers : this.#plainOf(headers, this.#key), id);
   }
 
   /** `forwardHeaders`, also with what is withheld: for an instance that checks the same keys. */
   wholeHeaders(id = this.id): HeaderLines {
-    const headers = this.#headers();
+    return this.#withOurs(this.#headers(), id);
+  }
+
+  /** Clients send the same headers again and again: they are looked through once. */
+  #plainOf(headers: HeaderLines, key: string): HeaderLines {
+    const seen = this.#seen;
+    if (seen === null) return withoutSecrets(headers, key);
+    if (headers.lines === seen.plainLines) return headers;
+    const plain = withoutSecrets(headers, key);
+    if (plain === headers && headers.lines.length <= maxSeenLength) seen.plainLines = copyOf(headers.lines);
+    return plain;
+  }
+
+  #withOurs(headers: HeaderLines, id: string): HeaderLines {
     const hops = this.hops.next;
     if (this.head?.noted(idHeader) === undefined && !this.hops.forwarded) {
       return HeaderLines.ofLines(`${headers.lines}${idHeader}: ${id}\r\n${hopsHeader}: ${hops}\r\n`);
@@ -150,15 +167,4 @@ export class ClientRequest {
     const headers = this.forwardHeaders().list;
     return this.isFallback ? headers : [...headers, fallbackHeader, '1'];
   }
-}
-
-/** The fields that are no credentials, and in whose values the key does not stand. */
-function withoutKey(headers: readonly string[], key: string): FlatHeaders {
-  const kept: FlatHeaders = [];
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    const name = headers[i] as string;
-    const value = headers[i + 1] as string;
-    if (!value.includes(key) && !isCredentialHeader(name.toLowerCase())) kept.push(name, value);
-  }
-  return kept;
 }

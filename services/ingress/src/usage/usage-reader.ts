@@ -21,13 +21,13 @@ const framing = /\r\n[0-9a-f]+\r\n/gi;
 
 /**
  * Finds the token counts of an answer while its bytes pass, whole or streamed, of any of the APIs:
- * holds nothing but the text of two objects, and parses them when it is asked. A text that quotes
- * the key has escaped quotes around it, and does not match.
+ * holds the counts of two objects, each parsed once. A text that quotes the key has escaped quotes
+ * around it, and does not match.
  */
 export class UsageReader {
   /** The first and the last object: Messages streams tell the prompt in the first, the answer in the last. */
-  #first = '';
-  #last = '';
+  #first: TokenCounts | null = null;
+  #last: TokenCounts | null = null;
   /** How much of the key stood at the end of the bytes before. */
   #matched = 0;
   /** The text behind a key that is not whole yet; null between objects. */
@@ -50,9 +50,9 @@ export class UsageReader {
 
   /** Null when there were none. */
   get counts(): TokenCounts | null {
-    const first = countsIn(this.#first);
-    const last = countsIn(this.#last);
-    if (first === null || last === null) return first ?? last;
+    const first = this.#first;
+    const last = this.#last;
+    if (first === null || last === null) return first;
     // What a stream says later is no less. Of what a client made an engine repeat the largest numbers count.
     return {
       prompt: Math.max(first.prompt, last.prompt),
@@ -85,12 +85,12 @@ export class UsageReader {
       return -1;
     }
     this.#open = null;
-    if (typeof length === 'number' && countsIn(text.slice(0, length)) !== null) {
-      if (this.#first === '') this.#first = text.slice(0, length);
-      else this.#last = text.slice(0, length);
-    }
+    if (typeof length !== 'number') return from;
+    const counts = countsIn(text.slice(0, length));
+    if (this.#first === null) this.#first = counts;
+    else this.#last = counts ?? this.#last;
     // An answer holds no other value of that name within this one.
-    return typeof length === 'number' ? from + length - before.length : from;
+    return from + length - before.length;
   }
 }
 
@@ -132,10 +132,10 @@ function objectLength(text: string): number | 'open' | 'none' {
 }
 
 function countsIn(text: string): TokenCounts | null {
-  if (text === '') return null;
   let value: unknown;
   try {
-    value = JSON.parse(text.replace(framing, '').replace(/^\s*:/, ''));
+    const whole = text.includes('\r') ? text.replace(framing, '') : text;
+    value = JSON.parse(whole.replace(/^\s*:/, ''));
   } catch {
     return null;
   }
