@@ -17,6 +17,35 @@ export function series(samples: readonly number[]): Series {
   return { median, low: at(0), high: at(sorted.length - 1), samples };
 }
 
+/** `median (lower to upper quartile)`. */
+export function quartileText(samples: readonly number[], digits: number): string {
+  const sorted = samples.toSorted((a, b) => a - b);
+  const half = sorted.length >> 1;
+  const quartiles = [sorted.slice(0, half), sorted, sorted.slice(-half)].map((part) => series(part).median);
+  const [lower = '', median = '', upper = ''] = quartiles.map((value) => value.toFixed(digits));
+  return `${median} (${lower} to ${upper})`;
+}
+
+/**
+ * Where the median of all possible samples is, with a probability of at least 95 %, whatever their
+ * distribution: between two of the samples, by the binomial distribution.
+ */
+export function medianInterval(samples: readonly number[]): readonly [low: number, high: number] {
+  const sorted = samples.toSorted((a, b) => a - b);
+  const count = sorted.length;
+  let outside = 0;
+  let below = 0.5 ** count;
+  let rank = 0;
+  // The chance that the median is below the sample of this rank, on either side.
+  while (rank < count >> 1 && outside + 2 * below <= 0.05) {
+    outside += 2 * below;
+    below *= (count - rank) / (rank + 1);
+    rank++;
+  }
+  const at = Math.max(0, rank - 1);
+  return [sorted[at] ?? Number.NaN, sorted[count - 1 - at] ?? Number.NaN];
+}
+
 /** `median unit (low to high)`. */
 export function rangeText(samples: readonly number[], { digits = 1, unit = '' } = {}): string {
   const { median, low, high } = series(samples);

@@ -105,7 +105,7 @@ async function computed(engines: readonly Service[]) {
 }
 
 describe('the exact records of requests', { timeout: 900_000 }, () => {
-  it('have the tokens of the engines, among retries, fallbacks and clients that leave', async () => {
+  it('have the tokens of the engines, among retries, fallbacks and clients that leave', async (test) => {
     await using stack = new AsyncDisposableStack();
     const engine = async (flags: readonly string[] = []) =>
       stack.use(await startService('engine-simulator', [...pace, ...flags]));
@@ -135,11 +135,13 @@ describe('the exact records of requests', { timeout: 900_000 }, () => {
     assert.ok(partial > 0);
     const metrics = await Promise.all(gateway.ingress.map((ingress) => ingress.metrics()));
     const total = (name: string) => metrics.reduce((sum, { value }) => sum + value(name), 0);
-    assert.ok(total('llm_gateway_retries_total') > 0);
-    assert.ok(total('llm_gateway_fallbacks_total') > 0);
+    const [retries, fallbacks] = [total('llm_gateway_retries_total'), total('llm_gateway_fallbacks_total')];
+    assert.ok(retries > 0);
+    assert.ok(fallbacks > 0);
+    test.diagnostic(JSON.stringify({ requests: count, ...sums, partial, retries, fallbacks }));
   });
 
-  it('have the tokens of the decode engines where requests are split', async () => {
+  it('have the tokens of the decode engines where requests are split', async (test) => {
     await using stack = new AsyncDisposableStack();
     const { port } = stack.use(await startRedis());
     const store = [
@@ -171,5 +173,6 @@ describe('the exact records of requests', { timeout: 900_000 }, () => {
     assert.ok(decode);
     assert.deepEqual(sums, await computed([decode]));
     assert.ok(partial > 0);
+    test.diagnostic(JSON.stringify({ requests: count, ...sums, partial }));
   });
 });

@@ -14,12 +14,14 @@ export interface GatewayOptions {
   readonly ingresses?: number;
   /** A mirror sender as well, and the file that says what is mirrored. */
   readonly mirrorConfig?: string;
+  /** A limiter as well, and the file with the keys of clients. */
+  readonly clientKeys?: string;
   /** Where the CPU profiles of ingress and router go when they end. */
   readonly profileFolder?: string;
 }
 
 export interface Gateway extends Target {
-  readonly ingresses: readonly { readonly url: string; readonly pid: number }[];
+  readonly ingresses: readonly { readonly url: string; readonly adminUrl: string; readonly pid: number }[];
   readonly mirrorSender: number | undefined;
   readonly natsUrl: string;
   busMessages(): Promise<number>;
@@ -29,7 +31,7 @@ export interface Gateway extends Target {
 
 /** The gateway as an operator starts it: services over a real nats-server, at the default log level. */
 export async function startGateway(setting: Setting, options: GatewayOptions = {}): Promise<Gateway> {
-  const { name = 'services', instances = 1, ingresses = 1, mirrorConfig, profileFolder } = options;
+  const { name = 'services', instances = 1, ingresses = 1, mirrorConfig, clientKeys, profileFolder } = options;
   await using stack = new AsyncDisposableStack();
   const nats = stack.use(await startNats());
   const bus = ['--nats-servers', nats.url];
@@ -48,20 +50,33 @@ export async function startGateway(setting: Setting, options: GatewayOptions = {
     endpoints(setting.engine, instances),
   ];
   const mirror = mirrorConfig === undefined ? [] : ['--mirror-refresh-interval-ms', String(mirrorRefreshMs)];
-  const ingressFlags = [...clientFacing(setting, mirrorConfig), '--drain-delay-ms', '0', ...mirror, ...bus];
-  const [, router, sender, ...doors] = await Promise.all([
+  const keys = clientKeys === undefined ? [] : ['--client-keys', `@${clientKeys}`];
+  const ingressFlags = [...clientFacing(setting, mirrorConfig), '--drain-delay-ms', '0', ...mirror, ...keys, ...bus];
+  const [, router, sender, limiter, ...doors] = await Promise.all([
     start('discovery', [...list, ...bus]),
     start('router', bus, profiled),
     mirrorConfig === undefined ? undefined : start('mirror-sender', bus),
+    clientKeys === undefined ? undefined : start('limiter', bus),
     ...Array.from({ length: ingresses }, () => start('ingress', ingressFlags, profiled)),
   ]);
-  const ingress = await Promise.all(doors.map(async (door) => ({ url: await door.address('http'), pid: door.pid })));
+  const ingress = await Promise.all(
+    doors.map(async (door) => ({
+      url: await door.address('http'),
+      adminUrl: await door.address('admin'),
+      pid: door.pid,
+    })),
+  );
   const pids = ingress.map(({ pid }, at) => [at === 0 ? 'ingress' : `ingress ${at + 1}`, pid]);
   const owned = stack.move();
   return {
     url: ingress[0]?.url ?? '',
     headers: clientHeaders,
-    pids: { ...Object.fromEntries(pids), router: router.pid, nats: nats.pid },
+    pids: {
+      ...Object.fromEntries(pids),
+      router: router.pid,
+      nats: nats.pid,
+      ...(limiter !== undefined && { limiter: limiter.pid }),
+    },
     ingresses: ingress,
     mirrorSender: sender?.pid,
     natsUrl: nats.url,
