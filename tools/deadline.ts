@@ -5,8 +5,9 @@
  */
 const maxFileMs = 300_000;
 
-// Only there; the runner itself, and the processes that tests start, live as long as they need.
-if (process.env.NODE_TEST_CONTEXT !== undefined) {
+// Only there, and in a process that files share; the runner itself, and the processes that tests
+// start, live as long as they need.
+if (process.env.NODE_TEST_CONTEXT !== undefined || process.execArgv.includes('--test-isolation=none')) {
   setTimeout(() => {
     process.stderr.write(`${process.argv[1]} did not end within ${maxFileMs / 1000} s\n`);
     process.exit(1);
