@@ -6,6 +6,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import {
   completion,
   type Engine,
+  readMetrics,
   type Service,
   startEngine,
   startService,
@@ -305,5 +306,59 @@ describe('requests for an instance that is full', { timeout: 60_000 }, () => {
       samples.filter(({ name }) => name.startsWith('llm_gateway_queue_')).map(({ name }) => name),
       [],
     );
+  });
+});
+
+describe('requests for engines that report their load', { timeout: 60_000 }, () => {
+  it('wait in the ingress once some wait at the engine, and not while nobody reports', async () => {
+    // Two at once, for some time each: the third and those after it wait wherever they are.
+    const pace = ['--max-concurrency', '2', '--time-to-first-token-ms', '10', '--inter-token-ms', '20'];
+    await using engine = await startService('engine-simulator', [...pace, '--response-tokens', '30']);
+    const looks = ['--engine-metrics-interval-ms', '200'];
+    await using gateway = await startGateway({
+      flags: {
+        discovery: [
+          ...['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', new URL(engine.url).host, ...looks],
+        ],
+        ingress: ['--queue-max-requests', '100'],
+      },
+    });
+    const body = chat({ model: 'simulated' });
+    const atEngine = async () => {
+      const { value } = await readMetrics(`${engine.url}/metrics`);
+      return value('vllm:num_requests_running') + value('vllm:num_requests_waiting');
+    };
+    const places = async () => (await gateway.ingress[0]?.metrics())?.value('llm_gateway_queue_places') ?? 0;
+
+    const send = (count: number) =>
+      Array.from({ length: count }, () =>
+        post(gateway.url, body).then(
+          ({ status }) => status,
+          () => 0,
+        ),
+      );
+    const first = send(6);
+    // Nothing is known of the engine yet: it gets all.
+    await until(async () => (await atEngine()) === 6);
+    await until(async () => (await places()) > 0);
+    const next = send(12);
+    await until(async () => (await waiting(gateway.ingress[0])) >= 8);
+    let most = 0;
+    await until(async () => {
+      const { value } = await readMetrics(`${engine.url}/metrics`);
+      // Those that came before the first report are served first.
+      if ((await places()) <= 3) most = Math.max(most, value('vllm:num_requests_waiting'));
+      return (await waiting(gateway.ingress[0])) <= 2;
+    });
+    assert.ok(most <= 2, `${most} wait at the engine`);
+    for (const status of await Promise.all([...first, ...next])) assert.equal(status, 200);
+
+    // Its reports end with discovery: it counts as unknown, and nobody waits.
+    await gateway.discovery[0]?.kill('SIGKILL');
+    await until(async () => (await places()) === 0, { timeoutMs: 8000 });
+    const last = send(4);
+    await until(async () => (await atEngine()) === 4);
+    assert.equal(await waiting(gateway.ingress[0]), 0);
+    for (const status of await Promise.all(last)) assert.equal(status, 200);
   });
 });

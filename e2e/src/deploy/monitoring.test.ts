@@ -186,7 +186,7 @@ describe('a Prometheus that scrapes the gateway under load', { timeout: 120_000 
           router: [...routing, ...traces, '--scheduling-policy', 'load-balance'],
           ingress: [
             ...[...routing, ...traces, '--mirror-config', mirror, '--retry-max-count', '1'],
-            ...['--fallback-retry-queue-enabled', '--client-keys', `@${keys}`],
+            ...['--fallback-retry-queue-enabled', '--client-keys', `@${keys}`, '--queue-max-requests', '100'],
           ],
           'retry-worker': [...routing, ...traces, '--fallback-retry-init-delay-ms', '50'],
           'mirror-sender': traces,

@@ -204,19 +204,21 @@ export class Fleet {
   }
 
   /**
-   * How many instances take this role for a model or group; those that fail or are taken out only
-   * where no others are left.
+   * The instances that take this role for a model or group, by their ids; those that fail only where
+   * no others are left.
    */
-  serving(role: Role, model: string | null, now: number): number {
+  serving(role: Role, model: string | null, now: number): readonly string[] {
     this.#refresh(now);
-    let well = 0;
-    let usable = 0;
+    const well: string[] = [];
+    const usable: string[] = [];
     for (const slot of this.#pools.named(role, model, now).slots) {
       const score = this.#scores.values[slot] ?? impossibleScore;
-      if (score < suspectScore) well++;
-      if (score !== impossibleScore) usable++;
+      const id = this.#members.sorted[slot]?.instance.id;
+      if (score === impossibleScore || id === undefined) continue;
+      usable.push(id);
+      if (score < suspectScore) well.push(id);
     }
-    return well > 0 ? well : usable;
+    return well.length > 0 ? well : usable;
   }
 
   /** The roles of which a request of this fleet's mode needs an instance each. */

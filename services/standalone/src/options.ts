@@ -12,6 +12,7 @@ import {
   ingressOptions,
   mirrorConfigMistakes,
   mirrorConfigRemarksOf,
+  queues,
 } from '@llm-gateway/ingress/options';
 import { limiterOptions } from '@llm-gateway/limiter/options';
 import { mirrorSenderOptions } from '@llm-gateway/mirror-sender/options';
@@ -88,6 +89,7 @@ export const options = defineService({
     clientMistakes,
     clientKeyMistakes,
     admissionMistakes,
+    (values) => (isEverFull(values) ? [] : [neverFull]),
     affinityMistakes,
     tracingMistakes,
     ...checkRoutes,
@@ -99,6 +101,16 @@ export const options = defineService({
   checkFollowed: mirrorConfigMistakes,
   remarks: [routeRemarks, mirrorConfigRemarksOf, tracingRemarks],
 });
+
+/** Whether anything says that an instance is full, where requests are to wait then. */
+function isEverFull(
+  values: Parameters<typeof admissionMistakes>[0] & { readonly engineMetricsIntervalMs: number },
+): boolean {
+  return !queues(values) || values.instanceMaxRequests > 0 || values.engineMetricsIntervalMs > 0;
+}
+
+const neverFull =
+  '--queue-max-requests needs --instance-max-requests or --engine-metrics-interval-ms: without them no instance is ever full';
 
 export type Options = OptionsOf<typeof options>;
 

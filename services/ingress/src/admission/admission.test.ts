@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { inProcessBus } from '@llm-gateway/bus';
 import { Fleet } from '@llm-gateway/fleet';
-import { GatewayError, type Instance, queueReport, type Role } from '@llm-gateway/protocol';
+import {
+  type EngineFigures,
+  engineReport,
+  GatewayError,
+  type Instance,
+  queueReport,
+  type Role,
+} from '@llm-gateway/protocol';
 import { Metrics } from '@llm-gateway/runtime';
 import { until } from '@llm-gateway/testing';
 import type { Client } from '../clients/key-file.ts';
@@ -44,6 +51,17 @@ function scene(
   const admission = new Admission({ ingress: name, bus, fleet, settings, metrics: new Metrics() });
   return { admission, fleet, bus };
 }
+
+/** Whether a request would have a place now. */
+const hasRoom = (admission: Admission) => {
+  const one = request();
+  const entered = admission.tryEnter(one);
+  one.place?.release(null, false);
+  return entered;
+};
+
+const report = (bus: ReturnType<typeof inProcessBus>, figures: EngineFigures) =>
+  bus.publish(engineReport, { reporter: 'registrar-1', engines: [{ instance: 'a', figures }] });
 
 const isCode = (code: string) => (error: unknown) => error instanceof GatewayError && error.code === code;
 
@@ -191,6 +209,35 @@ describe('admission', () => {
     // Its process ends: it says nothing any more, and its requests are over.
     other[Symbol.dispose]();
     await until(() => entered.one.length === 10, { timeoutMs: 6000 });
+  });
+
+  it('gives an instance what its engine computes at once, where no flag says it', async () => {
+    const { admission, bus } = scene([instance('a')], { instanceMaxRequests: 0 });
+    using _ = admission;
+    const requests = Array.from({ length: 6 }, () => request());
+    for (const one of requests) assert.ok(admission.tryEnter(one));
+    report(bus, { running: 2, waiting: 4 });
+    await until(() => !hasRoom(admission));
+    report(bus, { running: 2, waiting: 4 });
+    for (const one of requests.splice(0, 4)) one.place?.release(null, false);
+    await until(() => !hasRoom(admission));
+    const waits = admission.wait(request(), { canSpill: false });
+    requests.pop()?.place?.release(null, false);
+    assert.equal(await waits, true);
+    assert.ok(!hasRoom(admission));
+  });
+
+  it('leaves places to what others send to the same engine', async () => {
+    const { admission, bus } = scene([instance('a')], { instanceMaxRequests: 0 });
+    using _ = admission;
+    for (let at = 0; at < 2; at++) report(bus, { running: 8, waiting: 5 });
+    const [first, second] = [request(), request()];
+    assert.ok(admission.tryEnter(first));
+    await until(() => !hasRoom(admission));
+    // One at a time goes on.
+    first.place?.release(null, false);
+    assert.ok(admission.tryEnter(second));
+    assert.ok(!hasRoom(admission));
   });
 
   it('is not misled by what others claim: each has its equal part', async () => {

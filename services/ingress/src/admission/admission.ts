@@ -1,11 +1,19 @@
 import { type Bus, eachSecond, inParts } from '@llm-gateway/bus';
 import type { Fleet } from '@llm-gateway/fleet';
 import type { RequestHead } from '@llm-gateway/http1';
-import { GatewayError, maxQueuePools, type QueueReport, queueReport } from '@llm-gateway/protocol';
+import {
+  type EngineReport,
+  engineReport,
+  GatewayError,
+  maxQueuePools,
+  type QueueReport,
+  queueReport,
+} from '@llm-gateway/protocol';
 import type { Metrics } from '@llm-gateway/runtime';
 import type { CancelSignal } from '@llm-gateway/upstream';
 import { capacityOf } from './capacity.ts';
 import { DrainRate } from './drain-rate.ts';
+import { EnginePlaces } from './engine-places.ts';
 import { FairQueue, type RequestClass, requestClasses, type Waiting } from './fair-queue.ts';
 import type { AdmissionSettings } from './options.ts';
 import { Peers, type PlaceKind } from './peers.ts';
@@ -38,7 +46,8 @@ const minRetryMs = 1000;
 const maxRetryMs = 600_000;
 const classHeader = 'x-gateway-class';
 
-type Refusal = 'full' | 'displaced' | 'timeout';
+const refusals = ['full', 'displaced', 'timeout'] as const;
+type Refusal = (typeof refusals)[number];
 
 /** Places of one role for the models of one pool. */
 interface Kind extends Held, PlaceKind {
@@ -46,6 +55,9 @@ interface Kind extends Held, PlaceKind {
   allowanceUntil: number;
   /** Whether others were told of something, so that they have to be told when it is over. */
   told: boolean;
+  /** The most that all ingresses held, in this second and in the one before. */
+  most: number;
+  mostBefore: number;
 }
 
 /** Requests for models that the same instances serve. */
@@ -84,6 +96,7 @@ interface Waiter {
 export class Admission implements Disposable {
   readonly #parts: AdmissionParts;
   readonly #peers: Peers;
+  readonly #engines = new EnginePlaces();
   readonly #pools = new Map<string | null, Pool>();
   /** Those in which something waits. */
   readonly #waiting = new Set<Pool>();
@@ -122,6 +135,17 @@ export class Admission implements Disposable {
       },
     });
     metrics.gauge({
+      name: 'queue_places',
+      help: 'Requests that instances take at once, over all ingresses, by the role of those; left out while some have no limit',
+      labels: ['role'],
+      collect: (set) => {
+        for (const role of parts.fleet.roles) {
+          const places = this.#placesOf(role);
+          if (places !== Number.POSITIVE_INFINITY) set({ role }, places);
+        }
+      },
+    });
+    metrics.gauge({
       name: 'queue_ingresses',
       help: 'Ingresses that share the places at instances, as far as this one hears',
       collect: () => this.ingresses,
@@ -140,7 +164,10 @@ export class Admission implements Disposable {
       help: 'Requests that were answered 429 because instances had no room for them, by why',
       labels: ['cause'],
     });
+    // What is counted from its start is seen by a rate the first time.
+    for (const cause of refusals) this.#refused.labels({ cause });
     this.#owned.use(bus.subscribe(queueReport, (report) => this.#hear(report)));
+    this.#owned.use(bus.subscribe(engineReport, (report) => this.#hearEngines(report)));
     this.#owned.use(eachSecond(() => this.#keepAlive()));
     this.#owned.defer(() => {
       clearInterval(this.#look);
@@ -246,7 +273,7 @@ export class Admission implements Disposable {
     let pool = this.#pools.get(model);
     if (pool === undefined) {
       const kinds = fleet.roles.map((role) => ({
-        ...{ role, model, held: 0, told: false },
+        ...{ role, model, held: 0, told: false, most: 0, mostBefore: 0 },
         ...{ allowance: 0, allowanceUntil: Number.NEGATIVE_INFINITY },
       }));
       const queue = new FairQueue<Waiter>({ maxWaiting: settings.queueMaxRequests });
@@ -265,17 +292,34 @@ export class Admission implements Disposable {
   }
 
   #allow(kind: Kind, queue: Pool['queue'], now: number): void {
-    const { fleet, settings, bus } = this.#parts;
-    const places = capacityOf(kind, { fleet, maxRequests: settings.instanceMaxRequests, now });
+    const { bus } = this.#parts;
+    const places = this.#capacityOf(kind, now);
     kind.allowanceUntil = now + allowanceMs;
     // That there is no instance is told at once, and nothing to wait for.
     kind.allowance =
-      places === 0
+      places === 0 || places === Number.POSITIVE_INFINITY
         ? Number.POSITIVE_INFINITY
         : this.#peers.allowance(kind, places, {
             ...{ now, epochMs: Date.now(), connected: bus.connected },
             demand: kind.held + queue.size + 1,
           });
+  }
+
+  #capacityOf(kind: Kind, now: number): number {
+    const { fleet, settings } = this.#parts;
+    kind.most = Math.max(kind.most, kind.held + this.#peers.heldByOthers(kind, now));
+    return capacityOf(kind, {
+      ...{ fleet, engines: this.#engines, maxRequests: settings.instanceMaxRequests, now },
+      held: Math.max(kind.most, kind.mostBefore),
+    });
+  }
+
+  #placesOf(role: Kind['role']): number {
+    const now = performance.now();
+    return this.#sum(({ kinds }) => {
+      const kind = kinds.find((one) => one.role === role);
+      return kind === undefined ? 0 : this.#capacityOf(kind, now);
+    });
   }
 
   #enter(pool: Pool, exchange: Entering, now: number): void {
@@ -343,6 +387,12 @@ export class Admission implements Disposable {
     this.#lookAtAll();
   }
 
+  /** Allowances last on: they are made anew often enough, and of many engines one always reports. */
+  #hearEngines(report: EngineReport): void {
+    const { fleet } = this.#parts;
+    this.#engines.take(report, performance.now(), (instance) => fleet.address(instance) !== undefined);
+  }
+
   #forgetAllowances(): void {
     for (const { kinds } of this.#pools.values()) {
       for (const kind of kinds) kind.allowanceUntil = Number.NEGATIVE_INFINITY;
@@ -352,6 +402,13 @@ export class Admission implements Disposable {
   #keepAlive(): void {
     const { bus, fleet } = this.#parts;
     const now = performance.now();
+    this.#engines.sweep(now);
+    for (const { kinds } of this.#pools.values()) {
+      for (const kind of kinds) {
+        kind.mostBefore = kind.most;
+        kind.most = kind.held + this.#peers.heldByOthers(kind, now);
+      }
+    }
     if (!bus.connected) {
       this.#peers.excuse(now);
       return;

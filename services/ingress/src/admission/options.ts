@@ -8,7 +8,7 @@ export const admissionOptions = {
     min: 0,
     max: 1_000_000,
     description:
-      'Maximum concurrent requests of one instance over all ingresses; with --queue-max-requests further ones wait; 0: no limit',
+      'Maximum concurrent requests of one instance over all ingresses; with --queue-max-requests further ones wait; 0: as many as its engine computes at once, no limit while it reports no load',
   },
   'queue-max-requests': {
     type: 'integer',
@@ -47,9 +47,6 @@ export function admissionMistakes(settings: AdmissionSettings): string[] {
   const { instanceMaxRequests, queueMaxWaitMs, spillAfterMs } = settings;
   const mistakes: string[] = [];
   if (queues(settings)) {
-    if (instanceMaxRequests === 0) {
-      mistakes.push('--queue-max-requests needs --instance-max-requests: without it no instance is ever full');
-    }
     if (spillAfterMs >= queueMaxWaitMs) mistakes.push('--spill-after-ms must be less than --queue-max-wait-ms');
   } else {
     if (instanceMaxRequests > 0) mistakes.push('--instance-max-requests needs --queue-max-requests');

@@ -135,6 +135,15 @@ export class Peers {
     }
   }
 
+  /** What the others hold, as far as they can be heard. */
+  heldByOthers(kind: PlaceKind, now: number): number {
+    let held = 0;
+    for (const gauge of this.#gauges.get(keyOf(kind))?.values() ?? []) {
+      if (now - gauge.heardAt < silentMs) held += gauge.held;
+    }
+    return held;
+  }
+
   /**
    * Of so many places this ingress may hold as many: its fair share by what all have told, and
    * never what others hold. More than an equal part it takes only by what it told a moment ago, so
