@@ -89,6 +89,7 @@ const listeners = {
     limiterBeat,
     ingressBeat,
     queueReport,
+    engineReport,
     statusQuery,
   ],
   router: [
