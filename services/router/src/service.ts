@@ -25,7 +25,7 @@ import type { Describe, Metrics, Parts, Running } from '@llm-gateway/runtime';
 import { names, type Tracing } from '@llm-gateway/tracing';
 import { declareCacheGauges, declareFleetGauges, type Log, Observer } from './observer.ts';
 import type { Options } from './options.ts';
-import { Placements } from './placements.ts';
+import { placementOutbox } from './placements.ts';
 import { Responder } from './responder.ts';
 import { takeOverCaches } from './warm-start.ts';
 
@@ -87,12 +87,12 @@ export async function start(
   const tables = new HeldTables(followed.first, { maxHeld: maxHeldGenerations });
   const stopped = new AbortController();
   let answering = false;
-  const placements = open.use(new Placements(bus, router, () => observer.placementDropped()));
+  const placements = open.use(placementOutbox(bus, router, () => observer.placementDropped()));
   const caches =
     values.schedulingPolicy === 'cache-aware'
       ? new Caches({
           ...(values.instanceKvBytes > 0 && { capacityBytes: values.instanceKvBytes }),
-          onPlaced: (instance, fingerprints) => placements.add(instance, fingerprints),
+          onPlaced: (instance, fingerprints) => placements.add({ instance, fingerprints }),
           onLost: (instance) => observer.cacheLost(instance),
         })
       : undefined;

@@ -1,4 +1,4 @@
-import type { Bus, Subscription } from '@llm-gateway/bus';
+import { type Bus, Outbox, type Subscription } from '@llm-gateway/bus';
 import type { Fleet } from '@llm-gateway/fleet';
 import { HeaderLines, originOf } from '@llm-gateway/http1';
 import { type Instance, type InstanceAddress, maxResponsesMade, responsesMade } from '@llm-gateway/protocol';
@@ -19,6 +19,9 @@ const maxKnown = 100_000;
 const knownMs = 6 * 3_600_000;
 /** What is told in this time goes in one message. */
 const tellMs = 20;
+const envelopeBytes = 256;
+/** What an entry has besides id and instance. */
+const madeBytes = 32;
 /** Instances that are asked for one response, and searches at a time. */
 const maxAsked = 64;
 const maxSearches = 16;
@@ -43,12 +46,24 @@ export class StoredResponses implements Disposable {
   /** When a search for it found nothing. */
   readonly #missing = new Map<string, number>();
   readonly #subscription: Subscription;
-  #untold: { id: string; instance: string }[] = [];
-  #telling: NodeJS.Timeout | undefined;
+  readonly #made: Outbox<{ id: string; instance: string }>;
   #searches = 0;
 
   constructor(parts: StoredResponsesParts) {
     this.#parts = parts;
+    const { bus, ingress } = parts;
+    this.#made = new Outbox({
+      bus,
+      delayMs: tellMs,
+      maxWaiting: maxResponsesMade,
+      whenFull: 'publish',
+      maxEntries: maxResponsesMade,
+      envelopeBytes,
+      bytesOf: ({ id, instance }) => madeBytes + id.length + 3 * instance.length,
+      publish(responses) {
+        if (bus.connected) bus.publish(responsesMade, { ingress, responses });
+      },
+    });
     this.#subscription = parts.bus.subscribe(responsesMade, ({ ingress, responses }) => {
       if (ingress === parts.ingress) return;
       for (const { id, instance } of responses) this.#learn(id, instance);
@@ -58,9 +73,7 @@ export class StoredResponses implements Disposable {
   /** An instance has made a response: this ingress knows it from now on, and tells the others. */
   made(id: string, instance: string): void {
     this.#learn(id, instance);
-    this.#untold.push({ id, instance });
-    if (this.#untold.length >= maxResponsesMade) this.#tell();
-    else this.#telling ??= setTimeout(() => this.#tell(), tellMs).unref();
+    this.#made.add({ id, instance });
   }
 
   /** The instance that keeps a response; null: it has left; undefined: nobody told. */
@@ -153,17 +166,8 @@ export class StoredResponses implements Disposable {
     }
   }
 
-  #tell(): void {
-    clearTimeout(this.#telling);
-    this.#telling = undefined;
-    const responses = this.#untold;
-    this.#untold = [];
-    const { bus, ingress } = this.#parts;
-    if (responses.length > 0 && bus.connected) bus.publish(responsesMade, { ingress, responses });
-  }
-
   [Symbol.dispose](): void {
-    clearTimeout(this.#telling);
+    this.#made[Symbol.dispose]();
     this.#subscription.close();
   }
 }

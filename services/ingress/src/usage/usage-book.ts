@@ -1,4 +1,4 @@
-import { type Bus, eachSecond } from '@llm-gateway/bus';
+import { type Bus, Outbox } from '@llm-gateway/bus';
 import { maxUsageRecords, type UsageQuality, type UsageRecord, usageRecord } from '@llm-gateway/protocol';
 import { boundedLabel, type Metrics } from '@llm-gateway/runtime';
 import type { TokenCounts, UsageReader } from './usage-reader.ts';
@@ -44,19 +44,16 @@ interface UsageBookParts {
  * of each.
  */
 export class UsageBook implements Disposable {
-  readonly #parts: UsageBookParts;
   readonly #tokens;
   readonly #clientTokens;
   readonly #qualities;
   readonly #recorded;
   readonly #client = boundedLabel();
   #sequence = 0;
-  #waiting: UsageRecord[] = [];
-  readonly #timer: Disposable | null;
+  /** Null: no records are published. */
+  readonly #records: Outbox<UsageRecord> | null;
 
-  constructor(parts: UsageBookParts) {
-    this.#parts = parts;
-    const { metrics } = parts;
+  constructor({ ingress, bus, metrics, records }: UsageBookParts) {
     this.#tokens = metrics.counter({
       name: 'tokens_total',
       help: 'Tokens of requests as engines counted them: of the prompt, of those cached, of the answer, of those reasoning',
@@ -77,7 +74,7 @@ export class UsageBook implements Disposable {
       help: 'Usage records by whether the bus took them; those it did not take are lost',
       labels: ['result'],
     });
-    this.#timer = parts.records ? eachSecond(() => this.#publish()) : null;
+    this.#records = records ? this.#outbox(bus, ingress) : null;
   }
 
   /** A request is over. @param model its label */
@@ -94,30 +91,34 @@ export class UsageBook implements Disposable {
         if (client !== null) this.#clientTokens.labels({ client, kind }).inc(count);
       }
     }
-    if (this.#timer === null) return;
-    this.#waiting.push(recordOf(exchange, usage));
-    if (this.#waiting.length >= maxUsageRecords) this.#publish();
+    this.#records?.add(recordOf(exchange, usage));
   }
 
   [Symbol.dispose](): void {
-    this.#publish();
-    this.#timer?.[Symbol.dispose]();
+    this.#records?.[Symbol.dispose]();
   }
 
-  #publish(): void {
-    const { ingress, bus } = this.#parts;
-    // As many as fit: ids and names from outside have lengths of their own.
-    const most = Math.max(1, Math.min(maxUsageRecords, Math.floor((bus.maxBytes - envelopeBytes) / recordBytes)));
-    while (this.#waiting.length > 0) {
-      const records = this.#waiting.splice(0, most);
-      const sequence = this.#sequence;
-      this.#sequence += records.length;
-      const result = bus.publish(usageRecord, { ingress, sequence, records }) ? 'published' : 'dropped';
-      this.#recorded.labels({ result }).inc(records.length);
-    }
+  #outbox(bus: Bus, ingress: string): Outbox<UsageRecord> {
+    return new Outbox({
+      bus,
+      delayMs: gatherMs,
+      maxWaiting: maxUsageRecords,
+      whenFull: 'publish',
+      maxEntries: maxUsageRecords,
+      envelopeBytes,
+      bytesOf: () => recordBytes,
+      publish: (records) => {
+        const sequence = this.#sequence;
+        this.#sequence += records.length;
+        const result = bus.publish(usageRecord, { ingress, sequence, records }) ? 'published' : 'dropped';
+        this.#recorded.labels({ result }).inc(records.length);
+      },
+    });
   }
 }
 
+/** How long a record waits for others. */
+const gatherMs = 1000;
 const envelopeBytes = 1024;
 /** At most so much a record takes: a model's name may have 1,024 characters, each of up to six bytes. */
 const recordBytes = 8192;
