@@ -42,3 +42,4 @@ export { readRegularFile } from './regular-file.ts';
 export { type Parts, type Running, run, type Start } from './run.ts';
 export type { SecretReader } from './secrets.ts';
 export { type Describe, describeSelf, type SelfDescription } from './self-description.ts';
+export { type WorkLimits, WorkQueue, WorkSlot } from './work-queue.ts';

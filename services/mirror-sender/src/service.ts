@@ -2,13 +2,20 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Bus, eachSecond, tellStatus } from '@llm-gateway/bus';
 import { type MirrorCopy, mirrorPrimary, mirrorSend } from '@llm-gateway/protocol';
-import type { Describe, Logger, Metrics, OptionValues, Running } from '@llm-gateway/runtime';
+import {
+  type Describe,
+  type Logger,
+  type Metrics,
+  type OptionValues,
+  type Running,
+  WorkQueue,
+  type WorkSlot,
+} from '@llm-gateway/runtime';
 import type { Tracing } from '@llm-gateway/tracing';
 import { Upstream, type UpstreamLimits } from '@llm-gateway/upstream';
 import { allowedTargets } from './allowed-targets.ts';
 import { Comparisons } from './comparisons.ts';
 import { type CopyJob, type CopyResult, sendCopy, unsent } from './copy-call.ts';
-import { CopyQueue } from './copy-queue.ts';
 import { CopyTrace } from './copy-trace.ts';
 import { KnownIngresses } from './known-ingresses.ts';
 import { Observer } from './observer.ts';
@@ -66,14 +73,18 @@ export async function start(
     reports.ended(copy, end);
     comparisons.copyEnded(copy, end, performance.now());
   };
-  const queue = new CopyQueue<SizedCopyJob>(
-    {
-      maxConcurrency: options.mirrorMaxConcurrency,
-      maxWaiting: options.mirrorQueueSize,
-      maxHeldBytes: options.mirrorMaxHeldBytes,
-    },
-    async (job) => ended(job, await sendCopy(job, { upstream, ingresses, shutdown: cut.signal })),
-  );
+  const queue = new WorkQueue({
+    maxWorking: options.mirrorMaxConcurrency,
+    maxWaiting: options.mirrorQueueSize,
+    maxHeldBytes: options.mirrorMaxHeldBytes,
+  });
+  const send = async (job: SizedCopyJob, slot: WorkSlot) => {
+    try {
+      ended(job, await sendCopy(job, { upstream, ingresses, shutdown: cut.signal }));
+    } finally {
+      slot.release();
+    }
+  };
   const isAllowed = allowedTargets(options.mirrorAllowedTargets);
   const take = (copy: MirrorCopy, body: Uint8Array) => {
     observer.received();
@@ -83,8 +94,13 @@ export async function start(
     const trace = CopyTrace.of(tracing, copy);
     const sent = trace?.traced(copy) ?? copy;
     const job = { copy: sent, body: compact(body), bytes, arrivedAtMs: performance.now(), trace };
-    if (!isAllowed(copy.url)) ended(job, unsent('target_refused'));
-    else if (!queue.offer(job)) ended(job, unsent('queue_full'));
+    if (!isAllowed(copy.url)) {
+      ended(job, unsent('target_refused'));
+      return;
+    }
+    const slot = queue.take(bytes);
+    if (slot === null) ended(job, unsent('queue_full'));
+    else slot.onTurn(() => void send(job, slot));
   };
   const membership = parts.use(bus.consume(mirrorSend, take));
   parts.use(bus.subscribe(mirrorPrimary, (primary) => comparisons.primaryEnded(primary)));
@@ -102,7 +118,7 @@ export async function start(
       service: 'mirror-sender',
       describe,
       section: () => ({
-        mirrorSender: { waiting: queue.waiting, inFlight: queue.inFlight, ...observer.looks.report() },
+        mirrorSender: { waiting: queue.waiting, inFlight: queue.working, ...observer.looks.report() },
       }),
     }),
   );
@@ -120,7 +136,7 @@ export async function start(
 }
 
 /** Cuts what is left, so that each copy has an end that can still be told. */
-async function settle(queue: CopyQueue<SizedCopyJob>, cut: AbortController): Promise<void> {
+async function settle(queue: WorkQueue, cut: AbortController): Promise<void> {
   cut.abort();
   while (!queue.idle) await delay(0);
 }
@@ -133,10 +149,10 @@ function compact(body: Uint8Array): Uint8Array {
   return body.buffer.byteLength > 2 * body.length ? new Uint8Array(body) : body;
 }
 
-function declareGauges(metrics: Metrics, queue: CopyQueue<SizedCopyJob>, comparisons: Comparisons): void {
+function declareGauges(metrics: Metrics, queue: WorkQueue, comparisons: Comparisons): void {
   const gauge = (name: string, help: string, collect: () => number) => metrics.gauge({ name, help, collect });
   gauge('mirror_sender_waiting', 'Mirror copies that wait to be sent', () => queue.waiting);
-  gauge('mirror_sender_in_flight', 'Mirror copies being sent', () => queue.inFlight);
+  gauge('mirror_sender_in_flight', 'Mirror copies being sent', () => queue.working);
   gauge('mirror_sender_held_bytes', 'Bodies of mirror copies held', () => queue.heldBytes);
   gauge('mirror_compare_waiting', 'Copies that ended and wait for their primaries', () => comparisons.waiting);
 }

@@ -2,11 +2,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type FlatHeaders, HeaderLines, retryAfterMs, splitUrl } from '@llm-gateway/http1';
 import type { JobProgress, JobRequest, ReportedJobResult } from '@llm-gateway/protocol';
 import { type Endpoint, endpointHeaders, endpointUrl, hasOwnCredential } from '@llm-gateway/routing';
+import type { WorkSlot } from '@llm-gateway/runtime';
 import { type HoldRule, type RelayResult, relay, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
 import { type BackoffRules, backoffMs } from './backoff.ts';
 import { EndpointRelay } from './endpoint-relay.ts';
 import type { JobAnswer } from './job-answer.ts';
-import type { JobSlot } from './job-slots.ts';
 import type { JobTrace } from './job-trace.ts';
 import type { Observer } from './observer.ts';
 
@@ -78,7 +78,7 @@ export class Job {
   /** Null when the request is not traced. */
   readonly trace: JobTrace | null;
   readonly #request: ClientRequest;
-  readonly #slot: JobSlot;
+  readonly #slot: WorkSlot;
   readonly #answer: JobAnswer;
   readonly #parts: JobParts;
   /** Aborts when a call has no sense any more: the ingress has left, or the deadline has passed. */
@@ -99,7 +99,7 @@ export class Job {
   #repeated = false;
 
   constructor(
-    job: { terms: Terms; request: ClientRequest; slot: JobSlot },
+    job: { terms: Terms; request: ClientRequest; slot: WorkSlot },
     { answer, parts, trace }: { answer: JobAnswer; parts: JobParts; trace: JobTrace | null },
   ) {
     this.trace = trace;
@@ -195,7 +195,7 @@ export class Job {
     const span = this.trace?.waiting();
     try {
       await delay(Math.min(waitMs, maxTimerMs), undefined, { signal });
-      if (!(await this.#slot.beginCall(Math.min(this.#leftMs(), maxTimerMs), signal))) return false;
+      if (!(await this.#slot.turn(Math.min(this.#leftMs(), maxTimerMs), signal))) return false;
     } catch (error) {
       if (signal.aborted) return false;
       throw error;
@@ -243,7 +243,7 @@ export class Job {
         },
       }),
     );
-    this.#slot.endCall();
+    this.#slot.endTurn();
     if (span !== undefined) this.trace?.called(span, end);
     observer.called(this.url.host, end);
     return end;

@@ -1,6 +1,5 @@
-import type { Metrics } from '@llm-gateway/runtime';
+import type { Metrics, WorkQueue } from '@llm-gateway/runtime';
 import type { RelayResult } from '@llm-gateway/upstream';
-import type { JobSlots } from './job-slots.ts';
 
 /** How a job ended, as metrics and the log name it. `expired`: the ingress did not come with the request. */
 export type JobLabel =
@@ -96,16 +95,16 @@ const callOutcomes = {
   cancelled: 'cancelled',
 } as const satisfies Record<RelayResult['kind'], string>;
 
-export function declareGauges(metrics: Metrics, slots: JobSlots, oldestMs: () => number): void {
+export function declareGauges(metrics: Metrics, queue: WorkQueue, oldestMs: () => number): void {
   metrics.gauge({
     name: 'retry_queue_depth',
     help: 'Jobs that wait, in backoff or for their turn',
-    collect: () => slots.waiting,
+    collect: () => queue.waiting,
   });
   metrics.gauge({
     name: 'retry_queue_calls_in_flight',
     help: 'Jobs that call their endpoint',
-    collect: () => slots.calling,
+    collect: () => queue.working,
   });
   metrics.gauge({
     name: 'retry_queue_oldest_age_seconds',
@@ -115,6 +114,6 @@ export function declareGauges(metrics: Metrics, slots: JobSlots, oldestMs: () =>
   metrics.gauge({
     name: 'retry_queue_held_bytes',
     help: 'Bytes of request bodies that jobs have',
-    collect: () => slots.heldBytes,
+    collect: () => queue.heldBytes,
   });
 }

@@ -69,8 +69,8 @@ export async function start(
       tracing,
       observer: new Observer(log, metrics),
       limits: {
-        queueSize: options.fallbackRetryQueueSize,
-        workerSize: options.fallbackRetryWorkerSize,
+        maxWaiting: options.fallbackRetryQueueSize,
+        maxWorking: options.fallbackRetryWorkerSize,
         maxHeldBytes: options.fallbackRetryMaxHeldBytes,
       },
       rules: {
@@ -82,7 +82,7 @@ export async function start(
       holdRules: holdRules(options),
     }),
   );
-  declareGauges(metrics, worker.slots, () => worker.oldestMs);
+  declareGauges(metrics, worker.queue, () => worker.oldestMs);
 
   // Last in, first out: connections are cut before what their jobs use goes away.
   const surface = parts.use(
@@ -100,7 +100,7 @@ export async function start(
   parts.defer(() => worker.close());
   // A job that waits is better off elsewhere from the moment on that this process is to end.
   shutdown.addEventListener('abort', () => worker.close(), { once: true });
-  const { slots } = worker;
+  const { queue } = worker;
   parts.use(
     tellStatus(bus, {
       process: name,
@@ -109,10 +109,10 @@ export async function start(
       section: () => ({
         generation: tables.newest.generation,
         retryWorker: {
-          waiting: slots.waiting,
-          calling: slots.calling,
+          waiting: queue.waiting,
+          calling: queue.working,
           oldestMs: worker.oldestMs,
-          heldBytes: slots.heldBytes,
+          heldBytes: queue.heldBytes,
           places: options.fallbackRetryQueueSize + options.fallbackRetryWorkerSize,
         },
       }),

@@ -11,11 +11,11 @@ import {
   withoutJobHeaders,
 } from '@llm-gateway/protocol';
 import type { HeldTables } from '@llm-gateway/routing';
+import { type WorkLimits, WorkQueue, type WorkSlot } from '@llm-gateway/runtime';
 import type { Tracing } from '@llm-gateway/tracing';
 import { backoffMs } from './backoff.ts';
 import { beatMs, Job, type JobParts, type JobResult, mayCall, type Terms } from './job.ts';
 import { JobAnswer } from './job-answer.ts';
-import { type JobSlot, JobSlots, type SlotLimits } from './job-slots.ts';
 import { JobTrace } from './job-trace.ts';
 import type { JobLabel, OfferResult } from './observer.ts';
 
@@ -29,13 +29,13 @@ export interface WorkerParts extends JobParts {
   readonly tables: HeldTables;
   /** Null: no traces. */
   readonly tracing: Tracing | null;
-  readonly limits: SlotLimits;
+  readonly limits: WorkLimits;
 }
 
 /** One job from its acceptance to its end. */
 interface Held {
   readonly terms: Terms;
-  readonly slot: JobSlot;
+  readonly slot: WorkSlot;
   readonly bodyBytes: number;
   readonly token: string;
   readonly sinceMs: number;
@@ -52,7 +52,7 @@ const rewritten: ReadonlySet<string> = new Set(['host', 'content-length']);
  * moment between finds this worker gone and the others still there.
  */
 export class RetryWorker implements Disposable {
-  readonly slots: JobSlots;
+  readonly queue: WorkQueue;
   readonly #id: string;
   readonly #parts: WorkerParts;
   /** In order of acceptance. */
@@ -71,7 +71,7 @@ export class RetryWorker implements Disposable {
   constructor(parts: WorkerParts) {
     this.#parts = parts;
     this.#id = parts.name;
-    this.slots = new JobSlots(parts.limits, () => this.#joinOrLeave());
+    this.queue = new WorkQueue(parts.limits, () => this.#joinOrLeave());
   }
 
   /** Jobs are not told of any more. */
@@ -113,7 +113,7 @@ export class RetryWorker implements Disposable {
 
   #joinOrLeave(): void {
     const { bus, rules } = this.#parts;
-    if (this.#open && this.slots.room && rules.maxCount !== 0) {
+    if (this.#open && this.queue.room && rules.maxCount !== 0) {
       this.#membership ??= bus.respond(retryOffer, (offer) => this.#answerOffer(offer));
     } else {
       this.#membership?.close();
@@ -136,7 +136,7 @@ export class RetryWorker implements Disposable {
     const { calls, maxCalls, retryAfterMs } = offer;
     const shortestMs = backoffMs(calls, rules, { retryAfterMs, random: () => 0 });
     if (!mayCall(calls, rules) || shortestMs > offer.deadlineMs) return 'hopeless';
-    const slot = this.slots.take(offer.bodyBytes);
+    const slot = this.queue.take(offer.bodyBytes);
     if (slot === null) return 'full';
 
     const sinceMs = performance.now();
