@@ -104,9 +104,12 @@ export {
   type ClientTotals,
   latencyBucket,
   latencyOfBucket,
+  noRequestCounts,
+  type RequestCounts,
   RequestReport,
   type RequestSummary,
   type RequestTotals,
+  requestCounts,
   requestReport,
 } from './request-report.ts';
 export { maxResponsesMade, responsesMade } from './responses.ts';

@@ -34,6 +34,27 @@ const RequestTotals = Type.Object({
 });
 export type RequestTotals = Static<typeof RequestTotals>;
 
+/** What `RequestTotals` counts. */
+export const requestCounts = [
+  'completed',
+  'rejected',
+  'failed',
+  'cancelled',
+  'retries',
+  'chunks',
+  'responseBytes',
+  'promptTokens',
+  'cachedTokens',
+  'completionTokens',
+] as const satisfies readonly (keyof RequestTotals)[];
+export type RequestCounts = Record<(typeof requestCounts)[number], number>;
+
+/** Nothing counted yet. */
+export function noRequestCounts(): RequestCounts {
+  // Each has the type that `RequestCounts` says.
+  return Object.fromEntries(requestCounts.map((name) => [name, 0])) as RequestCounts;
+}
+
 /** What one client had since the last report that has any: the name of its key, never the key. */
 const ClientTotals = Type.Object({
   /** `_other` of those beyond the first hundred. */

@@ -1,23 +1,8 @@
-import { latencyOfBucket, type RequestTotals } from '@llm-gateway/protocol';
-
-/** What one second or minute counts. */
-export const counted = [
-  'completed',
-  'rejected',
-  'failed',
-  'cancelled',
-  'retries',
-  'chunks',
-  'promptTokens',
-  'cachedTokens',
-  'completionTokens',
-] as const;
-export type Counted = (typeof counted)[number];
-type Counts = Record<Counted, number>;
+import { latencyOfBucket, type RequestCounts, type RequestTotals, requestCounts } from '@llm-gateway/protocol';
 
 const buckets = 168;
-const fields = counted.length;
-const column = Object.fromEntries(counted.map((name, at) => [name, at])) as Readonly<Record<Counted, number>>;
+const fields = requestCounts.length;
+const column = Object.fromEntries(requestCounts.map((name, at) => [name, at])) as Readonly<RequestCounts>;
 
 /**
  * Columns of numbers, the oldest first. A second in which nothing was heard has zeros; times
@@ -40,7 +25,7 @@ export interface Columns {
 /** What a span of time had, as rates a second and shares. */
 export interface Window {
   readonly seconds: number;
-  readonly counts: Counts;
+  readonly counts: RequestCounts;
   readonly firstByteMs: { readonly p50: number | null; readonly p95: number | null; readonly p99: number | null };
 }
 
@@ -71,7 +56,7 @@ export class Series {
     const slot = this.#slot(nowMs);
     const [counts, firstByte] = [this.#countsOf(slot), this.#firstByteOf(slot)];
     for (const each of totals) {
-      for (const [at, name] of counted.entries()) counts[at] = (counts[at] ?? 0) + (each[name] ?? 0);
+      for (const [at, name] of requestCounts.entries()) counts[at] = (counts[at] ?? 0) + (each[name] ?? 0);
       for (const [bucket, count] of each.firstByte) {
         if (bucket < buckets) firstByte[bucket] = (firstByte[bucket] ?? 0) + count;
       }
@@ -113,7 +98,7 @@ export class Series {
       for (const [at, count] of this.#countsOf(slot).entries()) sums[at] = (sums[at] ?? 0) + count;
       for (const [at, count] of this.#firstByteOf(slot).entries()) firstByte[at] = (firstByte[at] ?? 0) + count;
     }
-    const counts = Object.fromEntries(counted.map((name, at) => [name, sums[at] ?? 0])) as Counts;
+    const counts = Object.fromEntries(requestCounts.map((name, at) => [name, sums[at] ?? 0])) as RequestCounts;
     const [p50, p95, p99] = quantiles(firstByte);
     return { seconds: (steps * this.#stepMs) / 1000, counts, firstByteMs: { p50, p95, p99 } };
   }
@@ -137,7 +122,8 @@ export class Series {
     const perSecond = 1000 / this.#stepMs;
     let at = end - steps;
     for (const slot of this.#last(steps, nowMs)) {
-      const count = (name: Counted) => (slot === null ? 0 : (this.#counts[slot * fields + column[name]] ?? 0));
+      const count = (name: keyof RequestCounts) =>
+        slot === null ? 0 : (this.#counts[slot * fields + column[name]] ?? 0);
       const [p50, p95, p99] = slot === null ? [null, null, null] : quantiles(this.#firstByteOf(slot));
       const all = count('completed') + count('rejected') + count('failed') + count('cancelled');
       columns.at.push((at * this.#stepMs) / 1000);

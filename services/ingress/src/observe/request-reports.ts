@@ -2,6 +2,7 @@ import type { Bus } from '@llm-gateway/bus';
 import {
   type ClientTotals,
   latencyBucket,
+  noRequestCounts,
   type RequestSummary,
   type RequestTotals,
   requestReport,
@@ -182,16 +183,7 @@ export class RequestReports implements Disposable {
       model: isFull ? '_other' : model.slice(0, maxIdLength),
       route,
       endpoint: isFull ? '' : target,
-      completed: 0,
-      rejected: 0,
-      failed: 0,
-      cancelled: 0,
-      retries: 0,
-      chunks: 0,
-      responseBytes: 0,
-      promptTokens: 0,
-      cachedTokens: 0,
-      completionTokens: 0,
+      ...noRequestCounts(),
       firstByte: new Map(),
     };
     this.#tallies.set(isFull ? '' : key, tally);
