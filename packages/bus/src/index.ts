@@ -5,7 +5,6 @@ export {
   type Announcer,
   announce,
 } from './announced.ts';
-export { type BatchOptions, batched } from './batch.ts';
 export type {
   Bus,
   BusObserver,

@@ -1,10 +1,11 @@
-import { type Bus, batched } from '@llm-gateway/bus';
+import type { Bus } from '@llm-gateway/bus';
 import { type Fleet, poolName } from '@llm-gateway/fleet';
 import { type Ask, type AskedPrompt, type Decision, GatewayError, routeDecide } from '@llm-gateway/protocol';
 import type { Route, RouteTable } from '@llm-gateway/routing';
 import { names } from '@llm-gateway/tracing';
 import type { TracedStep } from '../exchange/request-trace.ts';
 import type { Leaving } from '../http/leaving.ts';
+import { batched } from './batch.ts';
 import type { DecisionNotes } from './decision-notes.ts';
 import { isFollowed } from './followed-decision.ts';
 import type { Leases } from './leases.ts';
