@@ -115,8 +115,8 @@ export class Chooser {
   }
 
   /**
-   * The two serve the same model, and are different instances where there is a choice: static
-   * endpoints have both roles.
+   * The two serve the same model, and are different instances where there is a choice: those of a
+   * static list have both roles.
    */
   choosePair(wish: Wish, context: ChoiceContext, isStaged: boolean): PairChoice | undefined {
     // Nothing is prefilled that nobody could decode.

@@ -14,9 +14,9 @@ const Port = Type.Integer({ minimum: 0, maximum: 65535 });
 
 /** One engine process (one data-parallel rank) as discovery knows it. */
 export const Instance = Type.Object({
-  /** `<pod_name>_dp<rank>`; for a static endpoint `host:port_dp0`. */
+  /** `<pod_name>_dp<rank>`; of a static list `host:port_dp0`. */
   id: Type.String({ minLength: 1 }),
-  /** A static endpoint has all roles; a record in a store has one. */
+  /** An instance of a static list has all roles; one of a record in a store has one. */
   roles: Type.Array(Type.Enum(roles)),
   host: Type.String({ minLength: 1 }),
   port: Port,

@@ -1,4 +1,4 @@
-export { isHost, readStaticEndpoints } from './endpoints.ts';
+export { isHost } from './addresses.ts';
 export { readNetworks } from './networks.ts';
 export { openRecordKeeper, openStoreReader, type StoreValues, storeMistakes } from './open.ts';
 export { discoveryOptions, storeOptions } from './options.ts';
@@ -12,4 +12,5 @@ export {
   type StoreTrouble,
   storeTroubles,
 } from './refusal.ts';
+export { readStaticInstances } from './static-instances.ts';
 export type { ReaderSink, RecordKeeper, Records, StoreEvent, StoreReader } from './store.ts';

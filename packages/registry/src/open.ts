@@ -1,4 +1,4 @@
-import { readAddresses, readEtcdEndpoints } from './endpoints.ts';
+import { readAddresses, readEtcdUrls } from './addresses.ts';
 import type { EtcdSettings } from './etcd.ts';
 import { EtcdPlace } from './etcd-place.ts';
 import { EtcdReader } from './etcd-reader.ts';
@@ -120,12 +120,12 @@ function redisTls(values: StoreValues): TlsSettings {
 }
 
 function etcdSettings(values: StoreValues): EtcdSettings {
-  const endpoints = readEtcdEndpoints(values.discoveryEtcdEndpoints);
+  const etcd = readEtcdUrls(values.discoveryEtcdEndpoints);
   // The flag was validated with the same function.
-  if ('mistake' in endpoints) throw new Error(endpoints.mistake);
+  if ('mistake' in etcd) throw new Error(etcd.mistake);
   return {
     namespace: values.namespace,
-    urls: endpoints.urls,
+    urls: etcd.urls,
     username: values.discoveryEtcdUsername,
     password: values.discoveryEtcdPassword,
     tls: etcdTls(values),

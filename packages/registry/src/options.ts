@@ -1,6 +1,7 @@
 import { isIP } from 'node:net';
-import { isHost, readAddresses, readEtcdEndpoints, readStaticEndpoints } from './endpoints.ts';
+import { isHost, readAddresses, readEtcdUrls } from './addresses.ts';
 import { readNetworks } from './networks.ts';
+import { readStaticInstances } from './static-instances.ts';
 
 /** How to reach the store of discovery records: flags of everyone who reads or writes it. */
 export const storeOptions = {
@@ -125,7 +126,7 @@ export const storeOptions = {
     list: 'words',
     default: 'etcd:2379',
     description: 'etcd endpoints, comma-separated; one live endpoint is enough',
-    validate: (value: string) => mistakeOf(readEtcdEndpoints(value)),
+    validate: (value: string) => mistakeOf(readEtcdUrls(value)),
   },
   'discovery-etcd-username': {
     type: 'string',
@@ -189,7 +190,7 @@ export const discoveryOptions = {
     list: 'words',
     default: '',
     description: 'Static instances, host:port,host:port; default port 80; IPv6 as [::1]:8090',
-    validate: (value: string) => (value === '' ? undefined : mistakeOf(readStaticEndpoints(value))),
+    validate: (value: string) => (value === '' ? undefined : mistakeOf(readStaticInstances(value))),
   },
   'instance-networks': {
     type: 'string',

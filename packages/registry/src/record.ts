@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type Instance, type Role, roles } from '@llm-gateway/protocol';
 import protobuf from 'protobufjs';
-import { isHost } from './endpoints.ts';
+import { isHost } from './addresses.ts';
 
 /** What one pod last said about itself. */
 export interface PodRecord {

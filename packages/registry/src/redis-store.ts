@@ -1,6 +1,6 @@
 import { GatewayError } from '@llm-gateway/protocol';
 import type { Redis } from 'ioredis';
-import { isHost } from './endpoints.ts';
+import { isHost } from './addresses.ts';
 import { type RedisAddress, RedisLink, type RedisSettings } from './redis.ts';
 
 const slots = 16_384;

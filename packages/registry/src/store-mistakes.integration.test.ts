@@ -3,7 +3,7 @@ import { copyFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createCertificates, temporaryFolder } from '@llm-gateway/testing';
-import { readAddresses } from './endpoints.ts';
+import { readAddresses } from './addresses.ts';
 import { type StoreValues, storeMistakes } from './open.ts';
 import { storeOptions } from './options.ts';
 

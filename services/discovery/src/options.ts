@@ -1,6 +1,6 @@
 import { type BusSettings, busMistakes, busOptions } from '@llm-gateway/bus';
 import { engineMetricsOptions } from '@llm-gateway/engine-metrics';
-import { discoveryOptions, readStaticEndpoints, storeMistakes } from '@llm-gateway/registry';
+import { discoveryOptions, readStaticInstances, storeMistakes } from '@llm-gateway/registry';
 import { pdOptions } from '@llm-gateway/routing';
 import { defineService, type OptionsOf } from '@llm-gateway/runtime';
 
@@ -52,6 +52,6 @@ export function staticEndpointMistakes(values: {
   if (values.llmBackendEndpoints === '') {
     return ['--llm-backend-endpoints: empty; --llm-backend-discovery endpoints needs host:port,host:port'];
   }
-  const read = readStaticEndpoints(values.llmBackendEndpoints, { kvPorts: values.pdDisaggProtocol !== '' });
+  const read = readStaticInstances(values.llmBackendEndpoints, { kvPorts: values.pdDisaggProtocol !== '' });
   return 'mistake' in read ? [`--llm-backend-endpoints: ${read.mistake}`] : [];
 }

@@ -5,7 +5,7 @@ import {
   maxPodNameLength,
   openStoreReader,
   readNetworks,
-  readStaticEndpoints,
+  readStaticInstances,
   skipReasons,
   storeTroubles,
 } from '@llm-gateway/registry';
@@ -32,7 +32,7 @@ export function openSource(values: Settings, part: Part, onStep: (step: SourceSt
 }
 
 function openList(values: Settings, { metrics }: Part, onStep: (step: SourceStep) => void): AsyncDisposable {
-  const read = readStaticEndpoints(values.llmBackendEndpoints, { kvPorts: values.pdDisaggProtocol !== '' });
+  const read = readStaticInstances(values.llmBackendEndpoints, { kvPorts: values.pdDisaggProtocol !== '' });
   // The flags were checked with the same function.
   if ('mistake' in read) throw new Error(read.mistake);
   const { instances } = read;

@@ -1,9 +1,6 @@
 import { isIPv6 } from 'node:net';
-import { type Instance, roles } from '@llm-gateway/protocol';
 
-/** Where a static endpoint serves its KV cache: this much above its own port. */
-const kvPortOffset = 20_000;
-const maxPort = 65_535;
+export const maxPort = 65_535;
 const hostName = /^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?$/;
 
 /**
@@ -24,7 +21,7 @@ export interface HostPort {
  * `host`, `host:port`, `[ipv6]` or `[ipv6]:port`.
  * Returns the mistake as text when it is none of these.
  */
-function readHostPort(text: string, defaultPort: number): HostPort | { readonly mistake: string } {
+export function readHostPort(text: string, defaultPort: number): HostPort | { readonly mistake: string } {
   const mistake = { mistake: `${JSON.stringify(text)} is not host, host:port or [ipv6]:port` };
   const match = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(\d{1,5}))?$/.exec(text);
   if (!match) return mistake;
@@ -56,7 +53,7 @@ export function readAddresses(
  * A comma-separated list of etcd endpoints as URLs; `http://` when an endpoint names no scheme,
  * blanks trimmed.
  */
-export function readEtcdEndpoints(list: string): { readonly urls: readonly string[] } | { readonly mistake: string } {
+export function readEtcdUrls(list: string): { readonly urls: readonly string[] } | { readonly mistake: string } {
   const urls: string[] = [];
   for (const item of list.split(',')) {
     const text = item.trim();
@@ -74,41 +71,7 @@ export function readEtcdEndpoints(list: string): { readonly urls: readonly strin
   return { urls };
 }
 
-/**
- * The instances of `--llm-backend-endpoints`, sorted by id, each endpoint once. Every one has all
- * roles. With `kvPorts` (a P/D protocol is set) an endpoint whose KV port (its own + 20000) would
- * not be a port is a mistake.
- */
-export function readStaticEndpoints(
-  list: string,
-  options: { kvPorts?: boolean } = {},
-): { readonly instances: readonly Instance[] } | { readonly mistake: string } {
-  const instances = new Map<string, Instance>();
-  for (const item of list.split(',')) {
-    const address = readHostPort(item.trim(), 80);
-    if ('mistake' in address) return address;
-    const kvPort = address.port + kvPortOffset;
-    if (options.kvPorts && kvPort > maxPort) {
-      return {
-        mistake: `port ${address.port} leaves no KV transfer port: port + ${kvPortOffset} is above ${maxPort}`,
-      };
-    }
-    const id = `${bracketed(address.host)}:${address.port}_dp0`;
-    instances.set(id, {
-      id,
-      roles: [...roles],
-      host: address.host,
-      port: address.port,
-      kvHost: address.host,
-      kvPort: kvPort > maxPort ? 0 : kvPort,
-      dpRank: 0,
-      dpSize: 1,
-      model: '',
-    });
-  }
-  return { instances: [...instances.values()].sort((a, b) => (a.id < b.id ? -1 : 1)) };
-}
-
-function bracketed(host: string): string {
+/** As it stands before a port. */
+export function bracketed(host: string): string {
   return host.includes(':') ? `[${host}]` : host;
 }
