@@ -142,10 +142,6 @@ export class PrefixIndex {
     this.#trim(shelf);
   }
 
-  bytesOf(number: number): number {
-    return this.#shelves[number]?.bytes ?? 0;
-  }
-
   /** How many bytes of the prompt of the last `match` the instance has. */
   cached(number: number): number {
     return this.#cached[number] ?? 0;

@@ -26,7 +26,7 @@ test('a label of recent values gives the place of one that is no longer used to 
   count('invented-2');
   now = 700_000;
   for (const model of ['served', 'served', 'other']) count(model);
-  const reading = parseMetrics(await metrics.text());
+  const reading = parseMetrics((await metrics.exposition()).text);
   assert.deepEqual(
     reading.samples.map(({ labels, value }) => [labels.model, value]),
     [

@@ -233,7 +233,7 @@ describe('a file that is followed on the disk', () => {
     put('two', 'half');
     for (let look = 0; look < 4; look++) await file.refresh();
     assert.deepEqual(mistakes, ['the neighbour is half']);
-    assert.match(await metrics.text(), /example_errors_total 1$/m);
+    assert.match((await metrics.exposition()).text, /example_errors_total 1$/m);
     writeFileSync(neighbour, 'whole');
     await file.refresh();
     assert.deepEqual(values, ['one', 'two']);
@@ -256,21 +256,21 @@ describe('a file that is followed on the disk', () => {
       several.map(({ mistakes }) => mistakes.length),
       [1, 0, 0],
     );
-    assert.match(await metrics.text(), /^llm_gateway_example_errors_total 1$/m);
+    assert.match((await metrics.exposition()).text, /^llm_gateway_example_errors_total 1$/m);
     writeFileSync(path, 'two');
     await lookAll();
     assert.ok(several.every(({ values }) => values.join() === 'two'));
-    assert.match(await metrics.text(), /^llm_gateway_config_generation\{file="example"\} 2$/m);
+    assert.match((await metrics.exposition()).text, /^llm_gateway_config_generation\{file="example"\} 2$/m);
 
     for (const { file } of several) file[Symbol.dispose]();
     assert.doesNotMatch(
-      await metrics.text(),
+      (await metrics.exposition()).text,
       /config_generation\{|config_valid\{|config_age_seconds\{|example_valid 1/,
     );
     writeFileSync(path, 'one');
     const { file } = begin();
-    assert.match(await metrics.text(), /^llm_gateway_config_generation\{file="example"\} 3$/m);
-    assert.match(await metrics.text(), /^llm_gateway_example_valid 1$/m);
+    assert.match((await metrics.exposition()).text, /^llm_gateway_config_generation\{file="example"\} 3$/m);
+    assert.match((await metrics.exposition()).text, /^llm_gateway_example_valid 1$/m);
     file[Symbol.dispose]();
   });
 
@@ -284,14 +284,14 @@ describe('a file that is followed on the disk', () => {
     });
     await file.refresh();
     assert.deepEqual(mistakes, [`the file cannot be read: ${key} is missing`]);
-    assert.match(await metrics.text(), /config_valid\{file="example"\} 0/);
+    assert.match((await metrics.exposition()).text, /config_valid\{file="example"\} 0/);
     for (const text of ['one', 'two']) {
       writeFileSync(key, text);
       await file.refresh();
     }
     assert.deepEqual(values, ['one', 'two']);
-    assert.match(await metrics.text(), /config_valid\{file="example"\} 1/);
-    assert.match(await metrics.text(), /config_generation\{file="example"\} 2/);
+    assert.match((await metrics.exposition()).text, /config_valid\{file="example"\} 1/);
+    assert.match((await metrics.exposition()).text, /config_generation\{file="example"\} 2/);
     file[Symbol.dispose]();
   });
 });

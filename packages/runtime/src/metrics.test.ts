@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { Metrics } from './metrics.ts';
 
 async function read(metrics: Metrics) {
-  return parseMetrics(await metrics.text());
+  return parseMetrics((await metrics.exposition()).text);
 }
 
 test('a counter is exposed under the prefix with help and type', async () => {
@@ -14,7 +14,7 @@ test('a counter is exposed under the prefix with help and type', async () => {
   counter.inc();
   counter.inc(2);
   assert.equal(
-    await metrics.text(),
+    (await metrics.exposition()).text,
     '# HELP llm_gateway_copies_total Copies sent\n# TYPE llm_gateway_copies_total counter\nllm_gateway_copies_total 3\n',
   );
   assert.match((await metrics.exposition()).contentType, /^text\/plain/);
@@ -87,7 +87,7 @@ test('a histogram has cumulative buckets, a sum and a count', async () => {
   const metrics = new Metrics();
   const histogram = metrics.histogram({ name: 'wait_seconds', help: 'w', labels: ['route'], buckets: [0.1, 1] });
   for (const value of [0, 0.1, 0.5, 1, 7]) histogram.labels({ route: 'a' }).observe(value);
-  const text = await metrics.text();
+  const text = (await metrics.exposition()).text;
   assert.equal(
     text,
     [
@@ -154,7 +154,7 @@ test('OpenMetrics is what it is called there, with the trace of an observation, 
   const histogram = metrics.histogram({ name: 'wait_seconds', help: 'w', buckets: [1] });
   histogram.observe(0.5, '0af7651916cd43dd8448eb211c80319c');
   histogram.observe(0.25);
-  const plain = await metrics.text();
+  const plain = (await metrics.exposition()).text;
   const open = await metrics.exposition('application/openmetrics-text;version=1.0.0,text/plain;q=0.5');
   assert.match(open.contentType, /^application\/openmetrics-text/);
   const lines = open.text.split('\n');
@@ -166,7 +166,7 @@ test('OpenMetrics is what it is called there, with the trace of an observation, 
     open.text,
     /^llm_gateway_wait_seconds_bucket\{le="1"\} 2 # \{trace_id="0af7651916cd43dd8448eb211c80319c"\} 0\.5 \d+(\.\d+)?$/m,
   );
-  assert.equal(await metrics.text(), plain);
+  assert.equal((await metrics.exposition()).text, plain);
   assert.ok(!plain.includes('trace_id'));
 });
 

@@ -109,11 +109,6 @@ export class Metrics {
     return { contentType: registry.contentType, text: await registry.metrics() };
   }
 
-  /** The Prometheus text format. */
-  async text(): Promise<string> {
-    return (await this.exposition()).text;
-  }
-
   /**
    * Drops every series of counters and histograms in which `label` has this value. Whoever kept one
    * counts for nobody.

@@ -21,7 +21,7 @@ function block(ms: number): void {
 test('the metrics of Node have types and units that fit their names', async () => {
   const metrics = new Metrics();
   declareNodeMetrics(metrics);
-  const text = await metrics.text();
+  const text = (await metrics.exposition()).text;
   const types = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name = '', type = '']) => ({ name, type }));
   assert.ok(types.length > 15);
   for (const { name, type } of types) {

@@ -37,7 +37,7 @@ class Scene {
   }
 
   async sources(): Promise<number> {
-    return parseMetrics(await this.#metrics.text()).value('llm_gateway_discovery_sources');
+    return parseMetrics((await this.#metrics.exposition()).text).value('llm_gateway_discovery_sources');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -112,7 +112,7 @@ class Scene implements AsyncDisposable {
   }
 
   async metrics(): Promise<MetricsReading> {
-    return parseMetrics(await this.#metrics.text());
+    return parseMetrics((await this.#metrics.exposition()).text);
   }
 
   async stop(drainMs: number): Promise<void> {

@@ -117,7 +117,7 @@ class Scene implements AsyncDisposable {
   }
 
   async metrics(): Promise<MetricsReading> {
-    return parseMetrics(await this.#metrics.text());
+    return parseMetrics((await this.#metrics.exposition()).text);
   }
 
   async outcomes(): Promise<Record<string, number>> {

@@ -99,7 +99,7 @@ class Scene implements AsyncDisposable {
   }
 
   async metric(name: string, labels: Record<string, string> = {}): Promise<number> {
-    return parseMetrics(await this.metrics.text()).value(`llm_gateway_${name}`, labels);
+    return parseMetrics((await this.metrics.exposition()).text).value(`llm_gateway_${name}`, labels);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

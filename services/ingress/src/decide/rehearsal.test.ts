@@ -23,7 +23,7 @@ it('what another route config would send elsewhere is counted, and weights that 
   const settings = { routePolicy, routeConfig: `@${path}`, configRefreshIntervalMs: 1000 };
   using rehearsal = new Rehearsal(settings, { log, metrics, hide() {} });
   for (let made = 0; made < 1000; made++) rehearsal.count(table, 'm');
-  const text = await metrics.text();
+  const text = (await metrics.exposition()).text;
   const reading = parseMetrics(text);
   // From three quarters to one half: a quarter moves, within six standard deviations.
   const moved = reading.value('llm_gateway_route_moves_total', { from: 'internal', to: 'http://a/v1' });

@@ -128,14 +128,14 @@ class Scene implements AsyncDisposable {
 
   /** Samples of a metric of the mirror that are not zero, as `sent` or `dropped pool_full`. */
   async copies(): Promise<string[]> {
-    const { samples } = parseMetrics(await this.#metrics.text());
+    const { samples } = parseMetrics((await this.#metrics.exposition()).text);
     return samples
       .filter(({ name, value }) => name === 'llm_gateway_mirror_copies_total' && value > 0)
       .map(({ labels, value }) => `${value} ${labels.outcome} ${labels.reason}`.trim());
   }
 
   async value(name: string): Promise<number> {
-    return parseMetrics(await this.#metrics.text()).value(`llm_gateway_mirror_${name}`);
+    return parseMetrics((await this.#metrics.exposition()).text).value(`llm_gateway_mirror_${name}`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
