@@ -194,23 +194,6 @@ describe('a watch', { concurrency: true }, () => {
     ingress[Symbol.dispose]();
   });
 
-  it('does not take a clock that was set for silence', async (t) => {
-    await using bus = inProcessBus();
-    using watch = new Watch(bus, { requests: false });
-    using _router = tellStatus(bus, { process: 'router-1', service: 'router', describe: describeSelf });
-    await until(() => watch.processes.of('router').length === 1);
-    t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 3_600_000 });
-    let asks = 0;
-    using _asks = bus.subscribe(statusQuery, () => void asks++);
-    await until(() => asks >= 3, { what: 'it looked for who is silent' });
-    const texts = watch.events.latest(10).map(({ text }) => text);
-    assert.deepEqual(
-      texts.filter((text) => /is gone/.test(text)),
-      [],
-    );
-    assert.equal(watch.processes.of('router').length, 1);
-  });
-
   it('keeps little of processes that say too much', async () => {
     await using bus = inProcessBus();
     using watch = new Watch(bus, { requests: false });
@@ -300,6 +283,26 @@ describe('a watch', { concurrency: true }, () => {
       watch.events.add({ at, kind: 'process', level: 'notice', subject: 's', text: String(at) });
     }
     assert.equal(watch.events.latest(10_000).length, 5000);
+  });
+});
+
+/** By itself: others would see the clock that it sets. */
+describe('a watch whose clock is set', () => {
+  it('does not take that for silence', async (t) => {
+    await using bus = inProcessBus();
+    using watch = new Watch(bus, { requests: false });
+    using _router = tellStatus(bus, { process: 'router-1', service: 'router', describe: describeSelf });
+    await until(() => watch.processes.of('router').length === 1);
+    t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 3_600_000 });
+    let asks = 0;
+    using _asks = bus.subscribe(statusQuery, () => void asks++);
+    await until(() => asks >= 3, { what: 'it looked for who is silent' });
+    const texts = watch.events.latest(10).map(({ text }) => text);
+    assert.deepEqual(
+      texts.filter((text) => /is gone/.test(text)),
+      [],
+    );
+    assert.equal(watch.processes.of('router').length, 1);
   });
 });
 
