@@ -5,7 +5,7 @@ import { pdOptions, rehearsalOptions, routeOptions } from '@llm-gateway/routing'
 import { defineService, internalOptions, type OptionsOf } from '@llm-gateway/runtime';
 import { tracingMistakes, tracingOptions, tracingRemarks } from '@llm-gateway/tracing';
 import { commitOptions, upstreamOptions } from '@llm-gateway/upstream';
-import { admissionMistakes, admissionOptions, queues } from './admission/options.ts';
+import { admissionMistakes, admissionOptions, admissionRemarks, queues } from './admission/options.ts';
 import { clientKeyMistakes } from './clients/clients.ts';
 import { clientKeyOptions, showsClients } from './clients/options.ts';
 import { affinityMistakes, promptOptions } from './decide/options.ts';
@@ -171,7 +171,7 @@ export const options = defineService({
     checkNextRoutes,
   ],
   checkFollowed: mirrorConfigMistakes,
-  remarks: [routeRemarks, mirrorConfigRemarksOf, tracingRemarks],
+  remarks: [routeRemarks, mirrorConfigRemarksOf, tracingRemarks, admissionRemarks],
 });
 
 export type Options = OptionsOf<typeof options>;

@@ -42,6 +42,14 @@ export function queues({ queueMaxRequests, queueMaxWaitMs }: AdmissionSettings):
   return queueMaxRequests > 0 && queueMaxWaitMs > 0;
 }
 
+/** What may be meant otherwise, a line each. */
+export function admissionRemarks(settings: AdmissionSettings): string[] {
+  if (!queues(settings) || settings.instanceMaxRequests > 0) return [];
+  return [
+    '--queue-max-requests without --instance-max-requests: requests only wait for engines whose load a registrar reports, or discovery with --engine-metrics-interval-ms',
+  ];
+}
+
 /** Mistakes of the flags, a line each. */
 export function admissionMistakes(settings: AdmissionSettings): string[] {
   const { instanceMaxRequests, queueMaxWaitMs, spillAfterMs } = settings;
