@@ -98,7 +98,7 @@ export async function measureLoad({ watchMs }: { readonly watchMs: number }): Pr
           requestAnimationFrame((now) => { frames_.push(now - last); next(now); });
         })(performance.now());`);
       await tab.goto(url + view);
-      await tab.waitForSelector('.verdict');
+      await tab.waitForSelector('.verdict p:not(:text("Listening…"))');
       const paintMs = await tab.evaluate(`performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN`);
       await delay(2000);
       await tab.evaluate('frames_.length = 0; tasks_.length = 0;');

@@ -62,7 +62,7 @@ export function instancesText(rows: readonly InstanceRow[], at: number): string 
   return table(
     [
       ...['INSTANCE', 'STATE', 'SINCE', 'MODEL', 'ROLE', 'IN FLIGHT', 'ENGINE', 'KV', 'HITS'],
-      ...['REQ/S', 'FAILED', 'P95', 'LAST FAILURE'],
+      ...['REQ/S', 'TOK/S', 'FAILED', 'P95', 'LAST FAILURE'],
     ],
     rows.map((row) => [
       row.id,
@@ -75,6 +75,7 @@ export function instancesText(rows: readonly InstanceRow[], at: number): string 
       share(row.engine?.kvUsage),
       share(row.engine?.hits),
       row.requestsPerSecond,
+      row.tokensPerSecond ?? '–',
       percent(row.failedShare),
       took(row.firstByteP95Ms),
       row.lastFailure === null ? '' : `${row.lastFailure.cause}, ${span(at - row.lastFailure.at)} ago`,

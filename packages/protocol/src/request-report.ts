@@ -29,6 +29,12 @@ const RequestTotals = Type.Object({
   promptTokens: Type.Optional(Count),
   cachedTokens: Type.Optional(Count),
   completionTokens: Type.Optional(Count),
+  /**
+   * Bytes of prompts for which instances were chosen by what they have cached, and those of them
+   * that were expected there.
+   */
+  comparedBytes: Type.Optional(Count),
+  expectedBytes: Type.Optional(Count),
   /** Times to first byte: pairs of a bucket (`latencyBucket`) and its count. */
   firstByte: Type.Array(Type.Tuple([Count, Count]), { maxItems: 200 }),
 });
@@ -46,6 +52,8 @@ export const requestCounts = [
   'promptTokens',
   'cachedTokens',
   'completionTokens',
+  'comparedBytes',
+  'expectedBytes',
 ] as const satisfies readonly (keyof RequestTotals)[];
 export type RequestCounts = Record<(typeof requestCounts)[number], number>;
 
@@ -119,6 +127,8 @@ const RequestSummary = Type.Object({
   requestBytes: Count,
   responseBytes: Count,
   chunks: Count,
+  /** Tokens of the answer, as far as its upstream told them. */
+  completionTokens: Type.Optional(Count),
   /** Until the request was read whole; null where that was not noted. */
   readMs: Type.Union([Milliseconds, Type.Null()]),
   /** Null when nothing was sent. */

@@ -45,11 +45,12 @@ function storeRow(processes: readonly ProcessRow[]): DependencyRow {
   const readers = processes.filter((row) => row.discovery !== undefined && isThere(row));
   const up = readers.filter(({ discovery }) => discovery?.storeUp).length;
   const state = readers.length === 0 ? 'none' : up === readers.length ? 'up' : up === 0 ? 'down' : 'partly';
+  const turned = readers.flatMap(({ discovery, storeMs }) => (discovery?.storeUp === false ? (storeMs ?? []) : []));
   return {
     name: 'store',
     state,
     detail: readers[0]?.discovery?.source ?? '',
-    sinceMs: 0,
+    sinceMs: turned.length === 0 ? 0 : Math.min(...turned),
     feel: 'the last list of engines is kept',
   };
 }

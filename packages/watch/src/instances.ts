@@ -22,6 +22,10 @@ export interface InstanceRow {
   readonly inFlight: number;
   /** Of the last minute. */
   readonly requestsPerSecond: number;
+  /** Tokens of answers, as far as they are told; null: nobody tells. */
+  readonly tokensPerSecond: number | null;
+  /** Of a pair: the instance that did the other half of its last request; null: it had none. */
+  readonly partner: string | null;
   readonly failedShare: number;
   readonly firstByteP95Ms: number | null;
   readonly lastFailure: { readonly at: number; readonly cause: string } | null;
@@ -50,12 +54,14 @@ class Record {
   untilMs = 0;
   inFlight = 0;
   ejections = 0;
+  partner: string | null = null;
   lastFailure: InstanceRow['lastFailure'] = null;
   readonly engine = new ReportedEngine();
   /** By second, see `#slot`: which one since 1970, calls, and those that failed. */
   readonly #at = new Uint32Array(windowSeconds);
   readonly #calls = new Uint32Array(windowSeconds);
   readonly #failed = new Uint32Array(windowSeconds);
+  readonly #tokens = new Uint32Array(windowSeconds);
   /** The last times to first byte, and the seconds since 1970 at which they were heard. */
   readonly #times = new Float32Array(maxTimes);
   readonly #timesAt = new Uint32Array(maxTimes);
@@ -72,6 +78,11 @@ class Record {
     if (failed) this.#failed[slot] = (this.#failed[slot] ?? 0) + weight;
   }
 
+  answered(tokens: number, weight: number, nowMs: number): void {
+    const slot = this.#slot(nowMs);
+    this.#tokens[slot] = (this.#tokens[slot] ?? 0) + tokens * weight;
+  }
+
   time(ms: number, nowMs: number): void {
     this.#times[this.#nextTime] = ms;
     this.#timesAt[this.#nextTime] = Math.floor(nowMs / 1000);
@@ -85,20 +96,23 @@ class Record {
       this.#at[slot] = second;
       this.#calls[slot] = 0;
       this.#failed[slot] = 0;
+      this.#tokens[slot] = 0;
     }
     return slot;
   }
 
-  sums(seconds: number, nowMs: number): { calls: number; failed: number } {
+  sums(seconds: number, nowMs: number): { calls: number; failed: number; tokens: number } {
     const oldest = Math.floor(nowMs / 1000) - seconds;
     let calls = 0;
     let failed = 0;
+    let tokens = 0;
     for (let slot = 0; slot < windowSeconds; slot++) {
       if ((this.#at[slot] ?? 0) <= oldest) continue;
       calls += this.#calls[slot] ?? 0;
       failed += this.#failed[slot] ?? 0;
+      tokens += this.#tokens[slot] ?? 0;
     }
-    return { calls, failed };
+    return { calls, failed, tokens };
   }
 
   p95(nowMs: number): number | null {
@@ -158,7 +172,7 @@ export class Instances {
 
   /** What happened at instances, by a sample of requests. */
   count({ requests, every }: RequestReport, nowMs: number): void {
-    for (const { attempts, firstByteMs, outcome, endpoint, route } of requests) {
+    for (const { attempts, firstByteMs, outcome, endpoint, route, prefill, completionTokens = 0 } of requests) {
       for (const attempt of attempts) {
         const record = this.#records.get(attempt.target);
         if (record === undefined) continue;
@@ -166,11 +180,20 @@ export class Instances {
         record.call(failed, every, nowMs);
         if (failed) record.lastFailure = { at: nowMs, cause: attempt.cause || attempt.outcome };
       }
+      if (route === 'internal') this.#records.get(endpoint)?.answered(completionTokens, every, nowMs);
+      if (prefill !== undefined) this.#pair(prefill, endpoint);
       if (route !== 'internal' || firstByteMs === null || outcome === 'failed') continue;
       // Of a request that was tried elsewhere first, the time of its last attempt.
       const last = attempts.at(-1);
       this.#records.get(endpoint)?.time(firstByteMs - (last?.atMs ?? 0), nowMs);
     }
+  }
+
+  #pair(prefill: string, decode: string): void {
+    const [first, second] = [this.#records.get(prefill), this.#records.get(decode)];
+    if (first === undefined || second === undefined || first === second) return;
+    first.partner = decode;
+    second.partner = prefill;
   }
 
   /** What engines say of themselves. */
@@ -234,8 +257,8 @@ export class Instances {
   /** The worst first. */
   rows(nowMs: number): InstanceRow[] {
     const rows = [...this.#records.values()].map((record): InstanceRow => {
-      const { instance, state, sinceMs, untilMs, inFlight, lastFailure, ejections } = record;
-      const { calls, failed } = record.sums(windowSeconds - 1, nowMs);
+      const { instance, state, sinceMs, untilMs, inFlight, lastFailure, ejections, partner } = record;
+      const { calls, failed, tokens } = record.sums(windowSeconds - 1, nowMs);
       return {
         id: instance.id,
         address: instance.host.includes(':')
@@ -248,6 +271,8 @@ export class Instances {
         untilMs,
         inFlight,
         requestsPerSecond: Math.round((calls / (windowSeconds - 1)) * 100) / 100,
+        tokensPerSecond: tokens === 0 ? null : Math.round((tokens / (windowSeconds - 1)) * 10) / 10,
+        partner,
         failedShare: calls === 0 ? 0 : Math.round((failed / calls) * 1000) / 1000,
         firstByteP95Ms: rounded(record.p95(nowMs)),
         lastFailure,

@@ -34,6 +34,11 @@ export interface ProcessRow extends Omit<StatusReport, 'state' | 'files'> {
    * was first heard.
    */
   readonly generationMs: number | null;
+  /**
+   * Since when its store is there, or away, in milliseconds since 1970; null: it was so when it was
+   * first heard, or it reads none.
+   */
+  readonly storeMs: number | null;
 }
 
 /** The processes of the gateway by what they say, and by their silence. */
@@ -63,6 +68,7 @@ export class Processes {
       sinceMs: before?.state === state ? before.sinceMs : nowMs,
       heardMs: nowMs,
       firstHeardMs: before?.firstHeardMs ?? nowMs,
+      storeMs: isTurned(before, report) ? nowMs : (before?.storeMs ?? null),
       generationMs: isOther(before?.generation, report.generation) ? nowMs : (before?.generationMs ?? null),
     };
     this.#rows.set(report.process, row);
@@ -181,6 +187,11 @@ export class Processes {
       text: storeUp ? `${row.process} has ${source} again` : `${row.process} has lost ${source}; the last list is kept`,
     });
   }
+}
+
+function isTurned(before: ProcessRow | undefined, { discovery }: StatusReport): boolean {
+  const was = before?.discovery?.storeUp;
+  return was !== undefined && discovery !== undefined && was !== discovery.storeUp;
 }
 
 function headOf({ process, service, host, pid, version, upMs, state }: StatusReport): StatusReport {

@@ -141,9 +141,11 @@ describe('a watch', { concurrency: true }, () => {
       retries: 1,
       chunks: 0,
       responseBytes: 10,
+      comparedBytes: 400,
+      expectedBytes: 100,
       firstByte: [[latencyBucket(100), 10]] as [number, number][],
     };
-    const requests = Array.from({ length: 6 }, (_, at) => ({ ...summary, id: `r${at}` }));
+    const requests = Array.from({ length: 6 }, (_, at) => ({ ...summary, id: `r${at}`, completionTokens: 59 }));
     bus.publish(requestReport, report({ totals: [totals], requests }));
     await until(() => watch.requests.total === 6);
     assert.equal(watch.requests.latest(10, { text: 'refused r3' }).length, 1);
@@ -151,6 +153,8 @@ describe('a watch', { concurrency: true }, () => {
     await until(() => watch.snapshot().minute.counts.failed === 5);
     const { instances, models, minute } = watch.snapshot();
     assert.equal(models[0]?.failedShare, 0.5);
+    assert.deepEqual([minute.counts.comparedBytes, minute.counts.expectedBytes], [400, 100]);
+    assert.equal(instances[0]?.tokensPerSecond, Math.round((6 * 59 * 10) / 59) / 10);
     assert.ok(Math.abs((minute.firstByteMs.p50 ?? 0) - 100) < 5);
     await until(() => watch.snapshot().instances[0]?.state === 'failing');
     assert.equal(instances[0]?.lastFailure?.cause, 'refused');
@@ -303,6 +307,40 @@ describe('a watch whose clock is set', () => {
       [],
     );
     assert.equal(watch.processes.of('router').length, 1);
+  });
+});
+
+describe('the requests that a watch holds', () => {
+  const latest = (watch: Watch, text: string) => watch.requests.latest(100, { text }).map(({ id }) => id);
+
+  it('are found by words of any of their fields, by what is in no field, and by names that JSON escapes', async () => {
+    await using bus = inProcessBus();
+    using watch = new Watch(bus, { requests: true });
+    const odd = { ...summary, id: 'say "Ä"/x', model: '__proto__', attemptCount: 2 };
+    bus.publish(requestReport, report({ requests: [odd, { ...summary, id: 'plain' }] }));
+    await until(() => watch.requests.total === 2);
+    assert.deepEqual(latest(watch, 'say "ä"/x'), ['say "Ä"/x']);
+    assert.deepEqual(latest(watch, '__PROTO__'), ['say "Ä"/x']);
+    assert.deepEqual(latest(watch, 'retried'), ['say "Ä"/x']);
+    assert.deepEqual(latest(watch, 'INGRESS-1 plain'), ['plain']);
+    assert.deepEqual(latest(watch, 'nothing-has-this'), []);
+    assert.equal(watch.requests.get('say "Ä"/x')?.model, '__proto__');
+    assert.equal(watch.requests.get('say'), undefined);
+  });
+
+  it('are fewer where they are large', async () => {
+    await using bus = inProcessBus();
+    using watch = new Watch(bus, { requests: true });
+    const target = 'x'.repeat(512);
+    const attempts = Array.from({ length: 16 }, () => ({ target, outcome: 'failed', cause: '', atMs: 0, ms: 0 }));
+    for (let batch = 0; batch < 20; batch++) {
+      const requests = Array.from({ length: 200 }, (_, at) => ({ ...summary, attempts, id: `r${batch}-${at}` }));
+      bus.publish(requestReport, report({ requests }));
+    }
+    await until(() => watch.requests.total === 4000);
+    const kept = watch.requests.latest(20_000);
+    assert.equal(kept[0]?.id, 'r19-199');
+    assert.ok(JSON.stringify(kept).length < 20 * 1024 * 1024, String(kept.length));
   });
 });
 

@@ -64,6 +64,7 @@ export function EnginesView({ filter }: { filter: string }) {
             <th scope="col" class="right wide" title="Share of the engine's KV cache in use">KV</th>
             <th scope="col" class="right wide" title="Share of prompt tokens that the engine had cached, of the last minute">Hits</th>
             <th scope="col" class="right wide">requests/s</th>
+            <th scope="col" class="right wide roomy" title="Tokens of answers, as far as they are told">tokens/s</th>
             <th scope="col" class="right">Failed</th>
             <th scope="col" class="right">First token p95</th>
             <th scope="col" class="wide">Last failure</th>
@@ -77,11 +78,11 @@ export function EnginesView({ filter }: { filter: string }) {
             .slice(from, to)
             .map((entry) =>
               entry.kind === 'group'
-                ? html`<${Group} key=${`group ${entry.name}`} ...${entry} columns=${me?.actions ? 14 : 13} />`
+                ? html`<${Group} key=${`group ${entry.name}`} ...${entry} columns=${me?.actions ? 15 : 14} />`
                 : html`<${Engine} key=${entry.row.id} row=${entry.row} at=${now.at} most=${most} onWish=${me?.actions ? setWish : null} />`,
             )}
           ${to < entries.length && html`<tr style=${{ height: `${(entries.length - to) * rowHeight}px` }}></tr>`}
-          ${entries.length === 0 && html`<tr><td colspan="14" class="empty">${instances.length === 0 ? 'Discovery lists no engine.' : 'No engine has all these words.'}</td></tr>`}
+          ${entries.length === 0 && html`<tr><td colspan="15" class="empty">${instances.length === 0 ? 'Discovery lists no engine.' : 'No engine has all these words.'}</td></tr>`}
         </tbody>
       </table>
     </div>
@@ -133,12 +134,13 @@ function Engine({ row, at, most, onWish }: EngineProps) {
       <td class="nowrap"><span class=${`pill ${tones[state]}`}>${state}</span>${' '}<span class="muted">${stateFoot(row, at)}</span></td>
       <td class="cut" title=${`${id} at ${address}`}>${id} ${!id.startsWith(address) && html`<span class="muted roomy">${address}</span>`}</td>
       <td class="cut">${model || html`<span class="muted">any</span>`}</td>
-      <td class="wide roomy">${roles.length === 3 ? 'all' : roles.join(', ')}</td>
+      <td class="wide roomy cut" title=${row.partner === null ? '' : `Its last request was shared with ${row.partner}`}>${roles.length === 3 ? 'all' : roles.join(', ')}${row.partner !== null && html` <span class="muted">with ${row.partner}</span>`}</td>
       <td class="right nowrap">${inFlight}<span class="meter roomy"><i style=${{ width: `${(100 * inFlight) / most}%` }}></i></span></td>
       <td class="right wide nowrap">${engine === null ? dash : `${count(engine.running)} + ${count(engine.waiting)}`}</td>
       <td class="right wide">${share(engine?.kvUsage)}</td>
       <td class="right wide">${share(engine?.hits)}</td>
       <td class="right wide">${count(row.requestsPerSecond)}</td>
+      <td class="right wide roomy">${row.tokensPerSecond === null ? dash : count(row.tokensPerSecond)}</td>
       <td class=${`right ${row.failedShare >= 0.01 ? 'critical' : ''}`}>${percent(row.failedShare)}</td>
       <td class="right">${took(row.firstByteP95Ms)}</td>
       <td class="wide cut">${lastFailure === null ? html`<span class="muted">none</span>` : `${lastFailure.cause}, ${ago(lastFailure.at, at)} ago`}</td>

@@ -125,8 +125,8 @@ function Tiles() {
   const { now } = useStore();
   if (now === null) return null;
   const { counts, seconds, firstByteMs } = now.minute;
-  const { completed, rejected, failed, cancelled, retries, chunks, completionTokens, promptTokens, cachedTokens } =
-    counts;
+  const { completed, rejected, failed, cancelled, retries, chunks } = counts;
+  const { completionTokens, promptTokens, cachedTokens, comparedBytes, expectedBytes } = counts;
   const all = completed + rejected + failed + cancelled;
   const share = (value: number) => percent(all === 0 ? 0 : value / all);
   const { heldBytes, queued } = now;
@@ -143,7 +143,15 @@ function Tiles() {
     completionTokens > 0
       ? ['Tokens a second', count(completionTokens / seconds), `${count(chunks / seconds)} chunks`]
       : ['Chunks a second', count(chunks / seconds), 'of streams'],
-    ...(promptTokens > 0 ? [['Cache hits', percent(cachedTokens / promptTokens), 'of prompt tokens'] as const] : []),
+    ...(promptTokens + comparedBytes > 0
+      ? [
+          [
+            'Cache hits',
+            promptTokens > 0 ? percent(cachedTokens / promptTokens) : '–',
+            comparedBytes > 0 ? `${percent(expectedBytes / comparedBytes)} were expected` : 'of prompt tokens',
+          ] as const,
+        ]
+      : []),
   ];
   return html`
     <div class="tiles">

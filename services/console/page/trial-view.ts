@@ -93,6 +93,7 @@ export function TryView() {
             ${head === undefined ? 'Sent' : html`Status ${head.status} after ${took(head.ms)}`}${first && html`, first part after ${took(first.ms)}`}${gaps.length > 1 && html`, longest gap ${took(Math.max(...gaps))}`}${last?.end && html`, ${last.end} after ${took(last.ms)}`}
           </h2>
           <pre class="answer" tabindex="0" aria-label="Answer">${stream && head?.status === 200 ? contentOf(text) || text : text}</pre>
+          <${Times} parts=${parts} />
           ${
             receipt !== null &&
             html`<p>The gateway: ${receipt.attempts.map(({ target, cause, outcome }) => `${target} ${cause || outcome}`).join(' → ')}, ${took(receipt.durationMs)}. <a href=${`/requests?id=${encodeURIComponent(receipt.id)}`}>Its time and receipt</a></p>`
@@ -100,6 +101,22 @@ export function TryView() {
         </section>
       `
     }
+  `;
+}
+
+const maxTimes = 1000;
+
+/** When each part of the answer came, and what it was. */
+function Times({ parts }: { parts: readonly Part[] }) {
+  const own = parts.filter(({ text }) => text !== undefined);
+  if (own.length === 0) return null;
+  const line = ({ ms, text = '' }: Part, at: number) =>
+    `${ms.toFixed(1).padStart(9)} ms  +${(ms - (own[at - 1]?.ms ?? ms)).toFixed(1).padStart(7)}  ${text.trim().replaceAll('\n', ' ').slice(0, 160)}`;
+  return html`
+    <details>
+      <summary class="muted">Each of the ${own.length} parts with its time</summary>
+      <pre class="answer" tabindex="0" aria-label="Parts with their times">${own.slice(0, maxTimes).map(line).join('\n')}</pre>
+    </details>
   `;
 }
 

@@ -3,7 +3,7 @@ import { useRef, useState } from 'preact/hooks';
 /** As high as the style sheet draws a row of a table, its line included. */
 export const rowHeight = 31;
 /** Rows drawn above and below those that are seen. */
-const margin = 12;
+const margin = 8;
 /** Before the page is laid out. */
 const usual = { from: 0, to: 60 };
 

@@ -27,8 +27,8 @@ const soonMs = 250;
 /** A snapshot that is not older answers everybody who asks. */
 const shotMs = 250;
 /** Requests a push holds at most: nobody reads more. */
-const maxRows = 50;
-const maxHeldRows = 20 * maxRows;
+const maxRows = 25;
+const maxHeldRows = 40 * maxRows;
 /** What a push tells of events; who misses some asks for them. */
 const maxEvents = 200;
 /** A viewer that took nothing for so long is let go. */

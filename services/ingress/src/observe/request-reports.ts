@@ -139,6 +139,10 @@ export class RequestReports implements Disposable {
       tally.cachedTokens += tokens.cached;
       tally.completionTokens += tokens.completion;
     }
+    if (exchange.expected !== undefined) {
+      tally.comparedBytes += exchange.prompt?.bytes ?? 0;
+      tally.expectedBytes += Math.round(exchange.expected.cached);
+    }
     if (exchange.from !== null) this.#countClient(exchange.from.name, exchange, { end, tokens });
     if (end.firstByteMs === null || end.status >= 400) return;
     const bucket = latencyBucket(end.firstByteMs);
@@ -205,7 +209,7 @@ export class RequestReports implements Disposable {
       periodMs: now - this.#sinceMs,
       generation: this.#generation(),
       inFlight: this.#inFlight(),
-      totals: totals.map((tally) => ({ ...tally, firstByte: [...tally.firstByte] })),
+      totals: totals.map(totalsOf),
       ...(tellsClients && { clients: [...this.#clients.values()] }),
     };
     const taken = this.#sample.length;
@@ -237,8 +241,17 @@ export class RequestReports implements Disposable {
   }
 }
 
+function totalsOf({ comparedBytes, expectedBytes, ...tally }: Tally): RequestTotals {
+  return {
+    ...tally,
+    ...(comparedBytes > 0 && { comparedBytes, expectedBytes }),
+    firstByte: [...tally.firstByte],
+  };
+}
+
 function summaryOf({ exchange, end, model }: Watched, notes: DecisionNotes): RequestSummary {
   const { request, client, records, startedAtMs, receivedAtMs, decision } = exchange;
+  const tokens = exchange.usage?.counts ?? null;
   const decided = decision === undefined ? undefined : notes.of(decision);
   return {
     id: exchange.id.slice(0, maxIdLength),
@@ -275,6 +288,7 @@ function summaryOf({ exchange, end, model }: Watched, notes: DecisionNotes): Req
     requestBytes: exchange.requestBytes,
     responseBytes: client.bodyBytes,
     chunks: exchange.stream?.chunks ?? 0,
+    ...(tokens !== null && { completionTokens: tokens.completion }),
     readMs: receivedAtMs === 0 ? null : rounded(receivedAtMs - startedAtMs),
     firstByteMs: end.firstByteMs === null ? null : rounded(end.firstByteMs),
     durationMs: rounded(end.durationMs),
