@@ -217,4 +217,6 @@ void getJson<Me>('/api/me').then((me) => {
   changed();
 });
 void loadEvents();
-render(html`<${App} />`, document.getElementById('app') as HTMLElement);
+const app = document.getElementById('app') as HTMLElement;
+app.replaceChildren();
+render(html`<${App} />`, app);

@@ -115,7 +115,7 @@ function Times({ parts }: { parts: readonly Part[] }) {
   return html`
     <details>
       <summary class="muted">Each of the ${own.length} parts with its time</summary>
-      <pre class="answer" tabindex="0" aria-label="Parts with their times">${own.slice(0, maxTimes).map(line).join('\n')}</pre>
+      <pre class="parts" tabindex="0" aria-label="Parts with their times">${own.slice(0, maxTimes).map(line).join('\n')}</pre>
     </details>
   `;
 }
