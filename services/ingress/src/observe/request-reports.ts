@@ -19,9 +19,9 @@ const periodMs = 250;
 const watchedMs = 5000;
 /** Of more requests than 136 a second one in N is told. */
 const maxPerPeriod = 34;
-/** An ingress takes 64 KB/s of the bus: what a period leaves, the next ones may use. */
+/** Of each report; what counts take more is taken off the samples of the next ones. */
 const periodBytes = 15_500;
-const maxRoomBytes = 4 * periodBytes;
+const maxDebtBytes = 8 * periodBytes;
 /** More counts than so many are told once a second, in the place of every period. */
 const maxTotalsPerPeriod = 16;
 const maxModels = 100;
@@ -70,8 +70,8 @@ export class RequestReports implements Disposable {
   /** One in so many is taken; grows within a period, and begins at what the last one needed. */
   #every = 1;
   #seen = 0;
-  /** Bytes that earlier periods left; below zero where they took more. */
-  #room = 0;
+  /** Bytes that earlier reports had too many. */
+  #debt = 0;
 
   constructor(options: {
     readonly bus: Bus;
@@ -228,7 +228,7 @@ export class RequestReports implements Disposable {
 
   /** As much of the sample as there is room for beside the counts, every other one of it left out again and again. */
   #fitting(countsBytes: number): { readonly every: number; readonly requests: RequestSummary[] } {
-    const room = Math.min(this.#room + periodBytes, maxRoomBytes) - countsBytes;
+    const room = periodBytes - this.#debt - countsBytes;
     let every = this.#every;
     let sized = this.#sample.map((summary) => ({ summary, bytes: JSON.stringify(summary).length + 1 }));
     const sum = () => sized.reduce((total, { bytes }) => total + bytes, 0);
@@ -236,7 +236,7 @@ export class RequestReports implements Disposable {
       every *= 2;
       sized = sized.filter((_, at) => at % 2 === 1);
     }
-    this.#room = Math.max(room - sum(), -maxRoomBytes);
+    this.#debt = Math.min(Math.max(0, sum() - room), maxDebtBytes);
     return { every, requests: sized.map(({ summary }) => summary) };
   }
 }
