@@ -48,6 +48,8 @@ const connectTimeoutMs = 5000;
 /** So long everybody gets to answer before the first look. */
 const listenMs = 1300;
 const pollMs = 500;
+/** A console that hangs is as good as none. */
+const consoleTimeoutMs = 10_000;
 
 /** Rejects with a sentence that names the flag when nothing is there. */
 export async function openView(values: ViewValues, signal: AbortSignal): Promise<View> {
@@ -129,7 +131,7 @@ function consoleView({ console: url, consolePassword }: ViewValues): View {
   const get = async <T>(path: string): Promise<T> => {
     let response: Response;
     try {
-      response = await fetch(base + path, { headers });
+      response = await fetch(base + path, { headers, signal: AbortSignal.timeout(consoleTimeoutMs) });
     } catch (cause) {
       throw new Error(`no console answers at ${base} (--console)`, { cause });
     }
@@ -139,12 +141,17 @@ function consoleView({ console: url, consolePassword }: ViewValues): View {
     return (await response.json()) as T;
   };
   const act = async (body: object): Promise<OrderResult> => {
-    const response = await fetch(`${base}/api/actions`, {
-      method: 'POST',
-      headers: { ...headers, 'content-type': 'application/json', 'x-console-action': '1' },
-      body: JSON.stringify(body),
-    });
-    return (await response.json()) as OrderResult;
+    try {
+      const response = await fetch(`${base}/api/actions`, {
+        method: 'POST',
+        headers: { ...headers, 'content-type': 'application/json', 'x-console-action': '1' },
+        body: JSON.stringify(body),
+        signal: AbortSignal.timeout(consoleTimeoutMs),
+      });
+      return (await response.json()) as OrderResult;
+    } catch (cause) {
+      throw new Error(`the console at ${base} did not answer: the order was perhaps given`, { cause });
+    }
   };
   return {
     snapshot: () => get<Snapshot>('/api/state'),
