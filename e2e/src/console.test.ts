@@ -338,6 +338,18 @@ describe('a console that only shows', () => {
     });
     assert.equal(status, 403);
   });
+
+  it('is found again by an open page when it was started again, and what it counts begins anew', async () => {
+    const page = await scene.open('/requests');
+    await page.waitForSelector('tbody tr.clickable');
+    const { port } = new URL(scene.url);
+    await scene.console.stop();
+    await page.waitForSelector('.live.lost');
+    await scene.gateway.start('console', { flags: ['--console-port', port] });
+    await page.waitForSelector('.live:not(.lost)');
+    await waitForText(page, /\b([1-9]|\d\d) newest/);
+    await page.context().close();
+  });
 });
 
 interface Axe {
