@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util';
 import { type Part, parts } from './results.ts';
 import { type OtherPrograms, otherNames } from './targets/target.ts';
 
-/** What is measured alone, and not beside other proxies. */
+/** What is measured alone, without other proxies. */
 const clientMeasures = ['fairness', 'limits'] as const;
 export type ClientMeasure = (typeof clientMeasures)[number];
 
@@ -18,7 +18,7 @@ export interface Flags {
   readonly others: OtherPrograms;
 }
 
-const help = `Measures the gateway beside other proxies.
+const help = `Measures the gateway and other proxies.
 
   --quick        a few minutes, fewer rounds: for a look, not for a verdict
   --only <list>  some parts, separated by commas: ${parts.join(', ')};

@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: measures the gateway beside other proxies and writes the report. `--help` names
+ * `npm run bench`: measures the gateway and other proxies and writes the report. `--help` names
  * the flags.
  */
 import { measureChoices } from './choice/choice.ts';

@@ -33,7 +33,7 @@ export function picture(rows: readonly Row[]): string {
   const height = y + 20 + padding / 2;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img">`,
-    '<title>CPU per request and per streamed chunk, beside other proxies</title>',
+    '<title>CPU per request and per streamed chunk, compared with other proxies</title>',
     style,
     `<rect class="ground" x="0.5" y="0.5" width="${width - 1}" height="${height - 1}" rx="8"/>`,
     ...drawn,

@@ -1,7 +1,7 @@
 import type { InstanceRow, ProcessRow, RequestRow, Snapshot } from '@llm-gateway/watch';
 import { localTimes, percent, span, table, took } from './table.ts';
 
-/** The one sentence, and what is wrong beside it. */
+/** The verdict, and further problems. */
 export function verdictText({ verdict }: Snapshot): string {
   return [verdict.text, ...verdict.others.map((other) => `  also: ${other}`)].map(localTimes).join('\n');
 }

@@ -72,12 +72,12 @@ export function busObserver(
   });
   const failedConnects = metrics.counter({
     name: 'bus_connect_failures_total',
-    help: 'Failed tries to connect to NATS',
+    help: 'Failed attempts to connect to NATS',
     labels: ['connection'],
   });
   const refusals = metrics.counter({
     name: 'bus_refusals_total',
-    help: 'Subjects and messages that the NATS server refused, such as those that its user may not use',
+    help: 'Subjects and messages that the NATS server refused, for example for lack of permission',
     labels: ['connection'],
   });
   refusals.labels({ connection });
@@ -97,7 +97,7 @@ export function busObserver(
   /** By subject, of which there is a closed set. */
   const handling = new Map<string, Reasons>();
   const small = new Reasons();
-  /** Whether the last line about the connection said that there is none. */
+  /** Whether the last log line reported the connection as lost. */
   let saidAway = true;
   return {
     connected(server, maxPayloadBytes) {

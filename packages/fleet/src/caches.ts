@@ -50,7 +50,7 @@ export class Caches {
     this.#onLost = options.onLost ?? (() => {});
   }
 
-  /** Beginnings of prompts that are remembered, over all instances. */
+  /** Prompt prefixes that the router remembers, over all instances. */
   get entries(): number {
     return this.#index.size;
   }

@@ -23,7 +23,7 @@ export class EngineLoad {
   othersWaiting = 0;
   /** Requests that lost their memory since the report before, and are computed again. */
   preempted = 0;
-  /** Bytes of prompts that fit into its KV cache beside those of its running requests. */
+  /** Prompt bytes that fit into its KV cache in addition to those of its running requests. */
   freeBytes = Number.POSITIVE_INFINITY;
   /** Bytes of prompts that fit into its KV cache; 0: it did not say. */
   capacityBytes = 0;

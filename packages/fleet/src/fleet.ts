@@ -31,7 +31,7 @@ export interface FleetOptions {
   readonly policy: FleetPolicy;
   /** What the instances have cached; for `cache-aware`, and whoever made it tells it of other routers. */
   readonly caches?: Caches;
-  /** An instance without a KV address is none for prefills. */
+  /** Prefills require an instance with a KV address. */
   readonly kvAddressNeeded?: boolean;
   /** Hears of each instance that is left out of the prefills for it, once as long as it lives unchanged. */
   readonly onKvAddressMissing?: (instance: string) => void;

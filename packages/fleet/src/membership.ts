@@ -9,7 +9,7 @@ import { ServedModels } from './served-models.ts';
 
 export interface MembershipOptions {
   readonly caches: Caches | null;
-  /** An instance without a KV address is none for prefills. */
+  /** Prefills require an instance with a KV address. */
   readonly kvAddressNeeded: boolean;
   readonly onKvAddressMissing: (instance: string) => void;
   /** How long an instance that is new or readmitted is ramped up; 0: not at all. */

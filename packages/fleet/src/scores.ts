@@ -7,7 +7,7 @@ import type { Membership } from './membership.ts';
 import type { PolicyTraits } from './policy.ts';
 
 /**
- * What a request in flight weighs beside bytes of prompts to be computed before a first token. Its
+ * Weight of a request in flight, in prompt bytes to compute before a first token. Its
  * decode takes time from a prefill, but little: the unit of load is a request, and this many bytes
  * are as much as one.
  */

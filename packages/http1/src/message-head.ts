@@ -67,7 +67,7 @@ export class FieldInterest {
 
   /**
    * @param fields.noted lower-case names whose first values `MessageHead.noted` gives
-   * @param fields.withheld lower-case names that are not passed on, beside the hop-by-hop ones
+   * @param fields.withheld lower-case names that are not passed on, in addition to the hop-by-hop ones
    * Throws a `TypeError` for a name that is not in lower case, or has 64 characters or more.
    */
   constructor({ noted, withheld }: { noted: readonly string[]; withheld: readonly string[] }) {

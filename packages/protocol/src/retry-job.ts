@@ -21,7 +21,7 @@ const names = {
 /** Lower-case names of all headers that only ingress and worker may set. */
 export const jobHeaderNames: ReadonlySet<string> = new Set(Object.values(names));
 
-/** What the worker needs to know of the client's request beside headers and body. */
+/** What the worker needs of the client's request in addition to headers and body. */
 export interface JobRequest {
   /** Of the offer that was accepted. */
   readonly token: string;

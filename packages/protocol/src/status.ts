@@ -38,7 +38,7 @@ const Ingress = Type.Object({
   requests: Count,
   connections: Count,
   heldBytes: Count,
-  /** Requests that wait for an instance with room, by class; left out while none may wait. */
+  /** Requests that wait for a free place at an instance, by class; left out while none may wait. */
   queued: Type.Optional(Type.Object({ interactive: Count, default: Count, bulk: Count })),
   degraded: Type.Boolean(),
   /** Instances that it follows. */

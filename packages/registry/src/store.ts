@@ -75,7 +75,7 @@ export interface RecordKeeper extends AsyncDisposable {
    * since.
    */
   readonly written: boolean;
-  /** The store answers, be it with a refusal. */
+  /** The store answers, even if with a refusal. */
   readonly storeUp: boolean;
   /** Why the store that answers did not take the last write; null when it took it, or does not answer. */
   readonly refusal: Refusal | null;

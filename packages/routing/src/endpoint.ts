@@ -9,7 +9,7 @@ export interface Endpoint {
   readonly model: string;
   /** What the upstream calls the model; empty: as the client does. */
   readonly upstreamModel: string;
-  /** Names that the prefix policy takes for this row beside its prefix. */
+  /** Names that the prefix policy routes to this row in addition to its prefix. */
   readonly aliases: readonly string[];
   readonly fallback: boolean;
   readonly weight: number;

@@ -15,28 +15,26 @@ const RouteConfigEntry = Type.Object({
   base_url: Type.String({
     minLength: 1,
     description:
-      '"local" for the instances of discovery, else an absolute http or https URL without credentials; its query goes with each call',
+      '"local" for the instances of discovery, otherwise an absolute http or https URL without credentials; its query is added to each call',
   }),
   api_key: Type.Optional(
     Type.String({
       pattern: '^[\\x21-\\x7e]*$',
-      description: "Sent in place of the client's credentials, see auth_header; printable ASCII without blanks",
+      description: "API key, replaces the client's credentials, see auth_header; printable ASCII without blanks",
     }),
   ),
   api_key_file: Type.Optional(
     Type.String({
       minLength: 1,
-      description: 'File that holds the api_key, in its place; followed like the route config',
+      description: 'File with the api_key, instead of it; followed like the route config',
     }),
   ),
-  model: Type.Optional(
-    Type.String({ description: "Carried, but never used to change a request: its model is the client's" }),
-  ),
+  model: Type.Optional(Type.String({ description: 'Reserved: listed, but never changes a request' })),
   upstream_model: Type.Optional(
     Type.String({
       pattern: modelName,
       description:
-        "Takes the place of the request's model in calls of this row, and chooses among the instances of a local one; left out: the model stays the client's",
+        "Replaces the request's model in calls of this row, and selects the instances of a local row; default: the client's model",
     }),
   ),
   aliases: Type.Optional(
@@ -44,53 +42,53 @@ const RouteConfigEntry = Type.Object({
       maxItems: 100,
       uniqueItems: true,
       description:
-        'Names of models that the prefix policy sends to this row as if each were its prefix, without *; listed in /v1/models',
+        'Model names that the prefix policy routes to this row as if each were a prefix without *; listed in /v1/models',
     }),
   ),
-  fallback: Type.Optional(Type.Boolean({ description: 'Member of the fallback chain, in config order' })),
+  fallback: Type.Optional(Type.Boolean({ description: 'Whether the row is in the fallback chain, in config order' })),
   weight: Type.Optional(
     Type.Integer({
       minimum: 0,
       maximum: 1_000_000_000,
-      description: 'Share of the requests under the weight policy, relative to the sum; 0 is never drawn',
+      description: 'Share of the requests under the weight policy, relative to the sum; 0: never chosen',
     }),
   ),
   prefix: Type.Optional(
     Type.String({
-      description: 'Models under the prefix policy: an exact name, or one that ends in * for all names that begin so',
+      description: 'Models under the prefix policy: an exact name, or a prefix ending in *',
     }),
   ),
   forward_auth: Type.Optional(
     Type.Boolean({
       description:
-        "Send the client's own credentials (Authorization, x-api-key, cookies …) to this endpoint when it has no api_key",
+        "Whether to send the client's own credentials (Authorization, x-api-key, cookies …) to this endpoint if it has no api_key",
     }),
   ),
   auth_header: Type.Optional(
     Type.String({
       pattern: headerName,
       description:
-        'Header that holds the api_key: authorization, the default, as Bearer; any other, such as x-api-key, as it is',
+        'Header for the api_key: authorization, the default, as Bearer; any other, such as x-api-key, with the key alone',
     }),
   ),
   headers: Type.Optional(
     Type.Record(Type.String({ pattern: headerName }), Type.String({ pattern: '^[\\x20-\\x7e]*$', maxLength: 8192 }), {
       maxProperties: 32,
       additionalProperties: false,
-      description: "Headers of each call, in place of the client's of the same names",
+      description: "Headers added to each call, replacing the client's of the same names",
     }),
   ),
   add_v1: Type.Optional(
     Type.Boolean({
       description:
-        'Whether /v1 of the path follows a base_url that ends in no version; left out: unless the base_url is known for taking none',
+        'Whether to append /v1 of the path to a base_url that ends in no version; default: unless the base_url is known to take none',
     }),
   ),
   timeout_ms: Type.Optional(
     Type.Integer({
       minimum: 1,
       maximum: 86_400_000,
-      description: 'Longest wait for the head of its answer, in place of --upstream-headers-timeout-ms',
+      description: 'Longest wait for the head of an answer, instead of --upstream-headers-timeout-ms',
     }),
   ),
 });
@@ -165,7 +163,7 @@ export function routeConfigFile(config: string): string | undefined {
   return text.startsWith('@') ? text.slice(1) : undefined;
 }
 
-/** The files that the rows of a route config name. Of a text that is none: no file. */
+/** The files that the rows of a route config name; none for an invalid text. */
 export function filesOfRows(text: string): readonly string[] {
   let rows: unknown;
   try {

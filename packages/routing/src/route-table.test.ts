@@ -128,7 +128,7 @@ describe('readRouteTable', () => {
       '--route-policy: read "random", allowed: weight, prefix, or empty for none',
     ]);
     assert.deepEqual(mistakesOf('', [{ base_url: 'local' }]), [
-      '--route-policy: read nothing beside a --route-config, allowed: weight or prefix',
+      '--route-policy: read nothing although --route-config is set, allowed: weight or prefix',
     ]);
   });
 

@@ -100,7 +100,7 @@ function policyMistakes(policy: string, entries: readonly unknown[]): string[] {
     return [`--route-policy: read ${show(policy)}, allowed: weight, prefix, or empty for none`];
   }
   if (policy !== '' || entries.length === 0) return [];
-  return ['--route-policy: read nothing beside a --route-config, allowed: weight or prefix'];
+  return ['--route-policy: read nothing although --route-config is set, allowed: weight or prefix'];
 }
 
 /** As `readRouteTable`, with the generation of the P/D flags. */

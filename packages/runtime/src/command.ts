@@ -25,7 +25,7 @@ export const outputOptions = {
 
 /** What a command runs with. */
 export interface CommandParts {
-  /** The words beside the flags, as many as the command has operands at most. */
+  /** The operands given, at most as many as the command declares. */
   readonly operands: readonly string[];
   /** The words that a command with `rest` does not know. */
   readonly rest: readonly string[];

@@ -56,7 +56,7 @@ export class FileBooks {
     this.#what = what;
     this.#errors = metrics.counter({
       name: `${metric}_errors_total`,
-      help: `Times the ${what} file turned into something that cannot be used`,
+      help: `Times the ${what} file became invalid`,
     });
     this.#declareGauges(named);
   }
@@ -105,7 +105,7 @@ export class FileBooks {
         labels: ['file'],
         collect: (set) => void (this.followers.size > 0 && set({ file: metric }, collect())),
       });
-    ofAll('config_valid', '0 while a file that is followed cannot be used and the last good one stays', () =>
+    ofAll('config_valid', '0 while a followed file is invalid and the last good version stays in effect', () =>
       this.#isValid(),
     );
     ofAll('config_generation', 'Texts of a file that is followed taken since the start', () => this.generation);
@@ -122,7 +122,9 @@ export class FileBooks {
         collect: (set) => void (this.followers.size > 0 && set({}, collect())),
       });
     gauge('generation', `Texts of the ${what} file taken since the start`, () => this.generation);
-    gauge('valid', `0 while the ${what} file cannot be used and the last good one stays`, () => this.#isValid());
+    gauge('valid', `0 while the ${what} file is invalid and the last good version stays in effect`, () =>
+      this.#isValid(),
+    );
     gauge(
       'last_reload_timestamp_seconds',
       `When a text of the ${what} file was taken last; 0: never`,

@@ -145,7 +145,7 @@ export interface FollowedFileParts<Value> {
   readonly isWrittenInParts?: boolean;
   /**
    * `read` reads further files by itself: a text that it refused is read again at each look, as
-   * they may be mended.
+   * they may be corrected meanwhile.
    */
   readonly readsFurtherFiles?: boolean;
   readonly read: ReadText<Value>;

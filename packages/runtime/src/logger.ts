@@ -37,7 +37,7 @@ export interface Log {
  * JSON lines on stdout, written within a tenth of a second and never waited for (see `LogOutput`);
  * `onDropped` counts those that could not be written. Fields that usually hold a credential are
  * redacted, and so is each of `secrets` (the secret options' values, those read from files since
- * among them) wherever it appears, be it inside the message of a foreign error.
+ * among them) wherever it appears, even inside the message of a foreign error.
  */
 export function createLog(
   service: string,

@@ -86,7 +86,7 @@ function declareProcess(metrics: Metrics): void {
   });
   const [, maxFds] = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? [];
   metrics
-    .gauge({ name: 'process_max_fds', help: 'Most file descriptors that may be open', foreign: true })
+    .gauge({ name: 'process_max_fds', help: 'Maximum number of open file descriptors', foreign: true })
     .set(Number(maxFds ?? 0));
 }
 
@@ -161,7 +161,7 @@ function declareEventLoop(metrics: Metrics): void {
   }
   metrics.counter({
     name: 'nodejs_eventloop_active_seconds_total',
-    help: 'Time in which the event loop did not wait; its rate is the share of the time that it is busy',
+    help: 'Time in which the event loop was busy; its rate is the utilisation',
     foreign: true,
     collect: () => performance.eventLoopUtilization().active / 1000,
   });

@@ -13,7 +13,7 @@ interface Described {
   readonly description: string;
   /** A letter that stands for the flag behind one dash. */
   readonly short?: string;
-  /** Shown beside the default where the flag's name does not say it. */
+  /** Shown with the default if the flag's name does not contain it. */
   readonly unit?: string;
   /**
    * Variables of a standard that also say it, the first that does before the others; the flag and
@@ -231,7 +231,7 @@ export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends S
    */
   readonly check?: Checks<ServiceValues<Groups>>;
   /**
-   * What is wrong with files that a start goes on without until they are mended. It is `validate`
+   * Mistakes in files that a start tolerates until they are corrected. It is `validate`
    * that refuses it.
    */
   readonly checkFollowed?: Checks<ServiceValues<Groups>>;

@@ -29,7 +29,7 @@ export type Parsed<Values> =
       readonly given: ReadonlyMap<string, Written>;
       /** The text of the file of `--config`, where there is one. */
       readonly configText?: string | undefined;
-      /** The words beside the flags; of a service there are none. */
+      /** The operands; a service has none. */
       readonly operands: readonly string[];
       /** The words that a command with `rest` does not know. */
       readonly rest: readonly string[];

@@ -116,7 +116,7 @@ export async function run<const Groups extends readonly OptionGroup[]>(
     const metrics = new Metrics();
     const dropped = metrics.counter({
       name: 'log_lines_dropped_total',
-      help: 'Log lines that stdout did not take: its reader was too slow or gone, its disk full or broken',
+      help: 'Log lines dropped because stdout was blocked: reader too slow or gone, disk full or broken',
     });
     const log = createLog(service.name, {
       level: runtime.logLevel,
@@ -198,7 +198,7 @@ async function live(
     metrics
       .gauge({
         name: 'build_info',
-        help: 'Which service this is, its version, the revision of the source and the version of Node',
+        help: 'Service, version, source revision and Node version of this process',
         labels: ['service', 'version', 'revision', 'node'],
       })
       .labels({ service: service.name, version: manifest.version, revision: revision(), node: process.version })

@@ -13,7 +13,7 @@ const form = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16
 /** Longer ones are not read: those of later versions may say more, but within reason. */
 const maxLength = 200;
 
-/** Reads a `traceparent` (https://www.w3.org/TR/trace-context/); null for what is none. */
+/** Reads a `traceparent` (https://www.w3.org/TR/trace-context/); null if it is invalid. */
 export function parseTraceparent(text: string | undefined): SpanContext | null {
   if (text === undefined || text.length > maxLength) return null;
   const [, version, traceId = '', spanId = '', flags = '', more] = form.exec(text.trim()) ?? [];

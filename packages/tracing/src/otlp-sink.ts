@@ -186,7 +186,7 @@ class BoundedProcessor implements SpanProcessor {
     this.#log = host.log;
     const spans = host.metrics.counter({
       name: 'trace_spans_total',
-      help: 'Spans of kept traces: sent to the collector, dropped because too many were held or the collector rejected them, or failed to be sent; and why',
+      help: 'Spans of kept traces: sent to the collector, dropped (queue full or rejected), or failed, by cause',
       labels: ['outcome', 'cause'],
     });
     this.#count = (outcome, cause) => spans.labels({ outcome, cause });

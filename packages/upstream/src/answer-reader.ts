@@ -80,7 +80,7 @@ export class AnswerReader {
   /** Octets yet to come of a body with a length. */
   #left = 0;
   #walk: ChunkWalk | undefined;
-  /** Whether anything of the answer came, be it only informational. */
+  /** Whether any part of the answer arrived, even if only informational. */
   begun = false;
   /** Whether its final head came. */
   headSeen = false;

@@ -14,7 +14,7 @@ import type { WholeResponse } from './whole.ts';
  */
 const maxKeepingMs = 5000;
 
-/** How one call ended for the client that it was made for: whoever asked us, be it an ingress. */
+/** How one call ended for the client that it was made for, which may be an ingress. */
 export type RelayResult =
   /** The client has the whole answer. */
   | { readonly kind: 'answered'; readonly status: number }

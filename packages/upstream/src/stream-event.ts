@@ -14,7 +14,7 @@ export interface StreamError {
 
 /**
  * What an event is to the client: `nothing`, as a comment or a ping; `preamble`, which says that an
- * answer has begun but has none of it; `content`, be it text, reasoning, a tool call or the end; or
+ * answer has begun but has none of it; `content`: text, reasoning, a tool call or the end; or
  * an error.
  */
 export type EventMeaning = 'nothing' | 'preamble' | 'content' | StreamError;

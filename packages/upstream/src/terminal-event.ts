@@ -82,7 +82,7 @@ const T = 0x74;
 const LF = 0x0a;
 const CR = 0x0d;
 const CLOSING_BRACE = 0x7d;
-/** Longer lines are none that end a stream. */
+/** A longer line cannot end a stream. */
 const maxLineBytes = 40;
 const terminalNames: ReadonlySet<string> = new Set([
   'message_stop',

@@ -71,7 +71,7 @@ class Call implements UpstreamCall, Dispatcher.DispatchHandler {
   #controller: Dispatcher.DispatchController | undefined;
   #dispatching = false;
   #aborted = false;
-  /** Anything came, be it only informational: the upstream works on the request. */
+  /** Anything arrived, even if only informational: the upstream works on the request. */
   #answering = false;
   #headSeen = false;
   #retriedStale = false;

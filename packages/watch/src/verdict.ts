@@ -7,7 +7,7 @@ export type Level = 'well' | 'notice' | 'warning' | 'critical';
 export interface Verdict {
   readonly level: Level;
   readonly text: string;
-  /** What is wrong beside that, the worst first. */
+  /** Further problems, worst first. */
   readonly others: readonly string[];
 }
 

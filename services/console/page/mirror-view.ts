@@ -4,7 +4,7 @@ import { html } from './markup.ts';
 import { type MirrorWish, OrderDialog } from './order-dialog.ts';
 import { useStore } from './store.ts';
 
-/** What becomes of copies, and how the target answers beside the clients' answers. */
+/** Outcomes of copies, and the target's answers next to the clients'. */
 export function MirrorView() {
   const { processes, me, now } = useStore();
   const [wish, setWish] = useState<MirrorWish | null>(null);

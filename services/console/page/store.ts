@@ -20,7 +20,7 @@ export interface Me {
   readonly who: string;
   readonly actions: boolean;
   readonly trials: boolean;
-  /** Of the ingress that test requests go to; empty: there is none. */
+  /** Base URL of the ingress for test requests; empty: none. */
   readonly ingressPort: string;
   readonly password: boolean;
   readonly version: string;

@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import { type GatewayEvent, matcher, type RequestRow, type Snapshot, type Watch } from '@llm-gateway/watch';
 
-/** What a viewer can ask for beside what every view needs. */
+/** What a viewer can ask for in addition to what every view needs. */
 export const topics = ['engines', 'processes', 'requests', 'clients'] as const;
 export type Topic = (typeof topics)[number];
 

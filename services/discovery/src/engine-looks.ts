@@ -25,7 +25,7 @@ export class EngineLooks implements AsyncDisposable {
   constructor({ bus, metrics, replica, intervalMs, path }: EngineLooksOptions) {
     const failed = metrics.counter({
       name: 'engine_metrics_failures_total',
-      help: 'Times the metrics of an engine were not there, or not those of an engine',
+      help: 'Failed reads of the metrics of an engine, by reason',
       labels: ['reason'],
     });
     for (const reason of lookFailures) failed.labels({ reason });

@@ -72,7 +72,7 @@ export class OtherInstallations implements Disposable {
     });
     metrics.gauge({
       name: 'discovery_sources',
-      help: 'Different stores or lists that discovery replicas on this bus read; more than 1 for long: two installations without a namespace',
+      help: 'Different stores or lists that discovery replicas on this bus read; more than 1 for minutes means two installations without a namespace',
       collect: () => 1 + this.#present().length,
     });
   }

@@ -149,7 +149,7 @@ interface Listed {
   readonly bytes: number;
 }
 
-/** The ids of a list of models; null for what is none, and for an empty one. */
+/** The ids of a model list; null if it is invalid or empty. */
 function namesIn(body: Buffer): Listed | null {
   let value: unknown;
   try {

@@ -2,7 +2,7 @@ import type { Instance, InstancesChange, InstancesPage } from '@llm-gateway/prot
 
 /** Far enough under NATS's 1 MB that one message never holds up the others on a connection. */
 const defaultMaxBytes = 192 * 1024;
-/** What a message has beside instances and removals. */
+/** Size of a message without instances and removals. */
 const envelopeBytes = 1024;
 /**
  * Without the models that it lists. One that is larger is not announced: where NATS takes only

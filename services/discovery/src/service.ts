@@ -20,11 +20,11 @@ export async function start(values: Settings, deps: Parts & { readonly bus: Bus 
   const replica = `discovery-${randomUUID().slice(0, 8)}`;
   const tooLarge = deps.metrics.counter({
     name: 'instances_too_large_total',
-    help: 'Times an instance was not announced because its names are too long for a message',
+    help: 'Instances not announced because their names are too long for a message',
   });
   const tooManyNames = deps.metrics.counter({
     name: 'instances_too_many_models_total',
-    help: 'Instances whose model names are not known because they list too many bytes of them',
+    help: 'Instances whose model list is ignored because it is too large',
   });
   const reasons = new Reasons();
   const ownSource = sourceOf(values);

@@ -63,12 +63,12 @@ function openStore(values: Settings, { log, metrics }: Part, onStep: (step: Sour
   });
   metrics.gauge({
     name: 'shared_pod_names',
-    help: 'Names under which two pods write, so that each takes the place of the other',
+    help: 'Pod names that two pods use, so that each overwrites the record of the other',
     collect: () => sharedNames(state).length,
   });
   metrics.gauge({
     name: 'store_trouble',
-    help: 'What the store that answers showed of itself within the last half TTL: it refuses writes of somebody, or evicts keys',
+    help: '1 while the store showed within the last half TTL that it refuses writes or evicts keys',
     labels: ['trouble'],
     collect(set) {
       for (const trouble of storeTroubles) set({ trouble }, Number(state.troubles.has(trouble)));
@@ -76,13 +76,13 @@ function openStore(values: Settings, { log, metrics }: Part, onStep: (step: Sour
   });
   const failures = metrics.counter({
     name: 'store_failures_total',
-    help: 'Failed tries to read or write the store',
+    help: 'Failed attempts to read or write the store',
     labels: ['reason'],
   });
   for (const reason of failureReasons) failures.labels({ reason });
   const skips = metrics.counter({
     name: 'records_skipped_total',
-    help: 'Values and instances in the store that do not count',
+    help: 'Invalid values and instances in the store, skipped',
     labels: ['reason'],
   });
   for (const reason of skipReasons) skips.labels({ reason });
@@ -125,12 +125,12 @@ function declareState(
   metrics.gauge({ name: 'store_up', help: '1 while the store answers', collect: () => Number(state.storeUp()) });
   metrics.gauge({
     name: 'store_staleness_seconds',
-    help: 'Time since the list of instances was last known to be that of the store',
+    help: 'Time since the instance list last matched the store',
     collect: () => state.stalenessS(),
   });
   metrics.gauge({
     name: 'instances_held',
-    help: 'Instances that are announced although the store does not vouch for them',
+    help: 'Instances that are announced although the store does not confirm them',
     collect() {
       let held = 0;
       state.eachInstance((_, podState) => {

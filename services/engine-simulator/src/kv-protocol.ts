@@ -178,7 +178,7 @@ function requireMembers(params: Json, checks: Readonly<Record<string, Check>>): 
   ];
   throw new Refusal(
     400,
-    `kv_transfer_params is none of the protocol's forms: ${parts.filter((part) => part !== false).join('; ')}`,
+    `kv_transfer_params has none of the protocol's forms: ${parts.filter((part) => part !== false).join('; ')}`,
     'kv_transfer_params',
   );
 }

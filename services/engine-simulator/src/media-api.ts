@@ -78,7 +78,7 @@ async function transcribe(api: ModelApi, call: EngineCall, task: 'transcribe' | 
   } else if (format === 'verbose_json') {
     const segments = [{ id: 0, start: 0, end: durationS, text }];
     answerJson(response, JSON.stringify({ task, language, duration: durationS, text, segments }));
-  } else throw new Refusal(400, 'response_format is none of json, text, verbose_json', 'response_format');
+  } else throw new Refusal(400, 'response_format must be one of json, text, verbose_json', 'response_format');
 }
 
 /** Silence, of a length that the text would take. */
@@ -96,7 +96,7 @@ function speak(api: ModelApi, { response, body }: EngineCall): void {
     pcm: () => ['audio/pcm', pcm],
   };
   const make = typeof format === 'string' && Object.hasOwn(formats, format) ? formats[format] : undefined;
-  if (!make) throw new Refusal(400, 'response_format is none of mp3, wav, pcm', 'response_format');
+  if (!make) throw new Refusal(400, 'response_format must be one of mp3, wav, pcm', 'response_format');
   const [type, bytes] = make();
   api.totals.add(
     { model, part: 'neutral', outcome: 'finished' },

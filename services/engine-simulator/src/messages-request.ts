@@ -75,5 +75,5 @@ function chatToolChoice(choice: unknown): unknown {
   if (type === 'auto' || type === 'none') return type;
   if (type === 'any') return 'required';
   if (type === 'tool' && isObject(choice)) return { type: 'function', function: { name: choice.name } };
-  throw new Refusal(400, 'tool_choice: its type is none of auto, any, tool and none', 'tool_choice');
+  throw new Refusal(400, 'tool_choice: its type must be one of auto, any, tool and none', 'tool_choice');
 }

@@ -39,7 +39,7 @@ function forcedFunction({ tools, tool_choice: choice }: Json): Json | undefined 
   if (names?.length === 0) return undefined;
   const found = functions.find(({ name }) => names?.includes(name));
   if (found) return found;
-  throw new Refusal(400, 'tool_choice is none of `auto`, `none`, `required` and the given tools.', 'tool_choice');
+  throw new Refusal(400, 'tool_choice must be one of `auto`, `none`, `required` and the given tools.', 'tool_choice');
 }
 
 /**

@@ -80,7 +80,7 @@ async function decideStored(
   ask: Ask,
   { exchange, gateway }: { exchange: Exchange; gateway: Gateway },
 ): Promise<Decision> {
-  // One whose instance has left is nowhere: any other says so.
+  // If the instance has left, the response is gone, and any other instance answers that.
   if (gateway.responses.ownerOf(id) === undefined) {
     const credentials = gateway.models.credentialsFor(exchange);
     const instance = await gateway.responses.find(id, credentials, exchange.signal);

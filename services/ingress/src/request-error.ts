@@ -3,7 +3,7 @@ import type { Exchange } from './exchange/exchange.ts';
 import type { Gateway } from './gateway.ts';
 import { errorHeaders } from './http/error-answer.ts';
 
-/** Turns whatever stopped a request into its answer; the one place where that happens. Never throws. */
+/** Turns whatever stopped a request into its answer. Nothing else does. Never throws. */
 export function refuse(exchange: Exchange, error: unknown, gateway: Gateway): void {
   const known = error instanceof GatewayError ? error : undefined;
   if (known?.code === 'client_closed' || exchange.signal.aborted) return;

@@ -41,7 +41,7 @@ export function serve(exchange: Exchange, gateway: Gateway): void {
   if (going !== null) endAfter(going, exchange, gateway);
 }
 
-/** Null when the request goes the common way, which has no promise and calls `end` itself. */
+/** Null in the common case, which uses no promise and calls `end` itself. */
 function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
   const { request, client } = exchange;
   if (exchange.problem !== null) throw exchange.problem;
@@ -73,7 +73,7 @@ function answer(exchange: Exchange, gateway: Gateway): Promise<void> | null {
     : entering.then(() => pursue(exchange, gateway, begun(exchange, gateway)));
 }
 
-/** As `answer`, for a client that is known only in a moment. */
+/** As `answer`, for a client whose identity is verified asynchronously. */
 async function answerIdentified(
   from: Promise<Client>,
   service: Service,
@@ -103,12 +103,12 @@ function received(body: Buffer, service: Service, { exchange, gateway }: Serving
   if (gateway.observer.watcher !== null) exchange.receivedAtMs = performance.now();
   exchange.stored = storedResponseOf(exchange, service, content);
   if (exchange.from === null) return null;
-  // Whoever knows its id may have a response, whichever model made it.
+  // A response may be read by whoever knows its id, whichever model made it.
   if (service !== 'response') checkModel(exchange.from, exchange.model);
   return gateway.quota?.admit(exchange) ?? null;
 }
 
-/** The request is let in. Returns its decision, or what is left to ask for it. */
+/** The request is admitted. Returns its decision, or the ask that is still needed. */
 function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
   if (gateway.heartbeatMs > 0 && exchange.isStream) beat(exchange, gateway.heartbeatMs);
   if (gateway.mirror.on) gateway.mirror.sample(exchange);
@@ -119,16 +119,16 @@ function begun(exchange: Exchange, gateway: Gateway): Decision | Ask {
   return beginDecision(exchange, gateway);
 }
 
-/** From here on the client hears of a stream that is silent. */
+/** From here on a silent stream sends heartbeats to the client. */
 function beat(exchange: Exchange, intervalMs: number): void {
   const { request, client } = exchange;
   if (!hasKnownEvents(request.path)) return;
-  // What comes has to fit into a stream that is not encoded.
+  // The answer must fit into a stream that is not encoded.
   request.askPlain();
   client.beatEvery(intervalMs, exchange.ownHeaders(false));
 }
 
-/** The common way: decided, called, relayed. Whatever else happens is pursued. */
+/** The common case: decide, call, relay. `pursue` handles everything else. */
 function forward(exchange: Exchange, gateway: Gateway, begun: Decision | Ask): Promise<void> | null {
   if (!('route' in begun) || begun.route !== 'internal') return pursue(exchange, gateway, begun);
   exchange.decided(begun);
@@ -149,14 +149,14 @@ function endAfter(work: Promise<void>, exchange: Exchange, gateway: Gateway): vo
   );
 }
 
-/** Every request ends here, once. */
+/** Every request ends here, exactly once. */
 function end(exchange: Exchange, gateway: Gateway, error?: unknown): void {
   if (error !== undefined) refuse(exchange, error, gateway);
   exchange.releaseBody();
   exchange.place?.release(exchange.usage?.counts ?? null, isAnswered(exchange));
   if (exchange.permit !== null)
     gateway.quota?.ended(exchange.permit, exchange.usage?.counts ?? null, isAnswered(exchange));
-  // Nothing may be left waiting for an answer that nobody gives.
+  // No connection may keep waiting for an answer that never comes.
   if (!exchange.client.committed) exchange.client.destroy();
   exchange.client.whenOver(() => {
     gateway.observer.finished(exchange);
@@ -171,7 +171,7 @@ function isAnswered({ usage, attempts, signal, client }: Exchange): boolean {
 }
 
 /**
- * Carries out what the failover machine says until the client has an answer or is gone.
+ * Executes the steps of the failover machine until the client has an answer or has left.
  * @param first the outcome of the first call, when that was made already
  */
 async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | Ask, first?: StepResult): Promise<void> {
@@ -191,8 +191,7 @@ async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | As
   while (!signal.aborted) {
     outcome ??= await carryOut(state.step, given, exchange, gateway);
     given = undefined;
-    // For somebody who has left nothing is taken from the retry budget, of which nobody would know
-    // what became of it.
+    // A client that left takes nothing from the retry budget, because no outcome would be reported.
     if (outcome === null || signal.aborted) return;
     state = advance(state, outcome, { rules, takeRetry: gateway.budget?.take ?? unlimited });
     if (state.step.do === 'internal') {
@@ -206,7 +205,7 @@ async function pursue(exchange: Exchange, gateway: Gateway, begun: Decision | As
 
 const unlimited = () => true;
 
-/** Null: nothing is left to do. */
+/** Null: the request is finished. */
 async function carryOut(
   step: Step,
   given: Decision | undefined,
@@ -241,7 +240,7 @@ async function carryOut(
     case 'queue':
       return gateway.queue === null ? { kind: 'queue-refused' } : await gateway.queue.call(step, exchange);
     case 'answer':
-      // Where it leads may be an address of ours, and a client would send its credentials there.
+      // Its target may be an internal address, and a client would send its credentials there.
       if (isRedirect(step.answer.status))
         throw new GatewayError('upstream_failed', 'the upstream answered with a redirect');
       giveAnswer(step.answer, exchange, gateway);

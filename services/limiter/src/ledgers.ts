@@ -33,12 +33,12 @@ export class Ledgers {
     this.#parts = parts;
     this.#recounts = parts.metrics.counter({
       name: 'quota_recounts_total',
-      help: 'Ingresses that were asked what clients spent, by whether they said so in time',
+      help: 'Recounts requested from ingresses, by whether they answered in time',
       labels: ['result'],
     });
     parts.metrics.gauge({
       name: 'quota_clients',
-      help: 'Clients whose limits this limiter keeps',
+      help: 'Clients whose limits this limiter enforces',
       collect: () => this.#ledgers.size,
     });
   }

@@ -36,15 +36,18 @@ export class Observer {
   constructor(log: Pick<Logger, 'info'>, metrics: Metrics, options: { compareLogPercent: number }) {
     this.#log = log;
     this.#compareLogPercent = options.compareLogPercent;
-    this.#received = metrics.counter({ name: 'mirror_sender_received_total', help: 'Mirror copies that came here' });
+    this.#received = metrics.counter({
+      name: 'mirror_sender_received_total',
+      help: 'Mirror copies received by this sender',
+    });
     this.#copies = metrics.counter({
       name: 'mirror_sender_copies_total',
-      help: 'Mirror copies that came here, by what became of them',
+      help: 'Mirror copies received by this sender, by outcome',
       labels: ['outcome', 'reason'],
     });
     this.#duration = metrics.histogram({
       name: 'mirror_sender_duration_seconds',
-      help: 'From sending a mirror copy to the end of its answer',
+      help: 'Time from sending a mirror copy to the end of its answer',
       labels: ['outcome'],
     });
     this.#statuses = metrics.counter({
@@ -59,7 +62,7 @@ export class Observer {
     });
     this.#unpaired = metrics.counter({
       name: 'mirror_compare_unpaired_total',
-      help: 'Copies to be compared of whose primary nothing was heard',
+      help: 'Copies to compare whose primary answer was not reported',
       labels: ['reason'],
     });
     const firstByte = metrics.histogram({

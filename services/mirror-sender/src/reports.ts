@@ -8,7 +8,7 @@ const reportIntervalMs = 250;
 const maxUntold = 20_000;
 /** Keeps a report far below what NATS takes by default. */
 const maxEndedPerReport = 2000;
-/** What a report has beside copies, and what a copy that is held or has ended takes in it. */
+/** Size of a report without copies, and of one held or ended copy in it. */
 const envelopeBytes = 1024;
 const heldBytes = 17;
 const endedBytes = 128;

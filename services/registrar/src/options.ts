@@ -76,7 +76,7 @@ export const options = defineService({
   name: 'registrar',
   description: 'Checks the health of one engine pod and keeps its discovery record in Redis or etcd',
   example:
-    'llm-gateway registrar --pod-name engine-1 --entrypoint-ip 10.0.0.7 --entrypoint-port 8000 --discovery-redis-host redis # beside one engine',
+    'llm-gateway registrar --pod-name engine-1 --entrypoint-ip 10.0.0.7 --entrypoint-port 8000 --discovery-redis-host redis # one per engine pod',
   main: [
     'pod-name',
     'instance-type',

@@ -19,7 +19,7 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   const { log, metrics } = parts;
   const failures = metrics.counter({
     name: 'store_failures_total',
-    help: 'Failed tries to read or write the store',
+    help: 'Failed attempts to read or write the store',
     labels: ['reason'],
   });
   for (const reason of failureReasons) failures.labels({ reason });
@@ -37,12 +37,12 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   metrics.gauge({ name: 'store_up', help: '1 while the store answers', collect: () => Number(keeper.storeUp) });
   metrics.gauge({
     name: 'record_written',
-    help: '1 while the store holds the record, as far as is known',
+    help: '1 while the store holds the record, as far as the registrar knows',
     collect: () => Number(keeper.written),
   });
   metrics.gauge({
     name: 'record_refused',
-    help: '1 while the store answers and refuses to take the record',
+    help: '1 while the store answers but refuses the record',
     labels: ['reason'],
     collect(set) {
       for (const reason of refusals) set({ reason }, Number(keeper.refusal === reason));
@@ -90,11 +90,11 @@ function reportEngines(
   if (values.engineMetricsIntervalMs === 0) return null;
   const reported = parts.metrics.counter({
     name: 'engine_reports_total',
-    help: 'Messages with what the engine says of itself',
+    help: 'Engine reports sent',
   });
   const failed = parts.metrics.counter({
     name: 'engine_metrics_failures_total',
-    help: 'Times the metrics of the engine were not there, or not those of an engine',
+    help: 'Failed reads of the metrics of the engine, by reason',
     labels: ['reason'],
   });
   for (const reason of lookFailures) failed.labels({ reason });

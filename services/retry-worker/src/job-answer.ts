@@ -21,7 +21,7 @@ export class JobAnswer {
 
   constructor(response: ServerResponse) {
     this.#response = response;
-    // The endpoint's own headers are all there is: none of ours beside them.
+    // Only the endpoint's own headers: none of ours are added.
     response.sendDate = false;
     // A write that the ingress's leaving cancels is told here too; the close says all there is to know.
     response.on('error', () => {});

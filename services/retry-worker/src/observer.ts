@@ -49,7 +49,7 @@ export class Observer {
     });
     this.#jobs = metrics.counter({
       name: 'retry_queue_outcomes_total',
-      help: 'Jobs this worker had, by how they ended',
+      help: 'Jobs of this worker, by outcome',
       labels: ['outcome'],
     });
     this.#calls = metrics.counter({
@@ -59,7 +59,7 @@ export class Observer {
     });
     this.#waits = metrics.histogram({
       name: 'retry_queue_wait_seconds',
-      help: 'From a 429 to the next call of its job',
+      help: 'Time from a 429 to the next call of its job',
     });
   }
 
@@ -98,7 +98,7 @@ const callOutcomes = {
 export function declareGauges(metrics: Metrics, queue: WorkQueue, oldestMs: () => number): void {
   metrics.gauge({
     name: 'retry_queue_depth',
-    help: 'Jobs that wait, in backoff or for their turn',
+    help: 'Jobs that wait in backoff or for their turn',
     collect: () => queue.waiting,
   });
   metrics.gauge({
@@ -108,12 +108,12 @@ export function declareGauges(metrics: Metrics, queue: WorkQueue, oldestMs: () =
   });
   metrics.gauge({
     name: 'retry_queue_oldest_age_seconds',
-    help: 'Age of the oldest job, 0 when there is none',
+    help: 'Age of the oldest job; 0 without jobs',
     collect: () => oldestMs() / 1000,
   });
   metrics.gauge({
     name: 'retry_queue_held_bytes',
-    help: 'Bytes of request bodies that jobs have',
+    help: 'Bytes of request bodies that jobs hold',
     collect: () => queue.heldBytes,
   });
 }

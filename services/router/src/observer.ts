@@ -25,10 +25,10 @@ const batchSeconds = [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001
 const maxToldGenerations = 100;
 const failureToldEveryMs = 60_000;
 
-/** What of the logger is used here. */
+/** The part of the logger that is used here. */
 export type Log = Pick<Logger, 'info' | 'warn' | 'error'>;
 
-/** What a router counts and tells. */
+/** The metrics and log lines of a router. */
 export class Observer {
   readonly #log: Log;
   readonly #decisions: Readonly<Record<Decision['route'], Counter>>;
@@ -51,7 +51,7 @@ export class Observer {
     this.#log = log;
     const decisions = metrics.counter({
       name: 'router_decisions_total',
-      help: 'Decisions, by where the policy sent the request and what came of it',
+      help: 'Decisions, by route and outcome',
       labels: ['route', 'outcome'],
     });
     this.#decisions = {
@@ -64,7 +64,7 @@ export class Observer {
     };
     this.#batchSize = metrics.histogram({
       name: 'router_batch_size',
-      help: 'Decisions asked for in one message',
+      help: 'Decisions requested in one message',
       buckets: batchSizes,
     });
     this.#batchDuration = metrics.histogram({
@@ -78,35 +78,35 @@ export class Observer {
     });
     this.#leasedPicks = metrics.counter({
       name: 'router_leased_picks_total',
-      help: 'Picks given to ingresses in advance; those that they do not use in time count for nothing',
+      help: 'Picks given to ingresses in advance, used or not',
     });
     this.#mismatches = metrics.counter({
       name: 'router_generation_mismatches_total',
-      help: 'Messages of ingresses that hold another route config or policy; they decide themselves',
+      help: 'Messages of ingresses with another route config or policy, which then decide themselves',
     });
     this.#ejections = metrics.counter({
       name: 'router_ejections_total',
-      help: 'Times an instance was left alone for its failures',
+      help: 'Ejections of instances',
     });
     const choices = metrics.counter({
       name: 'router_choices_total',
-      help: 'Instances chosen under cache-aware, by why: part of the prompt is there, it has the least to do, its session is there, or there is no other',
+      help: 'Instances chosen under cache-aware, by reason: cached prompt, least load, session affinity, or the only instance',
       labels: ['why'],
     });
     this.#choices = byWord(choiceReasons, (why) => choices.labels({ why }));
     const engineReports = metrics.counter({
       name: 'router_engine_reports_total',
-      help: 'What engines said of themselves: taken, of an instance that is not known, or of one that another reporter speaks for',
+      help: 'Engine reports: taken, for an unknown instance, or for one with another reporter',
       labels: ['result'],
     });
     this.#engineReports = byWord(engineReportResults, (result) => engineReports.labels({ result }));
     this.#placementsDropped = metrics.counter({
       name: 'router_placements_dropped_total',
-      help: 'Placements of prompts that were not told to the other routers, because they were too many at once',
+      help: 'Prompt placements not sent to other routers, because there were too many at once',
     });
     this.#cachesLost = metrics.counter({
       name: 'router_caches_lost_total',
-      help: 'Times an instance had so much less cached than expected that it is taken for restarted',
+      help: 'Instances assumed to have restarted, because they had much less cached than expected',
     });
   }
 
@@ -185,7 +185,7 @@ function byWord<Word extends string, Value>(
 export function declareCacheGauges(metrics: Metrics, caches: Caches): void {
   metrics.gauge({
     name: 'router_prefix_entries',
-    help: 'Beginnings of prompts that are remembered, over all instances',
+    help: 'Prompt prefixes that the router remembers, over all instances',
     collect: () => caches.entries,
   });
 }
@@ -194,7 +194,7 @@ export function declareCacheGauges(metrics: Metrics, caches: Caches): void {
 export function declareFleetGauges(metrics: Metrics, fleet: Fleet): void {
   metrics.gauge({
     name: 'router_instances',
-    help: 'Instances by role and state; failing ones are ejected, or suspect where too few others are left: chosen last',
+    help: 'Instances by role and state; failing ones are ejected, or suspect (chosen last) if too few others are left',
     labels: ['role', 'state'],
     collect: (set) => {
       for (const { role, live, suspect, ejected } of fleet.counts(performance.now())) {

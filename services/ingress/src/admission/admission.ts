@@ -115,7 +115,7 @@ export class Admission implements Disposable {
     this.#peers = new Peers(ingress);
     metrics.gauge({
       name: 'queue_requests',
-      help: 'Requests that wait for an instance with room, by class',
+      help: 'Requests that wait for a free place at an instance, by class',
       labels: ['class'],
       collect: (set) => {
         for (const [one, size] of Object.entries(this.sizes)) set({ class: one }, size);
@@ -136,7 +136,7 @@ export class Admission implements Disposable {
     });
     metrics.gauge({
       name: 'queue_places',
-      help: 'Requests that instances take at once, over all ingresses, by the role of those; left out while some have no limit',
+      help: 'Concurrent requests that instances accept over all ingresses, by role; absent while some have no limit',
       labels: ['role'],
       collect: (set) => {
         for (const role of parts.fleet.roles) {
@@ -147,21 +147,21 @@ export class Admission implements Disposable {
     });
     metrics.gauge({
       name: 'queue_ingresses',
-      help: 'Ingresses that share the places at instances, as far as this one hears',
+      help: 'Ingresses that share the places at instances, as this one sees them',
       collect: () => this.ingresses,
     });
     this.#waits = metrics.histogram({
       name: 'queue_wait_seconds',
-      help: 'How long requests waited for an instance with room, by class; those that did not wait are not counted',
+      help: 'Time that queued requests waited for a free place at an instance, by class',
       labels: ['class'],
     });
     this.#spilled = metrics.counter({
       name: 'queue_spilled_requests_total',
-      help: 'Requests that went to the fallback chain because instances had no room for them',
+      help: 'Requests that went to the fallback chain because no instance had a free place',
     });
     this.#refused = metrics.counter({
       name: 'queue_refused_requests_total',
-      help: 'Requests that were answered 429 because instances had no room for them, by why',
+      help: 'Requests answered 429 because no instance had a free place, by cause',
       labels: ['cause'],
     });
     // What is counted from its start is seen by a rate the first time.

@@ -1,11 +1,11 @@
 import { GatewayError } from '@llm-gateway/protocol';
 import type { ClientResponse } from '../http/client-response.ts';
 
-/** Counts the requests inside, and lets no more in than it may: at its limit, and once it is closed. */
+/** Counts the requests in progress, and refuses further ones at its limit and once it is closed. */
 export class Gate {
   readonly #limit: number;
   inside = 0;
-  /** Nobody gets in any more who was not allowed to: this process is ending. */
+  /** The process is shutting down: only requests that were promised are still admitted. */
   closed = false;
 
   constructor(limit: number) {

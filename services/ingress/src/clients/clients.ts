@@ -42,7 +42,7 @@ export class Clients implements Disposable {
     this.#tokens = tokens;
     this.#refused = metrics.counter({
       name: 'client_keys_refused_total',
-      help: 'Requests without a valid key, by why',
+      help: 'Requests without a valid key, by reason',
       labels: ['reason'],
     });
     metrics.gauge({ name: 'client_keys', help: 'Keys in effect', collect: () => this.keys });

@@ -16,7 +16,7 @@ const KeyRow = Type.Object(
     }),
     hash: Type.String({
       pattern: '^sha256:[0-9a-f]{64}$',
-      description: 'SHA-256 of the key, as `llm-gateway keys new` prints it; the key itself is in no file',
+      description: 'SHA-256 of the key, as `llm-gateway keys new` prints it',
     }),
     models: Type.Optional(
       Type.Array(Type.String({ minLength: 1, maxLength: 1024 }), {
@@ -30,7 +30,7 @@ const KeyRow = Type.Object(
     class: Type.Optional(
       Type.Enum([...requestClasses], {
         description:
-          'The first class in which its requests may wait for instances that are full; left out: default. A request asks for a later one by `x-gateway-class`',
+          'Highest class in which its requests wait for full instances; default: default. A request may ask for a later one with `x-gateway-class`',
       }),
     ),
     expires: Type.Optional(

@@ -81,18 +81,18 @@ export class Quota implements Disposable {
     const { bus, metrics, ingress } = parts;
     const refused = metrics.counter({
       name: 'quota_refused_requests_total',
-      help: 'Requests over a limit of their client, by what is limited',
+      help: 'Requests over a limit of their client, by limit',
       labels: ['limit'],
     });
     this.#refused = quotaResources.map((limit) => refused.labels({ limit }));
     this.#asks = metrics.counter({
       name: 'quota_asks_total',
-      help: 'Messages to limiters, by whether they were answered in time',
+      help: 'Messages to limiters, by result',
       labels: ['result'],
     });
     metrics.gauge({
       name: 'quota_degraded',
-      help: '1 while no limiter answers and this ingress serves its share of each limit',
+      help: '1 while no limiter answers and this ingress enforces its share of each limit',
       collect: () => Number(this.degraded),
     });
     this.#owned.use(bus.subscribe(ingressBeat, (beat) => this.#ingresses.hear(beat.ingress, performance.now())));

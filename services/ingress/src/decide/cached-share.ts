@@ -2,7 +2,7 @@ import type { CacheOutcome } from '@llm-gateway/fleet';
 
 const cachedName = Buffer.from('"cached_tokens":');
 const promptNames = ['"prompt_tokens":', '"input_tokens":'].map((name) => Buffer.from(name));
-/** Further digits are none that an engine sends. */
+/** Engines do not send more digits. */
 const maxDigits = 12;
 
 /**

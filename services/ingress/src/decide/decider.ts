@@ -41,18 +41,18 @@ interface DeciderParts {
   readonly load: Load;
   /** Null: every decision is asked for. */
   readonly leases: Leases | null;
-  /** Null: the policy needs to know nothing of prompts, and which router is asked does not matter. */
+  /** Null: the policy ignores prompts, and any router may be asked. */
   readonly prompts: Prompts | null;
   readonly timeoutMs: number;
   readonly observer: DeciderObserver;
   readonly notes?: DecisionNotes;
 }
 
-/** So many batches in a row without an answer, and the routers are left alone until a probe is answered. */
+/** After so many unanswered batches in a row, routers are not asked until one answers a probe. */
 const missesBeforeBreak = 3;
 /** From the first miss on. */
 const probeIntervalMs = 250;
-/** While nothing is asked: that no router is there must be known before a request comes. */
+/** Interval of probes without asks, so that a missing router is known before a request arrives. */
 const restProbeIntervalMs = 1000;
 /**
  * So many times the deadline of a decision such a probe has, for which nobody waits: a moment
@@ -60,20 +60,20 @@ const restProbeIntervalMs = 1000;
  */
 const restPatience = 10;
 const maxBatch = 512;
-/** Routers that one ask turns to by name before it goes to any of them. */
+/** Routers that one ask addresses by name before it goes to any router. */
 const maxOwners = 2;
 const maxKnownOwners = 100;
-/** What a batch and its reply have beside asks and decisions. */
+/** Size of a batch, or of its reply, without asks or decisions. */
 const envelopeBytes = 1024;
 /**
- * What an ask has beside its model and instances, its prompt included, and more than its decision
+ * Size of an ask without its model and instances, with its prompt, and more than its decision
  * takes in the reply: two addresses.
  */
 const askBaseBytes = 2048;
 /** No character takes more in JSON. */
 const maxCharacterBytes = 6;
 
-/** What is decided about; an `Exchange` fits. */
+/** The request to decide for; an `Exchange` fits. */
 interface Asking extends PromptSource {
   readonly model: string | null;
   /** Filled when the policy needs to know it. */
@@ -134,7 +134,7 @@ export class Decider implements Disposable {
    */
   readonly #asks = new WeakMap<RouteTable, Map<string, AskTogether>>();
   #misses = 0;
-  /** Routers are left alone until a probe is answered. */
+  /** Routers are not asked until one answers a probe. */
   #broken = false;
   /** Whether a router answered since the last probe was due. */
   #answered = false;
@@ -248,7 +248,7 @@ export class Decider implements Disposable {
   }
 
   #askBatch(asks: (Ask | TracedAsk)[], table: RouteTable, owner: string): Promise<Decision[]> {
-    // They waited for a batch that was the last straw: they must not each wait out a timeout of their own.
+    // The previous batch was the last to time out: these asks must not each wait for another timeout.
     if (this.#broken) throw new GatewayError('bus_unavailable', 'no router answered the last batches');
     return this.#askRouter(asks, table, { owner });
   }

@@ -30,7 +30,7 @@ interface LeasesParts {
 const maxStocks = 1000;
 /** A stock that was not used for so long has nothing left. */
 const idleMs = 1000;
-/** What a message has beside its pools or leases. */
+/** Size of a message without its pools or leases. */
 const envelopeBytes = 1024;
 /** At most so much an address takes in a reply: its hosts are names of pods or IP addresses. */
 const pickBytes = 320;

@@ -4,7 +4,7 @@ import { type LoadReport, loadReport, type OutcomeReport, outcomeReport } from '
 
 /**
  * What this ingress holds in flight at each instance, and what happened there.
- * Reported to the routers as gauges and periods: a lost report is mended by the next one.
+ * Reported to the routers as gauges and periods: the next report corrects a lost one.
  */
 export class Load implements Disposable {
   readonly #ingress: string;
@@ -193,7 +193,7 @@ function idBytes(id: string): number {
   return 3 * id.length;
 }
 
-/** What a report has beside instances: 100 routers that were seen. */
+/** Size of a report without instances: 100 routers that were seen. */
 const envelopeBytes = 8 * 1024;
 /** Where NATS takes even less, reports are dropped; they must not be one for each instance. */
 const minPartBytes = 8 * 1024;

@@ -20,12 +20,12 @@ export class Rehearsal implements Disposable {
   constructor(settings: RouteSettings, { log, metrics, hide }: Pick<Parts, 'log' | 'hide'> & { metrics: Metrics }) {
     this.#moves = metrics.counter({
       name: 'route_moves_total',
-      help: 'Requests that the next route config would send elsewhere: an endpoint, internal or unknown',
+      help: 'Requests that the next route config would route differently, by both routes',
       labels: ['to', 'from'],
     });
     this.#seen = metrics.counter({
       name: 'route_rehearsals_total',
-      help: 'Requests that were compared under the route config in effect and the next one',
+      help: 'Requests compared under the current and the next route config',
     });
     const followed = followRoutes(settings, {
       log,

@@ -10,7 +10,7 @@ import { type FailureCause, isConnectFailure } from '@llm-gateway/upstream';
  * (plus what the retry queue's own flags allow): retries and fallbacks add up, they never multiply.
  */
 
-/** An upstream's own answer, kept in case nothing better comes. */
+/** An upstream's own answer, kept in case no later attempt does better. */
 export interface StoredAnswer {
   readonly status: number;
   readonly headers: readonly string[];
@@ -54,14 +54,14 @@ export type StepResult =
   | { readonly kind: 'queue-refused' }
   /** The worker that held the job is gone, or handed it back. */
   | { readonly kind: 'queue-lost'; readonly progress: QueueProgress }
-  /** Another 429; whether there is a further call is for the retry budget to say. */
+  /** Another 429; the retry budget decides whether there is a further call. */
   | { readonly kind: 'queue-limited'; readonly answer: StoredAnswer; readonly progress: QueueProgress };
 
 /** How far a job of the retry queue came with the workers that had it. */
 export interface QueueProgress {
   /** Calls made for it by all its workers. */
   readonly calls: number;
-  /** How long the endpoint still wants to be left alone; null when it did not say. */
+  /** Remaining wait that the endpoint asked for; null if it gave none. */
   readonly retryAfterMs: number | null;
 }
 
@@ -94,8 +94,8 @@ export interface FailoverState {
 export type Primary = { readonly route: 'internal' } | { readonly route: 'external'; readonly endpoint: number };
 
 /**
- * A job whose worker is lost is offered again this often: a job that kills its workers must not
- * kill them all.
+ * How often a job is offered again after its worker was lost. A job that kills its workers must
+ * not kill them all.
  */
 const maxLostWorkers = 3;
 
@@ -178,8 +178,8 @@ function nextInChain(state: FailoverState, outcome: StepResult, rules: FailoverR
 }
 
 /**
- * No connection was made, and not for the want of time or descriptors: another instance may do
- * better, and loses nothing.
+ * No connection was made, for a reason other than time or descriptors: another instance may
+ * succeed, and nothing was sent.
  */
 function wasNotReached(outcome: StepResult): outcome is Extract<StepResult, { kind: 'failed' }> {
   if (outcome.kind !== 'failed' || outcome.begun === true || outcome.instances.length === 0) return false;

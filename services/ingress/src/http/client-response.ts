@@ -19,9 +19,9 @@ import type { ErrorShape } from './surface.ts';
 import { ToldAnswer } from './told-answer.ts';
 import { type Flushable, flushAtEndOfTurn } from './turn.ts';
 
-/** A reset throws away what is under way: the error event of a broken stream gets so long to arrive. */
+/** A reset discards data in transit, so the error event of a broken stream has this long to arrive. */
 const resetDelayMs = 2000;
-/** A chunk up to here is joined with what else leaves in this turn; a larger one is not worth the copy. */
+/** Larger chunks are written alone: copying them into the turn's write costs more than it saves. */
 const joinedBytes = 16_384;
 /** Bytes of one answer that may wait for the end of a turn. */
 const maxWaitingBytes = 262_144;
@@ -35,7 +35,7 @@ export interface AnsweredRequest {
   readonly id: string;
 }
 
-/** Is called at most once each. */
+/** Each is called at most once. */
 export interface AnswerWatcher {
   /** The first byte goes out. */
   onCommit(): void;
@@ -75,20 +75,20 @@ export class ClientResponse implements Flushable, ConnectionUser {
   /** The last bytes of an event stream, to know whether an event was left open. */
   #tail = '';
   #onDrain: (() => void) | undefined;
-  /** Set while a silent stream is to be heard of. */
+  /** Set while a silent stream sends heartbeats. */
   #heartbeat: NodeJS.Timeout | undefined;
-  /** A heartbeat has sent the head of a stream: whatever the answer is, it has to be told in there. */
+  /** A heartbeat has sent the head of a stream: any answer must now be sent inside it. */
   #opened = false;
   /** After that, an answer that is no stream. */
   #told: ToldAnswer | undefined;
   readonly #onOver: (() => void)[] = [];
   committed = false;
-  /** Who may read the answer in a browser: header lines; see `Cors.linesFor`. */
+  /** CORS header lines; see `Cors.linesFor`. */
   corsLines = '';
   status = 0;
   bodyBytes = 0;
   committedAtMs = 0;
-  /** Set while somebody wants to know it: sees the bytes of the answer as they pass. */
+  /** Set if the finish reason is needed: sees the bytes of the answer as they pass. */
   finishReason: FinishReason | undefined;
 
   constructor(connection: ClientConnection, request: AnsweredRequest, watcher: AnswerWatcher) {
@@ -129,7 +129,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
    * The first one sends a head as well, with status 200, when there is none yet. It commits
    * nothing: another upstream may still be tried, and what becomes of the request is told in the
    * stream.
-   * @param own what the head has beside what every stream has
+   * @param own header lines in addition to those of every stream
    */
   beatEvery(intervalMs: number, own: HeaderLines): void {
     this.#heartbeat = setTimeout(() => this.#beat(own), intervalMs);

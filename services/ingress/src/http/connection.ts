@@ -23,7 +23,7 @@ export interface ConnectionHost {
    * of a request.
    */
   readonly withholdsCredentials: boolean;
-  /** A request has begun: its head is there, or what came is none, and `problem` says why. */
+  /** A request has begun: its head arrived, or what arrived is invalid, and `problem` says why. */
   onRequest(connection: ClientConnection, head: RequestHead | null, problem: GatewayError | null): void;
   /** An error that nobody expected; its connection is closed. */
   onDefect(error: unknown): void;

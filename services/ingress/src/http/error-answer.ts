@@ -27,7 +27,7 @@ export function errorBodyFor(
   return errorShape === 'anthropic' ? anthropicErrorBody(code, message, id) : errorBody(code, message, param);
 }
 
-/** What the answer of an error says beside its body. */
+/** The headers of an error answer. */
 export function errorHeaders(code: ErrorCode, error: GatewayError | undefined): readonly string[] {
   switch (code) {
     case 'no_instance':

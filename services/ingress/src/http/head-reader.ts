@@ -39,7 +39,7 @@ const interestWithKeys = new FieldInterest({ noted, withheld: [...withheld, ...c
 
 const headEnd = Buffer.from('\r\n\r\n');
 
-/** Octets that came where a request should begin, and are none. */
+/** Octets that arrived where a request should begin, but are not one. */
 export class RefusedHead {
   readonly problem: GatewayError;
   readonly #octets: Buffer;

@@ -56,12 +56,12 @@ export class Books implements Disposable {
     });
     this.#ended = metrics.counter({
       name: 'mirror_copies_total',
-      help: 'Mirror copies of this ingress by what became of them',
+      help: 'Mirror copies of this ingress, by outcome',
       labels: ['outcome', 'reason'],
     });
     metrics.gauge({
       name: 'mirror_copies_open',
-      help: 'Mirror copies whose end is not known yet',
+      help: 'Mirror copies whose outcome is still unknown',
       collect: () => this.#ledger.size,
     });
     this.#parts.use(

@@ -45,7 +45,7 @@ interface MirrorFlags {
   readonly mirrorConfig: string;
 }
 
-/** What is wrong with the file as it is now. A start goes on without mirroring until it is mended. */
+/** Mistakes in the file as it is now. A start goes on without mirroring until it is corrected. */
 export function mirrorConfigMistakes({ mirrorConfig: path }: MirrorFlags): string[] {
   if (!existsSync(path)) return [];
   const flag = `--mirror-config: ${path}`;

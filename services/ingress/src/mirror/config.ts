@@ -30,7 +30,7 @@ export const MirrorConfig = Type.Object({
     description: "Send the client's own credentials with copies; Authorization still replaces that header",
   }),
   EnableLog: Type.Boolean({ default: false, description: 'Log what became of each copy' }),
-  Compare: Type.Boolean({ default: false, description: "Report each copy's answer beside the client's" }),
+  Compare: Type.Boolean({ default: false, description: "Compare the answer of each copy with the client's" }),
 });
 export type MirrorConfig = Static<typeof MirrorConfig>;
 

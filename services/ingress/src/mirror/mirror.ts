@@ -69,15 +69,15 @@ interface MirrorParts {
 
 const noBytes = new Uint8Array(0);
 const drainPollMs = 20;
-/** What a copy has beside its URL, its headers and its body. */
+/** Size of a copy without its URL, headers and body. */
 const copyBaseBytes = 2048;
 const pairBytes = 8;
 /** Octets of headers beyond ASCII, and those that JSON escapes, take two. */
 const maxCharacterBytes = 2;
 
 /**
- * Copies requests to the mirror target, by way of the mirror-senders. Whatever happens to a copy,
- * the request it was made of neither waits nor fails for it.
+ * Copies requests to the mirror target, by way of the mirror-senders. Whatever happens to a
+ * copy, its request neither waits nor fails for it.
  */
 export class Mirror implements AsyncDisposable {
   /** Whether requests are to be sampled; to look at it is all that a request costs while mirroring is off. */
@@ -111,7 +111,7 @@ export class Mirror implements AsyncDisposable {
     );
     parts.metrics.gauge({
       name: 'mirror_paused',
-      help: '1 while nothing is copied because somebody ordered a pause',
+      help: '1 while an operator has paused mirroring',
       collect: () => Number(this.#pause?.paused === true),
     });
     parts.metrics.gauge({
@@ -143,7 +143,7 @@ export class Mirror implements AsyncDisposable {
     const host = advertisedHost({ advertiseHost: options.advertiseHost, listenHost: options.internalHost });
     this.#origin = originOf({ host, port });
     const { bus, ingress } = this.#parts;
-    // Senders fetch from nowhere else. While mirroring is off there is nothing to fetch.
+    // Senders fetch only from announced addresses. While mirroring is off there is nothing to fetch.
     this.#announcer = this.#owned.use(
       announce(bus, mirrorAnnounce, () => (this.on ? { name: ingress, origin: this.#origin } : null)),
     );
@@ -167,7 +167,7 @@ export class Mirror implements AsyncDisposable {
     await file.refresh();
   }
 
-  /** It is told each second: only what changes something is looked at. */
+  /** Announced each second; only changes are processed. */
   #ordered(told: MirrorPause): void {
     const nowMs = Date.now();
     const pause = laterPause(this.#pause, told, nowMs);
@@ -197,7 +197,7 @@ export class Mirror implements AsyncDisposable {
     return this.#config.Enable && this.#config.Ratio > 0;
   }
 
-  /** What it does at present, for people who look. */
+  /** Its current state, for the console. */
   get state(): NonNullable<StatusReport['ingress']>['mirror'] {
     const { Ratio, Target } = this.#config;
     const pause = this.#pause;

@@ -10,9 +10,9 @@ import { requestLine } from './request-line.ts';
 
 const gapSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
-/** What became of a call of a fallback endpoint. */
+/** Outcome of a call of a fallback endpoint. */
 export type FallbackResult = 'answered' | 'limited' | 'failed' | 'broken' | 'cancelled';
-/** What became of the offer of a 429 to the retry workers. */
+/** Outcome of the offer of a 429 to the retry workers. */
 const offerResults = [
   'accepted',
   'full',
@@ -35,7 +35,7 @@ export type WholeReason = 'prompts' | 'n' | 'best_of' | 'beam_search';
 /** Of connections: all of them, and those of one address. */
 const connectionLimits = ['connections', 'address'] as const;
 type ConnectionLimit = (typeof connectionLimits)[number];
-/** What became of a job for the retry workers; `refused`: none of them had it. */
+/** Outcome of a job for the retry workers; `refused`: no worker accepted it. */
 export type QueueJobResult =
   | 'answered'
   | 'exhausted'
@@ -48,11 +48,11 @@ export type QueueJobResult =
   | 'cancelled';
 
 /**
- * Everything the ingress tells about its requests: metrics, and one log line per finished request.
+ * Everything the ingress reports about its requests: metrics, and one log line per finished request.
  * Never a prompt, an answer or a key.
  */
 export class Observer {
-  /** Takes each request that ended, while somebody watches. */
+  /** Receives each finished request while a console or command is watching. */
   watcher: ((exchange: Exchange, end: RequestResult, model: string) => void) | null = null;
   readonly #log: Logger;
   readonly #infoLines: InfoLines;
@@ -96,22 +96,22 @@ export class Observer {
     });
     this.#duration = metrics.histogram({
       name: 'request_duration_seconds',
-      help: 'From the head of a request to the end of its answer',
+      help: 'Time from the head of a request to the end of its answer',
       labels: ['route'],
     });
     this.#firstByte = metrics.histogram({
       name: 'time_to_first_byte_seconds',
-      help: 'From the head of a request to the first byte of its answer',
+      help: 'Time from the head of a request to the first byte of its answer',
       labels: ['route'],
     });
     this.#firstContent = metrics.histogram({
       name: 'time_to_first_token_seconds',
-      help: 'From the head of a streaming request to the first content of its answer',
+      help: 'Time from the head of a streaming request to the first content of its answer',
       labels: ['model'],
     });
     this.#tokenGap = metrics.histogram({
       name: 'inter_token_gap_seconds',
-      help: 'Between two pieces of a streamed answer, from its first content on: tokens, unless an engine sends several at once',
+      help: 'Time between two chunks of a streamed answer after its first content: tokens, unless an engine sends several at once',
       labels: ['model'],
       buckets: gapSeconds,
     });
@@ -122,34 +122,34 @@ export class Observer {
     });
     this.#broken = metrics.counter({
       name: 'broken_answers_total',
-      help: 'Answers cut after the client had part of them',
+      help: 'Answers cut after the client received part of them',
       labels: ['cause'],
     });
     this.#attempts = metrics.counter({
       name: 'attempts_total',
-      help: 'Calls of instances, endpoints and retry workers, by how they ended and why they failed',
+      help: 'Calls of instances, endpoints and retry workers, by outcome and cause of failure',
       labels: ['target_kind', 'outcome', 'cause'],
     });
     this.#cause = boundedLabel(maxCauses);
     this.#failures = new FailureLog(log);
     this.#defects = metrics.counter({
       name: 'internal_errors_total',
-      help: 'Requests that failed of an error which nobody expected: a defect of the gateway',
+      help: 'Requests that failed with an unexpected error: a defect of the gateway',
     });
     this.#refusedConnections = metrics.counter({
       name: 'refused_connections_total',
-      help: 'Connections of clients refused at a limit',
+      help: 'Client connections refused at a limit',
       labels: ['limit'],
     });
     // What is counted from its start is seen by a rate the first time.
     for (const limit of connectionLimits) this.#refusedConnections.labels({ limit });
     this.#expectedBytes = metrics.counter({
       name: 'prefix_expected_bytes_total',
-      help: 'Bytes of prompts that were expected in the cache of their instance, of answers that said what was there',
+      help: 'Prompt bytes expected in the cache of their instance, for answers that reported cached tokens',
     });
     this.#cachedTokens = metrics.counter({
       name: 'cached_tokens_total',
-      help: 'Cached tokens of the prompts of which some were expected, as the answers said',
+      help: 'Cached tokens reported for prompts with expected cached bytes',
     });
     this.#retries = metrics.counter({ name: 'retries_total', help: 'Internal retries, by cause', labels: ['cause'] });
     this.#fallbacks = metrics.counter({
@@ -165,7 +165,7 @@ export class Observer {
     for (const result of offerResults) this.#offers.labels({ result });
     this.#queueJobs = metrics.counter({
       name: 'retry_jobs_total',
-      help: 'Jobs for the retry workers, by what this ingress saw of their end',
+      help: 'Jobs for the retry workers, by how they ended for this ingress',
       labels: ['outcome'],
     });
     this.#budgetExhausted = metrics.counter({
@@ -174,7 +174,7 @@ export class Observer {
     });
     this.#prefillDuration = metrics.histogram({
       name: 'prefill_duration_seconds',
-      help: 'From calling a prefill instance to the end of its answer',
+      help: 'Time from calling a prefill instance to the end of its answer',
       labels: ['outcome'],
     });
     this.#handoversMissing = metrics.counter({
@@ -183,17 +183,17 @@ export class Observer {
     });
     this.#notSplit = metrics.counter({
       name: 'requests_not_split_total',
-      help: 'Completions that a decode instance served alone, by what cannot be split over prefill and decode',
+      help: 'Completions served by a decode instance only, by the reason why they cannot be split',
       labels: ['reason'],
     });
     this.#batchSize = metrics.histogram({
       name: 'decision_batch_size',
-      help: 'Decisions asked for in one message',
+      help: 'Decisions requested in one message',
       buckets: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
     });
     this.#decisionLatency = metrics.histogram({
       name: 'decision_duration_seconds',
-      help: 'From asking the router to its answer, per batch',
+      help: 'Time from asking the router to its answer, per batch',
       buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1],
     });
     this.#degradedDecisions = metrics.counter({
@@ -203,7 +203,7 @@ export class Observer {
     });
     const leases = metrics.counter({
       name: 'decision_leases_total',
-      help: 'Asks of routers for the picks of a pool in advance, by how they ended',
+      help: 'Requests to routers for picks of a pool in advance, by result',
       labels: ['result'],
     });
     this.#leases = {
@@ -213,7 +213,7 @@ export class Observer {
     };
     const picks = metrics.counter({
       name: 'leased_picks_total',
-      help: 'Instances that routers chose in advance: taken by a request, expired, or skipped for what this ingress knows of them',
+      help: 'Instances that routers chose in advance: taken by a request, expired, or skipped as unfit',
       labels: ['outcome'],
     });
     this.#picks = {

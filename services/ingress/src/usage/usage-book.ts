@@ -56,22 +56,22 @@ export class UsageBook implements Disposable {
   constructor({ ingress, bus, metrics, records }: UsageBookParts) {
     this.#tokens = metrics.counter({
       name: 'tokens_total',
-      help: 'Tokens of requests as engines counted them: of the prompt, of those cached, of the answer, of those reasoning',
+      help: 'Tokens of requests as engines counted them, by kind: prompt, cached, completion, reasoning',
       labels: ['model', 'kind'],
     });
     this.#clientTokens = metrics.counter({
       name: 'client_tokens_total',
-      help: 'The same by the name of the client whose key the request showed',
+      help: 'Tokens of requests by client name',
       labels: ['client', 'kind'],
     });
     this.#qualities = metrics.counter({
       name: 'usage_total',
-      help: 'Answered requests by how well their tokens are known: exact, partial (a cut stream) or absent',
+      help: 'Answered requests by quality of their token counts: exact, partial (a cut stream) or absent',
       labels: ['quality'],
     });
     this.#recorded = metrics.counter({
       name: 'usage_records_total',
-      help: 'Usage records by whether the bus took them; those it did not take are lost',
+      help: 'Usage records, by whether the bus accepted them; dropped ones are lost',
       labels: ['result'],
     });
     this.#records = records ? this.#outbox(bus, ingress) : null;
