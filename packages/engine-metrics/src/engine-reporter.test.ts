@@ -46,7 +46,7 @@ function target(engine: Engine, id = 'a'): EngineTarget {
   return { id, host: engine.host, port: engine.port };
 }
 
-describe('a reporter of engines', { concurrency: true }, () => {
+describe('a reporter of engines', () => {
   it('tells each change once, and each second what did not change', async () => {
     let figures = { running: 2, waiting: 1 };
     await using engine = await startEngine(() => respond(200, text(figures)));

@@ -42,7 +42,7 @@ test('the lag of a busy event loop is measured, that of one at rest is not', asy
   assert.deepEqual(Object.values(lag.take()), [0, 0, 0, 0, 0]);
   {
     using _load = busy(50);
-    await until(() => lag.take().p50Seconds > 0.03, { what: 'the lag shows' });
+    await until(() => lag.take().p50Seconds > 0.03, { what: 'the lag shows', timeoutMs: 40_000 });
     const { p90Seconds, maxSeconds } = await until(
       () => {
         const taken = lag.take();
@@ -61,7 +61,7 @@ test('an event loop that waits for the processor is not taken for a busy one', a
   const waiting = new Int32Array(new SharedArrayBuffer(4));
   const timer = setInterval(() => Atomics.wait(waiting, 0, 0, 50), 1);
   using _waits = { [Symbol.dispose]: () => clearInterval(timer) };
-  await until(() => lag.take().maxSeconds > 0, { what: 'it was looked at' });
+  await until(() => lag.take().maxSeconds > 0, { what: 'it was looked at', timeoutMs: 40_000 });
   const lookedAtMs = performance.now();
   await until(() => performance.now() - lookedAtMs > 500);
   assert.equal(lag.take().p50Seconds, 0);

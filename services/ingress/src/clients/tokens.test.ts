@@ -29,10 +29,13 @@ function token(kid: string, { privateKey }: SigningKey, claims: object = {}): st
   return `${text}.${sign(null, Buffer.from(text), privateKey).toString('base64url')}`;
 }
 
-const times = { timeoutMs: 300, cooldownMs: 50, retryMs: 50 };
+const times = { timeoutMs: 5000, cooldownMs: 50, retryMs: 50 };
 
 /** A server of keys, and the tokens that are checked by what it says. */
-async function scene(answer: (response: ServerResponse) => void) {
+async function scene(
+  answer: (response: ServerResponse) => void,
+  { timeoutMs }: { readonly timeoutMs: number } = times,
+) {
   const state = { answer, asked: 0 };
   const server = createServer((_, response) => {
     state.asked++;
@@ -45,7 +48,11 @@ async function scene(answer: (response: ServerResponse) => void) {
     ...{ clientJwtJwksFile: '', clientJwtIssuer: 'https://issuer', clientJwtAudience: '', clientJwtClaims: '' },
     clientKeysRefreshIntervalMs: 1000,
   };
-  const tokens = await ClientTokens.start(settings, { log: { info() {}, error() {} }, metrics: new Metrics() }, times);
+  const tokens = await ClientTokens.start(
+    settings,
+    { log: { info() {}, error() {} }, metrics: new Metrics() },
+    { ...times, timeoutMs },
+  );
   assert.ok(tokens);
   return Object.assign(state, {
     find: async (shown: string) => await tokens.find(shown),
@@ -139,7 +146,7 @@ describe('tokens by the keys of a URL', () => {
     ['stops in the middle', (response: ServerResponse) => void response.writeHead(200).write('{"keys":[')],
   ] as const) {
     it(`cannot be checked when the issuer ${what}, and nobody waits for long`, async () => {
-      await using issuer = await scene(answer);
+      await using issuer = await scene(answer, { timeoutMs: 300 });
       await assert.rejects(issuer.find(token('first', first)), isUnavailable);
     });
   }
