@@ -170,7 +170,7 @@ describe('an internal server', { concurrency: true }, () => {
         client.socket.read();
         return client.closed();
       },
-      { what: 'the connection is closed', timeoutMs: 5000 },
+      { what: 'the connection is closed', timeoutMs: 30_000 },
     );
     assert.ok(client.received().length < 50_000_000);
   });

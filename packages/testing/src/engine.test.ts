@@ -191,7 +191,7 @@ test('a script that throws fails the test that wrote it', async () => {
 test('five hundred clients at once are served and leave nothing behind', async () => {
   await using engine = await startEngine(() => stream([event(1), event(2)], { gapMs: 1 }));
   const clients = await Promise.all(Array.from({ length: 500 }, () => open(engine)));
-  await until(() => clients.every((client) => client.received.endsWith('0\r\n\r\n')));
+  await until(() => clients.every((client) => client.received.endsWith('0\r\n\r\n')), { timeoutMs: 30_000 });
   assert.equal(engine.connections, 500);
   for (const { socket } of clients) socket.end();
   await until(() => engine.connections === 0);

@@ -21,8 +21,8 @@ const answers: readonly RecordedAnswer[] = JSON.parse(
 
 const limits: UpstreamLimits = {
   upstreamConnectTimeoutMs: 3000,
-  upstreamHeadersTimeoutMs: 400,
-  upstreamIdleTimeoutMs: 400,
+  upstreamHeadersTimeoutMs: 1500,
+  upstreamIdleTimeoutMs: 1500,
   upstreamKeepAliveMs: 60_000,
   upstreamMaxConnections: 0,
 };
@@ -115,7 +115,7 @@ function take(client: PlainClient, origin: string, takesFramed: boolean): Promis
   return promise;
 }
 
-describe('answers of the corpus', () => {
+describe('answers of the corpus', { concurrency: 2 }, () => {
   for (const closes of [false, true]) {
     for (const [how, pieceBytes, takesFramed] of [
       ['whole', 1 << 20, false],
