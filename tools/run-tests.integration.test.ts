@@ -51,59 +51,47 @@ const unsteady = `test('is unsteady', () => {
 });\n`;
 
 for (const flags of [[], ['--shared']]) {
-  suite(['the runner of tests', ...flags].join(' '), { concurrency: 2 }, () => {
-    test('ends with 0 when all pass, and runs no file twice', () => {
-      using checkout = new Checkout({ 'a.test.mjs': steady, 'b.test.mjs': steady });
-      const { status, output } = checkout.run(...flags);
-      assert.equal(status, 0, output);
-      assert.equal(checkout.unsteady, '');
-      assert.doesNotMatch(output, /ONCE MORE/);
-    });
-
-    test('runs a file with a failed test once more, and lists what passes only then', () => {
+  suite(['the runner of tests', ...flags].join(' '), () => {
+    test('runs a file with a failed test once more, lists what passes only then, and fails when that repeats', () => {
       using checkout = new Checkout({ 'a.test.mjs': steady, 'b.test.mjs': unsteady });
-      const { status, output } = checkout.run(...flags);
-      assert.equal(status, 0, output);
+      const first = checkout.run(...flags);
+      assert.equal(first.status, 0, first.output);
+      assert.match(first.output, /=== ONCE MORE, ALONE ===\nb\.test\.mjs\n\n/);
+      assert.match(first.output, /=== PASSED THE SECOND TIME ONLY .*\nb\.test\.mjs\tis unsteady\n/);
+      assert.doesNotMatch(first.output, /NOT FOR THE FIRST TIME/);
       assert.equal(checkout.unsteady, 'b.test.mjs\tis unsteady\n');
-      assert.match(output, /=== ONCE MORE, ALONE ===\nb\.test\.mjs\n\n/);
-      assert.match(output, /=== PASSED THE SECOND TIME ONLY .*\nb\.test\.mjs\tis unsteady\n/);
-    });
 
-    test('fails when a test of the list passes only the second time again', () => {
-      using checkout = new Checkout({ 'b.test.mjs': unsteady });
-      assert.equal(checkout.run(...flags).status, 0);
       rmSync(join(checkout.folder, 'seen'));
-      const { status, output } = checkout.run(...flags);
-      assert.equal(status, 1, output);
-      assert.match(output, /=== NOT FOR THE FIRST TIME ===\nb\.test\.mjs\tis unsteady\n/);
+      const again = checkout.run(...flags);
+      assert.equal(again.status, 1, again.output);
+      assert.match(again.output, /=== NOT FOR THE FIRST TIME ===\nb\.test\.mjs\tis unsteady\n/);
       assert.equal(checkout.unsteady, 'b.test.mjs\tis unsteady\n', 'it is listed once');
-      assert.equal(checkout.run(...flags).status, 0, 'it passes the first time');
+
+      const steadily = checkout.run(...flags);
+      assert.equal(steadily.status, 0, steadily.output);
+      assert.doesNotMatch(steadily.output, /ONCE MORE/);
     });
 
-    test('fails when a test fails both times, which is not listed', () => {
-      using checkout = new Checkout({ 'a.test.mjs': "test('is broken', () => { throw new Error('always'); });\n" });
+    test('fails when a test fails both times, or a file cannot be loaded, and lists neither', () => {
+      const broken = "test('is broken', () => { throw new Error('always'); });\n";
+      const files = { 'a.test.mjs': broken, 'b.test.mjs': "import './nothing.mjs';\n", 'c.test.mjs': steady };
+      using checkout = new Checkout(files);
       const { status, output } = checkout.run(...flags);
       assert.equal(status, 1, output);
+      assert.match(output, /=== ONCE MORE, ALONE ===\na\.test\.mjs\nb\.test\.mjs\n\n/);
       assert.equal(checkout.unsteady, '');
-    });
-
-    test('fails when a file cannot be loaded', () => {
-      using checkout = new Checkout({ 'a.test.mjs': steady, 'b.test.mjs': "import './nothing.mjs';\n" });
-      const { status, output } = checkout.run(...flags);
-      assert.equal(status, 1, output);
-      assert.equal(checkout.unsteady, '');
-    });
-
-    test('fails when no file matches', () => {
-      using checkout = new Checkout({});
-      const { status, output } = checkout.run(...flags);
-      assert.equal(status, 1, output);
-      assert.match(output, /no file matches \*\.test\.mjs/);
     });
   });
 }
 
-test('a process that files of tests share and that breaks off is a failure', () => {
+test('the runner of tests fails when no file matches', () => {
+  using checkout = new Checkout({});
+  const { status, output } = checkout.run();
+  assert.equal(status, 1, output);
+  assert.match(output, /no file matches \*\.test\.mjs/);
+});
+
+test('the runner of tests fails when a process that files share breaks off', () => {
   using checkout = new Checkout({
     'a.test.mjs': "test('ends it', () => process.exit(0));\n",
     'b.test.mjs': steady,
