@@ -67,7 +67,7 @@ async function leavingTogether(url: string, engine: Engine, count: number): Prom
 /** The time from the end of a client to the start of the request that waited for its slot. */
 async function nextInQueue(): Promise<number[]> {
   await using engine = await startEngine(() => stall('before-head'));
-  const flags = ['--llm-backend-endpoints', engine.endpoint, '--instance-max-requests', '1'];
+  const flags = ['--llm-backend-endpoints', engine.address, '--instance-max-requests', '1'];
   await using gateway = await startService('standalone', flags);
   const ask = (signal: AbortSignal) => {
     fetch(gateway.url + path, { method: 'POST', body: prompt, headers, signal }).catch(() => {});
@@ -143,7 +143,7 @@ async function staticPort(): Promise<number> {
 console.log('| from | measured | limit |\n| --- | ---: | ---: |');
 {
   await using engine = await startEngine();
-  await using gateway = await startService('standalone', ['--llm-backend-endpoints', engine.endpoint]);
+  await using gateway = await startService('standalone', ['--llm-backend-endpoints', engine.address]);
   const { url } = gateway;
   const cases: readonly (readonly [string, Script, boolean])[] = [
     ['before the head', () => stall('before-head'), false],

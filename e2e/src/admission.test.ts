@@ -208,7 +208,7 @@ describe('requests for an instance that is full', { timeout: 60_000 }, () => {
     await using engine = await startEngine();
     const held = new HeldEngine(engine);
     await using gateway = await startService('standalone', [
-      ...['--llm-backend-endpoints', engine.endpoint, '--queue-max-wait-ms', '1500', ...flags],
+      ...['--llm-backend-endpoints', engine.address, '--queue-max-wait-ms', '1500', ...flags],
     ]);
     const served = post(gateway.url, chat());
     await engine.request(0);
@@ -245,7 +245,7 @@ describe('requests for an instance that is full', { timeout: 60_000 }, () => {
       { prefix: '*', base_url: fallback.url, fallback: true },
     ];
     await using gateway = await startService('standalone', [
-      ...['--llm-backend-endpoints', engine.endpoint, '--queue-max-wait-ms', '30000', '--spill-after-ms', '200'],
+      ...['--llm-backend-endpoints', engine.address, '--queue-max-wait-ms', '30000', '--spill-after-ms', '200'],
       ...['--route-policy', 'prefix', '--route-config', JSON.stringify(routes), '--expose-route-headers', ...flags],
     ]);
     const served = post(gateway.url, chat());
@@ -274,7 +274,7 @@ describe('requests for an instance that is full', { timeout: 60_000 }, () => {
       { prefix: '*', base_url: fallback.url, fallback: true },
     ];
     await using gateway = await startService('standalone', [
-      ...['--llm-backend-endpoints', engine.endpoint, '--queue-max-wait-ms', '30000', '--retry-max-count', '2'],
+      ...['--llm-backend-endpoints', engine.address, '--queue-max-wait-ms', '30000', '--retry-max-count', '2'],
       ...['--route-policy', 'prefix', '--route-config', JSON.stringify(routes), ...flags],
     ]);
     const first = post(gateway.url, chat());
@@ -292,7 +292,7 @@ describe('requests for an instance that is full', { timeout: 60_000 }, () => {
     await using engine = await startEngine();
     const held = new HeldEngine(engine);
     await using gateway = await startService('standalone', [
-      ...['--llm-backend-endpoints', engine.endpoint, '--drain-delay-ms', '0'],
+      ...['--llm-backend-endpoints', engine.address, '--drain-delay-ms', '0'],
     ]);
     const answers = Array.from({ length: 20 }, () =>
       post(gateway.url, chat(), { headers: { 'x-gateway-class': 'bulk' } }),

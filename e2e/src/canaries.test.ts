@@ -170,7 +170,7 @@ describe('secrets, with the log at its most talkative', { timeout: 240_000 }, ()
       '--discovery-etcd-username',
       'root',
     ];
-    const engines = ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', local.endpoint];
+    const engines = ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', local.address];
     const listening = { until: 'listening' } as const;
     const wrong = put('wrong-password', canary('wrong-password'));
     const started = await Promise.all([
@@ -232,7 +232,7 @@ describe('secrets, with the log at its most talkative', { timeout: 240_000 }, ()
           ...talkative,
           ...[...routing, ...next, '--mirror-config', join(folder, 'mirror.json')],
           ...['--instance-api-key', canary('instance-key'), '--console-password', canary('console')],
-          ...['--llm-backend-endpoints', local.endpoint],
+          ...['--llm-backend-endpoints', local.address],
         ],
         { env: failing },
       ).then((one) => (alone = stack.use(keep('standalone', one)))),

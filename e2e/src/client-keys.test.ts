@@ -41,7 +41,7 @@ describe('clients with keys', () => {
     ];
     gateway = await startService('standalone', [
       ...['--client-keys', `@${path}`, '--client-keys-refresh-interval-ms', '20', '--instance-api-key', 'engine-key'],
-      ...['--llm-backend-endpoints', engine.endpoint, '--drain-delay-ms', '0'],
+      ...['--llm-backend-endpoints', engine.address, '--drain-delay-ms', '0'],
       ...['--route-policy', 'prefix', '--route-config', JSON.stringify(routes)],
     ]);
   });
@@ -202,7 +202,7 @@ describe('clients with signed tokens', () => {
     engine = await startEngine();
     gateway = await startService('standalone', [
       ...['--client-jwt-jwks-file', path, '--client-jwt-issuer', 'https://issuer', '--client-jwt-audience', 'gateway'],
-      ...['--client-jwt-claims', 'rpm=limit_rpm', '--llm-backend-endpoints', engine.endpoint, '--drain-delay-ms', '0'],
+      ...['--client-jwt-claims', 'rpm=limit_rpm', '--llm-backend-endpoints', engine.address, '--drain-delay-ms', '0'],
     ]);
   });
   after(async () => {

@@ -23,7 +23,7 @@ describe('a compressed request', { timeout: 60_000 }, () => {
       await startService('standalone', [
         ...[
           '--llm-backend-endpoints',
-          engine.endpoint,
+          engine.address,
           '--route-policy',
           'prefix',
           '--route-config',

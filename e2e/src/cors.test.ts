@@ -27,7 +27,7 @@ describe('the page of another origin', { timeout: 60_000 }, () => {
     );
     const flags = [
       '--llm-backend-endpoints',
-      engine.endpoint,
+      engine.address,
       '--cors-allow-origin',
       `${origin},http://localhost:3000`,
       ...quiet,
@@ -89,7 +89,7 @@ describe('the page of another origin', { timeout: 60_000 }, () => {
   it('is any page with *, and none without the flag', async () => {
     await using any = await startService('standalone', [
       '--llm-backend-endpoints',
-      engine.endpoint,
+      engine.address,
       '--cors-allow-origin=*',
       ...quiet,
     ]);
@@ -97,7 +97,7 @@ describe('the page of another origin', { timeout: 60_000 }, () => {
     const bad = await fetch(`${any.url}/v1/chat/completions`, { method: 'POST', body: '{', headers: { origin } });
     assert.deepEqual([bad.status, allowed(bad.headers)], [400, '*']);
 
-    await using off = await startService('standalone', ['--llm-backend-endpoints', engine.endpoint, ...quiet]);
+    await using off = await startService('standalone', ['--llm-backend-endpoints', engine.address, ...quiet]);
     assert.equal((await options('/v1/models', origin, off.url)).status, 405);
     const body = await ask(off.url, { body: chat(), headers: { origin } });
     assert.equal(allowed(body.headers), 'https://the-engine.test');

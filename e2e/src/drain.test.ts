@@ -26,7 +26,7 @@ describe('a drain', () => {
 
     const flags = ['--nats-servers', gateway.nats.url, '--json'];
     const command = stack.use(
-      await startProcess(nodePath, [bin, 'drain', drained.endpoint, '--for', '10m', '--wait', ...flags]),
+      await startProcess(nodePath, [bin, 'drain', drained.address, '--for', '10m', '--wait', ...flags]),
     );
     await command.waitForLine(/in flight/, { timeoutMs: 20_000 });
     // Clients go on coming, to both ingresses. From the first round on of which the drained engine
@@ -51,7 +51,7 @@ describe('a drain', () => {
     const texts = await Promise.all(bodies);
     assert.equal(texts.filter((text) => text.endsWith('data: [DONE]\n\n')).length, texts.length);
 
-    const again = stack.use(await startProcess(nodePath, [bin, 'undrain', drained.endpoint, ...flags]));
+    const again = stack.use(await startProcess(nodePath, [bin, 'undrain', drained.address, ...flags]));
     assert.equal((await again.exited).code, 0, again.output());
     const before = drained.requests.length;
     await until(
@@ -70,7 +70,7 @@ describe('a drain', () => {
     assert.ok(drained);
     const gateway = stack.use(await startGateway({ engines }));
     const flags = ['--nats-servers', gateway.nats.url];
-    const command = stack.use(await startProcess(nodePath, [bin, 'drain', drained.endpoint, ...flags]));
+    const command = stack.use(await startProcess(nodePath, [bin, 'drain', drained.address, ...flags]));
     assert.equal((await command.exited).code, 0, command.output());
     await gateway.start('discovery');
     await gateway.discovery[0]?.kill();
@@ -79,7 +79,7 @@ describe('a drain', () => {
     const before = drained.requests.length;
     for (let n = 0; n < 20; n++) await (await post(ingress.url, chat())).text();
     assert.equal(drained.requests.length, before);
-    const refused = stack.use(await startProcess(nodePath, [bin, 'drain', engines[1]?.endpoint ?? '', ...flags]));
+    const refused = stack.use(await startProcess(nodePath, [bin, 'drain', engines[1]?.address ?? '', ...flags]));
     assert.equal((await refused.exited).code, 1);
     assert.match(refused.output(), /nothing else serves its model/);
   });

@@ -39,7 +39,7 @@ describe('endpoints as providers have them', { timeout: 120_000 }, () => {
       { prefix: '*', base_url: 'local' },
       { base_url: `${spare.url}/v1`, fallback: true },
     ];
-    const flags = ['--llm-backend-endpoints', own.endpoint, ...routing(routes), ...quiet];
+    const flags = ['--llm-backend-endpoints', own.address, ...routing(routes), ...quiet];
     gateway = stack.use(await startService('standalone', flags));
   });
   after(() => stack.disposeAsync());
@@ -170,7 +170,7 @@ describe('a proxy of the environment', { timeout: 120_000 }, () => {
     const retries = ['--fallback-retry-init-delay-ms', '10', '--fallback-retry-max-delay-ms', '20'];
     const flags = [
       '--llm-backend-endpoints',
-      own.endpoint,
+      own.address,
       ...routes,
       ...retries,
       '--fallback-retry-queue-enabled',
@@ -196,7 +196,7 @@ describe('a proxy of the environment', { timeout: 120_000 }, () => {
   it('that is away, or no URL, is a failed call, or no start', async () => {
     await using own = await startEngine();
     const routes = routing([{ prefix: '*', base_url: 'https://provider.invalid/v1' }]);
-    const flags = ['--llm-backend-endpoints', own.endpoint, ...routes, ...quiet];
+    const flags = ['--llm-backend-endpoints', own.address, ...routes, ...quiet];
     await using gateway = await startService('standalone', flags, { env: { HTTPS_PROXY: 'http://127.0.0.1:1' } });
     const answer = await ask(gateway.url, { model: 'm' });
     assert.deepEqual([answer.status, errorCode(answer)], [502, 'upstream_failed']);

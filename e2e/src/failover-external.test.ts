@@ -68,7 +68,7 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     assert.equal(last().url, '/api/v3/chat/completions?a=%2F&b');
     assert.equal(last().headers.authorization, 'Bearer our-key-0');
     assert.equal(last().headers['x-client'], 'kept');
-    assert.equal(last().headers.host, engine.endpoint);
+    assert.equal(last().headers.host, engine.address);
     assert.equal(last().rawHeaders.filter((name) => name.toLowerCase() === 'authorization').length, 1);
   });
 
@@ -193,7 +193,7 @@ describe('an external endpoint', { timeout: 120_000 }, () => {
     assert.equal(answer.status, 503);
     assert.match(answer.text, /engine is down/);
     const told = ['route', 'endpoint', 'attempts'].map((what) => answer.headers.get(`x-gateway-${what}`));
-    assert.deepEqual(told, ['fallback', spare.endpoint, '2']);
+    assert.deepEqual(told, ['fallback', spare.address, '2']);
   });
 
   it('is quoted with its body when that has no length, as the error pages of HTTP/1.0', async () => {
@@ -228,7 +228,7 @@ describe('a client of HTTP/1.0, to which the end of the connection is the end of
   it('sees a reset where an answer broke, after all that was sent, and an orderly end where it did not', async () => {
     const body = '{"choices":[1,2,3]}';
     await using engine = await startEngine();
-    await using gateway = await startService('standalone', ['--llm-backend-endpoints', engine.endpoint]);
+    await using gateway = await startService('standalone', ['--llm-backend-endpoints', engine.address]);
     engine.script = () => stream([body], { headers: { 'content-type': 'application/json' } });
     const whole = await http10(gateway.url);
     assert.deepEqual([whole.body, whole.end], [body, 'FIN']);
@@ -261,7 +261,7 @@ describe('two gateways that are fallbacks of each other', { timeout: 60_000 }, (
           { base_url: `http://127.0.0.1:${other}`, fallback: true, weight: 0 },
         ];
         const routing = ['--route-policy', 'weight', '--route-config', JSON.stringify(routes)];
-        const flags = ['--port', String(own), '--llm-backend-endpoints', engine.endpoint, ...routing];
+        const flags = ['--port', String(own), '--llm-backend-endpoints', engine.address, ...routing];
         return stack.use(await startService('standalone', flags));
       }),
     );

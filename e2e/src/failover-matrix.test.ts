@@ -81,15 +81,15 @@ describe('the outcome table of docs/failover.md', { timeout: 240_000 }, () => {
     ];
     const site = async (...given: Parameters<typeof startSite>) => stack.use(await startSite(...given));
     const [none, left, chainNone, chainLeft, retry, half] = await Promise.all([
-      site(faulty.endpoint, primary),
-      site(faulty.endpoint, [...primary, { base_url: good.url, fallback: true }]),
-      site(faulty.endpoint, [{ base_url: faulty.url, fallback: true }]),
-      site(faulty.endpoint, [
+      site(faulty.address, primary),
+      site(faulty.address, [...primary, { base_url: good.url, fallback: true }]),
+      site(faulty.address, [{ base_url: faulty.url, fallback: true }]),
+      site(faulty.address, [
         { base_url: faulty.url, fallback: true },
         { base_url: good.url, fallback: true },
       ]),
-      site(flaky.endpoint, [], ['--retry-max-count', '1', '--expose-route-headers']),
-      site(`${faulty.endpoint},${good.endpoint}`, [], ['--retry-max-count', '1', '--expose-route-headers']),
+      site(flaky.address, [], ['--retry-max-count', '1', '--expose-route-headers']),
+      site(`${faulty.address},${good.address}`, [], ['--retry-max-count', '1', '--expose-route-headers']),
     ]);
     primaries = { none, left };
     chains = { none: chainNone, left: chainLeft };
@@ -216,7 +216,7 @@ describe('upstreams that read a request and close', { timeout: 60_000 }, () => {
     const chain = [await engine(), await engine()];
     const all = [...fleet, ...chain];
     const routes = [{ base_url: 'local', prefix: '*' }, ...chain.map(({ url }) => ({ base_url: url, fallback: true }))];
-    const endpoints = fleet.map((instance) => instance.endpoint).join(',');
+    const endpoints = fleet.map((instance) => instance.address).join(',');
     await using site = await startSite(endpoints, routes, ['--retry-max-count', '1', '--expose-route-headers']);
     const callsFor = (id: string) =>
       all.map(({ requests }) => requests.filter(({ headers }) => headers['x-request-id'] === id).length);

@@ -51,7 +51,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   const { engines, replicas = {}, flags = {} } = options;
   await using stack = new AsyncDisposableStack();
   const nats = stack.use(await startNats(options.nats));
-  const endpoints = engines?.map((engine) => engine.endpoint).join(',');
+  const endpoints = engines?.map((engine) => engine.address).join(',');
   const own: Partial<Record<ServiceName, readonly string[]>> = {
     discovery:
       endpoints === undefined ? [] : ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', endpoints],

@@ -35,7 +35,7 @@ describe('heartbeats', { concurrency: false, timeout: 60_000 }, () => {
   let quiet: Service;
   before(async () => {
     engine = await startEngine();
-    const endpoints = ['--llm-backend-endpoints', engine.endpoint];
+    const endpoints = ['--llm-backend-endpoints', engine.address];
     [gateway, quiet] = await Promise.all([
       startService('standalone', [...endpoints, '--heartbeat-interval-ms', '50', '--retry-max-count', '1']),
       startService('standalone', endpoints),

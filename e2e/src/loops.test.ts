@@ -80,7 +80,7 @@ describe('a request that comes round is refused', { timeout: 240_000 }, () => {
 describe('gateways that are chained', { timeout: 240_000 }, () => {
   it('on purpose pass a request on to its engine, and the list of models back', async () => {
     await using engine = await startEngine();
-    await using shard = await startStandalone(await freePort(), engine.endpoint);
+    await using shard = await startStandalone(await freePort(), engine.address);
     await using middle = await startStandalone(await freePort(), new URL(shard.url).host);
     await using front = await startStandalone(
       await freePort(),
@@ -99,7 +99,7 @@ describe('gateways that are chained', { timeout: 240_000 }, () => {
       routesTo({ base_url: 'local', prefix: '*' }, { base_url: local(port), fallback: true });
     await using engine = await startEngine();
     await using first = await startStandalone(one, '127.0.0.1:1', route(two));
-    await using second = await startStandalone(two, engine.endpoint, route(one));
+    await using second = await startStandalone(two, engine.address, route(one));
     assert.equal((await ask(first.url)).status, 200);
     assert.equal((await ask(second.url)).status, 200);
   });
@@ -118,7 +118,7 @@ describe('a mirror copy', { timeout: 240_000 }, () => {
     await using stack = new AsyncDisposableStack();
     const port = await freePort();
     const engine = stack.use(await startEngine());
-    const gateway = stack.use(await startStandalone(port, engine.endpoint, await folderOf(stack, local(port))));
+    const gateway = stack.use(await startStandalone(port, engine.address, await folderOf(stack, local(port))));
     for (let n = 0; n < 3; n++) assert.equal((await ask(gateway.url)).status, 200);
     await until(async () => {
       const metrics = await gateway.metrics();
@@ -132,10 +132,8 @@ describe('a mirror copy', { timeout: 240_000 }, () => {
     await using stack = new AsyncDisposableStack();
     const [engine, shadow, last] = [await startEngine(), await startEngine(), await startEngine()];
     for (const one of [engine, shadow, last]) stack.use(one);
-    const second = stack.use(await startStandalone(await freePort(), shadow.endpoint, await folderOf(stack, last.url)));
-    const first = stack.use(
-      await startStandalone(await freePort(), engine.endpoint, await folderOf(stack, second.url)),
-    );
+    const second = stack.use(await startStandalone(await freePort(), shadow.address, await folderOf(stack, last.url)));
+    const first = stack.use(await startStandalone(await freePort(), engine.address, await folderOf(stack, second.url)));
     assert.equal((await ask(first.url)).status, 200);
     await until(() => shadow.requests.length === 1);
     assert.equal((await ask(second.url)).status, 200);

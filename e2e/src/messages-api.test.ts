@@ -26,7 +26,7 @@ describe('a client of the Messages API', { timeout: 60_000 }, () => {
     engine = stack.use(await startEngine());
     const flags = [
       '--llm-backend-endpoints',
-      engine.endpoint,
+      engine.address,
       '--max-concurrent-requests',
       '4',
       '--mirror-config',

@@ -218,7 +218,7 @@ describe('mirror copies of a gateway in one process', { timeout: 60_000 }, () =>
     const configPath = join(temporaryFolder(), 'mirror.json');
     writeFileSync(configPath, JSON.stringify({ Enable: true, Target: target.url, Ratio: 100 }));
     await using gateway = await startService('standalone', [
-      ...['--llm-backend-endpoints', primary.endpoint, '--mirror-config', configPath],
+      ...['--llm-backend-endpoints', primary.address, '--mirror-config', configPath],
       ...['--internal-host', '127.0.0.1', '--drain-delay-ms', '0'],
     ]);
     const bodies = [chat(), chat({ stream: true }), chat({ content: 'x'.repeat(2_000_000) })];

@@ -139,7 +139,7 @@ describe('processes of now beside those of before', { concurrency: 2, timeout: 1
     assert.equal(list.storeUp, true);
     assert.deepEqual(
       list.instances.map(({ host, port }) => `${host}:${port}`),
-      [engine.endpoint],
+      [engine.address],
     );
     // Its own config gives it this name.
     const beat = await until(() => raw.heard('gw.v1.router.beat').at(-1));

@@ -41,7 +41,7 @@ describe('engines of different models behind one list of addresses', { timeout: 
       engineOf(['spare'], ['unheard-of']),
     ]);
     const flags = [
-      ...['--llm-backend-endpoints', `${llama.endpoint},${qwen.endpoint}`],
+      ...['--llm-backend-endpoints', `${llama.address},${qwen.address}`],
       ...['--instance-models-interval-ms', '200'],
     ];
     const routes = [

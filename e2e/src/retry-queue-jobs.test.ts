@@ -261,7 +261,7 @@ describe('the 429 queue in one process', { timeout: 120_000 }, () => {
       { base_url: spare.url, fallback: true },
     ]);
     await using gateway = await startService('standalone', [
-      ...['--llm-backend-endpoints', fleet.endpoint, '--route-policy', 'weight', '--route-config', route],
+      ...['--llm-backend-endpoints', fleet.address, '--route-policy', 'weight', '--route-config', route],
       ...['--retry-max-count', '5', '--retry-budget-percent', '20'],
     ]);
     const answers = await Promise.all(Array.from({ length: 50 }, () => ask(gateway.url)));

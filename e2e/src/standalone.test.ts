@@ -28,7 +28,7 @@ describe('standalone', () => {
     await using b = await startEngine(() => completion());
     await using gateway = await startService('standalone', [
       '--llm-backend-endpoints',
-      `${a.endpoint},${b.endpoint}`,
+      `${a.address},${b.address}`,
       '--drain-delay-ms',
       '0',
     ]);

@@ -15,7 +15,7 @@ describe('what clients other than a chat call ask for', { timeout: 60_000 }, () 
     engine = stack.use(await startEngine());
     const flags = [
       '--llm-backend-endpoints',
-      engine.endpoint,
+      engine.address,
       '--drain-delay-ms',
       '1500',
       '--mirror-config',

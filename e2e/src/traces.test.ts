@@ -89,7 +89,7 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
 
   const start = (engine: Engine, flags: readonly string[]) =>
     startService('standalone', [
-      ...['--llm-backend-endpoints', engine.endpoint, '--otlp-endpoint', collector.url, '--trace-interval-ms', '50'],
+      ...['--llm-backend-endpoints', engine.address, '--otlp-endpoint', collector.url, '--trace-interval-ms', '50'],
       ...['--drain-delay-ms', '0'],
       ...limits,
       ...asking,
@@ -264,7 +264,7 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
       OTEL_SERVICE_NAME: 'edge',
       OTEL_RESOURCE_ATTRIBUTES: 'region=eu,team',
     };
-    await using plain = await startService('standalone', ['--llm-backend-endpoints', good.endpoint], { env });
+    await using plain = await startService('standalone', ['--llm-backend-endpoints', good.address], { env });
     const client = new ClientSpan();
     await ask(plain.url, { id: 'variables', headers: client.headers });
     const [span] = await secured.trace(client.traceId);
@@ -358,7 +358,7 @@ describe('the trace of a request over several processes', { timeout: 120_000 }, 
       const calls = protocol === 'vllm-kvt' && !staged ? ['decode'] : ['prefill', 'decode'];
       assert.deepEqual(own.map(({ name }) => name).toSorted(), [...decisions, ...calls, 'read body'].toSorted());
       const chosen = ['llm_gateway.prefill', 'llm_gateway.target'].map((name) => String(root.attributes[name]));
-      assert.deepEqual(chosen.toSorted(), [prefill, decode].map(({ endpoint }) => `${endpoint}_dp0`).toSorted());
+      assert.deepEqual(chosen.toSorted(), [prefill, decode].map(({ address }) => `${address}_dp0`).toSorted());
       const routed = spans.filter(({ name }) => name === 'route');
       assert.deepEqual(
         routed.map(({ parentId }) => parentId).toSorted(),

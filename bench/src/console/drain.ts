@@ -38,7 +38,7 @@ export async function measureDrains({ drains }: { readonly drains: number }): Pr
   const nats = stack.use(await startNats());
   const start = async (name: string, flags: readonly string[] = []) =>
     stack.use(await startService(name, ['--nats-servers', nats.url, ...flags]));
-  const endpoints = `${drained.endpoint},${other.endpoint}`;
+  const endpoints = `${drained.address},${other.address}`;
   await start('discovery', ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', endpoints]);
   await Promise.all([start('router'), start('router')]);
   const ingresses = await Promise.all([start('ingress'), start('ingress')]);
@@ -66,7 +66,7 @@ export async function measureDrains({ drains }: { readonly drains: number }): Pr
   const order = (kind: 'drain' | 'undrain') =>
     bus.request(
       instanceOrder,
-      { instance: `${drained.endpoint}_dp0`, kind, forMs: 600_000, by: 'bench', reason: '', force: false },
+      { instance: `${drained.address}_dp0`, kind, forMs: 600_000, by: 'bench', reason: '', force: false },
       { timeoutMs: 3000 },
     );
   const lastMs: number[] = [];

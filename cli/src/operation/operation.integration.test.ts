@@ -28,7 +28,7 @@ describe('the commands of operators, at the console of a standalone', () => {
     put([{ base_url: 'local', prefix: '*' }]);
     stack = new AsyncDisposableStack();
     const started = await Promise.all([1, 2].map(async () => stack.use(await startEngine(() => completion()))));
-    engines = started.map(({ endpoint }) => endpoint);
+    engines = started.map(({ address }) => address);
     const flags = ['--llm-backend-endpoints', engines.join(), '--console-actions', '--drain-delay-ms', '0'];
     flags.push('--route-policy', 'prefix', '--route-config', `@${routes}`, '--config-refresh-interval-ms', '50');
     gateway = stack.use(await startService('standalone', flags));

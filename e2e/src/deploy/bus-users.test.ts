@@ -210,7 +210,7 @@ describe('the users of NATS', () => {
       ],
       router: ['--scheduling-policy', 'cache-aware'],
       discovery: [
-        ...['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.endpoint],
+        ...['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.address],
         ...['--engine-metrics-interval-ms', '1000'],
       ],
       registrar: registrarFlags(engine, redis),
@@ -329,7 +329,7 @@ describe('the users of NATS under a namespace', () => {
     const redis = stack.use(await startRedis());
     const own: Partial<Record<User, string[]>> = {
       ingress: ['--fallback-retry-queue-enabled'],
-      discovery: ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.endpoint],
+      discovery: ['--llm-backend-discovery', 'endpoints', '--llm-backend-endpoints', engine.address],
       registrar: registrarFlags(engine, redis),
     };
     const env = { LLM_GATEWAY_NATS_PASSWORD: 'secret', LLM_GATEWAY_NAMESPACE: 'acme' };

@@ -44,7 +44,7 @@ describe('a page in a browser', { timeout: 120_000 }, () => {
     await using stack = new AsyncDisposableStack();
     const page = stack.use(await startPage());
     const engine = stack.use(await startEngine(() => completion({ tokens: ['a', 'b', 'c'], gapMs: 100 })));
-    const endpoints = ['--llm-backend-endpoints', engine.endpoint];
+    const endpoints = ['--llm-backend-endpoints', engine.address];
     const [open, closed] = await Promise.all([
       startService('standalone', [...endpoints, '--cors-allow-origin', page.url]),
       startService('standalone', endpoints),

@@ -208,7 +208,7 @@ export async function startFaultySite() {
   ];
   const gateway = stack.use(
     await startService('standalone', [
-      ...['--llm-backend-endpoints', engine.endpoint],
+      ...['--llm-backend-endpoints', engine.address],
       ...['--route-policy', 'prefix', '--route-config', JSON.stringify(routes)],
       ...['--upstream-headers-timeout-ms', '1500', '--upstream-idle-timeout-ms', '1500'],
     ]),

@@ -39,7 +39,7 @@ describe('what agents send', { timeout: 60_000 }, () => {
         ? stream(['event: message_stop\ndata: {"type":"message_stop"}\n\n'])
         : respond(200, { object: 'answer' });
     });
-    gateway = await startService('standalone', ['--llm-backend-endpoints', engine.endpoint]);
+    gateway = await startService('standalone', ['--llm-backend-endpoints', engine.address]);
   });
   after(async () => {
     await gateway.stop();

@@ -60,11 +60,11 @@ export class Engine implements AsyncDisposable {
   }
 
   get url(): string {
-    return `http://${this.endpoint}`;
+    return `http://${this.address}`;
   }
 
   /** `host:port` */
-  get endpoint(): string {
+  get address(): string {
     return hostAndPort(this.host, this.port);
   }
 

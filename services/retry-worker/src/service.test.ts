@@ -229,7 +229,7 @@ describe('a retry worker', { concurrency: true, timeout: 120_000 }, () => {
         ['X-Client', 'X-Client'],
       );
       assert.deepEqual(request.headers.authorization, 'Bearer our-key');
-      assert.equal(request.headers.host, scene.engine.endpoint);
+      assert.equal(request.headers.host, scene.engine.address);
       assert.ok(!names.some((name) => name.toLowerCase().startsWith('x-gateway')));
     }
     assert.deepEqual(
