@@ -155,7 +155,7 @@ for (const protocol of ['vllm-kvt', 'vllm-mooncake'] as const) {
       endOfPrefill.resolve();
       assert.equal(await (await orphan).text(), event('fallback'));
 
-      // Nothing is prefilled that nobody could decode.
+      // Nothing is prefilled that could not be decoded.
       assert.equal(await (await ask('later')).text(), event('fallback'));
       assert.ok(!has(prefill, 'later'));
       const alone = await post(bare.url, '{"prompt":"alone"}', { path: '/v1/completions' });

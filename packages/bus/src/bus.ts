@@ -33,7 +33,7 @@ export interface RespondContext {
 
 /**
  * How the processes of a gateway talk: requests, events and jobs, each declared once in `protocol`.
- * Nothing is stored: what is sent while nobody listens is gone. The one who made a bus disposes it.
+ * Nothing is stored: a message without a subscriber is lost. Whoever creates a bus disposes it.
  */
 export interface Bus extends AsyncDisposable {
   readonly connected: boolean;
@@ -70,7 +70,7 @@ export interface Bus extends AsyncDisposable {
   consume<P>(message: JobMessage<P>, handler: (payload: P, body: Uint8Array) => void): Subscription;
   /** Milliseconds to the server and back, measured now; null without a connection. Never rejects. */
   roundTripMs(): Promise<number | null>;
-  /** Hears of each change; `connected` tells the state now. */
+  /** Called for each change; `connected` is the current state. */
   onStatus(listener: (connected: boolean) => void): Subscription;
 }
 

@@ -19,7 +19,7 @@ export function askerLeft(subject: string, reason: unknown): GatewayError {
 }
 
 /**
- * What the asker hears of a handler that threw: a `GatewayError` as it is, anything else without
+ * What the requester receives from a handler that threw: a `GatewayError` as it is, anything else without
  * its words.
  */
 export function responderFailure(subject: string, error: unknown): GatewayError {

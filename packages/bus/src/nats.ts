@@ -321,7 +321,7 @@ class NatsBus implements Bus {
     for (const registration of this.#registrations) this.#leave(registration);
     this.#registrations.clear();
     await Promise.allSettled(this.#draining);
-    // A connection that is gone is not waited for: its answers would reach nobody.
+    // Do not wait for a lost connection: its answers would reach no process.
     await this.#link?.answering.drained(this.#drainTimeoutMs);
     await this.#link?.flush().catch(() => undefined);
   }
@@ -365,7 +365,7 @@ class Answering implements RespondContext {
   answer(bytes: Uint8Array): void {
     const dropped = this.#link.reply(this.#message, bytes);
     if (dropped !== undefined) {
-      // Of an answer that does not fit the asker hears at once, instead of waiting for it.
+      // The requester learns at once that an answer does not fit, instead of waiting for it.
       throw dropFailure(this.subject, dropped, { bytes: bytes.length, maxBytes: this.#link.maxBytes });
     }
     this.#endpoint.count(performance.now() - this.#startedMs);

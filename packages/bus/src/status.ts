@@ -123,7 +123,7 @@ export function tellStatus(bus: Bus, options: StatusOptions): StatusTeller {
   };
 }
 
-/** As ages, so that nobody compares the clocks of two machines. */
+/** As ages, so that clocks of two machines are never compared. */
 function filesOf(files: Self['files'], nowMs: number): NonNullable<StatusReport['files']> {
   const age = (ms: number) => Math.max(0, nowMs - ms);
   return files.slice(0, maxFiles).map(({ what, takenMs, mistake }) => ({

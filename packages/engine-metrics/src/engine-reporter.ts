@@ -5,7 +5,7 @@ import { readWhole, Upstream } from '@llm-gateway/upstream';
 import { readEngineFigures } from './engine-figures.ts';
 import { minIntervalMs } from './options.ts';
 
-/** Why a look at an engine told nothing: no answer in time, or none with the numbers of an engine. */
+/** Why reading an engine's metrics failed: no answer in time, or not the metrics of an engine. */
 export const lookFailures = ['unanswered', 'unreadable'] as const;
 export type LookFailure = (typeof lookFailures)[number];
 
@@ -24,7 +24,7 @@ export interface EngineReporterOptions {
   readonly intervalMs: number;
   /** Where the engines serve their metrics; begins with `/`. */
   readonly path: string;
-  /** Whether somebody else reports of this instance, so that nobody needs to look. */
+  /** Whether another process reports this instance, so that it need not be read here. */
   readonly isReported?: (instance: string) => boolean;
   readonly onReported?: () => void;
   readonly onFailed?: (why: LookFailure) => void;

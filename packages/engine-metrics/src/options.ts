@@ -1,4 +1,4 @@
-/** For whoever reads the metrics of engines. */
+/** For processes that read engines' metrics. */
 export const engineMetricsOptions = {
   'engine-metrics-interval-ms': {
     type: 'integer',

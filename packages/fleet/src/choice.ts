@@ -119,7 +119,7 @@ export class Chooser {
    * static list have both roles.
    */
   choosePair(wish: Wish, context: ChoiceContext, isStaged: boolean): PairChoice | undefined {
-    // Nothing is prefilled that nobody could decode.
+    // Nothing is prefilled that could not be decoded.
     if (this.#pools.of('decode', wish.model, context.now).slots.length === 0) return undefined;
     const prefill = this.choose('prefill', wish, context);
     if (prefill === undefined) return undefined;
@@ -242,7 +242,7 @@ export class Chooser {
     return place;
   }
 
-  /** Members of the pool where nothing may begin, because nobody could decode it. */
+  /** Members of the pool that may not prefill, because nothing could decode it. */
   unpairedIn(pool: Pool): readonly Member[] {
     return pool.role === 'prefill' && pool.model === null ? this.#members.unpaired : [];
   }

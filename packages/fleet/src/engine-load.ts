@@ -63,7 +63,7 @@ export class EngineLoad {
     const last = this.#last;
     const counted = running + waiting;
     this.others = Math.max(0, counted - Math.max(this.#mostInFlight, inFlight));
-    // Whose requests wait nobody knows: as many of theirs as of all.
+    // Which requests wait is unknown: assume the same share of theirs as of all.
     this.othersWaiting = counted === 0 ? 0 : (waiting * this.others) / counted;
     this.#mostInFlight = inFlight;
     this.capacityBytes = (kvBlocks ?? 0) * (blockTokens ?? 1) * bytesPerToken;

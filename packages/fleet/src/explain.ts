@@ -29,7 +29,7 @@ export function explainChoice(
     wish: member === undefined ? wish : decodeWish(wish, member),
     ...options,
   });
-  // Nothing is prefilled that nobody could decode.
+  // Nothing is prefilled that could not be decoded.
   return decode.chosen === null ? [{ ...prefill, chosen: null }, decode] : [prefill, decode];
 }
 

@@ -29,7 +29,7 @@ import { countRole, type RoleCount, type Unwell, unwellOf } from './standing.ts'
 export interface FleetOptions {
   readonly mode: FleetMode;
   readonly policy: FleetPolicy;
-  /** What the instances have cached; for `cache-aware`, and whoever made it tells it of other routers. */
+  /** What the instances have cached, for `cache-aware`; its creator feeds it reports of other routers. */
   readonly caches?: Caches;
   /** Prefills require an instance with a KV address. */
   readonly kvAddressNeeded?: boolean;
@@ -39,7 +39,7 @@ export interface FleetOptions {
   readonly self?: string;
   /** How long a new or readmitted instance is ramped up unless in turn; 0, the default: not at all. */
   readonly slowStartMs?: number;
-  /** Called for each instance that failed too often, with how long it is left alone. See `Health.spared`. */
+  /** Called for each instance that failed too often, with its ejection time. See `Health.spared`. */
   readonly onEject?: (ejection: Ejection) => void;
 }
 
@@ -309,7 +309,7 @@ export class Fleet {
     return explainChoice(this.#parts, ask, { mode: this.#mode, ...options });
   }
 
-  /** Whether somebody ordered the instance out, so that it gets no new request. */
+  /** Whether an operator ordered the instance out, so that it gets no new request. */
   isTakenOut(id: string): boolean {
     const member = this.#members.get(id);
     return member !== undefined && isTakenOut(member.instance);

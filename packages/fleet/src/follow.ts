@@ -15,7 +15,7 @@ export interface FollowOptions {
   /** The whole set, instead of all that was said before. */
   onReset(all: readonly Instance[]): void;
   readonly observer?: FollowObserver;
-  /** How often a replica is heard at least; three missed make it silent. */
+  /** Interval of a replica's heartbeats; after three missed ones it is silent. */
   readonly heartbeatMs?: number;
 }
 
@@ -32,7 +32,7 @@ export interface FollowedState {
   readonly revision: number;
   /** Whether that replica has its store. */
   readonly storeUp: boolean;
-  /** How long ago it was heard; before the first list, how long this has been waiting. */
+  /** Age of its last message; before the first list, the time spent waiting. */
   readonly ageMs: number;
   /** Whether a list is held, however old. Once true it stays true. */
   readonly synced: boolean;

@@ -76,7 +76,7 @@ export interface FollowerClock {
   readonly nowMs: number;
   /** In [0, 1). */
   readonly random: number;
-  /** How often a replica is heard at least. */
+  /** Longest interval between two messages of a replica. */
   readonly heartbeatMs: number;
 }
 
@@ -301,7 +301,7 @@ function hear(
   return { ...state, heard };
 }
 
-/** The replica heard last among those that have their store; null: let the queue group choose. */
+/** The replica with a store that reported last; null: let the queue group choose. */
 function bestOwner(state: FollowerState, clock: FollowerClock): string | null {
   const able = [...state.heard].filter(([, { storeUp, heardMs }]) => storeUp && isFresh(heardMs, clock));
   able.sort(([, a], [, b]) => b.heardMs - a.heardMs);

@@ -2,7 +2,7 @@ import type { OutcomeReport } from '@llm-gateway/protocol';
 
 type Outcome = Omit<OutcomeReport['outcomes'][number], 'instance'>;
 
-/** Failures in a row, over all ingresses, after which an instance is left alone for a while. */
+/** Consecutive failures, over all ingresses, after which an instance is ejected for a while. */
 const failuresToEject = 3;
 const firstEjectionMs = 1000;
 const maxEjectionMs = 30_000;
@@ -40,7 +40,7 @@ const factorIntervalMs = 100;
 
 /**
  * - `live`: chosen as usual.
- * - `ejected`: left alone until its time is over.
+ * - `ejected`: receives no request until its time is over.
  * - `due`: its time is over; a request that it suits is to be its probe.
  * - `probing`: one request is there; the others stay away until its outcome is known.
  */

@@ -475,7 +475,7 @@ function highOf(key: number): number {
   return Math.floor(key / 2 ** 32);
 }
 
-/** Keys are hashes, but whoever sends them may choose them. */
+/** Keys are hashes, but a sender may choose them. */
 function spread(low: number, high: number): number {
   const mixed = Math.imul(low ^ high, 0x9e3779b1);
   return mixed ^ (mixed >>> 15);

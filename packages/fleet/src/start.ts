@@ -12,7 +12,7 @@ interface PdSettings {
 }
 
 interface StartOptions extends Omit<FleetOptions, 'mode' | 'kvAddressNeeded'> {
-  /** Whether loads and outcomes come over the bus, from all ingresses; otherwise the caller tells its own. */
+  /** Whether loads and outcomes arrive over the bus, from all ingresses; otherwise the caller passes its own. */
   readonly hearsIngresses?: boolean;
   /** Hears what became of each report of an engine. */
   readonly onEngineReport?: (result: EngineReportResult) => void;

@@ -108,7 +108,7 @@ export function isCredentialParameter(name: string, { thirdParty } = { thirdPart
   );
 }
 
-/** What lets into links that somebody signed. */
+/** Parameters of signed links. */
 const linkSecrets: ReadonlySet<string> = new Set(['sas', 'code']);
 
 const pageToken = /(?:^|-)(?:page|next|continuation|sync)-token$/;

@@ -27,7 +27,7 @@ export const errorCodes = {
   draining: { status: 503, type: 'server_error', elsewhere: false },
   upstream_timeout: { status: 504, type: 'server_error', elsewhere: true },
   loop_detected: { status: 508, type: 'server_error', elsewhere: false },
-  /** The client left: nobody reads the status. 499 is nginx's for the same. */
+  /** The client left, so it cannot read the status. nginx uses 499 for the same. */
   client_closed: { status: 499, type: 'server_error', elsewhere: false },
 
   // Between our own processes; they never reach a client under these codes.

@@ -63,7 +63,7 @@ export const ExplainedPool = Type.Object({
   chosen: Type.Union([Type.String(), Type.Null()]),
   /** `turn`: the policy asks for no load; `probe`: it is due to be tried again. */
   why: Type.Enum([...choiceReasons, 'turn', 'probe']),
-  /** Instances that the router knows; `candidates` has fewer where not all were told of. */
+  /** Number of instances that the router knows; `candidates` may have fewer. */
   total: Count,
   /** The chosen one first, then from the best to those that cannot be chosen. */
   candidates: Type.Array(ExplainedCandidate, { maxItems: maxExplained }),
@@ -91,7 +91,7 @@ export const ExplainReply = Type.Object({
     }),
     { maxItems: 100 },
   ),
-  /** Ways that are not told of. */
+  /** Number of ways left out. */
   moreWays: Count,
   /** One for each role that such a request needs; none: no way leads to instances. */
   pools: Type.Array(ExplainedPool, { maxItems: 2 }),

@@ -1,6 +1,6 @@
 /** JSON escapes a quote inside a string, so that a text that quotes the key does not match. */
 const pattern = /"finish_reason"\s*:\s*"([^"\\]{1,64})"/g;
-/** Longer than a match, unless somebody pads one with spaces. */
+/** Longer than any match that is not padded with spaces. */
 const carriedLength = 128;
 
 /**

@@ -5,7 +5,7 @@ import { subjects } from './subjects.ts';
 /** A process holds so many route configs at most. */
 export const maxHeldGenerations = 8;
 
-/** Which route configs a process holds, by their generations; told on each change and each second. */
+/** The route configs that a process holds, by generation; sent on each change and each second. */
 export const ConfigHeld = Type.Object({
   process: Type.String({ maxLength: 64, pattern: '^[A-Za-z0-9-]+$' }),
   service: Type.String({ maxLength: 32, pattern: '^[a-z-]+$' }),

@@ -10,14 +10,14 @@ import { subjects } from './subjects.ts';
 export const orderKinds = ['drain', 'undrain', 'eject', 'readmit'] as const;
 export type OrderKind = (typeof orderKinds)[number];
 
-/** No order lasts longer: one that somebody forgot ends by itself. */
+/** No order lasts longer, so a forgotten one ends by itself. */
 export const maxOrderMs = 7 * 24 * 3_600_000;
 
 const Id = Type.String({ minLength: 1, maxLength: 512 });
 const Who = Type.String({ minLength: 1, maxLength: 128 });
 const Why = Type.String({ maxLength: 300 });
 
-/** Asked of any replica of discovery, which tells the others. */
+/** Sent to any replica of discovery, which passes it to the others. */
 export const InstanceOrder = Type.Object({
   instance: Id,
   kind: Type.Enum(orderKinds),

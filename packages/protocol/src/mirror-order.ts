@@ -7,7 +7,7 @@ import { subjects } from './subjects.ts';
 const Who = Type.String({ minLength: 1, maxLength: 128 });
 const Why = Type.String({ maxLength: 300 });
 
-/** Asked of any replica of discovery, which tells the ingresses and the other replicas. */
+/** Sent to any replica of discovery, which passes it to the ingresses and the other replicas. */
 export const MirrorOrder = Type.Object({
   /** `pause`: no request is copied. `resume` ends it; the mirror config counts again. */
   kind: Type.Enum(['pause', 'resume']),
@@ -43,7 +43,7 @@ export const mirrorPaused = defineEvent(subjects.mirrorPaused, MirrorPause);
 /** Clocks of processes may differ by so much. */
 const skewMs = 60_000;
 
-/** Of an order that is held and one that is told: which counts. `nowMs` in milliseconds since 1970. */
+/** The order that counts, of a held and a received one. `nowMs` in milliseconds since 1970. */
 export function laterPause(held: MirrorPause | null, told: MirrorPause, nowMs: number): MirrorPause | null {
   const isBelievable =
     told.untilMs > nowMs && told.atMs <= nowMs + skewMs && told.untilMs <= nowMs + maxOrderMs + skewMs;

@@ -41,7 +41,7 @@ export const MirrorPrimary = Type.Object({
 export type MirrorPrimary = Static<typeof MirrorPrimary>;
 export const mirrorPrimary = defineEvent(subjects.mirrorPrimary, MirrorPrimary);
 
-/** How a copy can end: the target answered it well; it did not; nobody asked the target. */
+/** Outcomes of a copy: the target answered successfully, failed, or was never called. */
 export const copyOutcomes = ['sent', 'failed', 'dropped'] as const;
 export type CopyOutcome = (typeof copyOutcomes)[number];
 

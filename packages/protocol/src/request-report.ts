@@ -25,7 +25,7 @@ const RequestTotals = Type.Object({
   /** Chunks of streams. */
   chunks: Count,
   responseBytes: Count,
-  /** Tokens of prompts and of answers, as far as upstreams told them. */
+  /** Prompt and answer tokens, as far as upstreams reported them. */
   promptTokens: Type.Optional(Count),
   cachedTokens: Type.Optional(Count),
   completionTokens: Type.Optional(Count),
@@ -107,7 +107,7 @@ const RequestSummary = Type.Object({
   prefill: Type.Optional(Name),
   /** The name of its key. */
   client: Type.Optional(Name),
-  /** Who chose its instance last; left out where none was chosen, or nobody looked then. */
+  /** The process that chose its instance last; absent if none was chosen, or no console was watching. */
   decided: Type.Optional(
     Type.Object({
       /** A router, or the ingress itself. */

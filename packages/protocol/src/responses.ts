@@ -2,7 +2,7 @@ import { Type } from 'typebox';
 import { defineEvent } from './message.ts';
 import { subjects } from './subjects.ts';
 
-/** So many responses are told of in one message. */
+/** Maximum responses in one message. */
 export const maxResponsesMade = 200;
 
 /**

@@ -37,11 +37,11 @@ export interface JobRequest {
  */
 export interface JobProgress {
   readonly phase: 'waiting' | 'calling';
-  /** Calls made for this job by all its workers; told before a call, that one included. */
+  /** Calls made for this job by all its workers; reported before each call, including it. */
   readonly calls: number;
   /** What the endpoint asked for, counted from now; null when it asked for nothing. */
   readonly retryAfterMs: number | null;
-  /** It is told again after so long at most. Left out by workers that tell nothing twice. */
+  /** Longest interval between two reports. Absent from workers that do not repeat them. */
   readonly repeatMs?: number;
 }
 

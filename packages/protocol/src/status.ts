@@ -91,7 +91,7 @@ const Ingress = Type.Object({
       ),
     }),
   ),
-  /** By its own judgement, while it is degraded: no router tells then. */
+  /** By its own judgement while degraded, because no router reports then. */
   unwell: Type.Optional(UnwellInstances),
 });
 

@@ -41,7 +41,7 @@ export const subjects = {
   requestReport: `${prefix}.request.report`,
   instanceOrder: `${prefix}.instance.order`,
   instanceOrders: `${prefix}.instance.orders`,
-  /** For whoever wants to know: a stream of NATS, a database. */
+  /** For external subscribers: a JetStream stream, a database. */
   usageRecord: `${prefix}.usage.record`,
 } as const;
 

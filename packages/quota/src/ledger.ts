@@ -123,7 +123,7 @@ export class Ledger {
     if (isEmpty(account, now)) this.#accounts.delete(ingress);
   }
 
-  /** Whether nothing is held and nothing spent: nobody needs it any more. */
+  /** Whether nothing is held or spent, so that it can be dropped. */
   isIdle(now: number): boolean {
     for (const account of this.#accounts.values()) if (!isEmpty(account, now)) return false;
     return this.counting === undefined;
@@ -149,7 +149,7 @@ export class Ledger {
     return used;
   }
 
-  /** When `amount` more can be had at the earliest, by what is spent so far. */
+  /** The earliest time at which `amount` more is available, by what is spent so far. */
   #resetMs(at: 0 | 1 | 2, amount: number, now: number): number {
     if (at === slots) return 0;
     const over = this.#used(at, now) + amount - (this.#limits[at] ?? 0);

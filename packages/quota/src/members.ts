@@ -18,7 +18,7 @@ export class Members {
     this.#heard.delete(name);
   }
 
-  /** Nobody can be heard for a while: all stay for so much longer. */
+  /** No heartbeat can arrive for a while, so all members stay that much longer. */
   excuse(now: number): void {
     for (const name of this.#heard.keys()) this.#heard.set(name, now);
   }

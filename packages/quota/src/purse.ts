@@ -31,7 +31,7 @@ export class Purse {
   #granted: Amounts = [0, 0, 0];
   #spent: Amounts = [0, 0, 0];
   #returned: Amounts = [0, 0, 0];
-  /** Of `#spent` and `#returned`, what the limiter has heard of. */
+  /** The part of `#spent` and `#returned` that the limiter has confirmed. */
   #reported: { readonly spent: Amounts; readonly returned: Amounts } = { spent: [0, 0, 0], returned: [0, 0, 0] };
   #validUntil = 0;
   #tight = false;
@@ -68,7 +68,7 @@ export class Purse {
     return [this.#own[requests].sum(now), this.#own[tokens].sum(now), this.#inFlight];
   }
 
-  /** Whether the limiter has not heard of all that was spent and given back. */
+  /** Whether the limiter has not yet confirmed everything spent and returned. */
   get isUnreported(): boolean {
     const { spent, returned } = this.#reported;
     if (this.#account === null) return false;

@@ -35,7 +35,7 @@ export class EtcdPlace implements RecordPlace {
   async put(instances: readonly Instance[]): Promise<void> {
     const value = encodeRecord(this.#podName, Date.now(), instances);
     await this.#use(async (connection) => {
-      // A put does not prolong its lease, and while there are puts nobody renews.
+      // A put does not prolong its lease, and no renewal happens while there are puts.
       if (this.#lease !== null && (await connection.keepAlive(this.#lease))) {
         if (await connection.put(this.#key, value, this.#lease)) return;
       }

@@ -29,7 +29,7 @@ export class EtcdReader implements StoreReader {
   readonly #prefix: string;
   readonly #sink: ReaderSink;
   readonly #pause = new Pause();
-  /** Due when the store will have been silent for too long, if nothing was heard since it was set. */
+  /** Fires when the store has been silent for too long. */
   #watchdog: NodeJS.Timeout | undefined;
   readonly #finished: Promise<void>;
   #closed = false;
@@ -37,7 +37,7 @@ export class EtcdReader implements StoreReader {
   /** The newest that was seen of the cluster. */
   #head: EtcdHead | null = null;
   #heardAtMs = performance.now();
-  /** `lost` was said and nothing heard since. */
+  /** `lost` was reported, and the store has been silent since. */
   #away = false;
   #troubles: readonly StoreTrouble[] = [];
   /** Keys whose value does not count, and why. */
@@ -182,7 +182,7 @@ export class EtcdReader implements StoreReader {
     this.#away = false;
   }
 
-  /** What is heard moves the time and not the timer: one that fires early is set anew. */
+  /** Activity moves the deadline, not the timer: one that fires early is set again. */
   #watch(): void {
     const leftMs = this.#away ? silenceMs : this.#heardAtMs + silenceMs - performance.now();
     if (leftMs <= 0) this.#lose();
@@ -196,7 +196,7 @@ export class EtcdReader implements StoreReader {
   }
 }
 
-/** What a watch heard and the reader has not yet told. */
+/** Events of a watch that the reader has not yet passed on. */
 class Changes {
   /** By key, the newest; null: deleted. */
   readonly entries = new Map<string, EtcdEntry | null>();

@@ -137,7 +137,7 @@ export class EtcdConnection implements Disposable {
       else if (response.created) confirmed.resolve();
       else report(response, sink);
     });
-    // Stays in place when ended: cancelling makes an error too, and one that nobody hears ends the process.
+    // Stays after the end: cancelling emits an error too, and an unhandled one ends the process.
     stream.on('error', (cause) => end(unavailable(this.url, cause)));
     stream.on('end', () => end(unavailable(this.url, new Error('the watch ended'))));
     const timer = setTimeout(

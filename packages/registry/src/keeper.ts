@@ -23,7 +23,7 @@ export interface RecordPlace extends Disposable {
    * there is but one.
    */
   hurry?(timeoutMs: number): void;
-  /** Hears when what was put may be gone: the connection was lost, or somebody removed it. */
+  /** Called when the record may be gone: the connection was lost, or it was removed. */
   onDoubt(listener: () => void): void;
 }
 

@@ -21,7 +21,7 @@ export class Pause {
   #rung = false;
   #abort: AbortController | null = null;
 
-  /** Ends the wait, or the next one if nobody waits. */
+  /** Ends the current wait, or else the next one. */
   ring(): void {
     this.#rung = true;
     this.#abort?.abort();

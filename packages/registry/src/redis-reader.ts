@@ -12,7 +12,7 @@ import type { ReaderSink, StoreReader } from './store.ts';
 
 /** Keys looked at per SCAN: large, for each call is a round trip. */
 const scanCount = 1000;
-/** Values read at once: Redis serves nobody else meanwhile. */
+/** Values read at once: Redis blocks other clients meanwhile. */
 const valuesPerRead = 500;
 
 interface Known {
@@ -229,7 +229,7 @@ async function getString(redis: Redis, key: string): Promise<Buffer | null> {
   }
 }
 
-/** The command is not for this user, or for nobody: it can be taken away in Redis's configuration. */
+/** The command is denied to this user, or disabled in the configuration of Redis. */
 function isForbidden(error: unknown): boolean {
   return error instanceof GatewayError && /NOPERM|unknown command/.test(error.message);
 }

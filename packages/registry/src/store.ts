@@ -16,7 +16,7 @@ export type StoreEvent =
        * perhaps not deleted.
        */
       readonly doubtful: boolean;
-      /** The store's own wall clock, Unix milliseconds; null when it tells none. */
+      /** The store's own wall clock in Unix milliseconds; null if it reports none. */
       readonly storeWallMs: number | null;
       /** What the store showed of itself since the last event. */
       readonly troubles: readonly StoreTrouble[];
@@ -58,11 +58,11 @@ export interface StoreReader extends AsyncDisposable {
   readonly ttlMs: number;
   /** A record stays this long in the store after it was last written, or its lease renewed. */
   readonly keptMs: number;
-  /** It is leases that keep records there. A record without one stays until somebody deletes it. */
+  /** Whether leases keep records there. A record without one stays until it is deleted. */
   readonly leases: boolean;
 }
 
-/** One pod's record in a store, kept there as told. */
+/** Keeps one pod's record in a store. */
 export interface RecordKeeper extends AsyncDisposable {
   /**
    * The instances the record shall hold from now on; none: there shall be no record. Returns at

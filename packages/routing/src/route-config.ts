@@ -121,7 +121,7 @@ const allowed: Readonly<Record<EntryField, string>> = {
   timeout_ms: 'an integer from 1 to 86400000',
 };
 
-/** Of whatever calls the endpoint, and of nobody else. */
+/** Headers that only the caller of the endpoint may set. */
 function isReservedHeader(name: string): boolean {
   const lower = name.toLowerCase();
   return hopByHopNames.has(lower) || reservedNames.has(lower) || lower.startsWith('x-gateway-');

@@ -115,7 +115,7 @@ export function readRoutes(values: RouteFlags & Partial<PdFlags>, read: ReadFile
 /**
  * The table of flags that were checked before; throws when they are wrong after all, as when a file
  * changed meanwhile.
- * @param warn is told what was ignored, a line each; none holds an api_key
+ * @param warn receives a line for everything ignored; none contains an api_key
  */
 export function routeTable(
   values: RouteFlags & Partial<PdFlags>,

@@ -5,7 +5,7 @@ export interface AdminServer extends AsyncDisposable {
   readonly address: string;
 }
 
-/** Why a process is not ready, for whoever looks at `/readyz`. */
+/** Why a process is not ready, as `/readyz` answers it. */
 export type Readiness = 'ready' | 'starting' | 'not_ready' | 'draining';
 
 const answerTimeoutMs = 5000;

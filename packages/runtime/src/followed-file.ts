@@ -254,7 +254,7 @@ export class FollowedFile<Value> implements Disposable {
     );
   }
 
-  /** Of several followers of a file in one process the first tells what they found, and counts it. */
+  /** Of several followers of a file in one process, only the first logs and counts. */
   get #tells(): boolean {
     return this.#books.followers.values().next().value === this;
   }

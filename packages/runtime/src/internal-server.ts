@@ -65,7 +65,7 @@ export class InternalServer implements AsyncDisposable {
     this.#app.removeAllContentTypeParsers();
     this.#app.addContentTypeParser('*', (_request, _payload, done) => done(null));
     this.#app.setNotFoundHandler((_request, reply) => notFound(reply));
-    // The error's own words are for nobody outside.
+    // The error's own text must not leave the process.
     this.#app.setErrorHandler((_error, _request, reply) =>
       reply.code(500).header('connection', 'close').send({ status: 'failed' }),
     );

@@ -49,7 +49,7 @@ export class LiveOptions implements Disposable {
       metric: 'config_file',
       initial: parsed,
       ...(parsed.configText !== undefined && { initialFinding: { text: parsed.configText } }),
-      // A check of a flag may read the file that the flag names, which somebody else writes.
+      // A check may read the file that its flag names, which another process may be writing.
       isWrittenInParts: true,
       readsFurtherFiles: true,
       read(text) {

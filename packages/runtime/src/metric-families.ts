@@ -32,7 +32,7 @@ export type CollectSeries<Label extends string> = (
 /** Labels come from closed sets; should their product ever not be one, memory and scrapes stay bounded. */
 const maxSeries = 10_000;
 
-/** An observation that a trace tells more of, as prom-client formats it. */
+/** An observation with a trace id, as prom-client formats it. */
 interface Exemplar {
   readonly labelSet: { readonly trace_id: string };
   readonly value: number;

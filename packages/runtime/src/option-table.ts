@@ -204,7 +204,7 @@ export interface ServiceFlags {
   readonly name: string;
   readonly description: string;
   readonly groups: readonly OptionGroup[];
-  /** A line that somebody could type, and what it does behind a `#`. */
+  /** An example command line, with its effect after a `#`. */
   readonly example?: string;
   /** The flags that `--help` explains; `--help all` explains each. Left out: all of them. */
   readonly main?: readonly string[];
@@ -235,7 +235,7 @@ export interface ServiceOptions<Groups extends readonly OptionGroup[]> extends S
    * that refuses it.
    */
   readonly checkFollowed?: Checks<ServiceValues<Groups>>;
-  /** What is most likely not as somebody meant it, but no mistake: `validate` tells it. */
+  /** Likely oversights that are not mistakes; `validate` prints them. */
   readonly remarks?: Checks<ServiceValues<Groups>>;
 }
 

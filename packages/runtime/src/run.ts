@@ -42,7 +42,7 @@ export interface Running extends AsyncDisposable {
    * balancers either.
    */
   drain?(signal: AbortSignal): Promise<void>;
-  /** What to tell a person who started it by hand, after all else that is told at the start. */
+  /** Lines for a person who started it by hand, printed last at the start. */
   readonly banner?: string;
 }
 
@@ -67,7 +67,7 @@ export interface Parts {
   readonly proxies: ProxyEnvironment | null;
   /** For variables of standards that are no flags. */
   readonly environment: Environment;
-  /** What `/readyz` of this process answers, for a listener that tells it as well. */
+  /** The answer of `/readyz` of this process, for other listeners that serve it. */
   readiness(): Readiness;
   /** What the process says of itself to people who look. */
   readonly describe: Describe;
@@ -320,7 +320,7 @@ function reportUnreadable(secrets: Secrets, logger: Logger): void {
     reasons.report(error, `file of --${flag} cannot be read; keeping its last value`, { flag });
 }
 
-/** Those that somebody set to something else than the default. */
+/** The options that differ from their defaults. */
 function changedOptions(service: ServiceFlags, values: object): [string, OptionValue][] {
   const table = flagTable(service);
   return Object.entries(shownOptions(service, values)).filter(([flag, value]) => table.get(flag)?.default !== value);

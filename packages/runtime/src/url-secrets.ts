@@ -1,6 +1,6 @@
 /** Names of parameters whose values are credentials, most likely. */
 const credentialName = /key|token|secret|sig|auth|pass|cred/i;
-/** Of a longer name nobody makes a parameter. */
+/** Longer names are not parameters of secrets. */
 const parameter = /([?&][^=&\s"]{1,64}=)([^&#\s",]*)/g;
 const userinfo = /(?<=\/\/)[^/\s]*@|(?<![^\s/,@:"])[^\s/,@:"]+:[^\s/,@"]*@/g;
 

@@ -133,7 +133,7 @@ function otelContext({ traceId, spanId, sampled }: SpanContext, isRemote: boolea
   return { traceId, spanId, traceFlags: sampled ? TraceFlags.SAMPLED : TraceFlags.NONE, isRemote };
 }
 
-/** Spans have their ids before the SDK makes them: others were told. */
+/** Spans get their ids before the SDK creates them, because they were already sent to others. */
 class GivenIds implements IdGenerator {
   #traceId = '';
   #spanId = '';

@@ -45,7 +45,7 @@ export class Span {
     this.attributes = from.attributes;
   }
 
-  /** Most steps of most requests need none: they are told nobody, and not kept. */
+  /** Most steps need no id: they are neither sent to others nor kept. */
   get id(): string {
     this.#id ??= newSpanId();
     return this.#id;
@@ -70,7 +70,7 @@ export class Span {
 export class Trace {
   readonly id: string;
   readonly root: Span;
-  /** Whether it is to be kept; others are told so as well. Only ever becomes true. */
+  /** Whether to keep it, as propagated to others. Only ever becomes true. */
   kept: boolean;
   /** What the trace goes on with; null for one that begins here. */
   readonly parent: SpanContext | null;

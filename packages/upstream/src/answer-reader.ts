@@ -45,7 +45,7 @@ const endOfHead = Buffer.from('\r\n\r\n');
 const bareEndOfHead = Buffer.from('\n\n');
 const versionPrefix = Buffer.from('HTTP/1.');
 
-/** Its id is looked for when somebody wants it: most do not. */
+/** Searched for only when it is needed, which is rare. */
 class AnswerHead implements ResponseHead {
   readonly status: number;
   readonly headers: HeaderLines;

@@ -77,7 +77,7 @@ export function classifyFailure(error: unknown, progress: { connected: boolean; 
   return failureOf(causeOf(error, progress), error);
 }
 
-/** The failure of a known cause, as when another process of the gateway tells it. */
+/** The failure of a known cause, for example one reported by another process of the gateway. */
 export function failureOf(cause: FailureCause, error?: unknown): UpstreamFailure {
   const code = codeOf(cause);
   return { cause, error: new GatewayError(code, messages[cause], { cause: error, details: { cause } }) };

@@ -178,7 +178,7 @@ export class PlainConnection {
   #read(length: number): boolean {
     const carried = this.#carried;
     if (carried === undefined) {
-      // Bytes that nobody asked for: the next answer would be taken for another one.
+      // Unexpected bytes: the next answer would be mistaken for another one.
       this.close();
       return false;
     }

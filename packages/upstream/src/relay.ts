@@ -238,7 +238,7 @@ class Relay implements ResponseSink {
 
   onFailure(failure: UpstreamFailure): void {
     if (this.#kept !== undefined) {
-      // The head already told what there is to know.
+      // The head already had all information.
       this.#finish({ kind: 'rejected', answer: this.#kept.cut() });
     } else if (this.#target.committed) {
       this.#target.breakOff(failure);

@@ -32,7 +32,7 @@ export function showsContent(chunk: Buffer, api: StreamApi): boolean {
   return false;
 }
 
-/** The pieces of an event stream up to its first content, which nobody has been given yet. */
+/** The chunks of an event stream up to its first content, not yet passed on. */
 export class StreamStart {
   readonly #api: StreamApi;
   #held: Buffer[] = [];
@@ -59,7 +59,7 @@ export class StreamStart {
     if (meaning === 'preamble' || (this.#open !== '' && !this.#open.startsWith(':'))) this.begun = true;
     if (this.heldBytes + chunk.length > maxHeldBytes) {
       if (this.begun || this.#open.length > maxHeldBytes) return 'content';
-      // Nothing but comments, which nobody misses.
+      // Only comments, which can be dropped.
       this.#held = [Buffer.from(this.#open, 'latin1')];
       this.heldBytes = this.#open.length;
       return 'hold';

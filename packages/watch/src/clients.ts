@@ -15,13 +15,13 @@ export interface ClientRow {
   readonly failed: number;
   readonly promptTokens: number;
   readonly completionTokens: number;
-  /** Null where it has no limits, so that nobody counts. */
+  /** Null without limits, which are then not counted. */
   readonly inFlight: number | null;
   /** Requests a minute, tokens a minute, requests at once; null: no limit. */
   readonly limits: readonly [Limit, Limit, Limit];
   /** What counts against those. */
   readonly used: readonly [number, number, number];
-  /** When it was heard of last, in milliseconds since 1970. */
+  /** Time of its last report, in milliseconds since 1970. */
   readonly lastMs: number;
 }
 
@@ -63,7 +63,7 @@ class Minute {
   }
 }
 
-/** The clients that sent something lately: what ingresses told of their requests, and of their limits. */
+/** Recently active clients, with the requests and limits that ingresses reported. */
 export class Clients {
   readonly #minutes = new Map<string, Minute>();
 

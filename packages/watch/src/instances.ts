@@ -31,11 +31,11 @@ export interface InstanceRow {
   readonly lastFailure: { readonly at: number; readonly cause: string } | null;
   /** Since this watch began. */
   readonly ejections: number;
-  /** What it says of itself; null: nobody reports it. */
+  /** Its engine report; null: none. */
   readonly engine: EngineRow | null;
 }
 
-/** What an instance stays until somebody says otherwise. */
+/** State that an instance keeps until a report changes it. */
 const outlasting: ReadonlySet<InstanceState> = new Set<InstanceState>(['ejected', 'suspect', 'probing']);
 
 const windowSeconds = 60;
@@ -62,7 +62,7 @@ class Record {
   readonly #calls = new Uint32Array(windowSeconds);
   readonly #failed = new Uint32Array(windowSeconds);
   readonly #tokens = new Uint32Array(windowSeconds);
-  /** The last times to first byte, and the seconds since 1970 at which they were heard. */
+  /** The last times to first byte, and when they were reported, in seconds since 1970. */
   readonly #times = new Float32Array(maxTimes);
   readonly #timesAt = new Uint32Array(maxTimes);
   #nextTime = 0;

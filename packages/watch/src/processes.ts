@@ -25,7 +25,7 @@ export interface FileRow {
 export interface ProcessRow extends Omit<StatusReport, 'state' | 'files'> {
   readonly state: ProcessPresence;
   readonly files: readonly FileRow[];
-  /** Since when it is in this state, and when it was last heard, in milliseconds since 1970. */
+  /** Start of its current state, and its last report, in milliseconds since 1970. */
   readonly sinceMs: number;
   readonly heardMs: number;
   readonly firstHeardMs: number;
@@ -87,7 +87,7 @@ export class Processes {
     return true;
   }
 
-  /** Finds those that are silent. Not while nobody is heard at all because the bus is away. */
+  /** Finds silent processes; suspended while the bus is down. */
   tick(nowMs: number): void {
     for (const row of this.#rows.values()) {
       const silent = nowMs - row.heardMs;
@@ -103,7 +103,7 @@ export class Processes {
     }
   }
 
-  /** The bus was away: nobody could be heard. */
+  /** The bus was down, so no process could report. */
   forgive(nowMs: number): void {
     for (const row of this.#rows.values()) {
       if (isThere(row)) this.#rows.set(row.process, { ...row, heardMs: nowMs });

@@ -32,7 +32,7 @@ const maxWords = 10;
 /** So many blocks that were let go are cut off at once. */
 const cutAt = 256;
 
-/** The last 10,000 requests that ingresses told of, or as many of the last as fit into 16 MiB. */
+/** The last 10,000 requests that ingresses reported, or as many as fit into 16 MiB. */
 export class Requests {
   /** The oldest first; those before `#first` were let go. */
   #blocks: (Block | undefined)[] = [];

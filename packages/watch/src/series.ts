@@ -5,7 +5,7 @@ const fields = requestCounts.length;
 const column = Object.fromEntries(requestCounts.map((name, at) => [name, at])) as Readonly<RequestCounts>;
 
 /**
- * Columns of numbers, the oldest first. A second in which nothing was heard has zeros; times
+ * Columns of numbers, oldest first. A second without a report has zeros; times
  * without answers are null.
  */
 export interface Columns {
@@ -141,7 +141,7 @@ export class Series {
     return columns;
   }
 
-  /** The `steps` slots before the present one, the oldest first; null where nothing was heard. */
+  /** The `steps` slots before the current one, oldest first; null without a report. */
   *#last(steps: number, nowMs: number): Generator<number | null> {
     const end = Math.floor(nowMs / this.#stepMs);
     for (let at = end - Math.min(steps, this.#steps - 1); at < end; at++) {

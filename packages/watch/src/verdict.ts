@@ -36,7 +36,7 @@ const maxNamed = 5;
 const maxMistakeLength = 300;
 const order: readonly Level[] = ['critical', 'warning', 'notice', 'well'];
 
-/** Says what is wrong in the words of whoever has to explain it. */
+/** The verdict as an operator would word it. */
 export function verdict(seen: Seen): Verdict {
   const findings = [
     ...ofBus(seen),
@@ -145,7 +145,7 @@ function* ofConfig({ processes }: Seen): Generator<Finding> {
     };
 }
 
-/** A file that somebody wrote and that is not in effect: the processes that refuse it, for one of its mistakes. */
+/** A file that is not in effect: the processes that refuse it, with one of its mistakes. */
 function* ofFiles({ processes }: Seen): Generator<Finding> {
   const refused = processes
     .filter(isThere)

@@ -103,7 +103,7 @@ export class Watch implements Disposable {
   readonly #startedMs = Date.now();
   #connectionMs = 0;
   #asks = 0;
-  /** By the clock of the machine, and by one that nobody sets. */
+  /** By the wall clock, and by a monotonic one. */
   #ticked = { wallMs: Date.now(), steadyMs: performance.now() };
 
   constructor(bus: Bus, options: WatchOptions) {

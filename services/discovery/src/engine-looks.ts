@@ -18,7 +18,7 @@ interface EngineLooksOptions {
  */
 export class EngineLooks implements AsyncDisposable {
   readonly #reporter: EngineReporter;
-  /** When others were heard of an instance, in monotonic milliseconds; of the instances that are listed. */
+  /** Last reports by other processes, in monotonic milliseconds, by listed instance. */
   readonly #heardAt = new Map<string, number>();
   readonly #subscription: Disposable;
 

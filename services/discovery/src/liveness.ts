@@ -56,8 +56,8 @@ export type PodState = (typeof podStates)[number];
  * Where the record of a pod is.
  *
  * - `stored`: in the store.
- * - `lapsed`: gone, because nobody could prolong it or because the store evicts. As good as silent.
- * - `gone`: together with nearly all others, or from a store that was away: perhaps nobody deleted it.
+ * - `lapsed`: gone, because it could not be prolonged or the store evicts. Treated as silent.
+ * - `gone`: with nearly all others, or from a store that was down: perhaps not deleted.
  */
 type Place = 'stored' | 'lapsed' | 'gone';
 
@@ -69,9 +69,9 @@ export interface Now {
 
 export interface Pace {
   readonly ttlMs: number;
-  /** How often a store that is well is heard of, at the least. */
+  /** Longest silence of a healthy store. */
   readonly intervalMs: number;
-  /** How long a record stays in the store when nobody writes it or renews its lease. */
+  /** How long a record stays in the store without being written or renewed. */
   readonly keptMs: number;
   /** Records stay by leases, and those without one until they are deleted. */
   readonly leases: boolean;
@@ -317,7 +317,7 @@ function lapses(context: {
   };
 }
 
-/** Removes pods that are gone from the store, or holds them where perhaps nobody deleted them. */
+/** Removes pods that are gone from the store, or holds them if they may not have been deleted. */
 function vanish(
   pods: Map<string, Pod>,
   missing: readonly string[],

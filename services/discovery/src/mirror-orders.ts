@@ -2,7 +2,7 @@ import { type Bus, eachSecond } from '@llm-gateway/bus';
 import { laterPause, type MirrorOrder, type MirrorPause, mirrorOrder, mirrorPaused } from '@llm-gateway/protocol';
 import type { Logger } from '@llm-gateway/runtime';
 
-/** So long a `resume` is told when there was nothing to end: every ingress receives it. */
+/** How long a `resume` without a pause is repeated, so that every ingress receives it. */
 const resumeMs = 5000;
 
 /**
@@ -44,7 +44,7 @@ export class MirrorOrders implements Disposable {
     return pause;
   }
 
-  /** To whoever has just started, and from one that leaves. */
+  /** Sent to replicas that just started, and by one that leaves. */
   tell(): void {
     if (this.#held !== null && this.#held.untilMs <= Date.now()) this.#held = null;
     if (this.#held !== null && this.#bus.connected) this.#bus.publish(mirrorPaused, this.#held);

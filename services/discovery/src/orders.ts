@@ -11,7 +11,7 @@ import {
 
 /** So many orders are held at once; they end by themselves. */
 const maxOrders = 200;
-/** So long an instance that is readmitted says so: every follower hears it, and forgets the failures once. */
+/** How long a readmission is announced, so that every follower forgets the failures once. */
 const readmitMs = 5000;
 /** Clocks of replicas may differ by so much. */
 const skewMs = 60_000;

@@ -10,7 +10,7 @@ interface ReportedModelsOptions {
   readonly onChange: (upserts: readonly Instance[]) => void;
   /** An instance could not be reached when it was asked for the first time since it came. */
   readonly onAway?: (instance: Instance, error: GatewayError) => void;
-  /** An instance lists more bytes of names than are taken of one: told once of each. */
+  /** Called once for each instance that lists more bytes of names than are accepted. */
   readonly onTooMany?: (instance: Instance, bytes: number) => void;
 }
 
@@ -23,7 +23,7 @@ interface Asked {
   /** Questions in a row without an answer. */
   misses: number;
   asking: boolean;
-  /** Whether it was told that it lists too much. */
+  /** Whether its excessive list was reported. */
   toldTooMany: boolean;
 }
 

@@ -30,7 +30,7 @@ export class Revisions {
   readonly #source: { readonly source?: string };
   readonly #onTooLarge: (id: string) => void;
   readonly #held = new Map<string, { readonly instance: Instance; readonly bytes: number }>();
-  /** Ids in order; null after a change that added or removed one, until somebody asks for a page. */
+  /** Sorted ids; null after one was added or removed, until a page is requested. */
   #sorted: string[] | null = null;
 
   constructor(

@@ -2,7 +2,7 @@
 export interface Holding {
   /** Keys of blocks that others may hold as well. */
   readonly shared: number[];
-  /** Blocks of its own, whose content nobody else can use. */
+  /** Private blocks, whose content no other request can use. */
   own: number;
 }
 
@@ -15,7 +15,7 @@ export class BlockPool {
   readonly capacity: number;
   /** How many hold each block that has a key. */
   readonly #holders = new Map<number, number>();
-  /** Keys that nobody holds, the one to give way first in front. */
+  /** Unused keys, the next one to evict first. */
   readonly #kept = new Set<number>();
   #own = 0;
 

@@ -1,4 +1,4 @@
-/** vLLM frees the blocks of a prefill that nobody fetched after this. */
+/** vLLM frees the blocks of an unfetched prefill after this time. */
 const lifetimeMs = 480_000;
 const maxTransfers = 100_000;
 

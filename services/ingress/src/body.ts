@@ -34,7 +34,7 @@ export class RequestContent {
   readonly previousResponse: string | null;
   /** Where the values of a form's `model` lie; null when the body is no form. */
   readonly modelSpans: readonly ModelSpan[] | null;
-  /** The most tokens that it allows its answer; infinite where it does not say, or nobody asked. */
+  /** The most tokens that it allows its answer; infinite if unset or not read. */
   readonly maxAnswerTokens: number;
   #body: Buffer;
   #members: readonly Member[] | null;

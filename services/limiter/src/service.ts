@@ -43,7 +43,7 @@ export async function start(
   open.use(
     eachSecond(() => {
       const now = performance.now();
-      // Without a bus nobody can be heard.
+      // Without a bus no heartbeat can arrive.
       if (!bus.connected) ingresses.excuse(now);
       ledgers.sweep(now);
     }),

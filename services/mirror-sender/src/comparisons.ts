@@ -14,7 +14,7 @@ export interface ComparisonsOptions {
   readonly maxWaiting: number;
   readonly waitMs: number;
   onPair(primary: MirrorPrimary, shadow: CopyResult): void;
-  /** A copy ended, and its primary was not heard of. */
+  /** A copy ended, but its primary was not reported. */
   onUnpaired(reason: UnpairedReason): void;
 }
 

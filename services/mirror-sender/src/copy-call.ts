@@ -120,7 +120,7 @@ interface CallContext {
 
 type ClaimedCopy = MirrorCopy & { readonly claim: NonNullable<MirrorCopy['claim']> };
 
-/** Fetches a body from the ingress that holds it, or tells why that cannot be done. */
+/** Fetches a body from the ingress that holds it, or returns why it failed. */
 async function claimedBody(
   copy: ClaimedCopy,
   { upstream, ingresses, stop }: CallContext & { readonly ingresses: KnownIngresses },

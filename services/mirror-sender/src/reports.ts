@@ -13,7 +13,7 @@ const envelopeBytes = 1024;
 const heldBytes = 17;
 const endedBytes = 128;
 
-/** What is to be told to one ingress. */
+/** Pending reports to one ingress. */
 interface Account {
   readonly held: Set<number>;
   ended: MirrorReport['ended'][number][];

@@ -31,7 +31,7 @@ export type SenderOptions = OptionValues<readonly [typeof mirrorSenderOptions]> 
 export interface SenderDeps {
   readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly metrics: Metrics;
-  /** Aborts when the process has been told to end. */
+  /** Aborts when the process is asked to shut down. */
   readonly shutdown: AbortSignal;
   readonly bus: Bus;
   /** Null: no traces. */
@@ -135,7 +135,7 @@ export async function start(
   };
 }
 
-/** Cuts what is left, so that each copy has an end that can still be told. */
+/** Aborts the remaining copies, so that the outcome of each can still be reported. */
 async function settle(queue: WorkQueue, cut: AbortController): Promise<void> {
   cut.abort();
   while (!queue.idle) await delay(0);

@@ -82,7 +82,7 @@ export async function start(values: Options, parts: Parts): Promise<Running> {
   };
 }
 
-/** Reports what the engine says of itself; null where nobody wants to know. */
+/** Reports the engine's metrics; null without a bus. */
 function reportEngines(
   values: Options,
   parts: Parts & { readonly bus: Bus; readonly registrar: string },

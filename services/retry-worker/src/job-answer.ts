@@ -23,7 +23,7 @@ export class JobAnswer {
     this.#response = response;
     // Only the endpoint's own headers: none of ours are added.
     response.sendDate = false;
-    // A write that the ingress's leaving cancels is told here too; the close says all there is to know.
+    // A write cancelled by the ingress leaving also ends here; the close already reports it.
     response.on('error', () => {});
   }
 

@@ -59,7 +59,7 @@ export type JobResult =
 const maxTimerMs = 2 ** 31 - 1;
 /** How often `beat` is to be called. */
 export const beatMs = 1000;
-/** An ingress that has heard nothing of a job for so long takes it for lost, and offers it again. */
+/** After so long without a report an ingress considers a job lost and offers it again. */
 const silentMs = 3 * beatMs;
 
 /** Whether a job that was called `calls` times may be called once more. */

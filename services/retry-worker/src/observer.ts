@@ -13,7 +13,7 @@ export type JobLabel =
   | 'expired';
 export type OfferResult = 'accepted' | 'full' | 'draining' | 'generation' | 'hopeless';
 
-/** What is told of a job when it ended. */
+/** What is logged about a finished job. */
 export interface JobStory {
   readonly requestId: string;
   /** Where the request has a trace. */
@@ -32,7 +32,7 @@ export interface Log {
   error(fields: object, message: string): void;
 }
 
-/** Everything the worker tells about its jobs: metrics, and one log line for each. */
+/** The metrics of the worker's jobs, and one log line for each. */
 export class Observer {
   readonly #log: Log;
   readonly #offers;

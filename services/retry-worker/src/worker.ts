@@ -74,7 +74,7 @@ export class RetryWorker implements Disposable {
     this.queue = new WorkQueue(parts.limits, () => this.#joinOrLeave());
   }
 
-  /** Jobs are not told of any more. */
+  /** Jobs are no longer reported. */
   [Symbol.dispose](): void {
     clearInterval(this.#beat);
     this.#announcer?.[Symbol.dispose]();
@@ -156,7 +156,7 @@ export class RetryWorker implements Disposable {
     return { accepted: true, worker: this.#id, url: `${this.#url}/jobs/${id}`, token };
   }
 
-  /** The request of an accepted job, or somebody who has no business here. Never throws. */
+  /** Handles the request of an accepted job, and rejects any other. Never throws. */
   async serve(id: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const asked = decodeJobRequest(request.rawHeaders);
     const held = asked === null ? undefined : this.#claim(id, asked.token);

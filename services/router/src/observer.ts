@@ -21,7 +21,7 @@ const kinds: Readonly<Record<Decision['route'], { route: string; outcome: string
 const batchSizes = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 /** A decision takes microseconds. */
 const batchSeconds = [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
-/** Generations that were told in the log; ingresses being rolled out show a few. */
+/** Maximum generations named in the log; a rollout of ingresses shows a few. */
 const maxToldGenerations = 100;
 const failureToldEveryMs = 60_000;
 

@@ -30,7 +30,7 @@ import { Responder } from './responder.ts';
 import { takeOverCaches } from './warm-start.ts';
 
 const now = () => performance.now();
-/** Of more instances that are not well people are told no more. */
+/** Maximum unhealthy instances in a status report. */
 const maxUnwell = 500;
 
 /** What a router needs to know of its flags; those of the bus are for whoever makes it. */
@@ -126,7 +126,7 @@ export async function start(
   const tellers: Announcer[] = [];
   const tell = (): void => {
     if (!answering) return;
-    // First it can be asked, then it is told that it can.
+    // Subscribe first, then announce it.
     groups.are(tables.generations);
     for (const teller of tellers) teller.now();
   };

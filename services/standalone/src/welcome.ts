@@ -1,4 +1,4 @@
-/** What whoever started it by hand can try. */
+/** What a person who started it by hand can try. */
 export function welcome({
   url,
   page,

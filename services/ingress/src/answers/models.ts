@@ -62,7 +62,7 @@ export class Models {
     this.#sources = sources;
   }
 
-  /** Answers the request. Throws `GatewayError` `overloaded`, or `no_instance` when nobody has an answer. */
+  /** Answers the request. Throws `GatewayError` `overloaded`, or `no_instance` when no instance has an answer. */
   async answer(exchange: Exchange): Promise<void> {
     const listing = await this.#listing(this.credentialsFor(exchange));
     if ('denied' in listing) return this.#deny(exchange, listing.denied);

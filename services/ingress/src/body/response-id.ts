@@ -4,7 +4,7 @@ const responseId = /^resp_[A-Za-z0-9_-]{1,123}$/;
 const idInAnswer = /"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,123})"/;
 /** Engines begin with it. */
 const maxBytes = 65_536;
-/** Longer than a match, unless somebody pads one with spaces. */
+/** Longer than any match that is not padded with spaces. */
 const carriedLength = 160;
 
 export function isResponseId(value: unknown): value is string {

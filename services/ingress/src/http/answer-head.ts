@@ -63,7 +63,7 @@ export function withoutLength(headers: HeaderLines): HeaderLines {
   return HeaderLines.of(withoutHeaders(headers.list, lengthOnly));
 }
 
-/** Whether the body has an encoding: then nobody can read here what it says. */
+/** Whether the body is encoded, and so unreadable here. */
 export function isEncoded(headers: HeaderLines): boolean {
   return (headers.value('content-encoding') ?? 'identity').toLowerCase() !== 'identity';
 }

@@ -29,7 +29,7 @@ export class ReadAhead {
     return this.octets === undefined ? octets : Buffer.concat([this.octets, octets]);
   }
 
-  /** Keeps what came until somebody wants it. */
+  /** Keeps received octets until they are read. */
   keep(octets: Buffer): void {
     this.octets = this.with(octets);
     if (this.octets.length < maxAheadBytes || this.#paused) return;
