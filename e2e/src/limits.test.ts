@@ -36,8 +36,14 @@ async function storm(
 
 describe('limits over four ingresses', { timeout: 120_000 }, () => {
   const keys = join(temporaryFolder(), 'keys.json');
+  const plenty = row('plenty', { rpm: 1_000_000, tpm: 100_000_000, concurrent: 10_000 });
   const names = ['exact', 'killed', 'all-killed', 'bus-gone'];
-  const rows = [...names.map((name) => row(name, { rpm: 100 })), row('slots', { concurrent: 10 }), row('free', {})];
+  const rows = [
+    ...names.map((name) => row(name, { rpm: 100 })),
+    row('slots', { concurrent: 10 }),
+    row('free', {}),
+    plenty,
+  ];
   let engine: Engine;
   let gateway: Gateway;
   before(async () => {
@@ -91,6 +97,23 @@ describe('limits over four ingresses', { timeout: 120_000 }, () => {
     assert.equal(response.status, 200);
     assert.equal(response.headers.get('x-ratelimit-limit-requests'), null);
     assert.equal(await asks(), before);
+  });
+
+  it('cost a client far below them hardly a message: requests take what is in hand', async () => {
+    const asks = async () => (await gateway.ingress[0]?.metrics())?.value('llm_gateway_quota_asks_total') ?? 0;
+    const client = async (count: number) => {
+      for (let at = 0; at < count; at++) {
+        const response = await post(gateway.url, chat(), { headers: { 'x-api-key': keyOf('plenty') } });
+        assert.equal(response.status, 200);
+        await response.arrayBuffer();
+      }
+    };
+    const clients = (count: number) => Promise.all(Array.from({ length: 8 }, () => client(count)));
+    await clients(15);
+    const before = await asks();
+    await clients(50);
+    const made = (await asks()) - before;
+    assert.ok(made <= 40, `${made} asks`);
   });
 
   it('never let an eleventh request at once reach the engines, also while a limiter is killed', async () => {
