@@ -39,4 +39,17 @@ describe('members', () => {
     assert.ok(!members.has('a', 6500));
     assert.equal(members.ownerOf('x', 6500), undefined);
   });
+
+  it('all stay after a pause of this process, which heard nobody meanwhile', () => {
+    const members = membersOf('a', 'b');
+    for (let now = 0; now <= 3000; now += 1000) {
+      members.hear('b', now);
+      members.tick(now);
+    }
+    assert.deepEqual(members.names(3600), ['b'], 'it was there, and did not hear the other');
+    assert.ok(!members.wasAway(4999));
+    assert.ok(members.wasAway(9000));
+    assert.ok(!members.wasAway(9001), 'once for each pause');
+    assert.deepEqual(members.names(12_499), ['b']);
+  });
 });

@@ -4,12 +4,34 @@ import { hash } from 'node:crypto';
 const silentMs = 3500;
 /** Who may publish may invent names; beyond so many, new ones are not taken. */
 const maxMembers = 1000;
+/** This process looks at its members each second: if it did not for so long, it was itself away. */
+const lateMs = 2000;
 
 /** The processes of one kind that say each second that they are there. Times are monotonic milliseconds. */
 export class Members {
   readonly #heard = new Map<string, number>();
+  #tickedAt: number | null = null;
+
+  /** To be called each second. */
+  tick(now: number): void {
+    this.wasAway(now);
+    this.#tickedAt = now;
+  }
+
+  /**
+   * Whether this process did not run for a while, or was too busy to look: then nobody is silent,
+   * but what they said is old. All stay as long as if they had just been heard. True once for each
+   * pause.
+   */
+  wasAway(now: number): boolean {
+    if (this.#tickedAt === null || now - this.#tickedAt < lateMs) return false;
+    this.#tickedAt = now;
+    this.excuse(now);
+    return true;
+  }
 
   hear(name: string, now: number): void {
+    this.wasAway(now);
     if (this.#heard.size >= maxMembers && !this.#heard.has(name)) this.names(now);
     if (this.#heard.size < maxMembers || this.#heard.has(name)) this.#heard.set(name, now);
   }
@@ -29,6 +51,7 @@ export class Members {
 
   /** Those that are there, in the same order for everybody. */
   names(now: number): readonly string[] {
+    this.wasAway(now);
     for (const [name, heardAt] of this.#heard) if (now - heardAt >= silentMs) this.#heard.delete(name);
     return [...this.#heard.keys()].sort();
   }

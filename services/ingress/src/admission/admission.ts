@@ -168,6 +168,12 @@ export class Admission implements Disposable {
     for (const cause of refusals) this.#refused.labels({ cause });
     this.#owned.use(bus.subscribe(queueReport, (report) => this.#hear(report)));
     this.#owned.use(bus.subscribe(engineReport, (report) => this.#hearEngines(report)));
+    this.#owned.use(
+      bus.onStatus((connected) => {
+        this.#lost();
+        if (connected) this.#tell(true);
+      }),
+    );
     this.#owned.use(eachSecond(() => this.#keepAlive()));
     this.#owned.defer(() => {
       clearInterval(this.#look);
@@ -329,7 +335,7 @@ export class Admission implements Disposable {
     queue.charge(client, estimate, now);
     pool.rate.count(now);
     exchange.place = new Place({
-      ...{ queue, client, estimate, kinds },
+      ...{ queue, client, estimate, chargedAt: now, kinds },
       onFree: () => {
         this.#changed();
         if (queue.size > 0) this.#serve(pool, performance.now());
@@ -393,6 +399,11 @@ export class Admission implements Disposable {
     this.#engines.take(report, performance.now(), (instance) => fleet.address(instance) !== undefined);
   }
 
+  #lost(): void {
+    this.#peers.lost(performance.now());
+    this.#forgetAllowances();
+  }
+
   #forgetAllowances(): void {
     for (const { kinds } of this.#pools.values()) {
       for (const kind of kinds) kind.allowanceUntil = Number.NEGATIVE_INFINITY;
@@ -402,6 +413,7 @@ export class Admission implements Disposable {
   #keepAlive(): void {
     const { bus, fleet } = this.#parts;
     const now = performance.now();
+    this.#peers.sweep(now);
     this.#engines.sweep(now);
     for (const { kinds } of this.#pools.values()) {
       for (const kind of kinds) {
@@ -410,10 +422,9 @@ export class Admission implements Disposable {
       }
     }
     if (!bus.connected) {
-      this.#peers.excuse(now);
+      this.#lost();
       return;
     }
-    this.#peers.sweep(now);
     this.#isAlone = this.#peers.count(now) === 1;
     for (const [model, { queue, kinds }] of this.#pools) {
       const isIdle = queue.size === 0 && kinds.every(({ held, told }) => held === 0 && !told);

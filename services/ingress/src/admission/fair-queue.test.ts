@@ -159,6 +159,22 @@ describe('a fair queue', () => {
     );
   });
 
+  it('gives back what a request did not take, and no older debt with it', () => {
+    const queue = new FairQueue<string>({ maxWaiting: 10 });
+    const minute = 60_000;
+    const add = (client: string) => queue.add(client, { client, class: 'default' });
+    queue.charge('early', 1000, 0);
+    queue.charge('early', 10_000, 0);
+    queue.refund('early', 10_000, { chargedAt: 0, now: 3 * minute });
+    queue.charge('late', 120, 3 * minute);
+    add('early');
+    add('late');
+    assert.equal(queue.next(), 'late', 'of 1,000 there are 125 left');
+    queue.charge('late', 10, 3 * minute);
+    add('late');
+    assert.equal(queue.next(), 'early');
+  });
+
   it('forgets tokens by half in a minute, also over days', () => {
     const queue = new FairQueue<string>({ maxWaiting: 100 });
     const minute = 60_000;

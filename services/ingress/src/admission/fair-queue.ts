@@ -169,10 +169,22 @@ export class FairQueue<T> {
     return true;
   }
 
-  /** A client's request takes so many tokens, or, when they are fewer than was thought, gives some back. */
+  /** A client's request takes so many tokens. */
   charge(name: string, tokens: number, now: number): void {
+    this.#add(name, tokens * this.#weight(now));
+  }
+
+  /**
+   * Of what was charged at the time `chargedAt` so many tokens were not taken after all. They count
+   * as little as they do by now: given back at today's weight they would pay for others too.
+   */
+  refund(name: string, tokens: number, { chargedAt, now }: { chargedAt: number; now: number }): void {
+    this.#add(name, -tokens * this.#weight(now) * 2 ** ((chargedAt - now) / halfLifeMs));
+  }
+
+  #add(name: string, weighted: number): void {
     const client = this.#clientOf(name);
-    client.tokens = Math.max(0, client.tokens + tokens * this.#weight(now));
+    client.tokens = Math.max(0, client.tokens + weighted);
     for (const lane of client.lanes) {
       if (lane !== null) this.#classes[lane.rank]?.byTokens.move(lane.byTokens, client.tokens);
     }

@@ -7,6 +7,8 @@ const silentMs = 3500;
 const turnMs = 1000;
 /** After so long the others have heard what was told, and have told what they have. */
 const settleMs = 20;
+/** So long after a pause there may still be reports to read that came in the meantime. */
+const backlogMs = 100;
 /** Gauges kept over all ingresses: who may publish may invent pools. */
 const maxGauges = 20_000;
 
@@ -66,6 +68,9 @@ export class Peers {
   readonly #members = new Members();
   readonly #gauges = new Map<string, Map<string, Gauge>>();
   readonly #told = new Map<string, Told>();
+  /** Those that have reported nothing since this ingress could not hear them. */
+  readonly #unheard = new Set<string>();
+  #deafUntil = Number.NEGATIVE_INFINITY;
   #size = 0;
 
   constructor(self: string) {
@@ -91,6 +96,8 @@ export class Peers {
   /** @returns whether its ingress was not known before; what comes from this one is not looked at */
   hear({ ingress, pools }: QueueReport, now: number): boolean {
     if (ingress === this.#self) return false;
+    this.#checkPause(now);
+    if (now >= this.#deafUntil) this.#unheard.delete(ingress);
     const isNew = !this.#members.has(ingress, now);
     this.#members.hear(ingress, now);
     for (const { role, model, held, wanted } of pools) {
@@ -115,16 +122,26 @@ export class Peers {
 
   /** How many ingresses share the places, this one among them. */
   count(now: number): number {
+    this.#checkPause(now);
     return this.#members.names(now).length + 1;
   }
 
-  /** Nobody can be heard: whoever was there stays. */
-  excuse(now: number): void {
+  /**
+   * Nobody can be heard: whoever was there stays, and what they told is old until they tell
+   * something again.
+   */
+  lost(now: number): void {
     this.#members.excuse(now);
+    this.#told.clear();
+    for (const name of this.#members.names(now)) this.#unheard.add(name);
   }
 
-  /** Forgets what was not repeated. */
+  /** To be called each second: forgets what was not repeated. */
   sweep(now: number): void {
+    this.#checkPause(now);
+    this.#members.tick(now);
+    const present = new Set(this.#members.names(now));
+    for (const name of this.#unheard) if (!present.has(name)) this.#unheard.delete(name);
     for (const [key, gauges] of this.#gauges) {
       for (const [ingress, { heardAt }] of gauges) {
         if (now - heardAt < silentMs) continue;
@@ -148,9 +165,11 @@ export class Peers {
    * Of so many places this ingress may hold as many: its fair share by what all have told, and
    * never what others hold. More than an equal part it takes only by what it told a moment ago, so
    * that two that begin at once do not both take all that is free. While nobody can be heard it is
-   * an equal part.
+   * an equal part, and afterwards until all that were there have told what they hold by then, or
+   * are forgotten.
    */
   allowance(kind: PlaceKind, places: number, { demand, now, epochMs, connected }: Moment): number {
+    this.#checkPause(now);
     const others = this.#members.names(now);
     if (others.length === 0) return places;
     const all = [...others, this.#self].sort();
@@ -168,9 +187,18 @@ export class Peers {
       heldByOthers += gauge.held;
       return gauge.held + gauge.wanted;
     });
+    const free = Math.max(0, places - heldByOthers);
+    if (others.some((name) => this.#unheard.has(name))) return Math.min(equal, free);
     const settled = fairShare(places, demands, place);
     const current = fairShare(places, demands.with(place.own, demand), place);
-    return Math.min(Math.max(settled, Math.min(current, equal)), Math.max(0, places - heldByOthers));
+    return Math.min(Math.max(settled, Math.min(current, equal)), free);
+  }
+
+  /** A process that did not run for a while knows as little of the others as one without a bus. */
+  #checkPause(now: number): void {
+    if (!this.#members.wasAway(now)) return;
+    this.lost(now);
+    this.#deafUntil = now + backlogMs;
   }
 }
 

@@ -13,6 +13,8 @@ interface PlaceParts {
   readonly client: string;
   /** Tokens that the request is taken to need until its usage is known. */
   readonly estimate: number;
+  /** When the estimate was charged, in monotonic milliseconds. */
+  readonly chargedAt: number;
   readonly kinds: readonly Held[];
   /** Hears that something was given back. */
   readonly onFree: () => void;
@@ -44,9 +46,11 @@ export class Place {
    */
   release(counts: TokenCounts | null, answered: boolean): void {
     if (this.#held.size === 0) return;
-    const { queue, client, estimate } = this.#parts;
+    const { queue, client, estimate, chargedAt } = this.#parts;
     const used = counts === null ? (answered ? estimate : 0) : counts.prompt + counts.completion;
-    queue.charge(client, used - estimate, performance.now());
+    const now = performance.now();
+    if (used >= estimate) queue.charge(client, used - estimate, now);
+    else queue.refund(client, estimate - used, { chargedAt, now });
     for (const kind of this.#held) this.#free(kind);
   }
 
