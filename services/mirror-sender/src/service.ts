@@ -44,65 +44,40 @@ interface SizedCopyJob extends CopyJob {
   readonly trace: CopyTrace | null;
 }
 
+/** What every step of the wiring has. */
+interface Wiring {
+  /** Names this process on the bus. */
+  readonly sender: string;
+  readonly options: SenderOptions;
+  readonly deps: SenderDeps;
+  /** Disposed in reverse of the order in which they were used. */
+  readonly parts: AsyncDisposableStack;
+  readonly observer: Observer;
+  readonly reports: Reports;
+  readonly comparisons: Comparisons;
+}
+
 /**
  * Starts a mirror-sender: a member of the group that the copies of all ingresses are given to.
  * Whoever made the bus closes it.
  */
-export async function start(
-  options: SenderOptions,
-  { log, metrics, shutdown, describe, bus, tracing = null }: SenderDeps,
-): Promise<Running> {
+export async function start(options: SenderOptions, deps: SenderDeps): Promise<Running> {
+  const { log, metrics, shutdown, bus } = deps;
   await using parts = new AsyncDisposableStack();
   const observer = new Observer(log, metrics, { compareLogPercent: options.mirrorCompareLogPercent });
   const sender = `mirror-sender-${randomUUID().slice(0, 8)}`;
   const reports = parts.use(new Reports(bus, sender));
-  const upstream = parts.use(new Upstream(options));
-  const ingresses = parts.use(new KnownIngresses(bus, log));
-  const comparisons = new Comparisons({
-    maxWaiting: maxUnpaired,
-    waitMs: options.mirrorCompareWaitMs,
-    onPair: (primary, shadow) => observer.compared(primary, shadow),
-    onUnpaired: (reason) => observer.unpaired(reason),
-  });
-  parts.use(eachSecond(() => comparisons.expire(performance.now())));
-
+  const comparisons = comparing(options, observer);
+  const wiring: Wiring = { sender, options, deps, parts, observer, reports, comparisons };
   const cut = new AbortController();
-  const ended = ({ copy, trace }: Pick<SizedCopyJob, 'copy' | 'trace'>, end: CopyResult) => {
-    trace?.ended(end);
-    observer.ended(copy, end);
-    reports.ended(copy, end);
-    comparisons.copyEnded(copy, end, performance.now());
-  };
   const queue = new WorkQueue({
     maxWorking: options.mirrorMaxConcurrency,
     maxWaiting: options.mirrorQueueSize,
     maxHeldBytes: options.mirrorMaxHeldBytes,
   });
-  const send = async (job: SizedCopyJob, slot: WorkSlot) => {
-    try {
-      ended(job, await sendCopy(job, { upstream, ingresses, shutdown: cut.signal }));
-    } finally {
-      slot.release();
-    }
-  };
-  const isAllowed = allowedTargets(options.mirrorAllowedTargets);
-  const take = (copy: MirrorCopy, body: Uint8Array) => {
-    observer.received();
-    reports.took(copy);
-    if (copy.compare) comparisons.begin(copy);
-    const bytes = copy.claim?.bytes ?? body.length;
-    const trace = CopyTrace.of(tracing, copy);
-    const sent = trace?.traced(copy) ?? copy;
-    const job = { copy: sent, body: compact(body), bytes, arrivedAtMs: performance.now(), trace };
-    if (!isAllowed(copy.url)) {
-      ended(job, unsent('target_refused'));
-      return;
-    }
-    const slot = queue.take(bytes);
-    if (slot === null) ended(job, unsent('queue_full'));
-    else slot.onTurn(() => void send(job, slot));
-  };
-  const membership = parts.use(bus.consume(mirrorSend, take));
+  const send = sending(wiring, cut.signal);
+  parts.use(eachSecond(() => comparisons.expire(performance.now())));
+  const membership = parts.use(bus.consume(mirrorSend, taking(wiring, queue, send)));
   parts.use(bus.subscribe(mirrorPrimary, (primary) => comparisons.primaryEnded(primary)));
   // At once, not when the drain begins: what the server has on its way to us arrives during the
   // drain's delay.
@@ -110,18 +85,8 @@ export async function start(
   // When no copy is left that could still have to wait for its primary.
   parts.defer(() => comparisons.giveUp());
   parts.defer(() => settle(queue, cut));
-
   declareGauges(metrics, queue, comparisons);
-  parts.use(
-    tellStatus(bus, {
-      process: sender,
-      service: 'mirror-sender',
-      describe,
-      section: () => ({
-        mirrorSender: { waiting: queue.waiting, inFlight: queue.working, ...observer.looks.report() },
-      }),
-    }),
-  );
+  reportStatus(wiring, queue);
   const owned = parts.move();
   return {
     addresses: {},
@@ -133,6 +98,77 @@ export async function start(
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+function comparing({ mirrorCompareWaitMs }: SenderOptions, observer: Observer): Comparisons {
+  return new Comparisons({
+    maxWaiting: maxUnpaired,
+    waitMs: mirrorCompareWaitMs,
+    onPair: (primary, shadow) => observer.compared(primary, shadow),
+    onUnpaired: (reason) => observer.unpaired(reason),
+  });
+}
+
+type Send = (job: SizedCopyJob, slot: WorkSlot) => Promise<void>;
+
+/** Sends a copy whose turn it is, and gives its slot back. */
+function sending(wiring: Wiring, shutdown: AbortSignal): Send {
+  const { options, deps, parts } = wiring;
+  const upstream = parts.use(new Upstream(options));
+  const ingresses = parts.use(new KnownIngresses(deps.bus, deps.log));
+  return async (job, slot) => {
+    try {
+      ended(job, await sendCopy(job, { upstream, ingresses, shutdown }), wiring);
+    } finally {
+      slot.release();
+    }
+  };
+}
+
+/** Takes what the group is given. */
+function taking(wiring: Wiring, queue: WorkQueue, send: Send): (copy: MirrorCopy, body: Uint8Array) => void {
+  const { options, deps, observer, reports, comparisons } = wiring;
+  const { tracing = null } = deps;
+  const isAllowed = allowedTargets(options.mirrorAllowedTargets);
+  return (copy, body) => {
+    observer.received();
+    reports.took(copy);
+    if (copy.compare) comparisons.begin(copy);
+    const bytes = copy.claim?.bytes ?? body.length;
+    const trace = CopyTrace.of(tracing, copy);
+    const sent = trace?.traced(copy) ?? copy;
+    const job = { copy: sent, body: compact(body), bytes, arrivedAtMs: performance.now(), trace };
+    if (!isAllowed(copy.url)) {
+      ended(job, unsent('target_refused'), wiring);
+      return;
+    }
+    const slot = queue.take(bytes);
+    if (slot === null) ended(job, unsent('queue_full'), wiring);
+    else slot.onTurn(() => void send(job, slot));
+  };
+}
+
+/** Every copy ends here, once. */
+function ended({ copy, trace }: SizedCopyJob, result: CopyResult, { observer, reports, comparisons }: Wiring): void {
+  trace?.ended(result);
+  observer.ended(copy, result);
+  reports.ended(copy, result);
+  comparisons.copyEnded(copy, result, performance.now());
+}
+
+/** Reports what this sender does to people who look. */
+function reportStatus({ sender, deps, parts, observer }: Wiring, queue: WorkQueue): void {
+  const { bus, describe } = deps;
+  parts.use(
+    tellStatus(bus, {
+      process: sender,
+      service: 'mirror-sender',
+      describe,
+      section: () => ({
+        mirrorSender: { waiting: queue.waiting, inFlight: queue.working, ...observer.looks.report() },
+      }),
+    }),
+  );
 }
 
 /** Aborts the remaining copies, so that the outcome of each can still be reported. */
