@@ -67,7 +67,8 @@ async function leavingTogether(url: string, engine: Engine, count: number): Prom
 /** The time from the end of a client to the start of the request that waited for its slot. */
 async function nextInQueue(): Promise<number[]> {
   await using engine = await startEngine(() => stall('before-head'));
-  const flags = ['--llm-backend-endpoints', engine.address, '--instance-max-requests', '1'];
+  const limits = ['--instance-max-requests', '1', '--queue-max-requests', '10'];
+  const flags = ['--llm-backend-endpoints', engine.address, ...limits];
   await using gateway = await startService('standalone', flags);
   const ask = (signal: AbortSignal) => {
     fetch(gateway.url + path, { method: 'POST', body: prompt, headers, signal }).catch(() => {});
