@@ -50,6 +50,17 @@ suite('no test', () => {
       [],
     );
   });
+
+  // Whatever else runs on the machine breaks it. Limits in time live in bench.
+  test('asserts that something took less than a few seconds', () => {
+    const limit = /assert\.ok\([^;]*?(?:\b\w*[mM]s|performance\.now\(\) - [\w.]+) <=? (\d[\d_]*)(?=[,)]| &&)/g;
+    const found = tests.flatMap(({ path, text }) =>
+      [...text.matchAll(limit)]
+        .filter(([, ms = '']) => Number(ms.replaceAll('_', '')) < 5000)
+        .map(([assertion]) => `${path}: ${assertion}`),
+    );
+    assert.deepEqual(found, []);
+  });
 });
 
 /** Files that pages speak of and that are no files of this repository. */

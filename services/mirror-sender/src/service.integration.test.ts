@@ -439,14 +439,14 @@ describe('a mirror-sender', { timeout: 120_000 }, () => {
   });
 
   it('takes the wait of a copy off its time, and drops those that have none left', async () => {
-    const answerMs = 500;
+    const answerMs = 3000;
     await using engine = await startEngine(({ index }) =>
       index === 0 ? respond(200, 'ok', { delayMs: answerMs }) : stall('before-head'),
     );
     await using scene = await Scene.start({ mirrorMaxConcurrency: 1 });
     scene.send(engine.url, { copy: 1 });
     scene.send(engine.url, { copy: 2, timeoutMs: 100 });
-    const timeoutMs = 1500;
+    const timeoutMs = 4000;
     scene.send(engine.url, { copy: 3, timeoutMs, log: true });
     assert.deepEqual(await scene.ends(3), ['1 sent', '2 dropped timeout', '3 failed timeout']);
     assert.equal(engine.requests.length, 2);
