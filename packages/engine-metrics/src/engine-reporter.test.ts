@@ -116,7 +116,7 @@ describe('a reporter of engines', () => {
       ids.map((id) => target(engine, id)),
       [],
     );
-    await until(() => new Set(scene.heard.map(({ instance }) => instance)).size === ids.length);
+    await until(() => new Set(scene.heard.map(({ instance }) => instance)).size === ids.length, { timeoutMs: 60_000 });
     assert.ok(messages <= scene.heard.length);
   });
 });
