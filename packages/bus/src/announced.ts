@@ -66,7 +66,7 @@ interface Waiting {
 
 /**
  * The processes that announced where they listen. The first address of a name stays its address for
- * as long as it is repeated: nobody else who may publish can move it. When there are too many
+ * as long as it is repeated: no other publisher can change it. When there are too many
  * names, new ones are refused and none is pushed out.
  */
 export class Announced implements Disposable {

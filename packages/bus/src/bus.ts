@@ -3,7 +3,7 @@ import type { EventMessage, GatewayError, JobMessage, RequestMessage } from '@ll
 /** Something that listens until it is closed. Closing twice does nothing. */
 export interface Subscription extends Disposable {
   /**
-   * Leaves at once: over NATS the server is told before anything that is published afterwards.
+   * Leaves at once: the NATS server learns this before anything that is published afterwards.
    * What the server had sent by then still reaches responders and consumers, whose replies still go out.
    */
   close(): void;
@@ -25,7 +25,7 @@ export interface RespondContext {
   /** What the asker sent, unchecked. */
   readonly traces: readonly string[];
   /**
-   * Aborts when nobody waits for the answer any more: the deadline passed, the connection is lost,
+   * Aborts when the answer is no longer needed: the deadline passed, the connection is lost,
    * or (in one process) the asker left.
    */
   readonly signal: AbortSignal;

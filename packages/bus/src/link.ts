@@ -46,7 +46,7 @@ interface Pending {
  *
  * Requests do not use the client's own `request`: that one can be neither aborted nor ended by a
  * disconnection (it waits out its timeout), and makes five promises for each. Its idea is the same:
- * one subscription for all replies, told apart by the last token of the subject.
+ * one subscription for all replies, distinguished by the last token of the subject.
  */
 export class Link {
   readonly #connection: NatsConnection;

@@ -50,8 +50,8 @@ export interface StatusTeller extends Disposable {
 }
 
 /**
- * Answers those who look at the gateway. Until somebody asks it does nothing, and it says that it
- * stops only when somebody asked lately. Dispose it before the bus.
+ * Answers status queries. Without a query it does nothing, and it announces its end only after a
+ * recent query. Dispose it before the bus.
  */
 export function tellStatus(bus: Bus, options: StatusOptions): StatusTeller {
   let roundTripMs: number | null = null;

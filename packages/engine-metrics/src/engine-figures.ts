@@ -48,8 +48,8 @@ interface Series {
 }
 
 /**
- * What the Prometheus text of an engine says of it: vLLM, SGLang, or whoever uses their names. Null
- * when it tells no numbers of requests, or some that no engine has.
+ * The figures in the Prometheus text of an engine (vLLM, SGLang, or one with their metric names).
+ * Null if it has no request counts, or impossible ones.
  *
  * One text may be of several engines (data-parallel ranks behind one address): they count as one. A
  * number that several workers of one engine repeat counts once.

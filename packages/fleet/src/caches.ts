@@ -21,7 +21,7 @@ export interface CachesOptions {
   readonly maxAgeMs?: number;
   /** Hears which prompts were sent where, for the other routers. */
   readonly onPlaced?: (instance: string, fingerprints: string) => void;
-  /** Hears of an instance that has lost what was expected of it. */
+  /** Called for an instance that lost its expected cache. */
   readonly onLost?: (instance: string) => void;
 }
 
@@ -77,7 +77,7 @@ export class Caches {
     if (this.#learnsCapacity && number !== undefined) this.#index.resize(number, capacityBytes);
   }
 
-  /** The instance has lost what it had. */
+  /** The instance has lost its cache. */
   empty(instance: string): void {
     const number = this.#numbers.get(instance);
     if (number !== undefined) this.#index.empty(number);
@@ -164,10 +164,10 @@ export class Caches {
   }
 }
 
-/** So many characters `Fingerprints` reads at once. */
+/** Characters that `Fingerprints` reads at once. */
 const partCharacters = 576;
 
-/** As `Fingerprints` writes them, each reaching further than the one before by what it stands for. */
+/** As `Fingerprints` writes them, each covering more of the prompt than the one before. */
 function written(contents: readonly { readonly key: number; readonly bytes: number }[]): string {
   const part = new Fingerprints();
   let text = '';

@@ -51,11 +51,11 @@ export interface ChoiceContext {
 
 export interface Choice {
   readonly member: Member;
-  /** Null for policies that do not ask what is cached. */
+  /** Null for policies that ignore caches. */
   readonly expected: Expectation | null;
 }
 
-/** A prefill, and the instance that decodes what it computes; null: to be chosen when it has ended. */
+/** A prefill instance and its decode instance; null: chosen after the prefill. */
 export interface PairChoice {
   readonly prefill: Choice;
   readonly decode: Member | null;

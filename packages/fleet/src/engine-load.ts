@@ -56,7 +56,7 @@ export class EngineLoad {
    *
    * The engine counted at some moment between the last report and this one, and what we know of our
    * own requests is never quite of the same moment. So the most that we had there explains what it
-   * counts: a request that has just begun or ended is not taken for one of somebody else.
+   * counts: a request that has just begun or ended is not mistaken for one of another sender.
    */
   take(reporter: string, figures: EngineFigures, { inFlight, now }: { inFlight: number; now: number }): boolean {
     const { running, waiting, kvUsage, kvBlocks, blockTokens, preemptions, promptTokens } = figures;

@@ -41,7 +41,7 @@ export interface Simulated {
 }
 
 const reportMs = 10;
-/** So long a client waits. */
+/** How long a client waits. */
 const patienceMs = 20_000;
 
 const off = (() => {

@@ -335,7 +335,7 @@ export class Fleet {
     return pair.model === '' ? { ...prefill, decode: null } : { ...prefill, decode: null, model: pair.model };
   }
 
-  /** Brings what is made of the members up to date with them, and the members with the time. */
+  /** Updates the members for the time, and everything derived from them. */
   #refresh(now: number): void {
     if (this.#members.isStale) this.#rebuild(now);
     this.#recovery.tick(now);

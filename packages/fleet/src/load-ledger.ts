@@ -148,7 +148,7 @@ export class LoadLedger {
     return this.#totals.get(instance)?.waiting ?? 0;
   }
 
-  /** Replaces what the ingress reported before, and settles the choices that it has seen. */
+  /** Replaces the ingress's previous report, and settles the choices that it confirms. */
   report(report: LoadReport, now: number): void {
     const ingress = this.#ingress(report.ingress);
     if (ingress === undefined) return;

@@ -18,7 +18,7 @@ export interface Member extends Candidate {
   readonly hash: number;
   /** Its place in `Membership.sorted` and in the arrays of `Scores`. */
   slot: number;
-  /** When time changes its health, or what is known of its engine, next. */
+  /** The next time at which its health, or the knowledge of its engine, changes. */
   changeAt: number;
   /** What its engine says of itself; null: it never did. */
   engine: EngineLoad | null;

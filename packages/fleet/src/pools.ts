@@ -18,7 +18,7 @@ export class Pools {
     decode: new Map(),
   };
 
-  /** @param roles of which there is a pool whoever asks */
+  /** @param roles that always have a pool */
   constructor(members: Membership, recovery: Recovery, roles: readonly Role[]) {
     this.#members = members;
     this.#recovery = recovery;
@@ -36,7 +36,7 @@ export class Pools {
   }
 
   /**
-   * Models that nobody has named share one pool: they are the client's word, and must not each make
+   * Models that no instance has named share one pool: clients choose these names, and must not each make
    * one. A model whose instances are gone has one still: others do not serve it, and would call it
    * the client's mistake.
    */

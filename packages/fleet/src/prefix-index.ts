@@ -119,7 +119,7 @@ export class PrefixIndex {
     return number;
   }
 
-  /** The instance is gone, with what it held. */
+  /** The instance is gone, with its cache. */
   close(number: number): void {
     if (this.#shelves[number] === undefined) return;
     this.empty(number);

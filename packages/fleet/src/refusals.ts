@@ -5,7 +5,7 @@
 const maxChance = 0.0001;
 /** No shorter run says anything: a client's mistake is often tried again. */
 const minRun = 3;
-/** What was seen counts half after this time, so that a fault is not judged by what was right long ago. */
+/** Half-life of observations, so that old successes do not hide a fault. */
 const halfLifeMs = 30_000;
 /** What is left of one request after five minutes; less is forgotten. */
 const minWeight = 0.001;

@@ -190,7 +190,7 @@ export class Scores {
     return 'taken';
   }
 
-  /** Forgets what the engine said of itself when that is too old. */
+  /** Drops an outdated engine report. */
   expireEngine(member: Member, now: number): void {
     const { engine } = member;
     if (engine === null || now < engine.expiryAt) return;

@@ -1,4 +1,4 @@
-/** So many names are remembered; the oldest goes first. */
+/** Maximum names to remember; the oldest is dropped first. */
 const maxNames = 10_000;
 
 /** The models that instances have served since this process began, those that are gone included. */

@@ -14,7 +14,7 @@ interface PdSettings {
 interface StartOptions extends Omit<FleetOptions, 'mode' | 'kvAddressNeeded'> {
   /** Whether loads and outcomes arrive over the bus, from all ingresses; otherwise the caller passes its own. */
   readonly hearsIngresses?: boolean;
-  /** Hears what became of each report of an engine. */
+  /** Called with the result of each engine report. */
   readonly onEngineReport?: (result: EngineReportResult) => void;
   /** Called for each whole list of instances, after the fleet has it. */
   readonly onList?: () => void;

@@ -5,7 +5,7 @@ export type FlatHeaders = string[];
 
 /**
  * Header fields, either as the lines of a message head (each with its CR LF) or as a flat list.
- * Each form is made from the other once, when somebody needs it: a field that only passes through
+ * Each form is made from the other once, on demand: a field that only passes through
  * never becomes a string of its own. Characters stand for octets, as in Latin-1.
  */
 export class HeaderLines {

@@ -55,7 +55,7 @@ const maxNameLength = 64;
 
 /**
  * Which fields a reader of heads looks at beyond those of HTTP itself. Made once: a head is
- * classified in place, and a field that nobody looks at costs no string.
+ * classified in place, and an unread field costs no string.
  */
 export class FieldInterest {
   /**

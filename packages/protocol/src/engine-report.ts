@@ -51,7 +51,7 @@ export function isEngineFigures(value: unknown): value is EngineFigures {
 }
 
 /**
- * What engines say of themselves, read from their metrics by whoever stands beside them: on each
+ * Engine metrics, read by a registrar or by discovery: on each
  * change, five times a second at most, and each second at least.
  */
 export const EngineReport = Type.Object({

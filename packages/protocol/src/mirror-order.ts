@@ -25,7 +25,7 @@ export const mirrorOrder = defineRequest(
 );
 
 /**
- * The last order for the mirror, told with each new one and each second until its end, so that
+ * The last order for the mirror, sent with each new one and each second until its end, so that
  * ingresses and replicas of discovery that start later have it, too. Of two the later one counts.
  */
 export const MirrorPause = Type.Object({

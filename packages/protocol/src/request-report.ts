@@ -4,7 +4,7 @@ import { defineEvent } from './message.ts';
 import { subjects } from './subjects.ts';
 
 /**
- * What an ingress tells of its requests while somebody watches (see `statusQuery`): exact counts of
+ * What an ingress reports about its requests while a console is watching (see `statusQuery`): exact counts of
  * a period, and a sample of requests. No prompt, answer, key or header is in it.
  */
 

@@ -31,9 +31,9 @@ export interface JobRequest {
 }
 
 /**
- * What the worker tells, as a 102, before each wait and each call, and again while nothing of the
+ * What the worker reports, as a 102, before each wait and each call, and again while nothing of the
  * answer has been sent: should it die, the ingress knows how many calls were made and how long the
- * endpoint wants to be left alone; should it hang, the ingress hears that.
+ * endpoint asked to wait; if the worker hangs, the ingress notices the silence.
  */
 export interface JobProgress {
   readonly phase: 'waiting' | 'calling';

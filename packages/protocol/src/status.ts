@@ -4,7 +4,7 @@ import { defineEvent } from './message.ts';
 import { subjects } from './subjects.ts';
 
 /**
- * What processes tell of themselves while somebody looks: each answers `statusQuery` with
+ * Status of processes while a console is watching: each answers `statusQuery` with
  * `statusReport`. Nobody looks, and nothing is made, sent or counted.
  */
 

@@ -1,6 +1,6 @@
 /**
  * What one of several processes may hold of a capacity, by max-min fairness: who wants less than an
- * equal part gets what it wants, the others share the rest equally. What nobody wants is shared
+ * equal part gets what it wants, the others share the rest equally. What is left over is shared
  * too, so that each may begin without asking. The shares of all who know the same demands and the
  * same `turn` add up to the capacity.
  *

@@ -35,7 +35,7 @@ export interface KeeperOptions {
 }
 
 /**
- * Makes the store hold what it is told to, for as long as it takes. One thing at a time, the newest
+ * Makes the store hold the given record, retrying as long as necessary. One thing at a time, the newest
  * wish wins.
  */
 export class Keeper implements RecordKeeper {

@@ -177,7 +177,7 @@ export class RedisReader implements StoreReader {
   }
 
   /**
-   * Null when this user may not ask, or nobody may: the command can be taken away in Redis's
+   * Null if the command is denied to this user or disabled: the command can be taken away in Redis's
    * configuration.
    */
   async #time(): Promise<number | null> {

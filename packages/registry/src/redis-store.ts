@@ -154,7 +154,7 @@ export function isRedirected(error: unknown): boolean {
 }
 
 /**
- * The masters in the answer to CLUSTER SLOTS. Throws when there is a slot that nobody serves: what
+ * The masters in the answer to CLUSTER SLOTS. Throws if a slot has no server: what
  * it holds cannot be read.
  */
 export function readMasters(answer: unknown, asked: RedisAddress): RedisAddress[] {

@@ -7,7 +7,7 @@ const maxNamed = 20;
 
 /**
  * What differs between two route configs, in words, a line each: rows that came, went or moved,
- * fields with their values before and after. Of a key it is told that it changed, and nothing more.
+ * fields with their values before and after. Of a key only the fact that it changed is shown.
  */
 export function routeChanges(before: RouteTable, after: RouteTable): readonly string[] {
   const changes: string[] = [];

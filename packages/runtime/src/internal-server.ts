@@ -39,7 +39,7 @@ export interface InternalServerOptions {
  * An HTTP/1.1 server for probes, scrapes and other services: fastify's routes on a server of Node
  * on which nothing can pile up. Connections are few, times are short, and a request is answered
  * before the next of its connection is taken. A new connection always finds a place: the one that
- * has waited longest gives way, so that slow and idle connections shut nobody out.
+ * has waited longest gives way, so that slow and idle connections block no other.
  */
 export class InternalServer implements AsyncDisposable {
   readonly #app: FastifyInstance;

@@ -58,7 +58,7 @@ export interface Parts {
   readonly options: LiveOptions | null;
   readonly metrics: Metrics;
   /**
-   * Aborts when the process has been told to end: give up starting, poll no more. Work in flight is
+   * Aborts when the process must shut down: give up starting, stop polling. Work in flight is
    * for `drain`.
    */
   readonly shutdown: AbortSignal;
@@ -288,7 +288,7 @@ function shutdownOnSignal(log: Log, deadlineMs: () => number): AbortSignal {
 }
 
 /**
- * After an error that nobody handled the state is unknown: say what happened and let the supervisor
+ * After an unhandled error the state is unknown: log it and let the supervisor
  * start afresh.
  */
 function exitOnCrash(log: Log): void {

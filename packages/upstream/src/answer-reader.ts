@@ -33,7 +33,7 @@ export type Reading =
 
 /**
  * What a reader of answers looks at in their heads.
- * @param withheld lower-case names that no upstream may set for whoever gets the answer
+ * @param withheld lower-case names that no upstream may set in an answer
  */
 export function answerInterest(withheld: readonly string[]): FieldInterest {
   return new FieldInterest({ noted: ['keep-alive', ...requestIdNames], withheld });

@@ -6,7 +6,7 @@ const maxBytes = 1024 * 1024;
 
 /**
  * An answer that is not relayed as it comes but kept, to be passed on should nothing better come.
- * Its length is told anew then.
+ * Its length is then announced again.
  */
 export class KeptAnswer {
   readonly #head: ResponseHead;

@@ -15,7 +15,7 @@ export interface PlainRequest {
   readonly once: boolean;
 }
 
-/** One call over a connection of a pool: what comes goes to its sink, until it ends or is given up. */
+/** One call over a connection of a pool; passes the answer to its sink until it ends or is aborted. */
 export class PlainCall implements UpstreamCall, PoolUser {
   readonly #pool: ConnectionPool;
   readonly #sink: ResponseSink;

@@ -41,7 +41,7 @@ const joinedBodyBytes = 16_384;
 const tcpKeepAliveMs = 60_000;
 /**
  * A request written to a connection that the engine was closing at that moment dies at once, though
- * nothing is wrong with the engine. Later than this it is not that race any more.
+ * nothing is wrong with the engine. After this time it is not that race.
  */
 const staleConnectionMs = 100;
 /** A server that says how long it keeps an idle connection begins to count before us. */
@@ -130,7 +130,7 @@ export class PlainConnection {
     if (!this.#closed) this.#socket.resume();
   }
 
-  /** Closes it at once; what it carries receives nothing more. */
+  /** Closes it at once; its call receives nothing more. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -142,7 +142,7 @@ export class PlainConnection {
     this.#holder.onClosed(this);
   }
 
-  /** Closes it, and fails what it carries. */
+  /** Closes it and fails its call. */
   fail(failure: UpstreamFailure, stale = false): void {
     const carried = this.#carried;
     this.close();

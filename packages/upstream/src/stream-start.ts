@@ -40,7 +40,7 @@ export class StreamStart {
   #open = '';
   #first = true;
   heldBytes = 0;
-  /** Whether what came says that an answer has begun; comments and pings do not. */
+  /** Whether the received part begins an answer; comments and pings do not. */
   begun = false;
 
   constructor(api: StreamApi) {

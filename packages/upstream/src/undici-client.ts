@@ -14,7 +14,7 @@ import {
 import { classifyFailure, failureOf, type UpstreamFailure } from './failure.ts';
 import { isBrokenEnd, TerminalEvent } from './terminal-event.ts';
 
-/** A client for what the plain one does not speak: TLS, and proxies. */
+/** The client for TLS and proxies, which the plain one does not support. */
 export class UndiciClient implements UpstreamClient {
   readonly #agent: Dispatcher;
   readonly #withheld: ReadonlySet<string>;
@@ -60,7 +60,7 @@ interface TimedRequest extends UpstreamRequest {
 
 /**
  * A request written to a connection that the engine was closing at that moment dies at once, though
- * nothing is wrong with the engine. Later than this it is not that race any more.
+ * nothing is wrong with the engine. After this time it is not that race.
  */
 const staleConnectionMs = 100;
 

@@ -17,7 +17,7 @@ export class Upstream implements UpstreamClient {
   readonly idleTimeoutMs: number;
 
   /**
-   * @param options.withheld lower-case names of headers that no upstream's answer has for whoever gets it
+   * @param options.withheld lower-case names of headers that are removed from every upstream's answer
    * @param options.proxies for requests that are `outside`; null: all are called directly
    */
   constructor(

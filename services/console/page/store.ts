@@ -185,7 +185,7 @@ export function keyOf({ id, at, ingress }: RequestRow): string {
 function addEvents(events: readonly GatewayEvent[]): void {
   const newest = store.events[0]?.id ?? 0;
   const fresh = events.filter(({ id }) => id > newest).reverse();
-  // Pushes were missed: they are not made for somebody who is slow.
+  // Pushes were missed: slow viewers do not receive them.
   if ((fresh.at(-1)?.id ?? 0) > newest + 1) void loadEvents();
   else if (fresh.length > 0) store.events = [...fresh, ...store.events].slice(0, maxEvents);
 }

@@ -19,7 +19,7 @@ export interface ActionAnswer {
 }
 
 /**
- * Carries out what the page was asked to, tells it as an event, and says how the command line does
+ * Executes an order of the page, publishes it as an event, and says how the command line does
  * the same.
  */
 export async function act(watch: Watch, asked: Readonly<Record<string, unknown>>, who: string): Promise<ActionAnswer> {

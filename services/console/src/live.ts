@@ -37,7 +37,7 @@ const stuckMs = 30_000;
 /**
  * Sends what the watch sees to the viewers, once a second and soon after something happened.
  * Without viewers it does nothing. Who has not taken the last push misses the next ones: nothing
- * piles up for somebody who does not read.
+ * piles up for a viewer that does not read.
  */
 export class Live implements Disposable {
   readonly #watch: Watch;

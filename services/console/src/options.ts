@@ -79,7 +79,7 @@ export const options = defineService({
   check: (values) => [...consoleMistakes(values), ...busMistakes(values)],
 });
 
-/** What the service itself reads: its bus is made by whoever starts it. */
+/** The options that the service reads itself; its caller creates the bus. */
 export type Settings = Omit<OptionsOf<typeof options>, Exclude<keyof BusSettings, 'namespace'>>;
 
 function isOrigin(value: string): boolean {

@@ -11,7 +11,7 @@ const paths: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Sends requests that somebody tries from the page to an ingress, and tells when each part of the
+ * Sends requests from the page to an ingress, and reports when each part of the
  * answer came.
  */
 export class Trials {

@@ -103,7 +103,7 @@ export class Announcing implements Disposable {
     return changed;
   }
 
-  /** Announces what the source has now, or what instances report of themselves. */
+  /** Announces changes of the source, or of the models that instances report. */
   change(upserts: readonly Instance[], removals: readonly string[]): void {
     for (const id of removals) this.#live.delete(id);
     for (const instance of upserts) this.#live.set(instance.id, instance);

@@ -13,7 +13,7 @@ interface EngineLooksOptions {
 }
 
 /**
- * Reads the metrics of the instances that nobody stands beside, and reports what their engines say of
+ * Reads the metrics of instances without a registrar, and reports what their engines say of
  * themselves. A registrar that reports one comes first; of several replicas one reads it.
  */
 export class EngineLooks implements AsyncDisposable {

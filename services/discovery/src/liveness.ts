@@ -93,7 +93,7 @@ export const unread: Liveness = {
   troubles: new Map(),
 };
 
-/** The next state after what a reader said. Pure; `pace` must be the same at every step. */
+/** The next state after a reader's event. Pure; `pace` must be the same at every step. */
 export function step(state: Liveness, event: StoreEvent, context: { readonly now: Now; readonly pace: Pace }): Step {
   if (event.kind === 'lost') return { state: { ...state, storeUp: false }, upserts: [], removals: [] };
   const { now, pace } = context;

@@ -6,7 +6,7 @@ import type { Logger } from '@llm-gateway/runtime';
 const resumeMs = 5000;
 
 /**
- * Takes orders for the mirror and tells them to the ingresses each second until their end. All
+ * Accepts orders for the mirror and sends them to the ingresses each second until their end. All
  * replicas hold the last order that they know of, so it survives each of them, and the
  * mirror-senders have no part in it.
  */

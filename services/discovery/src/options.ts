@@ -36,7 +36,7 @@ export const options = defineService({
 
 export type Options = OptionsOf<typeof options>;
 
-/** What the service itself reads: its bus is made by whoever starts it. */
+/** The options that the service reads itself; its caller creates the bus. */
 export type Settings = Omit<Options, Exclude<keyof BusSettings, 'namespace'>>;
 
 /**

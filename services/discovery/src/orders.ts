@@ -9,7 +9,7 @@ import {
   servedModels,
 } from '@llm-gateway/protocol';
 
-/** So many orders are held at once; they end by themselves. */
+/** Maximum orders at once; each ends by itself. */
 const maxOrders = 200;
 /** How long a readmission is announced, so that every follower forgets the failures once. */
 const readmitMs = 5000;
@@ -81,7 +81,7 @@ export class Orders {
     return [...this.#held.values()];
   }
 
-  /** The instance as it is announced: with what it is under. */
+  /** The instance as announced, with its order. */
   applied(instance: Instance, { nowMs }: Now): Instance {
     const order = this.#held.get(instance.id);
     if (order === undefined || order.kind === 'undrain' || order.untilMs <= nowMs) return instance;

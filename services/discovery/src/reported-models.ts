@@ -14,7 +14,7 @@ interface ReportedModelsOptions {
   readonly onTooMany?: (instance: Instance, bytes: number) => void;
 }
 
-/** One instance, and what it said. */
+/** One instance and its answer. */
 interface Asked {
   instance: Instance;
   models: readonly string[] | undefined;

@@ -208,7 +208,7 @@ function isRead(key: string): key is keyof Fields {
   return Object.hasOwn(longestValues, key);
 }
 
-/** Looks at the few values where they lie: one that is too long for what it should be is not parsed. */
+/** Reads the few values in place; one that is too long for its type is not parsed. */
 function pickFields(body: Buffer, members: readonly Member[]): Fields {
   const fields: { -readonly [Key in keyof Fields]: unknown } = {};
   for (const { key, valueStart, valueEnd } of members) {

@@ -6,7 +6,7 @@ import { fallbacksOf } from './fallbacks.ts';
 import type { Gateway } from './gateway.ts';
 import { responseIdOf } from './http/surface.ts';
 
-/** The first decision of a request, where it can be had at once; else what is left to ask for it. */
+/** The first decision of a request if it is available at once; otherwise the ask for it. */
 export function beginDecision(exchange: Exchange, gateway: Gateway): Decision | Ask {
   if (exchange.stored !== null) return toOwner(exchange.stored, exchange, gateway);
   gateway.rehearsal?.count(exchange.table, exchange.model);

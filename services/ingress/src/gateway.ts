@@ -67,7 +67,7 @@ export interface Gateway {
   /** Null: retries are not limited. */
   readonly budget: RetryBudget | null;
   readonly exposeRouteHeaders: boolean;
-  /** By path, what is held of event streams until their first content. */
+  /** By path, the rule for holding event streams until their first content. */
   readonly holdRules: ReadonlyMap<string, HoldRule>;
   /** Clients of a stream hear of it after so long a silence; 0: they do not. */
   readonly heartbeatMs: number;

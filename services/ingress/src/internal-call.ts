@@ -21,7 +21,7 @@ export async function callInstances(
         return await callPair(decision, { protocol: gateway.pd, api }, context);
       }
       exchange.place?.prefilled();
-      // The decode engine is the one that generates, and does a prefill of its own when it is told of none.
+      // The decode engine generates, and does its own prefill if none is named.
       const instance = decision.decode ?? (await chooseDecode(decision, context));
       return instance === null ? { kind: 'no-instance' } : await callInstance(instance, context);
     }

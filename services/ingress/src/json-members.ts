@@ -27,12 +27,12 @@ const CLOSE_BRACKET = 0x5d;
 const OPEN_BRACE = 0x7b;
 const CLOSE_BRACE = 0x7d;
 
-/** What is nested deeper is valid for no engine, and costs whoever parses it more than its length. */
+/** Deeper nesting is valid for no engine, and costs a parser more than its length. */
 const maxNesting = 1024;
 
 /** Strings longer than this are searched by native code, shorter ones are not worth the call. */
 const shortString = 24;
-/** So much of the bytes is held as text at once. */
+/** Maximum bytes held as text at once. */
 const stretchBytes = 65_536;
 /**
  * A string in which so many searches found an escaped quote every few bytes (code, JSON in JSON) is

@@ -30,7 +30,7 @@ async function decodedBody(
   return await decoded(await body, coding, options);
 }
 
-/** What a body says, by what is asked. Throws `GatewayError` `invalid_body`. */
+/** The relevant content of a body, by service. Throws `GatewayError` `invalid_body`. */
 export function contentOf(body: Buffer, service: Service, { request, from }: Exchange): RequestContent {
   switch (service) {
     case 'media':

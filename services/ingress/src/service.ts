@@ -143,7 +143,7 @@ function openUpstream({ options, deps, cors }: Wiring): Upstream {
   });
 }
 
-/** Whether requests can be served, by what is known of instances and endpoints. */
+/** Whether requests can be served, given the known instances and endpoints. */
 function readiness({ options }: Wiring, { fleet, instances }: FleetView, { routes }: Deciding): () => boolean {
   const startedAtMs = performance.now();
   const servesInstances = () =>

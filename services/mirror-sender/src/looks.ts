@@ -9,7 +9,7 @@ const maxPairs = 500;
 const maxRows = 100;
 
 /**
- * What people who look at the mirror are told: outcomes, statuses, and the two sides of the last
+ * What the console shows of the mirror: outcomes, statuses, and the two sides of the last
  * compared copies.
  */
 export class Looks {

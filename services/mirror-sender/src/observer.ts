@@ -17,7 +17,7 @@ const finishReasons: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Everything a sender tells about copies: metrics, and log lines where the config asks for them.
+ * The metrics of a sender's copies, and log lines if the config asks for them.
  * Never a body, a header or a query.
  */
 export class Observer {

@@ -61,7 +61,7 @@ export class Reports implements Disposable {
   }
 
   /**
-   * Holdings are told again each time; an end once, when the bus takes it. In as many reports as
+   * Holdings are reported each time; an outcome once, when the bus accepts it. In as many reports as
    * the bus needs.
    */
   #tell(): void {

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { InternalServer } from '@llm-gateway/runtime';
 
-/** A client's head within its ingress's limit, and what the ingress adds to it. */
+/** Maximum head: the client's within its ingress's limit, plus what the ingress adds. */
 const maxHeaderBytes = 256 * 1024;
 /** An ingress has the whole body when it comes. */
 const requestTimeoutMs = 60_000;

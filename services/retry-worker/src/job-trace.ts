@@ -58,7 +58,7 @@ export class JobTrace {
   }
 }
 
-/** The words that the ingress has for the ends of its own calls. */
+/** The outcomes, named as in the ingress. */
 function errorOf(end: RelayResult): string | undefined {
   switch (end.kind) {
     case 'rejected':

@@ -21,7 +21,7 @@ export interface Terms {
   readonly endpoint: Endpoint;
   /** Calls that other workers made for this job. */
   readonly calls: number;
-  /** So many calls the ingress allows in all; null: as many as the rules do. */
+  /** Total calls that the ingress allows; null: as many as the rules do. */
   readonly maxCalls: number | null;
   /** What the endpoint's last 429 asked for; null when it asked for nothing. */
   readonly retryAfterMs: number | null;
@@ -40,12 +40,12 @@ export interface JobParts {
   readonly observer: Observer;
   readonly rules: JobRules;
   readonly headersTimeoutMs: number;
-  /** By path, what is held of event streams until their first content. */
+  /** By path, the rule for holding event streams until their first content. */
   readonly holdRules: ReadonlyMap<string, HoldRule>;
 }
 
 /**
- * How a job ended. Those with an answer are told to the ingress; of the others it sees all there is
+ * How a job ended. Those with an answer are reported to the ingress; of the others it sees all there is
  * to see.
  */
 export type JobResult =
@@ -131,7 +131,7 @@ export class Job {
   }
 
   /**
-   * Called each second: tells the ingress that the job is still held, or ends it when its deadline
+   * Called each second: reports to the ingress that the job is still held, or ends it when its deadline
    * has passed.
    */
   beat(): void {

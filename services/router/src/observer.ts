@@ -8,7 +8,7 @@ import {
 import { type ChoiceReason, choiceReasons, type Decision } from '@llm-gateway/protocol';
 import type { Counter, Histogram, Logger, Metrics } from '@llm-gateway/runtime';
 
-/** What a decision counts as: where the policy sent the request, and what came of it there. */
+/** Labels of a decision: its route and outcome. */
 const kinds: Readonly<Record<Decision['route'], { route: string; outcome: string }>> = {
   internal: { route: 'internal', outcome: 'instance' },
   pair: { route: 'internal', outcome: 'pair' },
@@ -127,7 +127,7 @@ export class Observer {
   }
 
   /**
-   * An ask that was not understood, or that the code failed on. Each is counted; the log tells of
+   * An ask that was invalid, or that the code failed on. Each is counted; the log has
    * one a minute.
    */
   askFailed(error: unknown, nowMs: number): void {

@@ -16,7 +16,7 @@ const now = () => performance.now();
 /** Maximum unhealthy instances in a status report. */
 const maxUnwell = 500;
 
-/** What a router needs to know of its flags; those of the bus are for whoever makes it. */
+/** The options that a router reads; its caller creates the bus. */
 type RouterOptions = Pick<
   Options,
   | 'routePolicy'

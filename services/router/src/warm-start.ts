@@ -26,6 +26,6 @@ export async function takeOverCaches(bus: Bus, caches: Caches, signal: AbortSign
       query = { after: reply.next };
     }
   } catch {
-    // Nobody is there, or not any more.
+    // No other router is there.
   }
 }

@@ -30,7 +30,7 @@ interface AdmissionParts {
 /** What an ingress holds is told this often at most. */
 const reportIntervalMs = 10;
 /**
- * While something waits, what nobody tells of is looked at this often: instances that came or went,
+ * While something waits, unannounced changes are checked at this interval: instances that came or went,
  * and whose turn it is.
  */
 const lookMs = 50;
@@ -91,7 +91,7 @@ interface Waiter {
 /**
  * Lets requests go to instances as long as those have places, and has the others wait here, in the
  * order of `FairQueue`. Ingresses tell each other what they hold and want; each takes its fair
- * share of the places, and no more than the others leave free by what they told last.
+ * share of the places, and no more than the others leave free in their last reports.
  */
 export class Admission implements Disposable {
   readonly #parts: AdmissionParts;
@@ -301,7 +301,7 @@ export class Admission implements Disposable {
     const { bus } = this.#parts;
     const places = this.#capacityOf(kind, now);
     kind.allowanceUntil = now + allowanceMs;
-    // That there is no instance is told at once, and nothing to wait for.
+    // A missing instance is reported at once; there is nothing to wait for.
     kind.allowance =
       places === 0 || places === Number.POSITIVE_INFINITY
         ? Number.POSITIVE_INFINITY

@@ -12,7 +12,7 @@ class EngineState {
   reporter = '';
   /** Monotonic milliseconds. */
   reportedAtMs = Number.NEGATIVE_INFINITY;
-  /** Requests there, whoever sent them. */
+  /** Requests there, from any sender. */
   requests = 0;
   #waiting = 0;
   /** How many it takes before some of them wait; infinite until it has reported some that wait. */
@@ -68,13 +68,13 @@ export class EnginePlaces {
     }
   }
 
-  /** Requests that the engine takes, whoever sends them; infinite while that is unknown. */
+  /** Requests that the engine accepts, from any sender; infinite while unknown. */
   placesOf(instance: string, now: number): number {
     const engine = this.#engines.get(instance);
     return engine?.isKnown(now) === true ? engine.places : Number.POSITIVE_INFINITY;
   }
 
-  /** Requests that the engine has, whoever sent them; 0 while that is unknown. */
+  /** Requests that the engine has, from any sender; 0 while unknown. */
   requestsAt(instance: string, now: number): number {
     const engine = this.#engines.get(instance);
     return engine?.isKnown(now) === true ? engine.requests : 0;

@@ -1,32 +1,32 @@
 import { Heap, type HeapEntry } from './heap.ts';
 
-/** From the first to the last that is served. */
+/** In the order in which they are served. */
 export const requestClasses = ['interactive', 'default', 'bulk'] as const;
 export type RequestClass = (typeof requestClasses)[number];
 
-/** So many starts, and one of them goes to whoever has waited longest, of whatever class and client. */
+/** One in so many starts goes to the longest waiting request, of any class and client. */
 const startsPerAged = 8;
-/** After so long a client's tokens count half. */
+/** Half-life of a client's tokens. */
 const halfLifeMs = 60_000;
-/** Weights are begun anew before they grow too large to be added up. */
+/** Weights are rescaled before they become too large to add. */
 const maxHalfLives = 400;
-/** Clients whose recent tokens are known; of more, those that were quiet longest are forgotten. */
+/** Maximum clients whose recent tokens are remembered; the longest inactive are dropped first. */
 const maxClients = 10_000;
 const maxForgetLooks = 16;
 
 export interface QueueOptions {
-  /** At most so many wait. */
+  /** Maximum waiting requests. */
   readonly maxWaiting: number;
 }
 
-/** Something that waits, until it is started, displaced or removed. */
+/** An item that waits until it is started, displaced or removed. */
 export interface Waiting<T> {
   readonly item: T;
   readonly class: RequestClass;
   readonly client: string;
 }
 
-/** Links of one that waits: in its lane, and among all by when they came. */
+/** Links of a waiting item: in its lane, and among all in order of arrival. */
 class Node<T> implements Waiting<T> {
   readonly item: T;
   readonly lane: Lane<T>;
@@ -50,7 +50,7 @@ class Node<T> implements Waiting<T> {
   }
 }
 
-/** What one client has waiting in one class, in the order in which it came. */
+/** The waiting items of one client in one class, in order of arrival. */
 class Lane<T> {
   readonly client: ClientState<T>;
   /** Place of its class in `requestClasses`. */

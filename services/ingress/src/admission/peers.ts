@@ -5,7 +5,7 @@ import { fairShare, Members } from '@llm-gateway/quota';
 const silentMs = 3500;
 /** What cannot be divided goes to the next one so often. */
 const turnMs = 1000;
-/** After so long the others have heard what was told, and have told what they have. */
+/** Time after which the others have received our report and sent theirs. */
 const settleMs = 20;
 /** So long after a pause there may still be reports to read that came in the meantime. */
 const backlogMs = 100;
@@ -93,7 +93,7 @@ export class Peers {
     this.#told.delete(keyOf(kind));
   }
 
-  /** @returns whether its ingress was not known before; what comes from this one is not looked at */
+  /** @returns whether its ingress was unknown before; our own reports are ignored */
   hear({ ingress, pools }: QueueReport, now: number): boolean {
     if (ingress === this.#self) return false;
     this.#checkPause(now);

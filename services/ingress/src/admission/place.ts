@@ -41,7 +41,7 @@ export class Place {
 
   /**
    * It is over there. Only the first call does anything.
-   * @param counts its tokens; null when nobody knows them: then the estimate counts, if an engine
+   * @param counts its tokens; null if unknown: then the estimate counts, if an engine
    * did anything for it
    */
   release(counts: TokenCounts | null, answered: boolean): void {

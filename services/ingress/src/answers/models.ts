@@ -35,7 +35,7 @@ interface ModelSources {
 /** What the asked engines make of a set of credentials: a list, or an engine's own 401 or 403. */
 type Listing = { readonly list: Buffer; readonly cards: readonly ModelCard[] } | { readonly denied: WholeResponse };
 
-/** So many instances are asked at most: those that declare the same model answer the same. */
+/** Maximum instances to ask: those that declare the same model answer the same. */
 const maxAsked = 32;
 const askTimeoutMs = 3000;
 const maxAnswerBytes = 1024 * 1024;

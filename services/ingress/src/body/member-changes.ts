@@ -64,7 +64,7 @@ export function changeMembers({ bytes, members }: JsonObject, changes: Changes):
   return splice.whole();
 }
 
-/** Puts a text together from stretches of another one and what is new; stretches that meet are one piece. */
+/** Builds a text from ranges of another one and new parts; adjacent ranges are merged. */
 class Splice {
   readonly #bytes: Buffer;
   readonly #pieces: Buffer[] = [];

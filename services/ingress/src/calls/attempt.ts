@@ -30,7 +30,7 @@ export interface AttemptGateway {
   readonly upstream: Upstream;
   readonly observer: Observer;
   readonly exposeRouteHeaders: boolean;
-  /** By path, what is held of event streams until their first content; left out: nothing is. */
+  /** By path, the rule for holding event streams until their first content; absent: nothing is held. */
   readonly holdRules?: ReadonlyMap<string, HoldRule>;
   /** Keeps which instance made a response; left out: nobody asks for it. */
   readonly responses?: StoredResponses;
@@ -38,7 +38,7 @@ export interface AttemptGateway {
 
 /** Follows the answer of an instance. */
 export interface AnswerFollower {
-  /** Whether something else is to be tried after an answer of this status. */
+  /** Whether another attempt follows an answer of this status. */
   countsAsFailed(status: number): boolean;
   /** The head of its answer came. */
   answered(status: number): void;
@@ -69,7 +69,7 @@ export interface AnswerChange {
   begin(head: ResponseHead): void;
   /** The headers that the client gets, of those that it would get; left out: all as they are. */
   headers?(status: number, headers: HeaderLines): readonly string[];
-  /** What goes on now of what came; null: nothing yet. */
+  /** The part to pass on now; null: nothing yet. */
   take(chunk: Buffer): Buffer | null;
   /** What was held back when the answer has come to its end, or broken off. */
   rest(): Buffer | null;
@@ -146,7 +146,7 @@ function ended(
   };
 }
 
-/** A third party's kept answer without what it says of its own host. */
+/** A third party's withheld answer without headers about its own host. */
 function fitForClients(end: AttemptResult): AttemptResult {
   if (end.kind !== 'rejected') return end;
   const { answer } = end;
@@ -158,7 +158,7 @@ class Attempt implements RelayTarget {
   readonly #exchange: Exchange;
   /** Kept while the answer is changed. */
   #head: Pick<ResponseHead, 'status' | 'headers'> | undefined;
-  /** Set while the id of a response is to be found. */
+  /** Set while searching for the id of a response. */
   #search: ResponseIdSearch | null = null;
 
   constructor(context: AttemptContext) {

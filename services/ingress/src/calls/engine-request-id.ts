@@ -3,7 +3,7 @@ import type { Exchange } from '../exchange/exchange.ts';
 /**
  * The request id that engines get: the client's own under number 1, else one that is made of it.
  *
- * An engine that is told to abort a request may still be at it when the next attempt arrives, and
+ * An engine that aborts a request may still be busy when the next attempt arrives, and
  * some versions of vLLM abort by the id, or by all ids that begin with it (a completion's parts are
  * `<id>-0`, `<id>-1`, …). So no id of a request may be equal to another or begin with it: the mark
  * in front differs from the id in its first character, and its number is closed by a dash.

@@ -22,7 +22,7 @@ export class InstanceHeaders {
     return this.#ownKey === '' ? [] : HeaderLines.ofLines(this.#ownKey).list;
   }
 
-  /** @param id what the request is called there */
+  /** @param id the request's id there */
   of(exchange: Exchange, id: string): HeaderLines {
     const { request, from } = exchange;
     if (from?.forward === 'instance') return HeaderLines.of([...request.wholeHeaders(id).list, ...shown(exchange)]);
@@ -41,5 +41,5 @@ function shown({ request }: Exchange): string[] {
   });
 }
 
-/** Credentials that are looked at in a request's head: keys, and what an engine may tell users apart by. */
+/** Credentials read from a request's head: keys, and headers by which an engine may distinguish users. */
 const notedCredentials = ['authorization', 'x-api-key', 'api-key', 'cookie'] as const;

@@ -10,12 +10,12 @@ import type { AttemptResult, JobWatch } from './attempt.ts';
 export const graceMs = 5000;
 /** How often all jobs are looked at. */
 export const watchMs = 1000;
-/** A worker is taken for lost when it did not report so often what it was to report again. */
+/** Missed repeats of its report after which a worker is considered lost. */
 const missedRepeats = 3;
 /** A worker reports something as soon as it has the request, which may be large. */
 const firstWordMs = 10_000;
 
-/** One job in the hands of one worker: what the worker tells of it, and what that means. */
+/** One job at one worker: the worker's reports and their meaning. */
 export class RetryJob implements JobWatch {
   readonly #exchange: Exchange;
   readonly #lost = new AbortController();

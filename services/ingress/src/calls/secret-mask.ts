@@ -34,7 +34,7 @@ export class SecretMask implements AnswerChange {
     this.#status = status;
     if (status >= 400) this.#mode = 'whole';
     else if (!isEventStream(headers)) this.#mode = 'pass';
-    // A length that was promised is told anew, when all is here.
+    // An announced length is corrected once the answer is complete.
     else this.#mode = headers.value('content-length') === undefined ? 'stream' : 'whole';
   }
 

@@ -49,7 +49,7 @@ export class Clients implements Disposable {
   }
 
   /**
-   * Null when nobody has to show anything. Throws when the file, which was checked before, cannot
+   * Null if clients need no key. Throws when the file, which was checked before, cannot
    * be used after all.
    */
   static async start(
@@ -151,7 +151,7 @@ export class Clients implements Disposable {
   }
 }
 
-/** Three parts of base64url: what a signed token looks like. */
+/** The form of a signed token: three parts of base64url. */
 const isToken = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 const maxTokenLength = 16_384;
 

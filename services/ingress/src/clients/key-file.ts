@@ -56,7 +56,7 @@ export const ClientKeyFile = Type.Object(
 /** Beyond it a file is not read. */
 export const maxKeyFileBytes = 64 * 1024 * 1024;
 
-/** Whom a request is from, and what it may do. */
+/** The client of a request, and its rights. */
 export interface Client {
   readonly name: string;
   /** Null: every model. */

@@ -7,7 +7,7 @@ export const limitHeaderNames = ['limit', 'remaining', 'reset'].flatMap((word) =
   `x-ratelimit-${word}-tokens`,
 ]);
 
-/** Header lines, each with its CR LF: what a client may still spend. */
+/** Header lines with CR LF: the client's remaining limits. */
 export function limitLines(purse: Purse): string {
   const now = performance.now();
   return linesOf(purse, 0, now) + linesOf(purse, 1, now);

@@ -36,7 +36,7 @@ interface Limited {
   permit: Permit | null;
 }
 
-/** How often what is in hand is looked at, while there is any. */
+/** Interval at which held grants are checked. */
 const lookMs = 250;
 const idleLookMs = 1000;
 /**
@@ -44,9 +44,9 @@ const idleLookMs = 1000;
  * free again before.
  */
 const refusedMs = 20;
-/** A limiter that counted stays the owner so long, whoever others take for it. */
+/** How long a limiter that counted remains the owner, whatever others assume. */
 const pinnedMs = 3000;
-/** At most so much an ask takes in a message. */
+/** Maximum size of an ask in a message. */
 const askBytes = 1536;
 const envelopeBytes = 1024;
 /** Slots become free when other requests end: nobody knows when. */
@@ -62,7 +62,7 @@ export class Quota implements Disposable {
   readonly #limiters = new Members();
   readonly #ingresses = new Members();
   readonly #desks = new Map<string, Desk>();
-  /** Those that are to be asked for. */
+  /** The clients to ask for. */
   #wanted = new Set<Desk>();
   /** Those with something in hand, or to report. */
   readonly #open = new Set<Desk>();
@@ -159,7 +159,7 @@ export class Quota implements Disposable {
     return this.#wait(exchange, new Permit(desk, reserved), now);
   }
 
-  /** Until a limiter has answered. In a function of its own: the common way makes no closures. */
+  /** Waits for a limiter. A separate function, so that the common case creates no closures. */
   #wait(exchange: Pick<Limited, 'permit'>, permit: Permit, now: number): Promise<void> {
     const { desk, reserved } = permit;
     return new Promise((resolve, reject) => {
@@ -179,7 +179,7 @@ export class Quota implements Disposable {
 
   /**
    * A request that was let in is over.
-   * @param counts its tokens; null when nobody knows them: then what was reserved counts, if an
+   * @param counts its tokens; null if unknown: then what was reserved counts, if an
    * engine did anything for it
    */
   ended({ desk, reserved }: Permit, counts: TokenCounts | null, answered: boolean): void {
@@ -303,7 +303,7 @@ export class Quota implements Disposable {
     if (first !== undefined) this.#want(first);
   }
 
-  /** The limiter has not answered in time; what it says later still counts. */
+  /** The limiter did not answer in time; a late answer still counts. */
   #late(owner: string, desks: readonly Desk[]): void {
     if (!this.#asking.has(owner)) return;
     this.#limiters.drop(owner);
@@ -320,7 +320,7 @@ export class Quota implements Disposable {
     else if (oldest !== undefined) this.#want(desk);
   }
 
-  /** The limiter has said what there is. */
+  /** The limiter has answered. */
   #answered(desk: Desk, now: number): void {
     this.#serve(desk, now);
     const { waiters } = desk;
@@ -340,7 +340,7 @@ export class Quota implements Disposable {
     this.#watch(desk);
   }
 
-  /** Lets in those that wait, as far as what is in hand goes. */
+  /** Admits waiting requests as far as the held grants allow. */
   #serve(desk: Desk, now: number): void {
     const { waiters, purse } = desk;
     let served = 0;
@@ -384,7 +384,7 @@ export class Quota implements Disposable {
     this.#look ??= setTimeout(() => this.#lookAtAll(), lookMs).unref();
   }
 
-  /** Gives back what was not needed in its time, and reports what was spent. */
+  /** Returns expired grants and reports what was spent. */
   #lookAtAll(): void {
     this.#look = undefined;
     const now = performance.now();
@@ -395,7 +395,7 @@ export class Quota implements Disposable {
       if (!purse.isUnreported) this.#open.delete(desk);
       else if (this.#ownerOf(desk, now) !== undefined) this.#want(desk);
     }
-    // Without a limiter there is nobody to report to.
+    // Without a limiter there is nothing to report to.
     const waitMs = this.#limiters.names(now).length > 0 ? lookMs : idleLookMs;
     if (this.#open.size > 0) this.#look = setTimeout(() => this.#lookAtAll(), waitMs).unref();
   }

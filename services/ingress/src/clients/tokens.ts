@@ -103,7 +103,7 @@ export class ClientTokens implements Disposable {
 
   /**
    * The client that a token names; null when it is not valid. Rejects with `GatewayError`
-   * `overloaded` when the keys that it is to be checked with cannot be had, or too many are being
+   * `overloaded` when the keys to verify it are unavailable, or too many are being
    * checked.
    */
   find(token: string): Client | Promise<Client | null> | null {

@@ -91,7 +91,7 @@ export function routeOf(asking: Pick<Asking, 'model' | 'upstreamModel'>, table: 
   return route;
 }
 
-/** At most so large is an ask, or the decision for it. */
+/** Maximum size of an ask, or of the decision for it. */
 function askBytes({ model, excluded, avoided = [] }: Ask): number {
   let characters = model?.length ?? 0;
   for (const id of excluded) characters += id.length + 1;

@@ -15,7 +15,7 @@ interface Own {
  * Whether a router's decision names nothing but what this ingress has itself, at the same
  * addresses. A router that is a moment ahead names an instance that is not here yet; one that lies
  * could name any address, to which the client's request would go. One that is a moment behind names
- * an instance that somebody has taken out.
+ * an instance that an operator has taken out.
  */
 export function isFollowed(decision: Decision, { fleet, table }: Own): boolean {
   const isOwn = (given: InstanceAddress) => {

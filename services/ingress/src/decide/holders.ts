@@ -10,7 +10,7 @@ export type Holding = 'all' | 'some' | 'none' | 'unknown';
 export class Holders {
   readonly #known = new Map<string, { heardAt: number; readonly generations: readonly string[] }>();
 
-  /** A process told what it holds; `now` in monotonic milliseconds. */
+  /** Records what a process holds; `now` in monotonic milliseconds. */
   hear(process: string, generations: readonly string[], now: number): void {
     if (this.#known.size >= maxHolders && !this.#known.has(process)) {
       this.#forget(now);

@@ -32,7 +32,7 @@ const maxStocks = 1000;
 const idleMs = 1000;
 /** Size of a message without its pools or leases. */
 const envelopeBytes = 1024;
-/** At most so much an address takes in a reply: its hosts are names of pods or IP addresses. */
+/** Maximum size of an address in a reply: its hosts are pod names or IP addresses. */
 const pickBytes = 320;
 const poolBytes = 128;
 /** No character takes more in JSON. */
@@ -175,7 +175,7 @@ export class Leases implements Disposable {
   }
 }
 
-/** At most so large is what is asked for one pool, or the answer. */
+/** Maximum size of a request for one pool, or of its answer. */
 function wantedBytes({ wish: { model, count } }: Wanted): number {
   return poolBytes + maxCharacterBytes * (model?.length ?? 0) + pickBytes * count;
 }

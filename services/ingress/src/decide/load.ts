@@ -24,7 +24,7 @@ export class Load implements Disposable {
   #leased: (() => ReadonlyMap<string, number>) | undefined;
 
   /**
-   * @param onOutcomes hears the outcomes as well, for decisions made in this process; so does
+   * @param onOutcomes receives the outcomes as well, for decisions made in this process; so does
    * `onLoad` of the load
    */
   constructor(options: {
@@ -188,7 +188,7 @@ function gaugeOf(counts: readonly HeldCount[] = [], gauge: HeldCount['gauge']): 
   );
 }
 
-/** At most so much an id takes in JSON: they are names of pods, in which no character is escaped. */
+/** Maximum size of an id in JSON: ids are pod names, without escaped characters. */
 function idBytes(id: string): number {
   return 3 * id.length;
 }

@@ -10,7 +10,7 @@ const promptMembers = ['model', 'cache_salt', 'tools', 'system', 'instructions',
   (name) => ({ name, bytes: Buffer.from(name) }),
 );
 const sessionMember = 'prompt_cache_key';
-/** So many fixed places grow by a quarter, from then on they double: 64 MB are reached with few more. */
+/** The first fixed sizes grow by a quarter, later ones double, so that few of them reach 64 MB. */
 const fineSteps = 26;
 const fineGrowth = 1.25;
 const maxFixed = 36;
@@ -20,7 +20,7 @@ const maxFixed = 36;
  */
 const firstEnds = 4;
 const lastEnds = 12;
-/** An element whose first bytes say so is not what a conversation is known by. */
+/** Elements that begin like this do not identify a conversation. */
 const roleBytes = 64;
 const systemRole = /"role"\s*:\s*"(?:system|developer)"/;
 
@@ -189,7 +189,7 @@ function firstQuestion(body: Buffer, pieces: readonly Piece[]): number {
 
 /**
  * A keyed hash of two numbers: the rounds of HalfSipHash (Aumasson and Bernstein), so that a
- * fingerprint tells nothing of the checksum that it was made of, and only who has the key can make
+ * fingerprint reveals nothing of its checksum, and only who has the key can make
  * the fingerprint of a prompt.
  */
 class KeyedMix {

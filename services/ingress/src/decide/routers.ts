@@ -8,7 +8,7 @@ export class Routers implements Disposable {
   readonly #holders = new Holders();
   /** Did not answer since they were heard last. */
   readonly #dropped = new Set<string>();
-  /** Tell what they hold; the beats of others name the one generation that they hold. */
+  /** Processes that report all generations they hold; heartbeats of others name only one. */
   readonly #telling = new Set<string>();
   readonly #subscriptions = new DisposableStack();
 

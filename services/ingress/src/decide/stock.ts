@@ -59,7 +59,7 @@ export class Stock {
     return undefined;
   }
 
-  /** What is to be asked for now, or null. Whoever gets a wish answers it with `fill`. */
+  /** The next request for picks, or null. The caller must answer it with `fill`. */
   wish(now: number): LeaseWish | null {
     if (this.#awaited || this.#use < minUse || now < this.#pausedUntil || this.#leases.length > 1) return null;
     const [lease] = this.#leases;

@@ -70,7 +70,7 @@ export async function callPair(
 /** What the decode leg needs to have from what went before. */
 interface Handover {
   readonly changes: Changes;
-  /** What the client is to see as cached tokens; null: what the decode says. */
+  /** The cached tokens to show to the client; null: the decode's number. */
   readonly cachedTokens: string | null;
 }
 

@@ -123,7 +123,7 @@ class PrefillReading implements RelayTarget {
   }
 
   /**
-   * The answer broke off. A head that told of the client's mistake told what there is to know;
+   * The answer broke. A head that reports the client's mistake is sufficient;
    * undefined when there was none.
    */
   cut(): PrefillResult | undefined {

@@ -21,7 +21,7 @@ import type { UsageReader } from '../usage/usage-reader.ts';
 import type { AttemptRecord, Phase, RouteLabel, StreamProgress } from './request-record.ts';
 import { RequestTrace } from './request-trace.ts';
 
-/** The mirror copy whose answer is to be compared with the client's. */
+/** The mirror copy to compare with the client's answer. */
 export interface ComparedCopy {
   readonly copy: number;
   /**
@@ -31,7 +31,7 @@ export interface ComparedCopy {
   readonly sinceMs: number;
 }
 
-/** Something is to be computed of every prompt. */
+/** Whether every prompt must be analysed. */
 const minUncachedBytes = 64;
 
 /**
@@ -66,7 +66,7 @@ export class Exchange implements AnswerWatcher {
   readonly memory: Holding;
   readonly connection: ClientConnection;
   readonly startedAtMs = performance.now();
-  /** Why what came is no request; null for one that is. */
+  /** Why the received data is not a request; null for a request. */
   readonly problem: GatewayError | null;
   /** Null while tracing is off. */
   readonly trace: RequestTrace | null;
@@ -91,7 +91,7 @@ export class Exchange implements AnswerWatcher {
   compared: ComparedCopy | undefined;
   /** The response that an instance keeps and that this request is about; null: about none. */
   stored: string | null = null;
-  /** Whether only this gateway was asked: how it is, or what a browser may send to it. */
+  /** Whether the request concerns only the gateway itself: a health check or a preflight. */
   isProbe = false;
   #table: RouteTable | undefined;
   /** The id by which the third party that was called last knows the request, once it has answered. */
@@ -146,7 +146,7 @@ export class Exchange implements AnswerWatcher {
     return this.request.givenId;
   }
 
-  /** The request's body and what was read of it. Throws before it was received, and after it was released. */
+  /** The request's body and its parsed fields. Throws before it was received and after its release. */
   get content(): RequestContent {
     if (this.#content === undefined) throw new Error('the body of this request is not held');
     return this.#content;

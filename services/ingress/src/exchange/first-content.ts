@@ -4,7 +4,7 @@
  */
 const content =
   /"(?:content|text|reasoning_content|reasoning|refusal|delta|thinking|partial_json|arguments)"\s*:\s*"[^"]|"tool_calls"\s*:\s*\[\s*\{/;
-/** Longer than what is looked for, should two chunks share it. */
+/** Longer than the searched text, in case it spans two chunks. */
 const tailCharacters = 40;
 /** A stream that has shown nothing in so many bytes speaks another language, or is compressed. */
 const maxBytes = 256 * 1024;

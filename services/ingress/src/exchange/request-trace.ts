@@ -30,7 +30,7 @@ export interface TracedStep {
 /** What a trace says of its request. */
 interface TracedRequest {
   readonly startedAtMs: number;
-  /** Why what came is no request; null for one that is. */
+  /** Why the received data is not a request; null for a request. */
   readonly problem: object | null;
   readonly requestBytes: number;
   readonly model: string | null;
@@ -168,7 +168,7 @@ export class RequestTrace {
     return Lines.of(headerValue(own, vendorHeader) === undefined ? own : withHeader(own, vendorHeader, this.#state));
   }
 
-  /** Headers of a mirror copy: whoever sends it begins a trace of its own that comes of this one. */
+  /** Headers of a mirror copy: its sender begins a new trace, linked to this one. */
   copyHeaders(headers: readonly string[]): readonly string[] {
     return withoutHeaders(withHeader(headers, contextHeader, this.traceparent), vendorHeaders);
   }

@@ -188,7 +188,7 @@ function wasNotReached(outcome: StepResult): outcome is Extract<StepResult, { ki
 
 /**
  * Rule 26: connection failures, timeouts and cuts before commit, and 5xx; never the engine's 4xx.
- * When a request has come round, only the first gateway on its way tries again: if each did, their
+ * When a request has looped, only the first gateway in its chain retries: if each did, their
  * tries would multiply.
  */
 function isRetryable(

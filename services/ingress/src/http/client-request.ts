@@ -29,7 +29,7 @@ export class ClientRequest {
   id: string;
   /** Whether it is the client's own: others may use it too. */
   givenId: boolean;
-  /** Null when what came is no request: nothing is known but that. */
+  /** Null if the received data is not a request. */
   readonly head: RequestHead | null;
   readonly place: Place;
   readonly errorShape: ErrorShape;
@@ -89,7 +89,7 @@ export class ClientRequest {
     return withoutQueryCredentials(this.wholeTarget, { thirdParty: false, key: this.#key });
   }
 
-  /** `target`, also with what is withheld: for an instance that checks the same keys. */
+  /** `target` with withheld credentials, for an instance that checks the same keys. */
   get wholeTarget(): string {
     return this.place.query === '' ? this.place.path : this.place.path + this.place.query;
   }
@@ -113,7 +113,7 @@ export class ClientRequest {
     return this.#withOurs(this.#key === null ? headers : this.#plainOf(headers, this.#key), id);
   }
 
-  /** `forwardHeaders`, also with what is withheld: for an instance that checks the same keys. */
+  /** `forwardHeaders` with withheld credentials, for an instance that checks the same keys. */
   wholeHeaders(id = this.id): HeaderLines {
     return this.#withOurs(this.#headers(), id);
   }

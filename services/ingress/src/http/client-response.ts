@@ -276,7 +276,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
    * The answer broke after it was committed. An event stream says so in one last event, unless a
    * length was promised that the event would break, or the answer broke within a line: ending the
    * line would make clients parse half of it. In any case the connection closes without the mark of
-   * a proper end, so that nobody takes a cut answer for a whole one.
+   * a proper end, so that a cut answer never looks complete.
    */
   breakOff(code: ErrorCode, message: string): void {
     if (this.#over || this.#ended) return;
@@ -344,7 +344,7 @@ export class ClientResponse implements Flushable, ConnectionUser {
     }
     if (this.#head === undefined) throw new Error('an answer has no head');
     const { status, own, headers } = this.#head;
-    // A stream may last for long, and nobody needs its head any more.
+    // A stream may last long, and its head is no longer needed.
     this.#head = undefined;
     this.#start(status);
     this.#close = this.#endUnmarked || this.#connection.willClose;

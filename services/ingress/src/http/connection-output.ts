@@ -15,7 +15,7 @@ export class ConnectionOutput {
     socket.on('timeout', () => socket.destroy());
   }
 
-  /** The connection is gone: what is written from now on is dropped. */
+  /** The connection is gone: further writes are dropped. */
   get gone(): boolean {
     return this.#gone;
   }

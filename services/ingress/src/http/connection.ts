@@ -183,7 +183,7 @@ export class ClientConnection {
     else this.#next();
   }
 
-  /** Ends the connection in order after what was written, without an end of the answer. */
+  /** Closes the connection cleanly after the written data, without ending the answer. */
   cut(): void {
     this.#user = undefined;
     this.#socket.destroySoon();

@@ -52,7 +52,7 @@ export class Cors {
     return head.noted('access-control-request-method') !== undefined;
   }
 
-  /** The answer to a preflight: what the origin may send, or nothing for one that is not allowed. */
+  /** The answer to a preflight: what the origin may send, or no headers if it is not allowed. */
   preflight(head: RequestHead): HeaderLines {
     // With some origins `linesFor` says `Origin` itself.
     const origin = this.#origins === null ? 'Origin, ' : '';

@@ -16,7 +16,7 @@ export const continueHead = 'HTTP/1.1 100 Continue\r\n\r\n';
  */
 export class HalfClose {
   readonly #output: ConnectionOutput;
-  /** Runs while the end of the input would still belong to what came last. */
+  /** Runs while an end of the input would still belong to the last data. */
   #timer: NodeJS.Timeout | undefined;
 
   constructor(output: ConnectionOutput) {

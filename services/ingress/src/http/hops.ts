@@ -4,7 +4,7 @@ import { GatewayError } from '@llm-gateway/protocol';
 /** Names the gateways that a request has passed, as `Via` of RFC 9110 section 7.6.3 does for proxies. */
 export const hopsHeader = 'x-gateway-hops';
 
-/** So many gateways may be chained. */
+/** Maximum gateways in a chain. */
 export const maxHops = 8;
 const copyMark = ';copy';
 const tokenLength = 12;
@@ -12,7 +12,7 @@ const tokenLength = 12;
 const maxLength = maxHops * (tokenLength + copyMark.length + ', '.length);
 
 /**
- * What a gateway is called in the hops of a request. It tells a third party nothing.
+ * The token of a gateway in the hops of a request. It reveals nothing to third parties.
  * @param gatewayId the same for all ingresses of one installation; empty: each process is a gateway
  * of its own
  */

@@ -3,7 +3,7 @@ import { corsMistakes } from './cors.ts';
 import { readTrustedProxies } from './forwarded.ts';
 import { readTlsFiles } from './tls.ts';
 
-/** Flags of the listener for clients: where it listens, and what it allows them. */
+/** Flags of the client listener: its address and its limits. */
 export const clientOptions = {
   host: {
     type: 'string',

@@ -24,7 +24,7 @@ export class ReadAhead {
     return octets;
   }
 
-  /** All there is, with what came now behind it. */
+  /** Everything kept, followed by the new octets. */
   with(octets: Buffer): Buffer {
     return this.octets === undefined ? octets : Buffer.concat([this.octets, octets]);
   }

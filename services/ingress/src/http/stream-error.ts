@@ -91,7 +91,7 @@ function toldInJson(value: unknown): Told {
   return { ...nothingTold, message: detailOf(detail) };
 }
 
-/** FastAPI's: a text, an object with a message, or a list of what is wrong where. */
+/** FastAPI's: a text, an object with a message, or a list of errors and their places. */
 function detailOf(detail: unknown): string | null {
   if (isObject(detail)) return textOf(detail.message);
   if (!Array.isArray(detail)) return textOf(detail);

@@ -1,4 +1,4 @@
-/** So many of the last bytes of an event stream show whether an event was left open. */
+/** Number of last bytes of an event stream that show whether an event is incomplete. */
 const tailBytes = 4;
 
 /** The tail of a stream that ended with `tail` before `chunk` came. */

@@ -9,7 +9,7 @@ export type DropReason =
   /** Too large for it, or it does not read fast enough. */
   | 'bus_refused'
   | 'pool_full'
-  /** So many copies are out that no more are followed. */
+  /** The maximum of tracked copies is reached. */
   | 'too_many_open'
   /** Nobody fetched its body in time. */
   | 'claim_expired'

@@ -2,7 +2,7 @@ import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { claimHolderHeader } from '@llm-gateway/protocol';
 import { InternalServer } from '@llm-gateway/runtime';
 
-/** A body that waits to be fetched, once, by whoever has the token. */
+/** A body that waits to be fetched once, with its token. */
 interface Claim {
   readonly body: Buffer;
   readonly token: Buffer;

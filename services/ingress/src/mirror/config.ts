@@ -47,7 +47,7 @@ export const mirroringOff: MirrorConfig = {
 
 const keys = new Map(Object.keys(mirroringOff).map((key) => [key.toLowerCase(), key]));
 const validator = Compile(MirrorConfig);
-/** RFC 9110 section 5.5: what a header value may hold. */
+/** The characters of a header value (RFC 9110 section 5.5). */
 const headerValue = /^[\t\x20-\x7e\x80-\xff]*$/;
 
 /**

@@ -1,7 +1,7 @@
 /** Of which request a copy was made. */
 export interface CopyOrigin {
   readonly requestId: string;
-  /** What became of it is to be logged. */
+  /** Whether to log its outcome. */
   readonly log: boolean;
 }
 
@@ -12,7 +12,7 @@ interface OpenCopy {
 
 /**
  * The copies of one ingress that were published and of whose end nothing is known yet: what makes
- * the books balance when a sender dies with copies in its hands, or when nobody listens. Times are
+ * the books balance when a sender dies with copies, or when none is running. Times are
  * in milliseconds of any monotonic clock.
  */
 export class CopyLedger {

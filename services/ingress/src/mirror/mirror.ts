@@ -35,7 +35,7 @@ import type { mirrorOptions } from './options.ts';
 type MirrorOptions = OptionValues<readonly [typeof mirrorOptions, typeof internalOptions]> &
   Pick<OptionValues<readonly [typeof runtimeOptions]>, 'advertiseHost'>;
 
-/** What of an exchange a copy is made of, and what is reported of its answer. */
+/** The parts of an exchange that a copy consists of, and that are reported of its answer. */
 export interface Mirrored {
   readonly id: string;
   readonly request: Pick<ClientRequest, 'isCompletion' | 'hops' | 'method' | 'target' | 'copyHeaders'>;
@@ -43,7 +43,7 @@ export interface Mirrored {
   /** Null while tracing is off. */
   readonly trace: { copyHeaders(headers: readonly string[]): readonly string[] } | null;
   readonly client: PrimaryAnswer;
-  /** Set for a copy whose answer is to be compared. */
+  /** Set for a copy whose answer will be compared. */
   compared: ComparedCopy | undefined;
 }
 
@@ -53,7 +53,7 @@ interface PrimaryAnswer {
   readonly status: number;
   readonly committedAtMs: number;
   readonly bodyBytes: number;
-  /** Set for a copy whose answer is to be compared. */
+  /** Set for a copy whose answer will be compared. */
   finishReason: FinishReason | undefined;
 }
 
@@ -80,7 +80,7 @@ const maxCharacterBytes = 2;
  * copy, its request neither waits nor fails for it.
  */
 export class Mirror implements AsyncDisposable {
-  /** Whether requests are to be sampled; to look at it is all that a request costs while mirroring is off. */
+  /** Whether to sample requests. While mirroring is off, a request costs only this check. */
   on = false;
   /** The internal listener. */
   address = '';

@@ -1,7 +1,7 @@
 import type { Logger } from '@llm-gateway/runtime';
 import type { AttemptRecord } from '../exchange/request-record.ts';
 
-/** So many instances and endpoints are followed; of more, those that failed last. */
+/** Maximum instances and endpoints to track; the most recently failed ones are kept. */
 const maxTargets = 1000;
 /** Warnings of all targets together: a network that is down must not fill the log. */
 const maxWarnings = 10;

@@ -63,7 +63,7 @@ function isCommon({ records, attempts, endpoint, prefill }: Exchange, { status, 
 /** What many requests have in common, and how their lines say it. */
 interface Kind {
   readonly method: string;
-  /** Null: what came was no request. */
+  /** Null: the received data was not a request. */
   readonly path: string | null;
   readonly model: string | null;
   readonly isStream: boolean;

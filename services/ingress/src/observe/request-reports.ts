@@ -15,7 +15,7 @@ import type { Observer } from './observer.ts';
 
 /** How often what happened is published. */
 const periodMs = 250;
-/** So long after the last look nobody watches any more. */
+/** After so long without a query nothing is watching any more. */
 const watchedMs = 5000;
 /** Of more requests than 136 a second one in N is told. */
 const maxPerPeriod = 34;
@@ -26,7 +26,7 @@ const maxDebtBytes = 8 * periodBytes;
 const maxTotalsPerPeriod = 16;
 const maxModels = 100;
 const maxClients = 100;
-/** What clients had, and what is long, is told in every so many reports. */
+/** Client usage and other long parts are sent once in so many reports. */
 const reportsPerSecond = 4;
 const maxTotals = 200;
 const maxAttempts = 16;
@@ -48,8 +48,8 @@ interface Tally extends Required<Omit<RequestTotals, 'firstByte'>> {
 }
 
 /**
- * Publishes what became of requests while somebody watches: counts that are exact, and a sample of
- * requests without prompt, answer, key or header. While nobody watches the observer has no watcher,
+ * Publishes outcomes of requests while a console is watching: exact counts, and a sample of
+ * requests without prompt, answer, key or header. Otherwise the observer has no watcher,
  * and a request costs one comparison.
  */
 export class RequestReports implements Disposable {
@@ -67,7 +67,7 @@ export class RequestReports implements Disposable {
   #models = new Set<string>();
   #clients = new Map<string, ClientTally>();
   #sample: RequestSummary[] = [];
-  /** One in so many is taken; grows within a period, and begins at what the last one needed. */
+  /** Sampling rate, one in so many; grows within a period and starts at the last one's. */
   #every = 1;
   #seen = 0;
   /** Bytes that earlier reports had too many. */
@@ -174,7 +174,7 @@ export class RequestReports implements Disposable {
     return model;
   }
 
-  /** Instances are many and change: what they had is in the sample. */
+  /** There are many changing instances, so their figures are only in the sample. */
   #tallyOf(model: string, { route, endpoint }: Exchange): Tally {
     const target = route === 'internal' ? '' : endpoint.slice(0, maxNameLength);
     const key = `${route} ${target} ${model}`;

@@ -14,7 +14,7 @@ interface StoredResponsesParts {
   readonly upstream: Upstream;
 }
 
-/** So many are known; the oldest goes first. */
+/** Maximum to remember; the oldest is dropped first. */
 const maxKnown = 100_000;
 const knownMs = 6 * 3_600_000;
 /** What is told in this time goes in one message. */

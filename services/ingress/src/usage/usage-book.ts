@@ -120,7 +120,7 @@ export class UsageBook implements Disposable {
 /** How long a record waits for others. */
 const gatherMs = 1000;
 const envelopeBytes = 1024;
-/** At most so much a record takes: a model's name may have 1,024 characters, each of up to six bytes. */
+/** Maximum size of a record: a model name may have 1,024 characters of up to six bytes each. */
 const recordBytes = 8192;
 const maxPathLength = 200;
 

@@ -8,7 +8,7 @@ const noChoices = /"choices"\s*:\s*\[\s*\]/;
 const choicesKey = Buffer.from('"choices"');
 
 /**
- * Leaves the event that only tells the usage out of a stream. Nearly all chunks are whole events
+ * Removes the event that contains only the usage from a stream. Nearly all chunks are whole events
  * and pass as they are.
  */
 export class UsageEventFilter {
@@ -17,7 +17,7 @@ export class UsageEventFilter {
   /** The beginning of an event that is not whole yet. */
   #held: Buffer | null = null;
 
-  /** @param memory what is held is taken out of it */
+  /** @param memory accounts for the held bytes */
   constructor(memory: Holding) {
     this.#memory = memory;
   }
@@ -31,7 +31,7 @@ export class UsageEventFilter {
     this.#on = status >= 200 && status <= 299 && /^text\/event-stream/i.test(type) && isPlain;
   }
 
-  /** What goes on now of what came; null: nothing yet. */
+  /** The part to pass on now; null: nothing yet. */
   take(chunk: Buffer): Buffer | null {
     if (!this.#on) return chunk;
     const bytes = this.#held === null ? chunk : Buffer.concat([this.#held, chunk]);
