@@ -6,6 +6,7 @@ import { temporaryFolder, until } from '@llm-gateway/testing';
 import type { Page } from 'playwright-core';
 import { axeSource } from './browser.ts';
 import { type ConsoleScene, keyOf, model, startConsoleScene, verdictOf, waitForText } from './console.ts';
+import { RawNats } from './raw-nats.ts';
 
 /** Two seconds on a machine that is idle; this is for one that is not. */
 const shownMs = 10_000;
@@ -270,6 +271,66 @@ describe('a console that only shows', () => {
     await waitForText(page, /Candidates, as of now[\s\S]*by cache-aware[\s\S]*Engine: engine-[12]_dp0[\s\S]*Left out/);
     assert.deepEqual(await seriousFaults(page), []);
     await page.context().close();
+  });
+
+  it('shows what hostile neighbours say as text, and lives through what it cannot read', async (t) => {
+    using raw = await RawNats.open(Number(new URL(scene.gateway.nats.url).port));
+    const html = '<img src=x onerror=globalThis.ran=1>';
+    const names = ['__proto__', 'constructor', html];
+    for (const subject of ['gw.v1.status.report', 'gw.v1.request.report', 'gw.v1.engine.report']) {
+      for (const payload of [{}, [], { process: 7 }, { process: 'x'.repeat(100_000), ingress: [[[]]] }]) {
+        raw.publish(subject, payload);
+      }
+    }
+    const times = { firstByteP50Ms: 1, firstByteP95Ms: 1, durationP50Ms: 1, bytesP50: 1 };
+    const lie = (process: string) =>
+      raw.publish('gw.v1.status.report', {
+        ...{ process, service: html, host: html, pid: 1, version: html, upMs: 1e300, state: 'ready' },
+        ...{ flags: [[html, html]], generation: html, lagMs: 1e300, cpu: 1e300, rssBytes: 1 },
+        files: [{ what: 'route config', takenAgoMs: 1e300, mistake: { text: html, agoMs: 0 } }],
+        mirrorSender: {
+          ...{ waiting: 0, inFlight: 0, primary: times, shadow: times },
+          outcomes: names.map((outcome) => ({ outcome, reason: html, count: 1 })),
+          statuses: names.map((primary) => ({ primary, shadow: html, count: 1 })),
+        },
+      });
+    // Who is silent is gone.
+    const lying = setInterval(() => names.forEach(lie), 500);
+    t.after(() => clearInterval(lying));
+    const attempt = { target: html, outcome: '__proto__', cause: html, atMs: 1e300, ms: 1e300 };
+    raw.publish('gw.v1.request.report', {
+      ...{ ingress: '__proto__', sequence: 1, periodMs: 1, generation: html, inFlight: 1, totals: [], every: 1e9 },
+      clients: names.map((name) => ({
+        ...{ name, requests: 1, limited: 0, failed: 0, promptTokens: 1, completionTokens: 1 },
+      })),
+      requests: names.map((id) => ({
+        ...{ id, at: Number.MAX_SAFE_INTEGER, method: html, path: html, model: id, stream: true, route: '__proto__' },
+        ...{ endpoint: html, choice: { why: '__proto__', bytes: 1, cached: 1, cost: 1 }, attempts: [attempt] },
+        ...{ decided: { by: html, inAdvance: true }, attemptCount: 1, status: 999, outcome: 'constructor' },
+        ...{ requestBytes: 1, responseBytes: 1, chunks: 1, readMs: 1e300, firstByteMs: 1, durationMs: 1, maxGapMs: 1 },
+      })),
+    });
+    for (const view of [
+      '/',
+      '/processes',
+      `/requests?id=${encodeURIComponent(html)}`,
+      '/clients',
+      '/mirror',
+      '/routes',
+    ]) {
+      const page = await scene.open(view);
+      if (view.startsWith('/requests')) await page.waitForSelector('.receipt');
+      if (view !== '/' && view !== '/routes') {
+        await waitForText(page, /<img src=x onerror=globalThis\.ran=1>/).catch(async (cause: unknown) => {
+          throw new Error(`${view} shows ${await page.locator('main').innerText()}`, { cause });
+        });
+      }
+      assert.equal(await page.evaluate('globalThis.ran'), undefined);
+      assert.equal(await page.locator('img').count(), 0);
+      await page.context().close();
+    }
+    assert.deepEqual(scene.troubles, []);
+    assert.equal((await fetch(`${scene.url}/api/state`)).status, 200);
   });
 
   it('has no buttons for orders, and refuses them', async () => {

@@ -22,43 +22,85 @@ interface Block {
   readonly every: number;
   readonly generation: string;
   readonly count: number;
-  /** JSON: as objects, 10,000 requests would take several times the memory, and the collector's time. */
-  readonly bytes: Buffer;
+  /** Where its JSON begins and ends in the store. */
+  readonly from: number;
+  readonly to: number;
 }
 
 const maxRequests = 10_000;
-const maxBytes = 16 * 1024 * 1024;
+const storeBytes = 8 * 1024 * 1024;
 const maxWords = 10;
 /** So many blocks that were let go are cut off at once. */
 const cutAt = 256;
 
-/** The last 10,000 requests that ingresses reported, or as many as fit into 16 MiB. */
+/** The last 10,000 requests that ingresses reported, or as many as fit into 8 MiB. */
 export class Requests {
   /** The oldest first; those before `#first` were let go. */
   #blocks: (Block | undefined)[] = [];
   #first = 0;
   #count = 0;
-  #bytes = 0;
+  /**
+   * JSON, block behind block, over and over: as objects 10,000 requests would take several times the
+   * memory, and the collector's time.
+   */
+  readonly #store = Buffer.allocUnsafeSlow(storeBytes);
+  /** Where the next block begins. */
+  #next = 0;
   /** How many there were in all. */
   total = 0;
 
   add({ ingress, every, generation, requests }: RequestReport): void {
     if (requests.length === 0) return;
-    const bytes = Buffer.from(JSON.stringify(requests));
-    this.#blocks.push({ ingress, every, generation, count: requests.length, bytes });
+    const text = JSON.stringify(requests);
+    const bytes = Buffer.byteLength(text);
     this.total += requests.length;
+    if (bytes > storeBytes) return;
+    if (this.#next + bytes > storeBytes) {
+      // What is left of the last round stands behind, and is the oldest.
+      const { length: end } = this.#store;
+      this.#release(this.#next, end);
+      this.#next = 0;
+    }
+    const [from, to] = [this.#next, this.#next + bytes];
+    this.#release(from, to);
+    this.#store.write(text, from);
+    this.#next = to;
+    this.#blocks.push({ ingress, every, generation, count: requests.length, from, to });
     this.#count += requests.length;
-    this.#bytes += bytes.length;
     for (let oldest = this.#blocks[this.#first]; oldest !== undefined; oldest = this.#blocks[this.#first]) {
-      if (this.#count - oldest.count < maxRequests && this.#bytes <= maxBytes) break;
-      this.#blocks[this.#first++] = undefined;
-      this.#count -= oldest.count;
-      this.#bytes -= oldest.bytes.length;
+      if (this.#count - oldest.count < maxRequests) break;
+      this.#drop(oldest);
     }
     if (this.#first >= cutAt) {
       this.#blocks = this.#blocks.slice(this.#first);
       this.#first = 0;
     }
+  }
+
+  /** Makes room there: the oldest blocks stand in the order in which they are overwritten. */
+  #release(from: number, to: number): void {
+    for (let oldest = this.#blocks[this.#first]; oldest !== undefined; oldest = this.#blocks[this.#first]) {
+      if (oldest.from >= to || oldest.to <= from) break;
+      this.#drop(oldest);
+    }
+  }
+
+  #drop(oldest: Block): void {
+    this.#blocks[this.#first++] = undefined;
+    this.#count -= oldest.count;
+  }
+
+  #rowsOf({ ingress, every, generation, from, to }: Block): RequestRow[] {
+    const summaries = JSON.parse(this.#store.toString('utf8', from, to)) as RequestSummary[];
+    return summaries.map((summary) => ({ ...summary, ingress, every, generation }));
+  }
+
+  /** Whether some request of the block could have all the words, before they are read. */
+  #mayHave({ ingress, from, to }: Block, words: readonly string[]): boolean {
+    if (words.length === 0) return true;
+    const text = this.#store.toString('latin1', from, to).toLowerCase();
+    const name = ingress.toLowerCase();
+    return words.every((word) => text.includes(word) || name.includes(word));
   }
 
   /** The newest first. */
@@ -70,8 +112,8 @@ export class Requests {
     for (let at = this.#blocks.length - 1; at >= this.#first && left > 0 && found.length < max; at--) {
       const block = this.#blocks[at];
       if (block === undefined) break;
-      if (mayHave(block, words)) {
-        for (const row of rowsOf(block).reverse().slice(0, left)) {
+      if (this.#mayHave(block, words)) {
+        for (const row of this.#rowsOf(block).reverse().slice(0, left)) {
           if (found.length < max && matches(row)) found.push(row);
         }
       }
@@ -84,8 +126,8 @@ export class Requests {
     const written = Buffer.from(`"id":${JSON.stringify(id)}`);
     for (let at = this.#blocks.length - 1; at >= this.#first; at--) {
       const block = this.#blocks[at];
-      if (!block?.bytes.includes(written)) continue;
-      const row = rowsOf(block).findLast((one) => one.id === id);
+      if (block === undefined || !this.#store.subarray(block.from, block.to).includes(written)) continue;
+      const row = this.#rowsOf(block).findLast((one) => one.id === id);
       if (row !== undefined) return row;
     }
     return undefined;
@@ -97,11 +139,6 @@ export function rowsOfReport({ ingress, every, generation, requests }: RequestRe
   return requests.map((summary) => ({ ...summary, ingress, every, generation }));
 }
 
-function rowsOf({ ingress, every, generation, bytes }: Block): RequestRow[] {
-  const summaries = JSON.parse(bytes.toString()) as RequestSummary[];
-  return summaries.map((summary) => ({ ...summary, ingress, every, generation }));
-}
-
 function wordsOf({ text = '' }: RequestFilter): string[] {
   return text.toLowerCase().split(/\s+/).filter(Boolean).slice(0, maxWords);
 }
@@ -109,14 +146,6 @@ function wordsOf({ text = '' }: RequestFilter): string[] {
 /** Those that JSON writes as they are, and that no row has without a field that says so. */
 function plainWords(filter: RequestFilter): string[] {
   return wordsOf(filter).filter((word) => /^[\w.:-]+$/.test(word) && !'retried'.includes(word));
-}
-
-/** Whether some request of the block could have all the words, before they are read. */
-function mayHave({ ingress, bytes }: Block, words: readonly string[]): boolean {
-  if (words.length === 0) return true;
-  const text = bytes.toString('latin1').toLowerCase();
-  const name = ingress.toLowerCase();
-  return words.every((word) => text.includes(word) || name.includes(word));
 }
 
 /** Whether a row has all the words. */

@@ -171,7 +171,9 @@ function Receipt({ row }: { row: RequestRow }) {
         ${
           row.model?.startsWith('_')
             ? html`<span class="muted">No instance and no route took its model, whose name is not told.</span>`
-            : html`
+            : !row.path.startsWith('/')
+              ? html`<span class="muted">It was answered before it had a path.</span>`
+              : html`
                 <h3>Candidates, as of now</h3>
                 <p class="muted">Nobody keeps the candidates of each request. What is above was noted when it was decided; this is what a router answers now for the same model, path and size.</p>
                 <${Where} asked=${{ model: row.model ?? '', path: row.path, bytes: row.choice?.bytes ?? 0 }} />

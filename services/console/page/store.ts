@@ -123,6 +123,7 @@ const againMs = 3000;
 export function listen(topics: string, filter: string): void {
   source?.close();
   clearTimeout(again);
+  incoming = [];
   const query = new URLSearchParams({ topics, ...(filter !== '' && { q: filter }) });
   const opened = new EventSource(`/api/live?${query}`);
   source = opened;
@@ -160,12 +161,33 @@ export function listen(topics: string, filter: string): void {
     arrived();
   });
   on<{ rows: RequestRow[]; left: number }>('requests', ({ rows, left }) => {
+    incoming.push(...rows);
+    store.left += left + Math.max(0, incoming.length - maxIncoming);
+    incoming = incoming.slice(-maxIncoming);
+    letIn();
+  });
+}
+
+/** Rows that are not drawn yet, the oldest first: all of a push at once would make the page stutter. */
+let incoming: RequestRow[] = [];
+let lettingIn: ReturnType<typeof setTimeout> | undefined;
+const maxIncoming = 50;
+const rowsAtOnce = 7;
+
+function letIn(): void {
+  if (lettingIn !== undefined) return;
+  const rows = store.paused ? [] : incoming.splice(0, rowsAtOnce);
+  if (rows.length > 0) {
     const known = new Set(store.requests.map(keyOf));
     const fresh = rows.filter((row) => !known.has(keyOf(row))).reverse();
     store.requests = [...fresh, ...store.requests].slice(0, maxRows);
-    store.left += left;
     arrived();
-  });
+  }
+  if (incoming.length === 0) return;
+  lettingIn = setTimeout(() => {
+    lettingIn = undefined;
+    letIn();
+  }, drawMs);
 }
 
 /** The console was started again: what it counts begins anew. */
@@ -217,6 +239,7 @@ export async function loadRequests(filter: string): Promise<void> {
   const found = await getJson<{ rows: RequestRow[] }>(`/api/requests?${query}`);
   if (found === null) return;
   store.requests = found.rows;
+  incoming = [];
   store.left = 0;
   changed();
 }
