@@ -57,7 +57,7 @@ it('an engine is drained under 200 streams: none breaks, no request follows, and
     await until(() => arrived() === answers.length, { what: 'all have arrived', timeoutMs: 30_000 });
   }
 
-  const words = ['drain', drained.endpoint, '--for', '10m', '--wait', '--nats-servers', gateway.nats.url];
+  const words = ['drain', drained.address, '--for', '10m', '--wait', '--nats-servers', gateway.nats.url];
   const command = stack.use(await startProcess(nodePath, [bin, ...words]));
   // It says so once the order was answered.
   await command.waitForLine(/: \d+ in flight/);
