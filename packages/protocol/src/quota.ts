@@ -124,6 +124,13 @@ export type LimiterBeat = Static<typeof LimiterBeat>;
 export const limiterBeat = defineEvent(subjects.limiterBeat, LimiterBeat);
 
 /** An ingress that keeps limits says each second that it is there, and at once to a limiter that begins. */
-export const IngressBeat = Type.Object({ ingress: ProcessName });
+export const IngressBeat = Type.Object({
+  ingress: ProcessName,
+  /**
+   * Whether limiters answer it too late, so that it serves its share of limits alone: limiters keep
+   * that share for it.
+   */
+  late: Type.Optional(Type.Boolean()),
+});
 export type IngressBeat = Static<typeof IngressBeat>;
 export const ingressBeat = defineEvent(subjects.ingressBeat, IngressBeat);

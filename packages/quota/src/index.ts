@@ -1,4 +1,4 @@
-export { type Amounts, Ledger, leaseMs, limiterOf } from './ledger.ts';
+export { type Amounts, type LateIngress, Ledger, leaseMs, limiterOf } from './ledger.ts';
 export { Members } from './members.ts';
-export { Purse, type Share } from './purse.ts';
-export { fairShare } from './shares.ts';
+export { Purse } from './purse.ts';
+export { fairShare, type Share } from './shares.ts';

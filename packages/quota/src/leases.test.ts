@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { QuotaAsk, QuotaLease } from '@llm-gateway/protocol';
 import fc from 'fast-check';
-import { Ledger, leaseMs } from './ledger.ts';
+import { type LateIngress, Ledger, leaseMs } from './ledger.ts';
 import { Purse } from './purse.ts';
 
 /** One step of a run: an ingress has a request, or ends one, or nothing happens but time. */
@@ -204,13 +204,92 @@ describe('leases of a limit', () => {
   });
 });
 
+describe('an ingress that its limiter answers too late', () => {
+  const share = { ingresses: 3, rank: 0 };
+
+  /** Three ingresses of a client that may have twelve requests at once, each asking as it likes. */
+  function scene() {
+    const ledger = new Ledger();
+    ledger.counted = true;
+    const purses = { a: new Purse('client', [null, null, 12]), b: new Purse('client', [null, null, 12]) };
+    let sequence = 0;
+    const ask = (name: 'a' | 'b', count: number, late: readonly LateIngress[] = []) => {
+      const query = purses[name].ask(purses[name].wants(count, 0), 0);
+      const context = { now: 0, ingresses: 3, sequence: ++sequence, late, newId: () => `limiter.${name}` };
+      return { query, lease: ledger.answer(name, query, context) };
+    };
+    const receive = (name: 'a' | 'b', lease: QuotaLease) => {
+      purses[name].receive(lease, { askedAt: 0, validMs: leaseMs, now: 0 });
+      let count = 0;
+      while (purses[name].take(0, 0)) count++;
+      return count;
+    };
+    const alone = (name: 'a' | 'b') => {
+      let count = 0;
+      while (purses[name].takeShare(0, share, { now: 0, late: true })) count++;
+      return count;
+    };
+    return { purses, ask, receive, alone };
+  }
+
+  it('takes of what the late answer grants, and not of more', () => {
+    const { ask, receive, alone } = scene();
+    const { lease } = ask('a', 4);
+    assert.equal(alone('a'), 4);
+    assert.equal(receive('a', lease), 0, 'they have it already');
+    assert.equal(receive('b', ask('b', 12).lease), 8);
+  });
+
+  it('tells what it took beyond that, which counts at once', () => {
+    const { purses, ask, receive, alone } = scene();
+    assert.equal(receive('b', ask('b', 12).lease), 12);
+    const first = ask('a', 4);
+    assert.equal(alone('a'), 4);
+    receive('a', first.lease);
+    assert.ok(purses.a.owes(first.query, first.lease));
+    const second = ask('a', 0);
+    receive('a', second.lease);
+    assert.ok(!purses.a.owes(second.query, second.lease), 'once is enough');
+    for (let n = 0; n < 4; n++) purses.b.ended(0, 0, 0);
+    purses.b.giveBack(0);
+    assert.equal(receive('b', ask('b', 4).lease), 0, 'there are still twelve');
+    purses.b.ended(0, 0, 0);
+    purses.b.giveBack(0);
+    assert.equal(receive('b', ask('b', 4).lease), 1);
+  });
+
+  it('has its share kept for it, where the limiter has heard so', () => {
+    const { ask, receive, alone } = scene();
+    const late = [{ name: 'a', share }];
+    assert.equal(receive('b', ask('b', 12, late).lease), 8);
+    assert.equal(alone('a'), 4);
+    const { lease } = ask('a', 4, late);
+    assert.equal(receive('a', lease), 0);
+    assert.equal(receive('b', ask('b', 1, late).lease), 0);
+  });
+
+  it('is counted when its recount comes after all, and what it said meanwhile stays', () => {
+    const ledger = new Ledger();
+    const purse = new Purse('client', [10, null, null]);
+    for (let n = 0; n < 4; n++) purse.takeShare(0, { ingresses: 1, rank: 0 }, { now: 0 });
+    const told = purse.recount('limiter.1', 0);
+    ledger.uncounted('i', 'limiter.1', 0);
+    ledger.counted = true;
+    const context = { ingresses: 1, sequence: 1, newId: () => 'limiter.2', now: 0 };
+    assert.equal(ledger.isUnknown('i', purse.ask([20, 0, 0], 0)), false);
+    assert.ok(ledger.recountLate('i', 'limiter.1', told, 0));
+    assert.ok(!ledger.recountLate('i', 'limiter.0', told, 0), 'of another account');
+    assert.equal(ledger.answer('i', purse.ask([20, 0, 0], 0), context).granted[0], 6);
+  });
+});
+
 describe('an ingress without a limiter', () => {
   it('has its share of a limit, and all ingresses together have all of it', () => {
     for (const limit of [0, 1, 3, 10, 101]) {
       const purses = [0, 1, 2, 3].map(() => new Purse('client', [limit, null, null]));
       let total = 0;
       for (const [rank, purse] of purses.entries()) {
-        while (purse.takeShare(0, { ingresses: 4, rank }, 0)) total++;
+        while (purse.takeShare(0, { ingresses: 4, rank }, { now: 0 })) total++;
       }
       assert.equal(total, limit);
     }
@@ -232,7 +311,7 @@ describe('an ingress without a limiter', () => {
     spend(a, 'a', 40);
     spend(b, 'b', 40);
     let more = 0;
-    while (b.takeShare(0, { ingresses: 2, rank: 1 }, 10)) more++;
+    while (b.takeShare(0, { ingresses: 2, rank: 1 }, { now: 10 })) more++;
     assert.equal(more, 10);
   });
 
@@ -240,13 +319,13 @@ describe('an ingress without a limiter', () => {
     const purse = new Purse('client', [10, null, null]);
     purse.recount('limiter.1', 0);
     let count = 0;
-    while (purse.takeShare(0, { ingresses: 2, rank: 0 }, 1)) count++;
+    while (purse.takeShare(0, { ingresses: 2, rank: 0 }, { now: 1 })) count++;
     assert.equal(count, 5);
   });
 
   it('tells the next limiter all that it spent, as if it had been there', () => {
     const purse = new Purse('client', [10, null, null]);
-    for (let n = 0; n < 4; n++) assert.ok(purse.takeShare(0, { ingresses: 2, rank: 0 }, n));
+    for (let n = 0; n < 4; n++) assert.ok(purse.takeShare(0, { ingresses: 2, rank: 0 }, { now: n }));
     assert.ok(purse.ask([0, 0, 0], 5).apart);
     const ledger = new Ledger();
     ledger.recount('i', 'other.1', purse.recount('other.1', 10), 10);

@@ -1,4 +1,5 @@
 import type { QuotaAsk, QuotaLease, QuotaRecountReply } from '@llm-gateway/protocol';
+import { type Share, shareOf } from './shares.ts';
 import { SpendWindow } from './spend-window.ts';
 
 /** Requests, tokens, slots: the order of `quotaResources`. */
@@ -31,11 +32,19 @@ interface Account {
   confirmed: boolean;
 }
 
+/** An ingress that is answered too late. */
+export interface LateIngress {
+  readonly name: string;
+  readonly share: Share;
+}
+
 export interface LedgerContext {
   /** Monotonic milliseconds. */
   readonly now: number;
   /** How many ingresses there are: a grant in advance leaves enough for each. */
   readonly ingresses: number;
+  /** Those that serve their share alone: it is kept for them. Left out: none does. */
+  readonly late?: readonly LateIngress[];
   readonly sequence: number;
   /** Names a new account; unlike all others. */
   newId(): string;
@@ -67,7 +76,7 @@ export class Ledger {
 
   /** What an ingress says, and what it is granted. */
   answer(ingress: string, ask: QuotaAsk, context: LedgerContext): QuotaLease {
-    const { now, ingresses } = context;
+    const { now, ingresses, late = [] } = context;
     this.#limits = ask.limits;
     const account = this.#accounts.get(ingress) ?? this.#open(ingress, context.newId(), now);
     if (ask.account === account.id) settle(account, ask, context);
@@ -77,7 +86,7 @@ export class Ledger {
     for (const at of each) {
       const limit = ask.limits[at];
       if (limit === null) continue;
-      const left = Math.max(0, limit - this.#used(at, now));
+      const left = Math.max(0, limit - this.#used(at, now) - this.#keptFor(late, at, { limit, now, ingress }));
       const needed = Math.min(ask.want[at], left);
       const share = 2 * Math.max(1, ingresses);
       let more = Math.min(ask.more[at], Math.floor((left - needed) / share));
@@ -103,15 +112,32 @@ export class Ledger {
   }
 
   /**
-   * The ingress did not say what it spent, and may or may not have the account: what is known of it
-   * stays.
+   * The ingress has not said yet what it spent, and may or may not have the account: what is known
+   * of it stays.
    */
   uncounted(ingress: string, id: string, now: number): void {
     const before = this.#accounts.get(ingress);
-    if (before === undefined) return;
+    if (before === undefined) {
+      this.#open(ingress, id, now);
+      return;
+    }
     for (const at of [requests, tokens] as const) before.windows[at].add(heldOf(before, at), now);
     const inFlight = heldOf(before, slots);
     this.#accounts.set(ingress, { ...newAccount(id, now), windows: before.windows, granted: [0, 0, inFlight] });
+  }
+
+  /** As `recount`, of an ingress that was counted as `uncounted` before; false when it has another account by now. */
+  recountLate(ingress: string, id: string, spent: QuotaRecountReply['clients'][number], now: number): boolean {
+    const account = this.#accounts.get(ingress);
+    if (account?.id !== id) return false;
+    account.confirmed = true;
+    for (const [at, history] of [spent.requests, spent.tokens].entries()) {
+      const window = account.windows[at as 0 | 1];
+      // It may have spent something since, which was told first.
+      if (history.reduce((sum, [, amount]) => sum + amount, 0) > window.sum(now)) window.replace(history, now);
+    }
+    for (const at of each) account.granted[at] = Math.max(account.granted[at], spent.held[at]);
+    return true;
   }
 
   /** The ingress is gone, and its requests with it: what it held of requests and tokens counts as spent. */
@@ -142,11 +168,24 @@ export class Ledger {
 
   #used(at: 0 | 1 | 2, now: number): number {
     let used = 0;
-    for (const account of this.#accounts.values()) {
-      used += heldOf(account, at);
-      if (at !== slots) used += account.windows[at].sum(now);
-    }
+    for (const account of this.#accounts.values()) used += usedOf(account, at, now);
     return used;
+  }
+
+  /** What of the shares of others, which serve them alone, is not known to be used. */
+  #keptFor(
+    late: readonly LateIngress[],
+    at: 0 | 1 | 2,
+    { limit, now, ingress }: { limit: number; now: number; ingress: string },
+  ): number {
+    let kept = 0;
+    for (const { name, share } of late) {
+      if (name === ingress) continue;
+      const account = this.#accounts.get(name);
+      const used = account === undefined ? 0 : usedOf(account, at, now);
+      kept += Math.max(0, shareOf(limit, share) - used);
+    }
+    return kept;
   }
 
   /** The earliest time at which `amount` more is available, by what is spent so far. */
@@ -184,6 +223,11 @@ function heldOf({ granted, spent, returned }: Account, at: 0 | 1 | 2): number {
   return Math.max(0, granted[at] - spent[at] - returned[at]);
 }
 
+/** What it holds, and what it spent in the last minute. */
+function usedOf(account: Account, at: 0 | 1 | 2, now: number): number {
+  return heldOf(account, at) + (at === slots ? 0 : account.windows[at].sum(now));
+}
+
 function isEmpty(account: Account, now: number): boolean {
   return each.every((at) => heldOf(account, at) === 0) && account.windows.every((window) => window.sum(now) === 0);
 }
@@ -198,6 +242,8 @@ function settle(account: Account, ask: QuotaAsk, { now, sequence }: LedgerContex
     account.spent[at] = Math.max(account.spent[at], ask.spent[at]);
     account.returned[at] = Math.max(account.returned[at], ask.returned[at]);
     if (isLost) account.granted[at] = Math.min(account.granted[at], ask.granted[at]);
+    // What the ingress took of its share, because the answer was late, comes out of the limit.
+    account.granted[at] = Math.max(account.granted[at], ask.granted[at]);
     // Requests may take more tokens than was thought.
     account.granted[at] = Math.max(account.granted[at], account.spent[at] + account.returned[at]);
   }

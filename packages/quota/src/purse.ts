@@ -1,18 +1,12 @@
 import type { QuotaAsk, QuotaLease, QuotaRecountReply } from '@llm-gateway/protocol';
 import { type Amounts, requests, slots, tokens } from './ledger.ts';
+import { type Share, shareOf } from './shares.ts';
 import { SpendWindow, windowMs } from './spend-window.ts';
 
 const each = [requests, tokens, slots] as const;
 
 /** What to ask for in advance is what is used in so long. */
 const aheadMs = 500;
-
-/** What an ingress does without a limiter: so large a share of each limit is its own. */
-export interface Share {
-  readonly ingresses: number;
-  /** Its place among them, from 0: the first ones have what does not divide. */
-  readonly rank: number;
-}
 
 /**
  * What one ingress holds of a client's limits, and what it spent of them. Times are monotonic
@@ -91,10 +85,13 @@ export class Purse {
     if (account === this.#account) this.#reported = { spent: [...spent], returned: [...returned] };
   }
 
-  /** What to reserve for a request of so many tokens: none could ever have more than the limit. */
+  /**
+   * What to reserve for a request of so many tokens: none could ever have more than the limit. At
+   * least one, so that a limit of 0 lets nobody in.
+   */
   needed(estimate: number): number {
     const limit = this.limits[tokens];
-    return limit === null ? 0 : Math.min(estimate, limit);
+    return limit === null ? 0 : Math.max(1, Math.min(estimate, limit));
   }
 
   /** Lets a request in that reserves so many tokens, if what is in hand is enough for it. */
@@ -104,8 +101,14 @@ export class Purse {
     return true;
   }
 
-  /** As `take`, without a limiter: of the share of this ingress. */
-  takeShare(reserved: number, share: Share, now: number): boolean {
+  /**
+   * As `take`, without a limiter: of the share of this ingress. What it takes beyond what is in
+   * hand it grants itself: with its next ask the limiter counts it as granted, and what the limiter
+   * grants meanwhile is the same amount, not one more.
+   * @param late a limiter is there and has not answered yet; otherwise it is to begin anew when it
+   * is back
+   */
+  takeShare(reserved: number, share: Share, { now, late = false }: { now: number; late?: boolean }): boolean {
     this.#apartFrom ??= {
       at: now,
       spent: [this.#own[0].sum(now), this.#own[1].sum(now) + this.#reserved, this.#inFlight],
@@ -117,9 +120,18 @@ export class Purse {
       const limit = this.limits[at];
       if (limit !== null && used[at] + needs[at] > this.#allowed(at, limit, { share, now })) return false;
     }
-    this.#apart = true;
+    if (!late) this.#apart = true;
     this.#spend(reserved, now);
+    for (const at of each) {
+      const lacking = -this.#inHand(at);
+      if (this.limits[at] !== null && lacking > 0) this.#granted[at] += lacking;
+    }
     return true;
+  }
+
+  /** Whether it granted itself anything that the limiter had not heard of when it answered this ask. */
+  owes(ask: QuotaAsk, lease: QuotaLease): boolean {
+    return each.some((at) => this.#granted[at] > Math.max(ask.granted[at], lease.granted[at]));
   }
 
   /** A request that was let in has ended. @param reserved what it was let in with @param used its tokens */
@@ -142,13 +154,14 @@ export class Purse {
   /**
    * Whether something is to be given back now: its time is over, or others need it. Then it is out
    * of hand.
+   * @param all nobody waits for what was asked for one by one
    */
-  giveBack(now: number): boolean {
+  giveBack(now: number, all = false): boolean {
     if (now < this.#validUntil && !this.#tight) return false;
     let gave = false;
     for (const at of each) {
       // Requests that were asked for one by one are about to be let in.
-      if (now < this.#validUntil && at !== slots) continue;
+      if (!all && now < this.#validUntil && at !== slots) continue;
       const left = this.#inHand(at);
       if (left <= 0) continue;
       this.#returned[at] += left;
@@ -280,9 +293,4 @@ export class Purse {
     if (from === null || from.free === null || now - from.at > windowMs) return fair;
     return Math.min(fair, from.spent[at] + shareOf(from.free[at], share));
   }
-}
-
-/** The shares of all ingresses add up to the limit. */
-function shareOf(limit: number, { ingresses, rank }: Share): number {
-  return Math.floor(limit / ingresses) + (rank < limit % ingresses ? 1 : 0);
 }

@@ -1,3 +1,15 @@
+/** What an ingress does without a limiter: so large a share of each limit is its own. */
+export interface Share {
+  readonly ingresses: number;
+  /** Its place among them, from 0: the first ones have what does not divide. */
+  readonly rank: number;
+}
+
+/** The shares of all ingresses add up to the limit. */
+export function shareOf(limit: number, { ingresses, rank }: Share): number {
+  return Math.floor(limit / ingresses) + (rank < limit % ingresses ? 1 : 0);
+}
+
 /**
  * What one of several processes may hold of a capacity, by max-min fairness: who wants less than an
  * equal part gets what it wants, the others share the rest equally. What is left over is shared

@@ -7,17 +7,21 @@ import {
   type QuotaReply,
   quotaRecount,
 } from '@llm-gateway/protocol';
-import { Ledger, leaseMs, type Members } from '@llm-gateway/quota';
+import { type LateIngress, Ledger, leaseMs, type Members } from '@llm-gateway/quota';
 import type { Metrics } from '@llm-gateway/runtime';
 
 /** Far above the clients that are there at once. */
 const maxLedgers = 200_000;
+/** A recount that comes after so long is not looked at any more. */
+const lateRecountMs = 1000;
 
 interface LedgersParts {
   readonly limiter: string;
   readonly bus: Bus;
   readonly ingresses: Members;
   readonly metrics: Metrics;
+  /** Those of them that serve their share alone, in monotonic milliseconds until when. */
+  readonly late: ReadonlyMap<string, number>;
   /** Longest wait for the recount of an ingress. */
   readonly timeoutMs: number;
 }
@@ -33,7 +37,7 @@ export class Ledgers {
     this.#parts = parts;
     this.#recounts = parts.metrics.counter({
       name: 'quota_recounts_total',
-      help: 'Recounts requested from ingresses, by whether they answered in time',
+      help: 'Recounts requested from ingresses, by result: counted in time, missed, or late after that',
       labels: ['result'],
     });
     parts.metrics.gauge({
@@ -78,9 +82,21 @@ export class Ledgers {
   #grant({ ingress, sequence, asks }: QuotaQuery): QuotaReply {
     const { limiter, ingresses } = this.#parts;
     const now = performance.now();
-    const context = { now, ingresses: ingresses.names(now).length, sequence, newId: () => this.#newId() };
+    const names = ingresses.names(now);
+    const context = {
+      ...{ now, ingresses: names.length, sequence, late: this.#lateOf(names, now) },
+      newId: () => this.#newId(),
+    };
     const leases = asks.map((ask) => this.#ledgerOf(ask).answer(ingress, ask, context));
     return { limiter, validMs: leaseMs, leases };
+  }
+
+  #lateOf(names: readonly string[], now: number): readonly LateIngress[] {
+    const { late } = this.#parts;
+    if (late.size === 0) return none;
+    return names.flatMap((name, rank) =>
+      (late.get(name) ?? 0) > now ? [{ name, share: { ingresses: names.length, rank } }] : [],
+    );
   }
 
   #ledgerOf({ client }: QuotaAsk): Ledger {
@@ -109,24 +125,45 @@ export class Ledgers {
     }
   }
 
-  async #ask(ingress: string, part: readonly (readonly [client: string, ledger: Ledger])[]): Promise<void> {
+  #ask(ingress: string, part: readonly (readonly [client: string, ledger: Ledger])[]): Promise<void> {
     const { limiter, bus, timeoutMs } = this.#parts;
     const clients = part.map(([client]) => ({ client, account: this.#newId() }));
-    try {
-      const reply = await bus.request(quotaRecount, { limiter, clients }, { timeoutMs, owner: ingress });
-      const now = performance.now();
-      for (const [at, [, ledger]] of part.entries()) {
-        const spent = reply.clients[at];
-        const account = clients[at]?.account ?? '';
-        if (spent === undefined) ledger.uncounted(ingress, account, now);
-        else ledger.recount(ingress, account, spent, now);
-      }
-      this.#recounts.labels({ result: 'counted' }).inc();
-    } catch {
-      // Counted: what is known of it stays. The next ask of the ingress begins another recount.
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let missed = false;
+    const miss = () => {
+      missed = true;
+      // Counted: what is known of it stays.
       this.#recounts.labels({ result: 'missed' }).inc();
       const now = performance.now();
       for (const [at, [, ledger]] of part.entries()) ledger.uncounted(ingress, clients[at]?.account ?? '', now);
-    }
+      resolve();
+    };
+    const timer = setTimeout(miss, timeoutMs);
+    bus
+      .request(quotaRecount, { limiter, clients }, { timeoutMs: Math.max(timeoutMs, lateRecountMs), owner: ingress })
+      .then(
+        (reply) => {
+          const now = performance.now();
+          for (const [at, [, ledger]] of part.entries()) {
+            const spent = reply.clients[at];
+            const account = clients[at]?.account ?? '';
+            if (spent === undefined) {
+              if (!missed) ledger.uncounted(ingress, account, now);
+            } else if (missed) ledger.recountLate(ingress, account, spent, now);
+            else ledger.recount(ingress, account, spent, now);
+          }
+          this.#recounts.labels({ result: missed ? 'late' : 'counted' }).inc();
+        },
+        () => {
+          if (!missed) miss();
+        },
+      )
+      .finally(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    return promise;
   }
 }
+
+const none: readonly LateIngress[] = [];

@@ -11,6 +11,8 @@ import type { Options } from './options.ts';
  * asked anything.
  */
 const listenMs = 250;
+/** One that said that it is answered too late serves its share alone for so long at least. */
+const lateMs = 3500;
 
 /** A limiter: answers what ingresses ask it on its own subject. Whoever made the bus closes it. */
 export async function start(
@@ -25,17 +27,20 @@ export async function start(
 ): Promise<Running> {
   const limiter = `limiter-${randomUUID().slice(0, 8)}`;
   const ingresses = new Members();
-  const ledgers = new Ledgers({ limiter, bus, ingresses, metrics, timeoutMs: values.quotaRecountTimeoutMs });
+  const late = new Map<string, number>();
+  const ledgers = new Ledgers({ limiter, bus, ingresses, late, metrics, timeoutMs: values.quotaRecountTimeoutMs });
   const open = new DisposableStack();
   let answering = false;
 
   open.use(bus.respond(quotaLease, (query) => ledgers.answer(query), { owner: limiter }));
   const announcer = open.use(announce(bus, limiterBeat, () => ({ limiter, answering })));
   open.use(
-    bus.subscribe(ingressBeat, ({ ingress }) => {
+    bus.subscribe(ingressBeat, ({ ingress, late: isLate = false }) => {
       const now = performance.now();
       const isNew = !ingresses.has(ingress, now);
       ingresses.hear(ingress, now);
+      if (isLate && ingresses.has(ingress, now)) late.set(ingress, now + lateMs);
+      else late.delete(ingress);
       // One that begins need not wait for the next beat.
       if (isNew && answering) announcer.now();
     }),
@@ -43,6 +48,8 @@ export async function start(
   open.use(
     eachSecond(() => {
       const now = performance.now();
+      ingresses.tick(now);
+      for (const [ingress, until] of late) if (until <= now) late.delete(ingress);
       // Without a bus no heartbeat can arrive.
       if (!bus.connected) ingresses.excuse(now);
       ledgers.sweep(now);

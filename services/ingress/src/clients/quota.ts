@@ -15,6 +15,7 @@ import {
 import { leaseMs, Members, type Purse } from '@llm-gateway/quota';
 import type { Counter, Metrics } from '@llm-gateway/runtime';
 import type { RequestContent } from '../body.ts';
+import { computesNothing, type Place } from '../http/surface.ts';
 import type { TokenCounts } from '../usage/usage-reader.ts';
 import { Desk, Permit, type Waiter } from './desk.ts';
 import type { Client } from './key-file.ts';
@@ -32,6 +33,7 @@ interface Limited {
   readonly from: Client | null;
   readonly content: RequestContent;
   readonly requestBytes: number;
+  readonly request: { readonly place: Place };
   limits: Purse | null;
   permit: Permit | null;
 }
@@ -49,6 +51,8 @@ const pinnedMs = 3000;
 /** Maximum size of an ask in a message. */
 const askBytes = 1536;
 const envelopeBytes = 1024;
+/** An ingress that was answered too late counts as slow for so long. */
+const slowMs = 5000;
 /** Slots become free when other requests end: nobody knows when. */
 const slotRetryMs = 1000;
 
@@ -75,6 +79,12 @@ export class Quota implements Disposable {
   #due = false;
   #look: NodeJS.Timeout | undefined;
   #failed = false;
+  /** Asks that are under way for longer than requests wait. */
+  #overdue = 0;
+  #slowUntil = Number.NEGATIVE_INFINITY;
+  /** Whether the last look at the way to the bus and back took too long. */
+  #wasFar = false;
+  readonly #announcer;
 
   constructor(parts: QuotaParts) {
     this.#parts = parts;
@@ -87,23 +97,25 @@ export class Quota implements Disposable {
     this.#refused = quotaResources.map((limit) => refused.labels({ limit }));
     this.#asks = metrics.counter({
       name: 'quota_asks_total',
-      help: 'Messages to limiters, by result',
+      help: 'Messages to limiters, by result: answered, late (after --quota-timeout-ms) or failed',
       labels: ['result'],
     });
     metrics.gauge({
       name: 'quota_degraded',
-      help: '1 while no limiter answers and this ingress enforces its share of each limit',
+      help: '1 while no limiter answers in time and this ingress enforces its share of each limit',
       collect: () => Number(this.degraded),
     });
     this.#owned.use(bus.subscribe(ingressBeat, (beat) => this.#ingresses.hear(beat.ingress, performance.now())));
-    const announcer = this.#owned.use(announce(bus, ingressBeat, () => ({ ingress })));
+    this.#announcer = this.#owned.use(
+      announce(bus, ingressBeat, () => (this.#isSlow(performance.now()) ? { ingress, late: true } : { ingress })),
+    );
     this.#owned.use(
       bus.subscribe(limiterBeat, ({ limiter, answering }) => {
         if (answering) this.#limiters.hear(limiter, performance.now());
         else {
           this.#limiters.drop(limiter);
           // One that begins wants to know who is there.
-          announcer.now();
+          this.#announcer.now();
         }
       }),
     );
@@ -113,7 +125,8 @@ export class Quota implements Disposable {
   }
 
   get degraded(): boolean {
-    return this.#failed || this.#limiters.names(performance.now()).length === 0;
+    const now = performance.now();
+    return this.#failed || this.#isSlow(now) || this.#limiters.names(now).length === 0;
   }
 
   /**
@@ -142,7 +155,9 @@ export class Quota implements Disposable {
     const { purse } = desk;
     exchange.limits = purse;
     const reserved =
-      from.tokensPerMinute === null ? 0 : purse.needed(desk.estimate.of(exchange.content, exchange.requestBytes));
+      from.tokensPerMinute === null || computesNothing(exchange.request.place)
+        ? 0
+        : purse.needed(desk.estimate.of(exchange.content, exchange.requestBytes));
     if (desk.waiters.length === 0) {
       if (purse.take(reserved, now)) {
         exchange.permit = new Permit(desk, reserved);
@@ -152,7 +167,7 @@ export class Quota implements Disposable {
       if (now < desk.refusedUntil) throw this.#refuse(desk, reserved, now);
     }
     if (this.#ownerOf(desk, now) === undefined) {
-      if (!purse.takeShare(reserved, this.#share(now), now)) throw this.#refuse(desk, reserved, now);
+      if (!purse.takeShare(reserved, this.#share(now), this.#moment(now))) throw this.#refuse(desk, reserved, now);
       exchange.permit = new Permit(desk, reserved);
       return null;
     }
@@ -185,7 +200,10 @@ export class Quota implements Disposable {
   ended({ desk, reserved }: Permit, counts: TokenCounts | null, answered: boolean): void {
     const now = performance.now();
     if (counts !== null) desk.estimate.learn(counts.completion);
-    const used = counts === null ? (answered ? reserved : 0) : counts.prompt + counts.completion;
+    // What is only looked up may name tokens that another request took.
+    const isFree = reserved === 0 && desk.purse.limits[1] !== null;
+    const known = counts === null ? (answered ? reserved : 0) : counts.prompt + counts.completion;
+    const used = isFree ? 0 : known;
     desk.purse.ended(reserved, used, now);
     if (desk.waiters.length > 0) this.#serve(desk, now);
     desk.purse.giveBack(now);
@@ -220,6 +238,22 @@ export class Quota implements Disposable {
     const { ingress } = this.#parts;
     const names = new Set([...this.#ingresses.names(now), ingress]);
     return { ingresses: names.size, rank: [...names].sort().indexOf(ingress) };
+  }
+
+  /** Whether a limiter is there and has only not answered yet. */
+  #moment(now: number) {
+    return { now, late: this.#overdue > 0 };
+  }
+
+  #isSlow(now: number): boolean {
+    return now < this.#slowUntil;
+  }
+
+  /** Limiters keep the share of this ingress for it from now on. */
+  #slow(now: number): void {
+    const wasSlow = this.#isSlow(now);
+    this.#slowUntil = now + slowMs;
+    if (!wasSlow) this.#announcer.now();
   }
 
   #want(desk: Desk): void {
@@ -265,26 +299,38 @@ export class Quota implements Disposable {
       return desk.purse.ask(desk.purse.wants(desk.waiters.length, desk.reserved), askedAt);
     });
     this.#asking.add(owner);
-    const late = setTimeout(() => setImmediate(() => this.#late(owner, desks)), timeoutMs);
+    let isLate = false;
+    const late = setTimeout(() => {
+      setImmediate(() => {
+        if (!this.#asking.has(owner)) return;
+        isLate = true;
+        this.#late(owner, desks);
+      });
+    }, timeoutMs);
     try {
       this.#sequence++;
       const query = { ingress, sequence: this.#sequence, asks };
       const reply = await bus.request(quotaLease, query, { timeoutMs: leaseMs, owner });
-      this.#asking.delete(owner);
-      this.#failed = false;
-      this.#asks.labels({ result: 'answered' }).inc();
       const now = performance.now();
+      this.#failed = false;
+      if (isLate) {
+        this.#slow(now);
+        this.#limiters.hear(owner, now);
+      } else this.#asking.delete(owner);
+      this.#asks.labels({ result: isLate ? 'late' : 'answered' }).inc();
       for (const [at, desk] of desks.entries()) {
         const lease = reply.leases[at];
         const ask = asks[at] as QuotaAsk;
         const isFresh = lease !== undefined && now - askedAt <= reply.validMs;
         desk.purse.reported(ask);
-        if (isFresh && desk.purse.receive(lease, { askedAt, validMs: reply.validMs, now })) this.#answered(desk, now);
-        else this.#again(desk);
+        if (isFresh && desk.purse.receive(lease, { askedAt, validMs: reply.validMs, now })) {
+          this.#answered(desk, now);
+          if (desk.purse.owes(ask, lease)) this.#want(desk);
+        } else this.#again(desk);
       }
     } catch (error) {
       if (isAway(error)) this.#limiters.drop(owner);
-      this.#asking.delete(owner);
+      if (!isLate) this.#asking.delete(owner);
       this.#asks.labels({ result: 'failed' }).inc();
       // The next owner is asked, until one answers, none is left, or the time is over.
       for (const desk of desks) {
@@ -294,6 +340,7 @@ export class Quota implements Disposable {
       }
     } finally {
       clearTimeout(late);
+      if (isLate) this.#overdue--;
       if (this.#wanted.size > 0) this.#wantAgain();
     }
   }
@@ -305,9 +352,9 @@ export class Quota implements Disposable {
 
   /** The limiter did not answer in time; a late answer still counts. */
   #late(owner: string, desks: readonly Desk[]): void {
-    if (!this.#asking.has(owner)) return;
     this.#limiters.drop(owner);
     this.#asking.delete(owner);
+    this.#overdue++;
     for (const desk of desks) this.#degrade(desk);
     if (this.#wanted.size > 0) this.#wantAgain();
   }
@@ -337,6 +384,8 @@ export class Quota implements Disposable {
     }
     if (refused) desk.refusedUntil = now + Math.min(refusedMs, this.#retryMs(desk, null, now));
     if (waiters.length > 0) this.#want(desk);
+    // What came too late for whoever waited for it is for the others.
+    else if (desk.purse.isTight && desk.purse.giveBack(now, true)) this.#want(desk);
     this.#watch(desk);
   }
 
@@ -360,7 +409,7 @@ export class Quota implements Disposable {
     const share = this.#share(now);
     for (const waiter of desk.waiters.splice(0)) {
       const { reserved } = waiter;
-      if (desk.purse.take(reserved, now) || desk.purse.takeShare(reserved, share, now)) waiter.letIn();
+      if (desk.purse.take(reserved, now) || desk.purse.takeShare(reserved, share, this.#moment(now))) waiter.letIn();
       else waiter.refuse(this.#refuse(desk, reserved, now));
     }
   }
@@ -403,14 +452,28 @@ export class Quota implements Disposable {
   /** Forgets clients that spent nothing for a minute. */
   #sweep(): void {
     const now = performance.now();
+    // After a pause of this process nobody counts as gone who could not be heard meanwhile.
+    this.#limiters.tick(now);
+    this.#ingresses.tick(now);
     if (!this.#parts.bus.connected) {
       this.#ingresses.excuse(now);
       return;
     }
+    this.#measure();
     for (const [name, desk] of this.#desks) {
       const isBusy = desk.waiters.length > 0 || this.#wanted.has(desk) || this.#asking.size > 0;
       if (!isBusy && desk.purse.isEmpty(now)) this.#desks.delete(name);
     }
+  }
+
+  /** Where the way to a limiter and back takes too long, its answers come too late. */
+  #measure(): void {
+    const { bus, timeoutMs } = this.#parts;
+    void bus.roundTripMs().then((ms) => {
+      const isFar = ms !== null && ms > timeoutMs;
+      if (isFar && this.#wasFar) this.#slow(performance.now());
+      this.#wasFar = isFar;
+    });
   }
 
   #refuse(desk: Desk, reserved: number, now: number): GatewayError {

@@ -128,6 +128,18 @@ export function responseIdOf({ path }: Place): string | null {
   return storedIn(path)?.id ?? null;
 }
 
+const computingNothing: ReadonlySet<string> = new Set([
+  '/tokenize',
+  '/detokenize',
+  '/v1/messages/count_tokens',
+  '/v1/responses/input_tokens',
+]);
+
+/** Whether a request there has tokens counted or looked up, and none computed. */
+export function computesNothing({ path }: Place): boolean {
+  return computingNothing.has(path) || storedIn(path) !== null;
+}
+
 /** The path with its ids left open, `/v1/responses/{id}`: one of a few. Undefined where nothing is served. */
 export function templateOf({ path }: Place): string | undefined {
   if (routes.has(path)) return path;
