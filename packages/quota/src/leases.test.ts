@@ -295,6 +295,17 @@ describe('an ingress without a limiter', () => {
     }
   });
 
+  it('says what is left of its share', () => {
+    const purse = new Purse('client', [10, null, null]);
+    const share = { ingresses: 2, rank: 0 };
+    for (let n = 0; n < 5; n++) {
+      assert.ok(purse.takeShare(0, share, { now: 0 }));
+      assert.equal(purse.remaining(0), 4 - n);
+    }
+    assert.ok(!purse.takeShare(0, share, { now: 0 }));
+    assert.equal(purse.remaining(0), 0);
+  });
+
   it('spends no more than its share of what the limiter said last is left', () => {
     const ledger = new Ledger();
     ledger.counted = true;

@@ -35,6 +35,8 @@ export class Purse {
   /** Of this ingress alone, with an account or without. */
   readonly #own = [new SpendWindow(), new SpendWindow()] as const;
   #apart = false;
+  /** Since this ingress serves its share alone: what of it is left. */
+  #shareLeft: Amounts | null = null;
   /** Since the limiter is away: what was spent before, and the limiter's last word on what is left. */
   #apartFrom: { readonly at: number; readonly spent: Amounts; readonly free: Amounts | null } | null = null;
   /** For `#pace`: requests let in, and their tokens, since then. */
@@ -116,10 +118,14 @@ export class Purse {
     };
     const used: Amounts = [this.#own[0].sum(now), this.#own[1].sum(now) + this.#reserved, this.#inFlight];
     const needs: Amounts = [1, reserved, 1];
+    const left: Amounts = [0, 0, 0];
     for (const at of each) {
       const limit = this.limits[at];
-      if (limit !== null && used[at] + needs[at] > this.#allowed(at, limit, { share, now })) return false;
+      if (limit !== null) left[at] = this.#allowed(at, limit, { share, now }) - used[at];
     }
+    this.#shareLeft = left;
+    for (const at of each) if (this.limits[at] !== null && left[at] < needs[at]) return false;
+    for (const at of each) left[at] -= needs[at];
     if (!late) this.#apart = true;
     this.#spend(reserved, now);
     for (const at of each) {
@@ -203,6 +209,7 @@ export class Purse {
       this.#resetAt[at] = now + lease.resetMs[at];
     }
     this.#free = [...lease.free];
+    this.#shareLeft = null;
     this.#tight = lease.tight;
     if (!this.#apart) this.#apartFrom = null;
     return true;
@@ -221,6 +228,7 @@ export class Purse {
     this.#reported = { spent: [0, 0, 0], returned: [0, 0, 0] };
     this.#validUntil = 0;
     this.#free = null;
+    this.#shareLeft = null;
     this.#apart = false;
     this.#apartFrom = null;
     return { requests: this.#own[requests].history(now), tokens: this.#own[tokens].history(now), held };
@@ -228,6 +236,7 @@ export class Purse {
 
   /** What is left for the client, as far as it is known here. */
   remaining(at: 0 | 1 | 2): number {
+    if (this.#shareLeft !== null) return Math.max(0, this.#shareLeft[at]);
     return Math.max(0, (this.#free?.[at] ?? 0) + Math.max(0, this.#inHand(at)));
   }
 

@@ -60,6 +60,8 @@ export async function endDecision(
   try {
     const canSpill = fallbacksOf(exchange, null).length > 0;
     if (!(await admission.wait(exchange, { canSpill }))) return null;
+    // Its key may have been taken away meanwhile.
+    if (exchange.from !== null) gateway.clients?.checkAgain(exchange.from);
   } finally {
     span?.end();
   }

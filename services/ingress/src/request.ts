@@ -153,7 +153,7 @@ function endAfter(work: Promise<void>, exchange: Exchange, gateway: Gateway): vo
 function end(exchange: Exchange, gateway: Gateway, error?: unknown): void {
   if (error !== undefined) refuse(exchange, error, gateway);
   exchange.releaseBody();
-  exchange.place?.release(exchange.usage?.counts ?? null, isAnswered(exchange));
+  exchange.place?.release(exchange.usage?.counts ?? null, isAnswered(exchange), exchange.stream?.chunks);
   if (exchange.permit !== null)
     gateway.quota?.ended(exchange.permit, exchange.usage?.counts ?? null, isAnswered(exchange));
   // No connection may keep waiting for an answer that never comes.

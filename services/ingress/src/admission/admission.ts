@@ -14,7 +14,7 @@ import type { CancelSignal } from '@llm-gateway/upstream';
 import { capacityOf } from './capacity.ts';
 import { DrainRate } from './drain-rate.ts';
 import { EnginePlaces } from './engine-places.ts';
-import { FairQueue, type RequestClass, requestClasses, type Waiting } from './fair-queue.ts';
+import { FairQueue, type RequestClass, requestClasses, startsPerAged, type Waiting } from './fair-queue.ts';
 import type { AdmissionSettings } from './options.ts';
 import { Peers, type PlaceKind } from './peers.ts';
 import { type Held, Place } from './place.ts';
@@ -66,6 +66,10 @@ interface Pool {
   readonly queue: FairQueue<Waiter>;
   readonly kinds: readonly Kind[];
   readonly rate: DrainRate;
+  /** Of the starts of each class. */
+  readonly rates: Readonly<Record<RequestClass, DrainRate>>;
+  /** Whether a place became free that is about to be given to whoever waits. */
+  isFreed: boolean;
 }
 
 /** What of an exchange matters here. */
@@ -283,7 +287,8 @@ export class Admission implements Disposable {
         ...{ allowance: 0, allowanceUntil: Number.NEGATIVE_INFINITY },
       }));
       const queue = new FairQueue<Waiter>({ maxWaiting: settings.queueMaxRequests });
-      pool = { model, queue, kinds, rate: new DrainRate(now) };
+      const rates = { interactive: new DrainRate(now), default: new DrainRate(now), bulk: new DrainRate(now) };
+      pool = { model, queue, kinds, rate: new DrainRate(now), rates, isFreed: false };
       this.#pools.set(model, pool);
     }
     return pool;
@@ -331,17 +336,34 @@ export class Admission implements Disposable {
   #enter(pool: Pool, exchange: Entering, now: number): void {
     const { queue, kinds } = pool;
     const client = clientOf(exchange);
-    const estimate = Math.ceil(exchange.requestBytes / bytesPerToken) + answerTokens;
+    const promptEstimate = Math.ceil(exchange.requestBytes / bytesPerToken);
+    const estimate = promptEstimate + answerTokens;
     queue.charge(client, estimate, now);
     pool.rate.count(now);
+    pool.rates[classOf(exchange)].count(now);
     exchange.place = new Place({
-      ...{ queue, client, estimate, chargedAt: now, kinds },
+      ...{ queue, client, estimate, promptEstimate, chargedAt: now, kinds },
       onFree: () => {
         this.#changed();
-        if (queue.size > 0) this.#serve(pool, performance.now());
+        if (queue.size > 0) this.#serveSoon(pool);
       },
     });
     this.#changed();
+  }
+
+  /**
+   * After what the other connections have to say: of many clients that leave at once none gets the
+   * place of another one.
+   */
+  #serveSoon(pool: Pool): void {
+    if (pool.isFreed) return;
+    pool.isFreed = true;
+    setImmediate(() => {
+      setImmediate(() => {
+        pool.isFreed = false;
+        this.#serve(pool, performance.now());
+      });
+    });
   }
 
   #serve(pool: Pool, now: number): void {
@@ -371,12 +393,15 @@ export class Admission implements Disposable {
 
   #refusal(pool: Pool, requestClass: RequestClass, cause: Refusal): GatewayError {
     const now = performance.now();
-    const { queue, rate } = pool;
-    // Whoever comes then is behind all of its class and those before it.
-    const upTo = requestClasses.slice(0, requestClasses.indexOf(requestClass) + 1);
-    const ahead = upTo.reduce((sum, one) => sum + queue.sizeOf(one), 1);
-    const perMs = rate.at(now);
-    const expectedMs = perMs === 0 ? this.#parts.settings.queueMaxWaitMs : ahead / perMs;
+    const { queue, rate, rates } = pool;
+    const before = requestClasses.slice(0, requestClasses.indexOf(requestClass));
+    const own = queue.sizeOf(requestClass) + 1;
+    // Where classes before it wait, its own go by their share of the starts, and by age at least.
+    const isBehind = before.some((one) => queue.sizeOf(one) > 0);
+    const perMs = isBehind
+      ? Math.max(rates[requestClass].at(now), rate.at(now) / startsPerAged / requestClasses.length)
+      : rate.at(now);
+    const expectedMs = perMs === 0 ? this.#parts.settings.queueMaxWaitMs : own / perMs;
     const details = { retryAfterMs: Math.min(Math.max(expectedMs, minRetryMs), maxRetryMs) };
     return cause === 'timeout'
       ? new GatewayError('queue_timeout', 'no instance had a free slot in time', { details })

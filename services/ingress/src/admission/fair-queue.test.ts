@@ -175,6 +175,22 @@ describe('a fair queue', () => {
     assert.equal(queue.next(), 'early');
   });
 
+  it('keeps an eighth for each class, which gets in where another one has all the room', () => {
+    const queue = new FairQueue<string>({ maxWaiting: 16 });
+    const add = (item: string, requestClass: RequestClass) =>
+      queue.add(item, { client: item[0] ?? '', class: requestClass });
+    for (let at = 0; at < 16; at++) add(`i${at}`, 'interactive');
+    assert.equal(add('b0', 'bulk').displaced?.item, 'i15');
+    assert.equal(add('b1', 'bulk').displaced?.item, 'i14');
+    assert.equal(add('b2', 'bulk').waiting, null);
+    assert.equal(add('i16', 'interactive').waiting, null, 'an eighth stays with bulk');
+    assert.equal(add('d0', 'default').displaced?.item, 'i13');
+    assert.deepEqual(
+      requestClasses.map((one) => queue.sizeOf(one)),
+      [13, 1, 2],
+    );
+  });
+
   it('forgets tokens by half in a minute, also over days', () => {
     const queue = new FairQueue<string>({ maxWaiting: 100 });
     const minute = 60_000;

@@ -5,7 +5,9 @@ export const requestClasses = ['interactive', 'default', 'bulk'] as const;
 export type RequestClass = (typeof requestClasses)[number];
 
 /** One in so many starts goes to the longest waiting request, of any class and client. */
-const startsPerAged = 8;
+export const startsPerAged = 8;
+/** One in so many waiting requests is reserved for each class: others make room for it. */
+const reservedPart = 8;
 /** Half-life of a client's tokens. */
 const halfLifeMs = 60_000;
 /** Weights are rescaled before they become too large to add. */
@@ -96,6 +98,8 @@ interface ClassState<T> {
  */
 export class FairQueue<T> {
   readonly #maxWaiting: number;
+  /** So many of each class are not displaced by other classes. */
+  readonly #reserved: number;
   readonly #classes: readonly ClassState<T>[] = requestClasses.map(() => ({
     byTokens: new Heap(),
     bySize: new Heap(),
@@ -112,6 +116,7 @@ export class FairQueue<T> {
 
   constructor({ maxWaiting }: QueueOptions) {
     this.#maxWaiting = maxWaiting;
+    this.#reserved = Math.floor(maxWaiting / reservedPart);
   }
 
   get size(): number {
@@ -130,7 +135,9 @@ export class FairQueue<T> {
   /**
    * Queues an item. When the queue is full, the newest of the last class makes room, of the client
    * that has most waiting there: for an item of a class before it, or of a client that has at least
-   * two fewer waiting in the same class.
+   * two fewer waiting in the same class. An eighth of the queue is kept for each class: of a class
+   * that has no more none makes room for others, and for one that has fewer a class that has more
+   * does.
    *
    * @returns what waits now, null when there was no room, and what was displaced for it
    */
@@ -194,11 +201,13 @@ export class FairQueue<T> {
   }
 
   #displaceableFor(client: string, rank: number): Node<T> | null {
-    const last = this.#classes.findLastIndex(({ size }) => size > 0);
-    if (last < rank) return null;
+    const isPoor = (this.#classes[rank]?.size ?? 0) < this.#reserved;
+    const last = this.#classes.findLastIndex(
+      ({ size }, at) => size > (at === rank ? 0 : this.#reserved) && (isPoor ? at !== rank : at >= rank),
+    );
     const lane = this.#classes[last]?.bySize.first;
     if (lane === undefined) return null;
-    if (last > rank) return lane.last;
+    if (last !== rank) return lane.last;
     const own = this.#clients.get(client)?.lanes[rank]?.size ?? 0;
     return lane.size > own + 1 ? lane.last : null;
   }

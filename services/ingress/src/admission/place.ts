@@ -13,6 +13,8 @@ interface PlaceParts {
   readonly client: string;
   /** Tokens that the request is taken to need until its usage is known. */
   readonly estimate: number;
+  /** Of those, the ones of its prompt. */
+  readonly promptEstimate: number;
   /** When the estimate was charged, in monotonic milliseconds. */
   readonly chargedAt: number;
   readonly kinds: readonly Held[];
@@ -43,11 +45,13 @@ export class Place {
    * It is over there. Only the first call does anything.
    * @param counts its tokens; null if unknown: then the estimate counts, if an engine
    * did anything for it
+   * @param chunks of its stream, each of which is about a token; 0 for an answer that is none
    */
-  release(counts: TokenCounts | null, answered: boolean): void {
+  release(counts: TokenCounts | null, answered: boolean, chunks = 0): void {
     if (this.#held.size === 0) return;
-    const { queue, client, estimate, chargedAt } = this.#parts;
-    const used = counts === null ? (answered ? estimate : 0) : counts.prompt + counts.completion;
+    const { queue, client, estimate, promptEstimate, chargedAt } = this.#parts;
+    const guessed = chunks > 0 ? promptEstimate + chunks : estimate;
+    const used = counts === null ? (answered ? guessed : 0) : counts.prompt + counts.completion;
     const now = performance.now();
     if (used >= estimate) queue.charge(client, used - estimate, now);
     else queue.refund(client, estimate - used, { chargedAt, now });

@@ -94,6 +94,39 @@ describe('a connection on which keys are shown', () => {
     assert.throws(identify, invalid);
   });
 
+  it('withholds also what is refused', async () => {
+    const { clients } = await scene([{ name: 'a', hash: newKey().hash }]);
+    using _ = clients;
+    const { asker, withheld } = connection();
+    assert.throws(
+      () => clients.identify(headOf('authorization: Bearer sk-of-another', 'api-key: other'), asker),
+      invalid,
+    );
+    assert.deepEqual(withheld, ['sk-of-another', 'other']);
+  });
+
+  it('lets a request that waited go on only while its key is valid', async () => {
+    const { key, hash } = newKey();
+    const { clients, write } = await scene([{ name: 'a', hash }]);
+    using _ = clients;
+    const client = await clients.identify(headOf(`x-api-key: ${key}`), connection().asker);
+    clients.checkAgain(client);
+    clients.checkAgain({ ...client, name: 'jwt:a' });
+    assert.throws(() => clients.checkAgain({ ...client, name: 'jwt:a', expiresAtMs: 1 }), invalid);
+    const isRefused = () => {
+      try {
+        clients.checkAgain(client);
+        return false;
+      } catch {
+        return true;
+      }
+    };
+    write([{ name: 'a', hash, disabled: true }]);
+    await until(isRefused);
+    write([{ name: 'b', hash }]);
+    await until(() => clients.keys === 1 && isRefused());
+  });
+
   it('ends with a key that expires', async () => {
     const { key, hash } = newKey();
     const { clients } = await scene([{ name: 'a', hash, expires: new Date(Date.now() + 300).toISOString() }]);

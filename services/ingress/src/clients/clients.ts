@@ -3,7 +3,7 @@ import { GatewayError } from '@llm-gateway/protocol';
 import { FollowedFile, type Logger, type Metrics, readRegularFile } from '@llm-gateway/runtime';
 import type { SeenHeaders } from '../http/client-request.ts';
 import { copyOf } from '../http/copy-of.ts';
-import { type Client, digestOf, KeyTable, maxKeyFileBytes, readKeyFile } from './key-file.ts';
+import { type Client, digestOf, KeyTable, maxKeyFileBytes, readKeyFile, tokenNamePrefix } from './key-file.ts';
 import { type ClientKeySettings, showsClients } from './options.ts';
 import { ClientTokens, clientTokenMistakes } from './tokens.ts';
 
@@ -121,8 +121,23 @@ export class Clients implements Disposable {
       request.withhold(token);
       return this.#byToken(token);
     }
-    if (shown) throw this.#refuse('unknown', 'the API key is not valid');
+    if (shown) {
+      // They may be keys of something else: no log has them as the id of the request.
+      for (const name of keyHeaders) {
+        const value = head.noted(name);
+        if (value !== undefined) request.withhold(bearerToken(value) ?? value);
+      }
+      throw this.#refuse('unknown', 'the API key is not valid');
+    }
     throw this.#refuse('missing', 'an API key is required: send `Authorization: Bearer`, `x-api-key` or `api-key`');
+  }
+
+  /** Throws `GatewayError` `invalid_api_key` when the key of a client that was let in is not valid by now. */
+  checkAgain(client: Client): void {
+    const isOfFile = this.#file !== null && !client.name.startsWith(tokenNamePrefix);
+    const current = isOfFile ? this.#file?.value.named(client.name) : client;
+    if (current === undefined) throw this.#refuse('unknown', 'the API key is not valid');
+    this.#valid(current);
   }
 
   #byToken(token: string): Client | Promise<Client> {

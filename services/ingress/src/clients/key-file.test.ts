@@ -55,6 +55,9 @@ describe('the file of client keys', () => {
       [{ name: 'a', hash, key: secret }, /^keys\[0\] \(a\) must not have additional/],
       [{ name: 'a', hash, modles: [secret] }, /^keys\[0\] \(a\) must not have .*; of modles: did you mean models\?$/],
       [{ name: 'a', hash, expires: 'tomorrow' }, /^keys\[0\]\.expires \(a\)/],
+      [{ name: 'a', hash, expires: '2027-02-30T00:00:00Z' }, /^keys\[0\]\.expires \(a\)/],
+      [{ name: 'a', hash, expires: '2027-00-10T00:00:00Z' }, /^keys\[0\]\.expires \(a\)/],
+      [{ name: 'jwt:bob', hash }, /^keys\[0\]\.name \(jwt:bob\) must not begin with jwt:/],
       [{ name: 'a b', hash }, /^keys\[0\]\.name/],
       [{ hash }, /^keys\[0\].*name/],
     ] as const) {

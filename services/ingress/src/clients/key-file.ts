@@ -87,6 +87,7 @@ const addressBytes = 4;
 /** The clients of a file, by their keys. */
 export class KeyTable {
   readonly #entries = new Map<number, Entry[]>();
+  readonly #names = new Map<string, Client>();
   #size = 0;
 
   get size(): number {
@@ -101,7 +102,12 @@ export class KeyTable {
     return undefined;
   }
 
+  named(name: string): Client | undefined {
+    return this.#names.get(name);
+  }
+
   add(digest: Buffer, client: Client): void {
+    this.#names.set(client.name, client);
     const address = digest.readUIntBE(0, addressBytes);
     const there = this.#entries.get(address);
     if (there === undefined) this.#entries.set(address, [{ digest, client }]);
@@ -110,6 +116,8 @@ export class KeyTable {
   }
 }
 
+/** Names of clients who show a token begin so: one must not use up the limits of a key. */
+export const tokenNamePrefix = 'jwt:';
 const validator = Compile(ClientKeyFile);
 const maxMistakes = 20;
 const dateTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/;
@@ -155,10 +163,13 @@ export function readKeyFile(text: string): { readonly keys: KeyTable } | { reado
   const names = new Set<string>();
   for (const [at, row] of keys.entries()) {
     const expiresAtMs = row.expires === undefined ? Number.POSITIVE_INFINITY : Date.parse(row.expires);
-    if (row.expires !== undefined && (!dateTime.test(row.expires) || Number.isNaN(expiresAtMs))) {
+    if (row.expires !== undefined && (!isDateTime(row.expires) || Number.isNaN(expiresAtMs))) {
       mistakes.push(`keys[${at}].expires (${row.name}) must be a date and time like 2027-01-31T00:00:00Z`);
     }
     if (names.has(row.name)) mistakes.push(`keys[${at}].name (${row.name}) is the name of another key`);
+    if (row.name.startsWith(tokenNamePrefix)) {
+      mistakes.push(`keys[${at}].name (${row.name}) must not begin with ${tokenNamePrefix}: names of tokens do`);
+    }
     names.add(row.name);
     const digest = Buffer.from(row.hash.slice('sha256:'.length), 'hex');
     const other = table.find(digest);
@@ -166,6 +177,14 @@ export function readKeyFile(text: string): { readonly keys: KeyTable } | { reado
     table.add(digest, clientOf(row, expiresAtMs));
   }
   return mistakes.length > 0 ? { mistakes: shortened(mistakes) } : { keys: table };
+}
+
+/** Whether there is such a day: `Date.parse` takes the 30th of February for a day in March. */
+function isDateTime(text: string): boolean {
+  if (!dateTime.test(text)) return false;
+  const day = text.slice(0, 'YYYY-MM-DD'.length);
+  const date = new Date(`${day}T00:00:00Z`);
+  return !Number.isNaN(date.getTime()) && date.toISOString().startsWith(day);
 }
 
 function clientOf(row: Static<typeof KeyRow>, expiresAtMs: number): Client {

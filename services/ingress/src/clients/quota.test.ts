@@ -93,14 +93,14 @@ describe('limits at an ingress', () => {
     assert.equal(all.passed, 12);
     made.answers.afterMs = 60;
     const alone = await made.admit(slow.quota, 12);
+    made.answers.afterMs = 0;
     assert.equal(alone.passed, 6);
     assert.ok(slow.quota.degraded);
     const asks = async (result: string) => {
-      const text = await slow.metrics.text();
+      const { text } = await slow.metrics.exposition();
       return text.split('\n').some((line) => line.includes(`quota_asks_total{result="${result}"}`));
     };
     await until(() => asks('late'));
-    made.answers.afterMs = 0;
     // It tells what it took: when six of the others end there are still twelve.
     await until(() => asks('answered'));
     for (const { permit } of all.requests.slice(0, 6)) if (permit !== null) fast.quota.ended(permit, null, true);

@@ -158,6 +158,7 @@ export class Quota implements Disposable {
       from.tokensPerMinute === null || computesNothing(exchange.request.place)
         ? 0
         : purse.needed(desk.estimate.of(exchange.content, exchange.requestBytes));
+    if (reserved === 0 && from.requestsPerMinute === null && from.concurrentRequests === null) return null;
     if (desk.waiters.length === 0) {
       if (purse.take(reserved, now)) {
         exchange.permit = new Permit(desk, reserved);

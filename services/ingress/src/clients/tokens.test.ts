@@ -21,7 +21,9 @@ function signingKey(kid: string): SigningKey {
 let tokens = 0;
 
 function token(kid: string, { privateKey }: SigningKey, claims: object = {}): string {
-  const encoded = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  // JSON.stringify writes no number that is too large for it.
+  const encoded = (value: object) =>
+    Buffer.from(JSON.stringify(value).replace('"1e400"', '1e400')).toString('base64url');
   const exp = Math.floor(Date.now() / 1000) + 600;
   // Each is another one: a token that was checked is known.
   const payload = { iss: 'https://issuer', sub: 'ada', exp, jti: String(tokens++), ...claims };
@@ -74,6 +76,20 @@ const passed = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 describe('tokens by the keys of a URL', () => {
   const first = signingKey('first');
   const second = signingKey('second');
+
+  it('are not valid for ever, nor name a client by what nobody can see', async () => {
+    await using issuer = await scene(keys(first));
+    assert.equal((await issuer.find(token('first', first, { sub: 'ada lovelace' })))?.name, 'jwt:ada lovelace');
+    for (const claims of [
+      { exp: '1e400' },
+      { sub: 'a\nb' },
+      { sub: 'a\u0000' },
+      { sub: 'a\u202eb' },
+      { sub: 'x'.repeat(129) },
+    ]) {
+      assert.equal(await issuer.find(token('first', first, claims)), null, JSON.stringify(claims));
+    }
+  });
 
   it('are checked by one fetch for all, and known after that', async () => {
     await using issuer = await scene(keys(first));

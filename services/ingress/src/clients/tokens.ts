@@ -11,7 +11,7 @@ import {
   jwtVerify,
 } from 'jose';
 import { type RequestClass, requestClasses } from '../admission/fair-queue.ts';
-import { type Client, digestOf, ModelPatterns } from './key-file.ts';
+import { type Client, digestOf, ModelPatterns, tokenNamePrefix } from './key-file.ts';
 import type { ClientTokenSettings } from './options.ts';
 
 const maxKeySetBytes = 1024 * 1024;
@@ -43,6 +43,8 @@ const algorithms = [
   'Ed25519',
 ];
 const maxNameLength = 128;
+/** The name becomes a label of metrics and part of log lines and messages. */
+const unprintable = /[\p{C}\p{Zl}\p{Zp}]/u;
 const maxModels = 1000;
 const claimNames = ['name', 'models', 'rpm', 'tpm', 'concurrent', 'class'] as const;
 type Claims = Readonly<Record<(typeof claimNames)[number], string>>;
@@ -161,15 +163,16 @@ function unavailable(message: string, cause?: unknown): GatewayError {
 /** What a token says of its client; null when it names none, or says something that cannot be. */
 function clientOf(payload: JWTPayload, claims: Claims): Client | null {
   const name = payload[claims.name];
-  if (typeof name !== 'string' || name === '' || name.length > maxNameLength) return null;
+  if (typeof name !== 'string' || name === '' || name.length > maxNameLength || unprintable.test(name)) return null;
+  // JSON may say 1e400, which is infinite.
+  if (!Number.isFinite(payload.exp)) return null;
   const models = modelsOf(payload[claims.models]);
   const limits = [claims.rpm, claims.tpm, claims.concurrent].map((claim) => limitOf(payload[claim]));
   const [requestsPerMinute = null, tokensPerMinute = null, concurrentRequests = null] = limits;
   const requestClass = classOf(payload[claims.class]);
   if (models === undefined || requestClass === undefined || limits.includes(undefined)) return null;
   return {
-    // Apart from the names of keys: one must not use up the limits of the other.
-    name: `jwt:${name}`,
+    name: tokenNamePrefix + name,
     models,
     requestsPerMinute,
     tokensPerMinute,
