@@ -27,7 +27,7 @@ const request = ({ model = 'm', class: most = 'default', header = '', name = 'cl
     ...{ requestsPerMinute: null, tokensPerMinute: null, concurrentRequests: null, expiresAtMs: 1e15 },
   };
   const entering: Entering & { readonly signal: Leaving } = {
-    ...{ instanceModel: model, requestBytes: 400, from, signal: new Leaving(), place: null, entered() {} },
+    ...{ instanceModel: model, promptBytes: 400, from, signal: new Leaving(), place: null, entered() {} },
     request: { head: { noted: (field) => (field === 'x-gateway-class' ? header : undefined) } },
   };
   return entering;

@@ -75,7 +75,7 @@ interface Pool {
 /** What of an exchange matters here. */
 export interface Entering {
   readonly instanceModel: string | null;
-  readonly requestBytes: number;
+  readonly promptBytes: number;
   readonly signal: CancelSignal;
   readonly from: { readonly name: string; readonly class: RequestClass } | null;
   readonly request: { readonly head: Pick<RequestHead, 'noted'> | null };
@@ -336,7 +336,7 @@ export class Admission implements Disposable {
   #enter(pool: Pool, exchange: Entering, now: number): void {
     const { queue, kinds } = pool;
     const client = clientOf(exchange);
-    const promptEstimate = Math.ceil(exchange.requestBytes / bytesPerToken);
+    const promptEstimate = Math.ceil(exchange.promptBytes / bytesPerToken);
     const estimate = promptEstimate + answerTokens;
     queue.charge(client, estimate, now);
     pool.rate.count(now);

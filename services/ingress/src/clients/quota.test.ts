@@ -44,7 +44,7 @@ function scene(limits: { tpm?: number; concurrent?: number }) {
     return { quota, metrics };
   };
   const request = (target = '/v1/chat/completions', bytes = 40) => ({
-    ...{ from, content: readContent(Buffer.from('{"model":"m"}')), requestBytes: bytes, limits: null, permit: null },
+    ...{ from, content: readContent(Buffer.from('{"model":"m"}')), promptBytes: bytes, limits: null, permit: null },
     request: { place: placeOf({ target, host: 'x' } as Parameters<typeof placeOf>[0]) },
   });
   /** How many of so many requests at once are let in. */

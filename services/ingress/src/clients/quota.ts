@@ -32,7 +32,7 @@ interface QuotaParts {
 interface Limited {
   readonly from: Client | null;
   readonly content: RequestContent;
-  readonly requestBytes: number;
+  readonly promptBytes: number;
   readonly request: { readonly place: Place };
   limits: Purse | null;
   permit: Permit | null;
@@ -157,7 +157,7 @@ export class Quota implements Disposable {
     const reserved =
       from.tokensPerMinute === null || computesNothing(exchange.request.place)
         ? 0
-        : purse.needed(desk.estimate.of(exchange.content, exchange.requestBytes));
+        : purse.needed(desk.estimate.of(exchange.content, exchange.promptBytes));
     if (reserved === 0 && from.requestsPerMinute === null && from.concurrentRequests === null) return null;
     if (desk.waiters.length === 0) {
       if (purse.take(reserved, now)) {

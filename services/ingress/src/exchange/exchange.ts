@@ -6,6 +6,7 @@ import type { Tracing } from '@llm-gateway/tracing';
 import type { FailureCause } from '@llm-gateway/upstream';
 import type { Place } from '../admission/place.ts';
 import { type BodyBudget, Holding } from '../body/body-budget.ts';
+import { promptBytes } from '../body/prompt-bytes.ts';
 import type { RenamedBody, RequestContent } from '../body.ts';
 import type { Permit } from '../clients/desk.ts';
 import type { Client } from '../clients/key-file.ts';
@@ -77,6 +78,7 @@ export class Exchange implements AnswerWatcher {
   #keepsBody = false;
   readonly #onCommit: (() => void)[] = [];
   #requestBytes = 0;
+  #promptBytes: number | undefined;
   #phase: Phase = 'reading';
   #route: RouteLabel = 'none';
   #endpoint = '';
@@ -177,6 +179,12 @@ export class Exchange implements AnswerWatcher {
 
   get requestBytes(): number {
     return this.#requestBytes;
+  }
+
+  /** As `requestBytes`, with images and recordings as the text that they count as. */
+  get promptBytes(): number {
+    this.#promptBytes ??= promptBytes(this.content.body);
+    return this.#promptBytes;
   }
 
   get phase(): Phase {
