@@ -99,6 +99,60 @@ describe('cache-aware choices, with two routers and two ingresses', () => {
     }
   });
 
+  it('are explained in the log, counted by why, and compared with what engines say was cached', async () => {
+    let cached = 90;
+    const script = () => {
+      const usage = { prompt_tokens: 100, completion_tokens: 1, total_tokens: 101 };
+      return completion({ extra: { usage: { ...usage, prompt_tokens_details: { cached_tokens: cached } } } });
+    };
+    await using stack = new AsyncDisposableStack();
+    const own = await Promise.all([1, 2].map(() => startEngine(script)));
+    for (const engine of own) stack.use(engine);
+    const site = stack.use(
+      await startGateway({
+        engines: own,
+        flags: {
+          router: ['--scheduling-policy', 'cache-aware'],
+          ingress: ['--scheduling-policy', 'cache-aware', '--expose-route-headers', '--affinity-headers', 'x-team'],
+        },
+      }),
+    );
+    const [ingress, router] = [site.ingress[0], site.router[0]];
+    assert.ok(ingress && router);
+    const next = async (headers = {}, given = body('once', 3).replace('"stream":true', '"stream":false')) => {
+      const response = await post(site.url, given, { headers });
+      await response.text();
+      await delay(reportedMs);
+      const [, why = ''] = /^(\w+);/.exec(response.headers.get('x-gateway-choice') ?? '') ?? [];
+      return `${why} ${response.headers.get('x-gateway-endpoint')}`;
+    };
+    // The first one is sent where its session belongs; decisions come from the router once it is heard.
+    await until(async () => (await next()).startsWith('cache '));
+    const before = await ingress.metrics();
+    await next();
+    const after = await ingress.metrics();
+    const grown = (name: string) => after.value(name) - before.value(name);
+    assert.equal(grown('llm_gateway_cached_tokens_total'), 90);
+    assert.ok(grown('llm_gateway_prefix_expected_bytes_total') > 0.9 * body('once', 3).length);
+    const counted = await router.metrics();
+    assert.ok(counted.value('llm_gateway_router_choices_total', { why: 'cache' }) >= 2);
+    const choice = ingress.logs().findLast((line) => line.choice !== undefined)?.choice;
+    assert.equal((choice as { why: string }).why, 'cache');
+
+    const short = (content: string) => JSON.stringify({ model: 'test', messages: [{ role: 'user', content }] });
+    const team = await next({ 'x-team': 'red' }, short('one'));
+    assert.match(team, /^affinity /);
+    assert.equal(await next({ 'x-team': 'red' }, short('two')), team);
+
+    cached = 0;
+    const lost = async () => (await router.metrics()).value('llm_gateway_router_caches_lost_total');
+    for (let misses = 0; misses < 4; misses++) {
+      assert.equal(await lost(), 0);
+      await next();
+    }
+    await until(async () => (await lost()) === 1);
+  });
+
   it('keep a conversation on one instance while no router is there', async () => {
     const own = await startGateway({
       engines,

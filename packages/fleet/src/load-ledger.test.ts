@@ -34,6 +34,33 @@ describe('the load ledger', () => {
     assert.equal(ledger.inFlight('x'), 4);
   });
 
+  it('adds up again after numbers that no ingress has', () => {
+    const ledger = ledgerOf();
+    ledger.report(report('a', { x: 3 }), 0);
+    for (const lie of [1e308, Number.MAX_SAFE_INTEGER, 2 ** 60]) {
+      for (const liar of ['b', 'c', 'd']) {
+        ledger.report({ ...report(liar, { x: lie }), leased: { x: lie }, waiting: { x: lie } }, 10);
+      }
+      assert.ok(Number.isFinite(ledger.inFlight('x')));
+    }
+    ledger.report(report('a', { x: 3 }), 2900);
+    ledger.expire(3020);
+    assert.deepEqual([ledger.inFlight('x'), ledger.waiting('x')], [3, 0]);
+  });
+
+  it('keeps a bounded number of invented instances, and none for longer than their ingress reports', () => {
+    const named = new Set<string>();
+    const ledger = new LoadLedger('me', (instance) => named.add(instance));
+    const invented = (from: string) => Object.fromEntries(Array.from({ length: 60_000 }, (_, at) => [from + at, 1]));
+    for (let liar = 0; liar < 20; liar++) ledger.report(report(`liar-${liar}`, invented(`i${liar}-`)), 0);
+    assert.equal(named.size, 1_000_000);
+    ledger.report(report('a', { ['x'.repeat(2000)]: 1, y: 1 }), 0);
+    assert.equal(ledger.inFlight('y'), 0);
+    ledger.expire(3000);
+    ledger.report(report('a', { ['x'.repeat(2000)]: 1, y: 1 }), 3000);
+    assert.deepEqual([ledger.inFlight('y'), ledger.inFlight('x'.repeat(2000)), ledger.inFlight('i0-0')], [1, 0, 0]);
+  });
+
   it('counts a choice until its ingress has seen the reply it went out in', () => {
     const ledger = ledgerOf();
     ledger.choose('x', { ingress: 'a', sequence: 7 }, { now: 0 });

@@ -14,8 +14,10 @@ const maxUnreportedReplies = 100_000;
  * are not counted until others are silent.
  */
 const maxIngresses = 2_000;
+/** So many counts of instances are kept over all ingresses; beyond, further ones of a report are left out. */
+const maxCounts = 1_000_000;
+const maxNameLength = 1024;
 const none: ReadonlyMap<string, number> = new Map();
-const maxWaitingBytes = 2 ** 40;
 
 /**
  * How long an ingress may use a pick that it was leased, from when it asked for it; an unused one
@@ -43,6 +45,9 @@ interface Total {
   inFlight: number;
   waiting: number;
 }
+
+/** Of one ingress: numbers far above any real one would no longer add up exactly. */
+const mostOf: Readonly<Total> = { inFlight: 2 ** 30, waiting: 2 ** 40 };
 
 /** One choice, and the sequence of its reply. */
 interface Choice {
@@ -130,6 +135,8 @@ export class LoadLedger {
   readonly #changed: (instance: string) => void;
   readonly #ingresses = new Map<string, Ingress>();
   readonly #totals = new Map<string, Total>();
+  /** Of all gauges. */
+  #counts = 0;
   /** Nothing expires before it; an earliest bound, so that most calls cost one comparison. */
   #expiryDue = Number.POSITIVE_INFINITY;
 
@@ -152,18 +159,16 @@ export class LoadLedger {
   report(report: LoadReport, now: number): void {
     const ingress = this.#ingress(report.ingress);
     if (ingress === undefined) return;
-    ingress.inFlight = this.#replace(ingress.inFlight, new Map(Object.entries(report.inFlight)));
-    const leased = report.leased === undefined ? none : new Map(Object.entries(report.leased));
-    ingress.leased = this.#replace(ingress.leased, leased);
-    const waiting = report.waiting === undefined ? none : bounded(report.waiting);
-    ingress.waiting = this.#replace(ingress.waiting, waiting, 'waiting');
+    ingress.inFlight = this.#replace(ingress.inFlight, report.inFlight);
+    ingress.leased = this.#replace(ingress.leased, report.leased);
+    ingress.waiting = this.#replace(ingress.waiting, report.waiting, 'waiting');
     ingress.reportedAt = now;
     const seen = Object.hasOwn(report.seen, this.#self) ? report.seen[this.#self] : undefined;
     if (seen !== undefined) {
       ingress.asked.seen(seen);
       ingress.lent.seen(seen);
     }
-    this.#expiryDue = Math.min(this.#expiryDue, now + (leased.size > 0 ? leaseMs : silentIngressMs));
+    this.#expiryDue = Math.min(this.#expiryDue, now + (ingress.leased.size > 0 ? leaseMs : silentIngressMs));
   }
 
   /**
@@ -189,11 +194,11 @@ export class LoadLedger {
     for (const [id, ingress] of this.#ingresses) {
       const silentMs = now - ingress.reportedAt;
       // Whatever of it was not used is over, also when the report that says so is lost.
-      if (silentMs >= leaseMs) ingress.leased = this.#replace(ingress.leased, none);
+      if (silentMs >= leaseMs) ingress.leased = this.#replace(ingress.leased, undefined);
       else if (ingress.leased.size > 0) this.#expiryDue = Math.min(this.#expiryDue, ingress.reportedAt + leaseMs);
       if (silentMs >= silentIngressMs) {
-        ingress.inFlight = this.#replace(ingress.inFlight, none);
-        ingress.waiting = this.#replace(ingress.waiting, none, 'waiting');
+        ingress.inFlight = this.#replace(ingress.inFlight, undefined);
+        ingress.waiting = this.#replace(ingress.waiting, undefined, 'waiting');
       } else this.#expiryDue = Math.min(this.#expiryDue, ingress.reportedAt + silentIngressMs);
       ingress.asked.expire(now);
       ingress.lent.expire(now);
@@ -233,12 +238,23 @@ export class LoadLedger {
     this.#add(choice.instance, choice.waiting, 'waiting');
   }
 
-  /** Counts one gauge in place of another. */
+  /**
+   * Counts one gauge in place of another, as far as it can be true. Answers what is counted now:
+   * who may publish may invent numbers and names.
+   */
   #replace(
     previous: ReadonlyMap<string, number>,
-    current: ReadonlyMap<string, number>,
+    reported: Readonly<Record<string, number>> | undefined,
     gauge: keyof Total = 'inFlight',
   ): ReadonlyMap<string, number> {
+    if (reported === undefined && previous.size === 0) return previous;
+    this.#counts -= previous.size;
+    const current = new Map<string, number>();
+    for (const [instance, count] of Object.entries(reported ?? {})) {
+      if (this.#counts + current.size >= maxCounts) break;
+      if (instance.length <= maxNameLength) current.set(instance, Math.min(count, mostOf[gauge]));
+    }
+    this.#counts += current.size;
     for (const [instance, count] of current) this.#add(instance, count - (previous.get(instance) ?? 0), gauge);
     for (const [instance, count] of previous) if (!current.has(instance)) this.#add(instance, -count, gauge);
     return current;
@@ -255,9 +271,4 @@ export class LoadLedger {
     if (total.inFlight === 0 && total.waiting === 0) this.#totals.delete(instance);
     this.#changed(instance);
   }
-}
-
-/** Numbers far above any real one would no longer add up exactly. */
-function bounded(counts: Readonly<Record<string, number>>): ReadonlyMap<string, number> {
-  return new Map(Object.entries(counts).map(([instance, bytes]) => [instance, Math.min(bytes, maxWaitingBytes)]));
 }

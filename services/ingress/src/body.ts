@@ -1,15 +1,17 @@
 import { GatewayError } from '@llm-gateway/protocol';
 import { isResponseId, maxResponseIdLength } from './body/response-id.ts';
 import { isForm, type ModelSpan, readForm } from './form.ts';
-import { type Member, maxMembers, scanMembers } from './json-members.ts';
+import { type ElementMarks, type Member, maxMembers, scanMembers } from './json-members.ts';
 
 interface RequestFields {
   readonly model: string | null;
   readonly stream: boolean;
   readonly previousResponse?: string | null;
-  readonly members: readonly Member[] | null;
+  /** Undefined: the body is an object whose members were not needed yet. */
+  readonly members: readonly Member[] | null | undefined;
   readonly modelSpans?: readonly ModelSpan[] | null;
   readonly maxAnswerTokens?: number;
+  readonly marks?: ElementMarks | null;
 }
 
 /** What a body says, unchecked. */
@@ -36,8 +38,9 @@ export class RequestContent {
   readonly modelSpans: readonly ModelSpan[] | null;
   /** The most tokens that it allows its answer; infinite if unset or not read. */
   readonly maxAnswerTokens: number;
+  readonly #marks: ElementMarks | null;
   #body: Buffer;
-  #members: readonly Member[] | null;
+  #members: readonly Member[] | null | undefined;
 
   constructor(
     body: Buffer,
@@ -48,8 +51,10 @@ export class RequestContent {
       members,
       modelSpans = null,
       maxAnswerTokens = Number.POSITIVE_INFINITY,
+      marks = null,
     }: RequestFields,
   ) {
+    this.#marks = marks;
     this.#body = body;
     this.#members = members;
     this.model = model;
@@ -64,15 +69,16 @@ export class RequestContent {
     return this.#body;
   }
 
-  /** Where all fields lie in the body; null when it was not needed to know. */
+  /** Where all fields lie in the body, read once; null when it is no JSON object that can be read. */
   get members(): readonly Member[] | null {
+    if (this.#members === undefined) this.#members = scanMembers(this.#body, this.#marks);
     return this.#members;
   }
 
   /** Other bytes, of the same `model` and `stream`, take their place. */
   replace(body: Buffer): void {
     this.#body = body;
-    this.#members = null;
+    this.#members = undefined;
   }
 
   /** Lets go of the bytes; the fields stay known. */
@@ -91,7 +97,10 @@ const maxModelLength = 1024;
 /** The same with every character escaped, and its quotes. */
 const maxModelBytes = maxModelLength * 6 + 2;
 
-/** Up to here a body is parsed whole, which finds every mistake; beyond, only its outline is read. */
+/**
+ * Up to here a body is parsed whole, which finds every mistake; beyond, only its outline is read.
+ * So it is of a shorter one whose outline is wanted: reading both would cost twice.
+ */
 const parsedWholeBytes = 16_384;
 
 /**
@@ -129,20 +138,33 @@ export function readNothing(body: Buffer): RequestContent {
 }
 
 /**
+/** What else of a body is read. */
+export interface Reading {
+  /** Whether `maxAnswerTokens` is. */
+  readonly readsLimit?: boolean;
+  /** What is noted on the members; null: nothing. */
+  readonly marks?: ElementMarks | null;
+}
+
+/**
  * Reads a body as JSON, whatever else than a form its content type says.
- * @param readsLimit whether `maxAnswerTokens` is read as well
  * Throws `GatewayError` `invalid_body`, with `details.param` when one field is at fault.
  */
-export function readContent(given: Buffer, contentType?: string, readsLimit = false): RequestContent {
+export function readContent(
+  given: Buffer,
+  contentType?: string,
+  { readsLimit = false, marks = null }: Reading = {},
+): RequestContent {
   // An engine would look for the model in the fields of a form.
   if (contentType !== undefined && contentType !== jsonType && namesForm(contentType))
     throw invalidBody('the content-type must be application/json, or multipart/form-data for audio and images');
   const body = withoutMark(given);
-  const members = body.length <= parsedWholeBytes ? null : scanWhole(body);
-  const fields = members === null ? parseFields(body) : pickFields(body, members);
+  const isParsed = body.length <= parsedWholeBytes && (marks === null || body.length < marks.fromBytes);
+  const members = isParsed ? undefined : scanWhole(body, marks);
+  const fields = members === undefined ? parseFields(body) : pickFields(body, members);
   return readsLimit
-    ? contentOf(body, fields, { members, maxAnswerTokens: answerLimit(fields) })
-    : contentOf(body, fields, { members });
+    ? contentOf(body, fields, { members, marks, maxAnswerTokens: answerLimit(fields) })
+    : contentOf(body, fields, { members, marks });
 }
 
 function answerLimit({ max_completion_tokens, max_tokens, max_output_tokens }: Fields): number {
@@ -165,7 +187,7 @@ function withoutMark(body: Buffer): Buffer {
 function contentOf(
   body: Buffer,
   { model = null, stream = null, previous_response_id: previous }: Fields,
-  known: Pick<RequestFields, 'members' | 'modelSpans' | 'maxAnswerTokens'>,
+  known: Pick<RequestFields, 'members' | 'modelSpans' | 'maxAnswerTokens' | 'marks'>,
 ): RequestContent {
   if (model !== null && (typeof model !== 'string' || model.length > maxModelLength)) throw invalidModel();
   if (stream !== null && typeof stream !== 'boolean') throw invalidStream();
@@ -185,8 +207,8 @@ function parseFields(body: Buffer): Fields {
   return value;
 }
 
-function scanWhole(body: Buffer): Member[] {
-  const members = scanMembers(body);
+function scanWhole(body: Buffer, marks: ElementMarks | null): Member[] {
+  const members = scanMembers(body, marks);
   if (members === null) throw new NotJsonError(`the body is not a valid JSON object of at most ${maxMembers} members`);
   return members;
 }

@@ -36,6 +36,28 @@ describe('scanMembers', () => {
     ]);
   });
 
+  it('notes where the first and the last objects and arrays of a list end, of members that are marked', () => {
+    const element = fc.jsonValue({ maxDepth: 2 });
+    const space = fc.constantFrom('', ' ', '\n\t');
+    const marks = { members: new Set(['list']), first: 2, last: 3, fromBytes: 0 };
+    fc.assert(
+      fc.property(fc.array(element, { maxLength: 12 }), space, (elements, between) => {
+        let text = '{"other":[{}],"list":[';
+        const ends: number[] = [];
+        for (const [at, one] of elements.entries()) {
+          text += `${between}${at > 0 ? ',' : ''}${between}${JSON.stringify(one)}`;
+          if (typeof one === 'object' && one !== null) ends.push(Buffer.byteLength(text));
+        }
+        const members = scanMembers(Buffer.from(`${text}${between}],"last":[[]]}`), marks) ?? [];
+        const expected = ends.length <= 5 ? ends : [...ends.slice(0, 2), ...ends.slice(-3)];
+        assert.deepEqual(
+          members.map(({ elementEnds }) => elementEnds),
+          [[], expected, []],
+        );
+      }),
+    );
+  });
+
   it('is not misled by escapes, braces within strings, or long strings', () => {
     const long = `${'x'.repeat(100)}\\"}]{[`;
     assert.deepEqual(read(`{"a":"\\\\","b":"${long}","c":[{"d":"]}"}],"e":-1.5E+3}`), [

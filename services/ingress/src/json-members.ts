@@ -10,6 +10,20 @@ export interface Member {
   readonly valueStart: number;
   /** Behind the last byte of the value. */
   readonly valueEnd: number;
+  /**
+   * Behind the objects and arrays in the value, ascending, when it is an array that `ElementMarks`
+   * name: the first and the last of them. Empty otherwise.
+   */
+  readonly elementEnds: readonly number[];
+}
+
+/** Of which members the ends of elements are noted, and how many: the first ones and the last ones. */
+export interface ElementMarks {
+  /** They are wanted of bodies that have so many bytes. */
+  readonly fromBytes: number;
+  readonly members: ReadonlySet<string>;
+  readonly first: number;
+  readonly last: number;
 }
 
 /**
@@ -80,9 +94,10 @@ class Quotes {
 
 /**
  * The members of the object that `bytes` hold, in their order, repeated keys included; null when it
- * is no object, or one of too many or too deeply nested.
+ * is no object, or one of too many or too deeply nested. With `marks`, ends of elements are noted
+ * on the way.
  */
-export function scanMembers(bytes: Buffer): Member[] | null {
+export function scanMembers(bytes: Buffer, marks: ElementMarks | null = null): Member[] | null {
   const quotes = new Quotes(bytes);
   let at = skipSpace(bytes, 0);
   if (bytes[at] !== OPEN_BRACE) return null;
@@ -95,10 +110,14 @@ export function scanMembers(bytes: Buffer): Member[] | null {
     const keyEnd = skipString(quotes, at);
     at = skipSpace(bytes, keyEnd);
     if (keyEnd < 0 || bytes[at] !== COLON) return null;
+    if (members.length === maxMembers) return null;
+    const key = readKey(bytes, keyStart, keyEnd);
     const valueStart = skipSpace(bytes, at + 1);
-    const valueEnd = skipValue(quotes, valueStart);
-    if (valueEnd < 0 || members.length === maxMembers) return null;
-    members.push({ key: readKey(bytes, keyStart, keyEnd), keyStart, valueStart, valueEnd });
+    const isMarked = marks !== null && bytes[valueStart] === OPEN_BRACKET && marks.members.has(key);
+    const ends = isMarked ? new ElementEnds(marks) : null;
+    const valueEnd = skipValue(quotes, valueStart, ends);
+    if (valueEnd < 0) return null;
+    members.push({ key, keyStart, valueStart, valueEnd, elementEnds: ends === null ? noEnds : ends.list() });
     at = skipSpace(bytes, valueEnd);
     if (bytes[at] === CLOSE_BRACE) return skipSpace(bytes, at + 1) === bytes.length ? members : null;
     if (bytes[at] !== COMMA) return null;
@@ -106,29 +125,35 @@ export function scanMembers(bytes: Buffer): Member[] | null {
   }
 }
 
-/**
- * Where the objects of the array at `start` end, in a valid body: the first so many and the last so
- * many of them. None for anything else, and for an array of other things.
- */
-export function elementEnds(
-  bytes: Buffer,
-  start: number,
-  { first, last }: { readonly first: number; readonly last: number },
-): number[] {
-  if (bytes[start] !== OPEN_BRACKET) return [];
-  const quotes = new Quotes(bytes);
-  const ends: number[] = [];
-  let at = skipSpace(bytes, start + 1);
-  while (bytes[at] === OPEN_BRACE) {
-    at = skipNested(quotes, at);
-    if (at < 0) break;
-    if (ends.length === first + last) ends.splice(first, 1);
-    ends.push(at);
-    at = skipSpace(bytes, at);
-    if (bytes[at] !== COMMA) break;
-    at = skipSpace(bytes, at + 1);
+const noEnds: readonly number[] = [];
+
+/** Keeps the first and the last of the positions that it is given. */
+class ElementEnds {
+  readonly #first: number;
+  readonly #last: number;
+  /** The first ones, and behind them a ring of the last. */
+  readonly #ends: number[] = [];
+  #count = 0;
+
+  constructor({ first, last }: ElementMarks) {
+    this.#first = first;
+    this.#last = last;
   }
-  return ends;
+
+  note(end: number): void {
+    const behind = this.#count - this.#first;
+    this.#ends[behind < this.#last ? this.#count : this.#first + (behind % this.#last)] = end;
+    this.#count++;
+  }
+
+  /** Ascending. */
+  list(): readonly number[] {
+    const behind = this.#count - this.#first;
+    if (behind <= this.#last) return this.#ends;
+    const oldest = this.#first + (behind % this.#last);
+    const ends = this.#ends;
+    return [...ends.slice(0, this.#first), ...ends.slice(oldest), ...ends.slice(this.#first, oldest)];
+  }
 }
 
 /**
@@ -194,6 +219,13 @@ function skipString(quotes: Quotes, from: number): number {
     if (byte === QUOTE) return at + 1;
     at += byte === BACKSLASH ? 2 : 1;
   }
+  return skipLongString(quotes, from, at);
+}
+
+/** The same from `at` on, which is behind an escape or none, for the string that begins at `from`. */
+function skipLongString(quotes: Quotes, from: number, start: number): number {
+  const { bytes } = quotes;
+  let at = start;
   for (let searches = 1; searches < denseSearches || at - from > searches * denseBytes; searches++) {
     const quote = quotes.next(at);
     if (quote < 0) return -1;
@@ -211,17 +243,18 @@ function skipString(quotes: Quotes, from: number): number {
 }
 
 /** Behind the value that begins at `from`; -1 when there is none or it never ends. */
-function skipValue(quotes: Quotes, from: number): number {
+function skipValue(quotes: Quotes, from: number, ends: ElementEnds | null): number {
   const { bytes } = quotes;
   const first = bytes[from];
   if (first === QUOTE) return skipString(quotes, from);
-  if (first === OPEN_BRACE || first === OPEN_BRACKET) return skipNested(quotes, from);
+  if (first === OPEN_BRACE || first === OPEN_BRACKET) return skipNested(quotes, from, ends);
   let at = from;
   while (at < bytes.length && isScalarByte(bytes[at] as number)) at++;
   return at > from ? at : -1;
 }
 
-function skipNested(quotes: Quotes, from: number): number {
+/** @param ends takes where the outermost objects and arrays in it end */
+function skipNested(quotes: Quotes, from: number, ends: ElementEnds | null): number {
   const { bytes } = quotes;
   let depth = 0;
   let at = from;
@@ -240,6 +273,7 @@ function skipNested(quotes: Quotes, from: number): number {
       case CLOSE_BRACKET:
         depth--;
         if (depth === 0) return at + 1;
+        if (ends !== null && depth === 1) ends.note(at + 1);
         break;
     }
     at++;

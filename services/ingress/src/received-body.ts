@@ -2,6 +2,7 @@ import { keptHeaders, type RequestHead } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import { type RequestContent, readContent, readMediaContent, readNothing } from './body.ts';
 import type { Exchange } from './exchange/exchange.ts';
+import type { Gateway } from './gateway.ts';
 import { type ContentCoding, contentCoding, decoded } from './http/content-coding.ts';
 import { responseIdOf, type Service } from './http/surface.ts';
 
@@ -31,14 +32,21 @@ async function decodedBody(
 }
 
 /** The relevant content of a body, by service. Throws `GatewayError` `invalid_body`. */
-export function contentOf(body: Buffer, service: Service, { request, from }: Exchange): RequestContent {
+export function contentOf(
+  body: Buffer,
+  service: Service,
+  { exchange: { request, from }, gateway }: { readonly exchange: Exchange; readonly gateway: Pick<Gateway, 'decider'> },
+): RequestContent {
   switch (service) {
     case 'media':
       return readMediaContent(body, request.head === null ? undefined : forwardedContentType(request.head));
     case 'response':
       return readNothing(body);
     default:
-      return readContent(body, request.head?.noted('content-type'), from?.tokensPerMinute != null);
+      return readContent(body, request.head?.noted('content-type'), {
+        readsLimit: from?.tokensPerMinute != null,
+        marks: gateway.decider.marks,
+      });
   }
 }
 

@@ -98,7 +98,7 @@ async function admit(body: Buffer | Promise<Buffer>, service: Service, { exchang
 
 /** The request is whole. Null when it may go on at once; else its client's limits are asked for. */
 function received(body: Buffer, service: Service, { exchange, gateway }: Serving): Promise<void> | null {
-  const content = contentOf(body, service, exchange);
+  const content = contentOf(body, service, { exchange, gateway });
   exchange.received(content);
   if (gateway.observer.watcher !== null) exchange.receivedAtMs = performance.now();
   exchange.stored = storedResponseOf(exchange, service, content);

@@ -4,12 +4,14 @@ import { type Bus, inProcessBus } from '@llm-gateway/bus';
 import {
   type Ask,
   type Decision,
+  Fingerprints,
   GatewayError,
   type Instance,
   instancesChanged,
   instancesList,
   loadReport,
   outcomeReport,
+  prefixPlaced,
   type Role,
   routeDecide,
   routeExplain,
@@ -292,6 +294,19 @@ describe('a router', () => {
     assert.ok(shownCandidates > 100 && shownCandidates < 1000, `${shownCandidates}`);
     assert.equal(reply.pools[0]?.total, 2000);
     assert.ok(JSON.stringify(reply).length < 64 * 1024);
+  });
+
+  test('hands over before it leaves: it tells what it chose last, and that others are to be asked', async () => {
+    await using scene = await new Scene({ schedulingPolicy: 'cache-aware' }).knowing(instance('a'), instance('b'));
+    const told: string[] = [];
+    scene.bus.subscribe(prefixPlaced, ({ placed }) => void told.push(...placed.map((one) => one.instance)));
+    scene.bus.subscribe(routerBeat, ({ leaving }) => void told.push(leaving === true ? 'leaving' : 'beat'));
+    const prints = new Fingerprints();
+    prints.add(1, 2, 4096);
+    const [chosen] = await scene.decide({ prompt: { bytes: 5000, fingerprints: prints.write() } });
+    await scene.running[Symbol.asyncDispose]();
+    await until(() => told.includes('leaving') && told.includes(chosen ?? ''));
+    assert.equal(await scene.metric('router_choices_total', { why: 'load' }), 1);
   });
 
   test('leaves the group when it is disposed', async () => {

@@ -3,7 +3,6 @@ import { changeMembers } from '../body/member-changes.ts';
 import type { RenamedBody } from '../body.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import { changeFormModel } from '../form.ts';
-import { scanMembers } from '../json-members.ts';
 
 /**
  * The client's body with `model` (empty: the client's own) in place of its model, and every other
@@ -35,7 +34,7 @@ export function bodyWithModel(exchange: Exchange, model: string): Buffer {
 
 function changed({ content }: Exchange, model: string, json: string): Buffer {
   if (content.modelSpans !== null) return changeFormModel(content.body, content.modelSpans, model);
-  const members = content.members ?? scanMembers(content.body);
+  const { members } = content;
   if (members === null) throw new GatewayError('invalid_body', 'the body is not a valid JSON object');
   return changeMembers({ bytes: content.body, members }, { model: json });
 }

@@ -17,12 +17,13 @@ export class CachedShare {
 
   /** `expected` and `bytes` (of the whole prompt) as the request was described to the router. */
   constructor({ expected, bytes }: { readonly expected: number; readonly bytes: number }) {
-    this.#expected = expected;
+    this.#expected = Math.min(expected, bytes);
     this.#bytes = bytes;
   }
 
+  /** Never more than the prompt has; null when the answer did not say. */
   get cachedTokens(): number | null {
-    return this.#cached;
+    return this.#cached === null || this.#prompt === null ? null : Math.min(this.#cached, this.#prompt);
   }
 
   read(chunk: Buffer): void {

@@ -5,6 +5,7 @@ import type { Route, RouteTable } from '@llm-gateway/routing';
 import { names } from '@llm-gateway/tracing';
 import type { TracedStep } from '../exchange/request-trace.ts';
 import type { Leaving } from '../http/leaving.ts';
+import type { ElementMarks } from '../json-members.ts';
 import { batched } from './batch.ts';
 import type { DecisionNotes } from './decision-notes.ts';
 import { isFollowed } from './followed-decision.ts';
@@ -145,6 +146,11 @@ export class Decider implements Disposable {
   constructor(parts: DeciderParts) {
     this.#parts = parts;
     this.#scheduleProbe(probeIntervalMs);
+  }
+
+  /** What is to be noted of bodies as they are read; null: nothing. */
+  get marks(): ElementMarks | null {
+    return this.#parts.prompts?.marks ?? null;
   }
 
   /** Whether decisions are made here at the moment, or would be if there were any. */

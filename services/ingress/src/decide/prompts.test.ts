@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Fingerprints } from '@llm-gateway/protocol';
 import fc from 'fast-check';
+import { BodyBudget, Holding } from '../body/body-budget.ts';
 import { readContent } from '../body.ts';
+import { BodyReader } from '../http/body-reader.ts';
 import { Prompts, type PromptsOptions } from './prompts.ts';
 
 const usual: PromptsOptions = {
@@ -13,14 +15,38 @@ const usual: PromptsOptions = {
   namespace: '',
 };
 
-function asked(
-  body: object,
-  { options = {}, headers = {} }: { options?: Partial<PromptsOptions>; headers?: object } = {},
-) {
+interface Asking {
+  readonly options?: Partial<PromptsOptions>;
+  readonly headers?: object;
+}
+
+function asked(body: object, asking: Asking = {}) {
+  return askedBy(Buffer.from(JSON.stringify(body)), asking);
+}
+
+function askedBy(body: Buffer, { options = {}, headers = {} }: Asking = {}) {
   const given = new Map(Object.entries(headers));
   const head = { headers: { value: (name: string): string | undefined => given.get(name) } };
-  const content = readContent(Buffer.from(JSON.stringify(body)));
-  return new Prompts({ ...usual, ...options }).of({ content, request: { head } });
+  const prompts = new Prompts({ ...usual, ...options });
+  return prompts.of({ content: readContent(body, undefined, { marks: prompts.marks }), request: { head } });
+}
+
+/** The body as the ingress holds it when it comes in pieces that end there. */
+function inPieces(body: Buffer, ends: readonly number[], chunked: boolean): Buffer {
+  const holding = new Holding(new BodyBudget(2 ** 30));
+  const framing = { contentLength: chunked ? -1 : body.length, chunked };
+  const reader = new BodyReader(framing, { maxBytes: 2 ** 26, holding });
+  const bounds = [...ends.map((end) => end % body.length).sort((a, b) => a - b), body.length];
+  let start = 0;
+  for (const end of bounds) {
+    const piece = body.subarray(start, end);
+    start = end;
+    const framed = [Buffer.from(`${piece.length.toString(16)}\r\n`), piece, Buffer.from('\r\n')];
+    if (piece.length > 0) reader.take(chunked ? Buffer.concat(framed) : piece, 0);
+  }
+  if (chunked) reader.take(Buffer.from('0\r\n\r\n'), 0);
+  assert.ok(reader.done);
+  return reader.body;
 }
 
 function printsOf({ fingerprints = '' }: { fingerprints?: string }): { key: number; end: number }[] {
@@ -63,10 +89,54 @@ describe('the fingerprints of a prompt', () => {
     assert.ok(shared(one, two) > one.bytes - 200, `${shared(one, two)} of ${one.bytes}`);
   });
 
+  it('do not depend on the pieces in which the body comes', () => {
+    const message = fc.record({ role: fc.constantFrom('user', 'system'), content: fc.string({ maxLength: 4000 }) });
+    const messages = fc.array(message, { minLength: 1, maxLength: 30 });
+    fc.assert(
+      fc.property(messages, fc.array(fc.nat(), { maxLength: 20 }), fc.boolean(), (given, ends, chunked) => {
+        const body = Buffer.from(JSON.stringify({ model: 'm', messages: given, tools: [{ name: text(3000) }] }));
+        assert.deepEqual(askedBy(inPieces(body, ends, chunked)), askedBy(body));
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  it('do not depend on how much else is in the body', () => {
+    const messages = Array.from({ length: 40 }, (_, at) => said(at % 2 ? 'assistant' : 'user', text(150, `${at} `)));
+    const small = asked({ model: 'm', messages });
+    assert.ok(printsOf(small).length > 16);
+    assert.deepEqual(asked({ model: 'm', metadata: text(20_000), messages }), small);
+  });
+
   it('do not depend on what is no part of the prompt, nor on the order of the fields', () => {
     const messages = [said('user', text(9000))];
     const one = asked({ model: 'm', messages, temperature: 1 });
     assert.equal(asked({ stream: true, messages, max_tokens: 7, model: 'm' }).fingerprints, one.fingerprints);
+  });
+
+  it('go by what a parser reads: names by their meaning, and of repeated fields the last', () => {
+    const messages = JSON.stringify([said('user', text(9000))]);
+    const plain = askedBy(Buffer.from(`{"model":"m","messages":${messages}}`));
+    for (const odd of [
+      `{"model":"m","mess\\u0061ges":${messages}}`,
+      `{"messages":[{"role":"user","content":"${text(5000, 'else ')}"}],"model":"n","messages":${messages},"model":"m"}`,
+      `{"model":"m", "x":{"messages":[{"role":"user"}],"model":"n"},\n"messages" :\t${messages} }`,
+    ]) {
+      assert.deepEqual(askedBy(Buffer.from(odd)), plain, odd.slice(0, 40));
+    }
+  });
+
+  it('are none of what nobody can read, however deep or long it is, and take no time for it', () => {
+    const deep = `${'['.repeat(3000)}${']'.repeat(3000)}`;
+    const body = Buffer.from(`{"model":"m","messages":${deep}}`);
+    const asking = { options: { prefixMinBytes: 10_000 }, headers: { 'x-session-id': '1' } };
+    const { affinity, ...shown } = askedBy(body, asking);
+    assert.deepEqual([shown, typeof affinity], [{ bytes: body.length }, 'number']);
+    const many = Array.from({ length: 100_000 }, () => '{"a":[]}').join();
+    const key = 'k'.repeat(1_000_000);
+    const prompt = askedBy(Buffer.from(`{"model":"m","prompt_cache_key":"${key}","messages":[${many}]}`));
+    assert.ok(printsOf(prompt).length <= 64);
+    assert.ok(prompt.affinity !== undefined && JSON.stringify(prompt).length <= 650);
   });
 
   it('have nothing in common between models, salts of the cache, tools and installations', () => {
@@ -124,7 +194,8 @@ describe('the fingerprints of a prompt', () => {
     assert.deepEqual(Object.keys(asked({ model: 'm', prompt: text(9000) }, { options: { fingerprints: false } })), [
       'bytes',
     ]);
-    assert.equal(asked({ model: 'm', other: text(9000) }).fingerprints, undefined);
+    const rerank = { model: 'm', query: 'q', documents: [text(9000)] };
+    assert.deepEqual(asked(rerank), { bytes: JSON.stringify(rerank).length });
     assert.equal(asked({ model: 'm', messages: [1, [2], 'x'] }).fingerprints, undefined);
   });
 });
@@ -139,6 +210,14 @@ describe('the session of a request', () => {
     assert.ok(one.affinity !== undefined);
     assert.equal(one.affinity, two.affinity);
     assert.notEqual(one.affinity, other.affinity);
+  });
+
+  it('is the prompt_cache_key of a short prompt as of a long one', () => {
+    const short = [said('user', 'hi')];
+    const one = asked({ model: 'm', prompt_cache_key: 'k', messages: short });
+    assert.ok(one.affinity !== undefined);
+    assert.equal(one.affinity, asked({ model: 'm', prompt_cache_key: 'k', messages: turn }).affinity);
+    assert.equal(asked({ model: 'm', messages: short }).affinity, undefined);
   });
 
   it('is the prompt_cache_key of the body without a header', () => {

@@ -2,14 +2,19 @@ import { createHash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { type AskedPrompt, Fingerprints } from '@llm-gateway/protocol';
 import type { RequestContent } from '../body.ts';
-import { elementEnds, type Member, scanMembers } from '../json-members.ts';
+import type { ElementMarks, Member } from '../json-members.ts';
 import { affinityHeaders } from './options.ts';
 
 /** What of a body makes the prompt, in the order in which engines put it together. */
-const promptMembers = ['model', 'cache_salt', 'tools', 'system', 'instructions', 'messages', 'prompt', 'input'].map(
-  (name) => ({ name, bytes: Buffer.from(name) }),
-);
+const settings = ['model', 'cache_salt', 'tools', 'system', 'instructions'];
+const texts = ['messages', 'prompt', 'input'];
+const promptMembers = [...settings, ...texts].map((name) => ({
+  name,
+  nameCrc: crc32(name),
+  isText: texts.includes(name),
+}));
 const sessionMember = 'prompt_cache_key';
+const sessionBytes = Buffer.from(sessionMember);
 /** The first fixed sizes grow by a quarter, later ones double, so that few of them reach 64 MB. */
 const fineSteps = 26;
 const fineGrowth = 1.25;
@@ -18,8 +23,7 @@ const maxFixed = 36;
  * Ends of messages that are cut at: a system prompt and the first question are shared by many, the
  * last ones by the next turn.
  */
-const firstEnds = 4;
-const lastEnds = 12;
+const marks = { members: new Set(['system', 'messages', 'prompt', 'input']), first: 4, last: 12 };
 /** Elements that begin like this do not identify a conversation. */
 const roleBytes = 64;
 const systemRole = /"role"\s*:\s*"(?:system|developer)"/;
@@ -41,17 +45,18 @@ export interface PromptSource {
 
 /** Where the prompt may be cut: positions in its bytes, ascending. */
 interface Piece {
-  /** The bytes of its name. */
-  readonly name: Buffer;
+  readonly nameCrc: number;
   readonly start: number;
   readonly end: number;
+  readonly isText: boolean;
   /** In the body. */
   readonly cuts: readonly number[];
 }
 
 /** Describes prompts to the routers, as sizes and fingerprints, without a byte that could be read back. */
 export class Prompts {
-  readonly #fingerprints: boolean;
+  /** What is to be noted of a body as it is read; null: nothing. */
+  readonly marks: ElementMarks | null;
   readonly #minBytes: number;
   readonly #headers: readonly string[];
   readonly #fixed: readonly number[];
@@ -59,7 +64,7 @@ export class Prompts {
   readonly #prints = new Fingerprints();
 
   constructor(options: PromptsOptions) {
-    this.#fingerprints = options.fingerprints;
+    this.marks = options.fingerprints ? { ...marks, fromBytes: options.prefixMinBytes } : null;
     this.#minBytes = options.prefixMinBytes;
     this.#headers = affinityHeaders(options.affinityHeaders);
     this.#fixed = fixedCuts(options.prefixMinBytes);
@@ -76,16 +81,18 @@ export class Prompts {
 
   of({ content, request }: PromptSource): AskedPrompt {
     const { body } = content;
-    if (!this.#fingerprints) return { bytes: body.length };
+    if (this.marks === null) return { bytes: body.length };
     const session = this.#session(request);
-    if (body.length < this.#minBytes && session === undefined) return { bytes: body.length };
-    const members = content.members ?? scanMembers(body) ?? [];
-    const pieces = piecesOf(body, members);
-    const first = firstQuestion(body, pieces);
-    const { bytes, sessionCrc } = this.#fill(body, pieces, first);
-    const key = session ?? this.#sessionMember(body, members) ?? (bytes >= this.#minBytes ? sessionCrc : undefined);
+    if (body.length < this.#minBytes && session === undefined && !body.includes(sessionBytes))
+      return { bytes: body.length };
+    const members = content.members ?? [];
+    const pieces = piecesOf(members);
+    const named = session ?? sessionIn(body, members);
+    const { bytes, firstCrc } = this.#fill(body, pieces, named === undefined ? firstQuestion(body, pieces) : -1);
+    const key = named ?? (bytes >= this.#minBytes ? firstCrc : undefined);
     return {
-      bytes,
+      // Of a request that has its text elsewhere, as one for a rerank, all of it is taken for the prompt.
+      bytes: pieces.at(-1)?.isText ? bytes : body.length,
       ...(this.#prints.count > 0 && { fingerprints: this.#prints.write() }),
       ...(key !== undefined && { affinity: this.#mixed(key) }),
     };
@@ -97,11 +104,6 @@ export class Prompts {
       if (value !== undefined && value !== '') return crc32(value);
     }
     return undefined;
-  }
-
-  #sessionMember(body: Buffer, members: readonly Member[]): number | undefined {
-    const member = members.findLast(({ key }) => key === sessionMember);
-    return member && crc32(body.subarray(member.valueStart, member.valueEnd));
   }
 
   #mixed(value: number): number {
@@ -117,16 +119,17 @@ export class Prompts {
     body: Buffer,
     pieces: readonly Piece[],
     firstQuestionEnd: number,
-  ): { readonly bytes: number; readonly sessionCrc: number | undefined } {
+  ): { readonly bytes: number; readonly firstCrc: number | undefined } {
     const prints = this.#prints;
     const fixed = this.#fixed;
+    const minBytes = this.#minBytes;
     prints.count = 0;
     let crc = 0;
     let bytes = 0;
     let nextFixed = 0;
-    let sessionCrc: number | undefined;
-    for (const { name, start, end, cuts } of pieces) {
-      crc = crc32(name, crc);
+    let firstCrc: number | undefined;
+    for (const { nameCrc, start, end, cuts } of pieces) {
+      crc = (crc ^ nameCrc) >>> 0;
       const offset = bytes - start;
       let at = start;
       let nextCut = 0;
@@ -134,20 +137,21 @@ export class Prompts {
         const fixedAt = (fixed[nextFixed] ?? Number.POSITIVE_INFINITY) - offset;
         const cutAt = cuts[nextCut] ?? Number.POSITIVE_INFINITY;
         const to = Math.min(fixedAt, cutAt, end);
-        if (to > at) crc = crc32(body.subarray(at, to), crc);
-        at = to;
         if (to === fixedAt) nextFixed++;
         if (to === cutAt) nextCut++;
-        if (to === firstQuestionEnd) sessionCrc = crc;
-        const position = at + offset;
-        if ((to === fixedAt || to === cutAt) && position >= this.#minBytes) {
-          this.#mix.of(crc, position);
-          prints.add(this.#mix.high, this.#mix.low, position);
-        }
+        // What is too short is hashed with what follows: the call costs more than the bytes.
+        const isPrint = to + offset >= minBytes && (to === fixedAt || to === cutAt);
+        if (!isPrint && to < end && to !== firstQuestionEnd) continue;
+        crc = crc32(body.subarray(at, to), crc);
+        at = to;
+        if (to === firstQuestionEnd) firstCrc = crc;
+        if (!isPrint) continue;
+        this.#mix.of(crc, to + offset);
+        prints.add(this.#mix.high, this.#mix.low, to + offset);
       }
       bytes = end + offset;
     }
-    return { bytes, sessionCrc };
+    return { bytes, firstCrc };
   }
 }
 
@@ -158,22 +162,29 @@ function fixedCuts(minBytes: number): number[] {
   return cuts;
 }
 
-function piecesOf(body: Buffer, members: readonly Member[]): Piece[] {
+function piecesOf(members: readonly Member[]): Piece[] {
   const pieces: Piece[] = [];
-  for (const { name, bytes } of promptMembers) {
-    // Of a key that is there twice the last one counts, as for all who parse it.
-    const member = members.findLast(({ key }) => key === name);
+  for (const { name, nameCrc, isText } of promptMembers) {
+    const member = lastOf(members, name);
     if (member === undefined) continue;
-    const { valueStart: start, valueEnd: end } = member;
-    const isText = body[start] === quote;
-    // A longer prompt goes on where the quote was.
-    const cuts = isText ? [end - 1] : elementEnds(body, start, { first: firstEnds, last: lastEnds });
-    pieces.push({ name: bytes, start, end, cuts });
+    const { valueStart: start, valueEnd: end, elementEnds } = member;
+    // A longer text or list of tokens goes on where the quote or bracket was.
+    const cuts = elementEnds.length > 0 ? elementEnds : [end - 1];
+    pieces.push({ nameCrc, start, end, isText, cuts });
   }
   return pieces;
 }
 
-const quote = 0x22;
+/** Of a key that is there twice the last one counts, as for all who parse it. */
+function lastOf(members: readonly Member[], name: string): Member | undefined {
+  for (let at = members.length - 1; at >= 0; at--) if (members[at]?.key === name) return members[at];
+  return undefined;
+}
+
+function sessionIn(body: Buffer, members: readonly Member[]): number | undefined {
+  const member = lastOf(members, sessionMember);
+  return member && crc32(body.subarray(member.valueStart, member.valueEnd));
+}
 
 /**
  * Where the first message ends that is not the system's, in the body: what all turns of a

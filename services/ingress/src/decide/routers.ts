@@ -59,6 +59,7 @@ export class Routers implements Disposable {
 
   /** It did not answer: others own its pools until it is heard again. */
   drop(router: string): void {
+    if (this.#dropped.size >= maxDropped) this.#dropped.clear();
     this.#dropped.add(router);
   }
 
@@ -69,6 +70,7 @@ export class Routers implements Disposable {
 
 /** Names of routers that came and went. */
 const maxTelling = 1000;
+const maxDropped = 1000;
 
 /** Whether the router that was asked is at fault, and not the bus or the message. */
 export function isAway(error: unknown): boolean {

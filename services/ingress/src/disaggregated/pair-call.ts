@@ -7,7 +7,6 @@ import { InstanceLeg, type InternalContext, judgeStatus } from '../calls/instanc
 import { decide as decideOn } from '../decide/decide.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import type { StepResult } from '../failover/failover.ts';
-import { scanMembers } from '../json-members.ts';
 import { CachedTokens, cachedTokensOf, showsUsage } from './cached-tokens.ts';
 import { callPrefill } from './prefill-call.ts';
 import type { PdProtocol } from './protocol.ts';
@@ -40,7 +39,7 @@ export async function callPair(
 ): Promise<StepResult | null> {
   const { exchange, gateway } = context;
   const { content } = exchange;
-  const members = content.members ?? scanMembers(content.body);
+  const { members } = content;
   if (members === null) throw new GatewayError('invalid_body', 'the body is not a valid JSON object');
   exchange.attempted();
   const headers = gateway.instanceHeaders.of(exchange, gateway.engineIds.next(exchange));

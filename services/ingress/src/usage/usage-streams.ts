@@ -38,7 +38,7 @@ export class UsageStreams {
   prepare(exchange: Streaming): void {
     const { content, memory } = exchange;
     if (!exchange.isStream || !paths.has(exchange.request.path)) return;
-    const body = objectOf(content.body, content.members);
+    const body = objectOf(content.body, content);
     const options = body && optionsOf(body);
     if (!body || options === null) return;
     const isAsked = options !== undefined && lastValue(options, 'include_usage')?.toString() === yes;
@@ -56,15 +56,15 @@ export class UsageStreams {
    */
   bodyFor({ content, isStream, request }: Pick<Streaming, 'content' | 'isStream' | 'request'>, bytes: Buffer): Buffer {
     if (!this.#isContinuous || !isStream || !paths.has(request.path)) return bytes;
-    const body = objectOf(bytes, bytes === content.body ? content.members : null);
+    const body = objectOf(bytes, content);
     const options = body && optionsOf(body);
     if (!body || options === null) return bytes;
     return withOptions(body, options, { include_usage: yes, continuous_usage_stats: yes });
   }
 }
 
-function objectOf(bytes: Buffer, known: JsonObject['members'] | null): JsonObject | null {
-  const members = known ?? scanMembers(bytes);
+function objectOf(bytes: Buffer, content: RequestContent): JsonObject | null {
+  const members = bytes === content.body ? content.members : scanMembers(bytes);
   return members === null ? null : { bytes, members };
 }
 
