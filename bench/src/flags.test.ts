@@ -36,6 +36,18 @@ test('what clients have of each other is measured alone', () => {
   assert.ok('say' in readFlags(['--only', 'fairness,unary']));
 });
 
+test('cases of the choice are measured alone', () => {
+  const read = readFlags(['--only', 'choice', '--cases', 'restart, one-router']);
+  assert.ok('choice' in read);
+  assert.deepEqual(read.choice, { trace: undefined, cases: ['restart', 'one-router'] });
+  for (const argv of [
+    ['--cases', 'restart'],
+    ['--only', 'choice', '--cases', 'restart,nothing'],
+  ]) {
+    assert.ok('say' in readFlags(argv), argv.join(' '));
+  }
+});
+
 test('what is not known is refused with what is allowed', () => {
   for (const argv of [['--only', 'nothing'], ['--fast'], ['extra']]) {
     const read = readFlags(argv);

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { type ChoiceFlags, isCaseId } from './choice/figures.ts';
 import { type Part, parts } from './results.ts';
 import { type OtherPrograms, otherNames } from './targets/target.ts';
 
@@ -10,8 +11,8 @@ export interface Flags {
   readonly quick: boolean;
   readonly only: readonly Part[];
   readonly profile: boolean;
-  /** Replays a trace over the scheduling policies instead; the file it is in, or null for a generated one. */
-  readonly choice: { readonly trace: string | undefined } | null;
+  /** Replays a trace over the scheduling policies instead. */
+  readonly choice: ChoiceFlags | null;
   /** Measures what clients have of each other instead. */
   readonly clients: ClientMeasure | null;
   /** Where further gateways are, as far as the user says so. */
@@ -25,6 +26,7 @@ const help = `Measures the gateway and other proxies.
                  or one alone: choice, which replays a trace over the scheduling policies,
                  fairness, what people wait for beside a batch, limits, what keys and limits cost
   --trace <file> the trace for choice, in the format of Mooncake; a generated one otherwise
+  --cases <list> of choice these cases alone; of its last report the others are kept
   --profile      CPU profiles of ingress and router instead
 ${otherNames.map((name) => `  --${name} <path>`).join('\n')}
                  measures these gateways as well; those on PATH are found
@@ -41,6 +43,7 @@ export function readFlags(argv: readonly string[]): Flags | { readonly say: stri
         only: { type: 'string', default: parts.join(',') },
         profile: { type: 'boolean', default: false },
         trace: { type: 'string' },
+        cases: { type: 'string' },
         'vllm-router': { type: 'string' },
         smg: { type: 'string' },
         litellm: { type: 'string' },
@@ -49,8 +52,13 @@ export function readFlags(argv: readonly string[]): Flags | { readonly say: stri
     });
     if (values.help) return { say: help, exitCode: 0 };
     const named = values.only.split(',').map((name) => name.trim());
-    const choice = named.length === 1 && named[0] === 'choice' ? { trace: values.trace } : null;
+    const cases = values.cases?.split(',').map((name) => name.trim());
+    const choice =
+      named.length === 1 && named[0] === 'choice' ? { trace: values.trace, cases: cases?.filter(isCaseId) } : null;
     if (choice === null && values.trace !== undefined) return refusal('--trace: is for --only choice');
+    if (choice === null && cases !== undefined) return refusal('--cases: is for --only choice');
+    const noCase = cases?.filter((name) => !isCaseId(name)) ?? [];
+    if (noCase.length > 0) return refusal(`--cases: no case is named ${noCase.join(', ')}`);
     const clients = named.length === 1 ? (clientMeasures.find((one) => one === named[0]) ?? null) : null;
     if (choice !== null || clients !== null) named.pop();
     const unknown = named.filter((name) => !parts.some((part) => part === name));

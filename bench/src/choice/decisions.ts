@@ -124,6 +124,11 @@ const cases = [
     name: 'half of it is, at some instances',
     prompts: () => Array.from({ length: 2000 }, (_, at) => promptOf(1 + (at % 200), 32)),
   },
+  {
+    name: 'nothing is, but its session',
+    prompts: () =>
+      Array.from({ length: 2000 }, (_, at) => ({ ...promptOf(0, 0), affinity: Math.imul(at, 0x9e3779b1) >>> 0 })),
+  },
   { name: 'all prompts begin alike', prompts: () => Array.from({ length: 2000 }, () => promptOf(9999, 32)) },
 ];
 console.log(

@@ -1,12 +1,17 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { TracedRequest } from '@llm-gateway/testing';
 
-/** What became of a replayed trace. Times in seconds of the trace, whatever it was sped up. */
-export interface Replayed {
-  /** To the first content of each answer. */
-  readonly firstTokens: readonly number[];
+/** What became of one request. */
+export interface Answer {
+  readonly request: TracedRequest;
+  /** Seconds of the trace, whatever it was sped up, to the first content. */
+  readonly firstToken: number;
   readonly promptTokens: number;
   readonly cachedTokens: number;
+}
+
+export interface Replayed {
+  readonly answers: readonly Answer[];
   readonly failed: number;
 }
 
@@ -14,8 +19,6 @@ export interface ReplayOptions {
   readonly requests: readonly TracedRequest[];
   /** Where requests go, one after the other. */
   readonly urls: readonly string[];
-  /** Requests whose times count; all when left out. */
-  readonly measured?: (request: TracedRequest) => boolean;
   /** How much faster than the trace says requests come. */
   readonly speedUp: number;
 }
@@ -56,10 +59,8 @@ interface Usage {
 }
 
 /** Sends each request at its time, and reads its whole answer. */
-export async function replay({ requests, urls, speedUp, measured = () => true }: ReplayOptions): Promise<Replayed> {
-  const firstTokens: number[] = [];
-  let promptTokens = 0;
-  let cachedTokens = 0;
+export async function replay({ requests, urls, speedUp }: ReplayOptions): Promise<Replayed> {
+  const answers: Answer[] = [];
   let failed = 0;
   const startedAtMs = performance.now();
   const ask = async (request: TracedRequest, url: string): Promise<void> => {
@@ -79,9 +80,12 @@ export async function replay({ requests, urls, speedUp, measured = () => true }:
     const usageAt = tail.lastIndexOf(usageName);
     const read = usageAt < 0 ? undefined : parsed(tail.slice(usageAt + usageName.length));
     if (first === 0 || read === undefined) throw new Error('an answer without content or usage');
-    if (measured(request)) firstTokens.push((first / 1000) * speedUp);
-    promptTokens += read.prompt_tokens;
-    cachedTokens += read.prompt_tokens_details?.cached_tokens ?? 0;
+    answers.push({
+      request,
+      firstToken: (first / 1000) * speedUp,
+      promptTokens: read.prompt_tokens,
+      cachedTokens: read.prompt_tokens_details?.cached_tokens ?? 0,
+    });
   };
   const asked: Promise<void>[] = [];
   for (const [at, request] of requests.entries()) {
@@ -95,7 +99,7 @@ export async function replay({ requests, urls, speedUp, measured = () => true }:
     );
   }
   await Promise.all(asked);
-  return { firstTokens, promptTokens, cachedTokens, failed };
+  return { answers, failed };
 }
 
 /** The usage that begins the text: braces are counted, because it holds objects. */
