@@ -1,11 +1,11 @@
 import { crc32 } from 'node:zlib';
-import { readContent } from '@llm-gateway/ingress/body';
-import { Prompts } from '@llm-gateway/ingress/prompts';
+import { readContent } from './body.ts';
+import { Prompts } from './decide/prompts.ts';
 
 /**
  * What the fingerprints of a prompt cost, for bodies of several kinds and sizes: `npm --workspace
- * bench run fingerprints`. Reading a body is timed without them and with them; the difference is
- * their cost. A plain checksum of the same bytes is the least that it could be.
+ * services/ingress run fingerprint-cost`. Reading a body is timed without them and with them; the
+ * difference is their cost. A plain checksum of the same bytes is the least that it could be.
  */
 const kibi = 1024;
 const sizes = [2 * kibi, 8 * kibi, 15 * kibi, 64 * kibi, 512 * kibi, 5 * kibi * kibi];
@@ -79,8 +79,8 @@ function measure(body: Buffer): number[] {
   return taken.map((samples) => samples.toSorted((a, b) => a - b)[Math.floor(samples.length / 2)] ?? Number.NaN);
 }
 
-console.log('| body | KB | read µs/KB | read with fingerprints | fingerprints | checksum alone |');
-console.log('| --- | ---: | ---: | ---: | ---: | ---: |');
+process.stdout.write(`| body | KB | read µs/KB | read with fingerprints | fingerprints | checksum alone |\n`);
+process.stdout.write(`| --- | ---: | ---: | ---: | ---: | ---: |\n`);
 let most = 0;
 for (const [kind, fields] of Object.entries(kinds)) {
   for (const size of sizes) {
@@ -88,8 +88,8 @@ for (const [kind, fields] of Object.entries(kinds)) {
     const [plain = Number.NaN, printed = Number.NaN, checksum = Number.NaN] = measure(body);
     most = Math.max(most, printed - plain);
     const shown = [plain, printed, printed - plain, checksum].map((us) => us.toFixed(2));
-    console.log(`| ${[kind, Math.round(body.length / kibi), ...shown].join(' | ')} |`);
+    process.stdout.write(`| ${[kind, Math.round(body.length / kibi), ...shown].join(' | ')} |\n`);
   }
 }
-console.log(`\nthe most for fingerprints: ${most.toFixed(2)} µs/KB of ${allowedUsPerKb}`);
+process.stdout.write(`\nthe most for fingerprints: ${most.toFixed(2)} µs/KB of ${allowedUsPerKb}\n`);
 if (!(most <= allowedUsPerKb)) process.exitCode = 1;
