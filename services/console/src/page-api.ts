@@ -5,8 +5,8 @@ import type { Watch } from '@llm-gateway/watch';
 import { type Access, isOtherPage, isOwnAction } from './access.ts';
 import { act } from './actions.ts';
 import { type Asset, contentSecurityPolicy } from './assets.ts';
-import { readObject, readText } from './body.ts';
 import { type Live, type Topic, topics } from './live.ts';
+import { readObject, readText } from './posted-body.ts';
 import type { Trials } from './trial.ts';
 
 type App = Parameters<InternalServerOptions['routes']>[0];

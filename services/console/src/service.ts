@@ -5,10 +5,10 @@ import { type Describe, InternalServer, type Logger, type Running } from '@llm-g
 import { Watch } from '@llm-gateway/watch';
 import { Access } from './access.ts';
 import { loadAssets } from './assets.ts';
-import { maxBodyBytes } from './body.ts';
 import { Live } from './live.ts';
 import type { ConsoleValues } from './options.ts';
 import { routes } from './page-api.ts';
+import { maxBodyBytes } from './posted-body.ts';
 import { Trials } from './trial.ts';
 
 const bodyTimeoutMs = 10_000;
