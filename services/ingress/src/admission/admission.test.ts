@@ -133,6 +133,20 @@ describe('admission', () => {
     assert.equal(leaving.place, null);
   });
 
+  it('gives a place to nobody who leaves in the turn in which it became free', async () => {
+    const { admission } = scene([instance('a')]);
+    using _ = admission;
+    const [first, leaving, next] = [request(), request(), request()];
+    admission.tryEnter(first);
+    const left = admission.wait(leaving, { canSpill: false });
+    const waits = admission.wait(next, { canSpill: false });
+    first.place?.release(null, false);
+    leaving.signal.abort();
+    await assert.rejects(left, isCode('client_closed'));
+    assert.equal(await waits, true);
+    assert.equal(leaving.place, null);
+  });
+
   it('refuses what has no room to wait, or waited too long, and says when to come again', async () => {
     const { admission } = scene([instance('a')], { queueMaxRequests: 1, queueMaxWaitMs: 50 });
     using _ = admission;
