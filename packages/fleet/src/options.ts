@@ -5,7 +5,7 @@ export const policyOptions = {
     default: 'round-robin',
     choices: ['round-robin', 'load-balance', 'cache-aware'],
     description:
-      'How an instance is chosen: in turn, by least load, or by the earliest expected first token, from its prompt cache and waiting prompts',
+      'Policy that chooses an instance: in turn, by least load, or by the earliest expected first token, given its prompt cache and waiting prompts',
   },
 } as const;
 

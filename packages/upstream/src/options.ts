@@ -41,7 +41,7 @@ export const commitOptions = {
     default: 'content',
     choices: ['content', 'first-byte'],
     description:
-      'What commits the answer of an event stream, after which nothing is retried: its first content, or its first byte',
+      'Part of an event stream that commits the answer, after which nothing is retried: its first content or its first byte',
   },
   'commit-hold-ms': {
     type: 'integer',

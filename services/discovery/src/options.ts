@@ -11,7 +11,7 @@ export const instanceModelOptions = {
     min: 0,
     max: 86_400_000,
     description:
-      'How often each instance is asked for the models that it serves, adapters and aliases included; 0: never, and an instance that declares none serves any',
+      'Interval at which each instance is asked for its models, including adapters and aliases; 0: never, and an instance that declares no model serves any',
   },
 } as const;
 
