@@ -183,16 +183,13 @@ function allowed(name: string): readonly string[] {
 }
 
 /**
- * The rooms in which a service's files stand, innermost first: folders of its `src`, and files that
- * are rooms of their own. What stands in none of them is the service itself: its flags, its wiring,
- * and in the ingress the story of a request.
+ * The rooms in which a service's files stand, innermost first: folders of its `src`. What stands in
+ * none of them is the service itself: its flags, its wiring, and in the ingress the story of a
+ * request.
  */
 const rooms: Readonly<Record<string, readonly string[]>> = {
   ingress: [
-    'json-members.ts',
-    'form.ts',
     'body',
-    'body.ts',
     'http',
     'usage',
     'admission',

@@ -4,10 +4,10 @@
  * over its limit.
  */
 
+import { scanMembers } from './body/json-members.ts';
 import { changeMembers, type JsonObject } from './body/member-changes.ts';
-import { readContent } from './body.ts';
+import { readContent } from './body/request-content.ts';
 import { prefillForm } from './disaggregated/prefill-form.ts';
-import { scanMembers } from './json-members.ts';
 
 const roundsPerBatch = 40;
 const maxBatches = 25;

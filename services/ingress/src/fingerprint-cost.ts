@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib';
-import { readContent } from './body.ts';
+import { readContent } from './body/request-content.ts';
 import { Prompts } from './decide/prompts.ts';
 
 /**

@@ -1,6 +1,6 @@
 import { keptHeaders, type RequestHead } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
-import { type RequestContent, readContent, readMediaContent, readNothing } from './body.ts';
+import { type RequestContent, readContent, readMediaContent, readNothing } from './body/request-content.ts';
 import type { Exchange } from './exchange/exchange.ts';
 import type { Gateway } from './gateway.ts';
 import { type ContentCoding, contentCoding, decoded } from './http/content-coding.ts';

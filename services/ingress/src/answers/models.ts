@@ -3,11 +3,11 @@ import { HeaderLines, isCredentialHeader, keptHeaders, originOf } from '@llm-gat
 import { GatewayError, type Instance, servedModels } from '@llm-gateway/protocol';
 import type { RouteTable } from '@llm-gateway/routing';
 import { readWhole, type Upstream, type WholeResponse } from '@llm-gateway/upstream';
+import { parseShallow } from '../body/json-members.ts';
 import { withOwnHeaders } from '../calls/attempt.ts';
 import type { InstanceHeaders } from '../calls/instance-headers.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import { hopsHeader } from '../http/hops.ts';
-import { parseShallow } from '../json-members.ts';
 
 /**
  * One entry of `GET /v1/models`; engines add fields of their own (`max_model_len`, `root`, …),

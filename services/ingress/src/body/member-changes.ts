@@ -1,4 +1,4 @@
-import { type Member, scanMembers } from '../json-members.ts';
+import { type Member, scanMembers } from './json-members.ts';
 
 /** A JSON object as its bytes and the places of its members in them. */
 export interface JsonObject {

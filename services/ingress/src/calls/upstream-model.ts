@@ -1,8 +1,8 @@
 import { GatewayError } from '@llm-gateway/protocol';
+import { changeFormModel } from '../body/form.ts';
 import { changeMembers } from '../body/member-changes.ts';
-import type { RenamedBody } from '../body.ts';
+import type { RenamedBody } from '../body/request-content.ts';
 import type { Exchange } from '../exchange/exchange.ts';
-import { changeFormModel } from '../form.ts';
 
 /**
  * The client's body with `model` (empty: the client's own) in place of its model, and every other

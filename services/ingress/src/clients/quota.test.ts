@@ -6,7 +6,7 @@ import { GatewayError, limiterBeat, quotaLease } from '@llm-gateway/protocol';
 import { Ledger, leaseMs } from '@llm-gateway/quota';
 import { Metrics } from '@llm-gateway/runtime';
 import { until } from '@llm-gateway/testing';
-import { readContent } from '../body.ts';
+import { readContent } from '../body/request-content.ts';
 import { placeOf } from '../http/surface.ts';
 import type { Client } from './key-file.ts';
 import { Quota } from './quota.ts';

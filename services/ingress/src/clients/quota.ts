@@ -14,7 +14,7 @@ import {
 } from '@llm-gateway/protocol';
 import { leaseMs, Members, type Purse } from '@llm-gateway/quota';
 import type { Counter, Metrics } from '@llm-gateway/runtime';
-import type { RequestContent } from '../body.ts';
+import type { RequestContent } from '../body/request-content.ts';
 import { computesNothing, type Place } from '../http/surface.ts';
 import type { TokenCounts } from '../usage/usage-reader.ts';
 import { Desk, Permit, type Waiter } from './desk.ts';

@@ -1,4 +1,4 @@
-import type { RequestContent } from '../body.ts';
+import type { RequestContent } from '../body/request-content.ts';
 
 /** Of English prose and code about four bytes are a token. */
 const bytesPerToken = 4;

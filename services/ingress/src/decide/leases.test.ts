@@ -16,7 +16,7 @@ import {
 } from '@llm-gateway/protocol';
 import { type RouteTable, routeTable } from '@llm-gateway/routing';
 import { until } from '@llm-gateway/testing';
-import { RequestContent } from '../body.ts';
+import { RequestContent } from '../body/request-content.ts';
 import { Decider } from './decider.ts';
 import { Leases } from './leases.ts';
 import { Load } from './load.ts';

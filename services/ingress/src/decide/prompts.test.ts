@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { Fingerprints } from '@llm-gateway/protocol';
 import fc from 'fast-check';
 import { BodyBudget, Holding } from '../body/body-budget.ts';
-import { readContent } from '../body.ts';
+import { readContent } from '../body/request-content.ts';
 import { BodyReader } from '../http/body-reader.ts';
 import { Prompts, type PromptsOptions } from './prompts.ts';
 

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { type AskedPrompt, Fingerprints } from '@llm-gateway/protocol';
-import type { RequestContent } from '../body.ts';
-import type { ElementMarks, Member } from '../json-members.ts';
+import type { ElementMarks, Member } from '../body/json-members.ts';
+import type { RequestContent } from '../body/request-content.ts';
 import { affinityHeaders } from './options.ts';
 
 /** What of a body makes the prompt, in the order in which engines put it together. */

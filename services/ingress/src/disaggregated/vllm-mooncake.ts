@@ -1,5 +1,5 @@
+import { parseShallow } from '../body/json-members.ts';
 import { lastValue, readObject } from '../body/member-changes.ts';
-import { parseShallow } from '../json-members.ts';
 import { prefillForm } from './prefill-form.ts';
 import type { PdProtocol } from './protocol.ts';
 

@@ -7,7 +7,7 @@ import type { FailureCause } from '@llm-gateway/upstream';
 import type { Place } from '../admission/place.ts';
 import { type BodyBudget, Holding } from '../body/body-budget.ts';
 import { promptBytes } from '../body/prompt-bytes.ts';
-import type { RenamedBody, RequestContent } from '../body.ts';
+import type { RenamedBody, RequestContent } from '../body/request-content.ts';
 import type { Permit } from '../clients/desk.ts';
 import type { Client } from '../clients/key-file.ts';
 import { limitLines } from '../clients/limit-headers.ts';

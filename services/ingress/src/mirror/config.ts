@@ -3,7 +3,7 @@ import { isBaseUrl } from '@llm-gateway/routing';
 import { nearest } from '@llm-gateway/runtime';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
-import { maxMembers, scanMembers } from '../json-members.ts';
+import { maxMembers, scanMembers } from '../body/json-members.ts';
 
 /**
  * The mirror config file. Keys match without regard to case, unknown ones are ignored, missing ones

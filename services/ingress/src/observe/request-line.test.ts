@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { HeaderLines } from '@llm-gateway/http1';
-import { RequestContent } from '../body.ts';
+import { RequestContent } from '../body/request-content.ts';
 import { ClientScene } from '../exchange/client-scene.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import { requestLine } from './request-line.ts';

@@ -1,7 +1,7 @@
 import type { Holding } from '../body/body-budget.ts';
+import { scanMembers } from '../body/json-members.ts';
 import { changeMembers, type JsonObject, lastValue, readObject } from '../body/member-changes.ts';
-import type { RequestContent } from '../body.ts';
-import { scanMembers } from '../json-members.ts';
+import type { RequestContent } from '../body/request-content.ts';
 import { UsageEventFilter } from './usage-event-filter.ts';
 
 /**

@@ -1,7 +1,7 @@
 import { GatewayError } from '@llm-gateway/protocol';
-import { isResponseId, maxResponseIdLength } from './body/response-id.ts';
 import { isForm, type ModelSpan, readForm } from './form.ts';
 import { type ElementMarks, type Member, maxMembers, scanMembers } from './json-members.ts';
+import { isResponseId, maxResponseIdLength } from './response-id.ts';
 
 interface RequestFields {
   readonly model: string | null;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type RequestContent, readContent, readMediaContent } from './body.ts';
+import { type RequestContent, readContent, readMediaContent } from './request-content.ts';
 
 type Read = (body: Buffer, contentType?: string) => RequestContent;
 /** With the code of what is no JSON object. */
