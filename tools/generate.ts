@@ -34,7 +34,10 @@ const configurationPage = 'docs/configuration.md';
 const flagNames = 'packages/runtime/src/flag-names.json';
 const exampleFile = 'deploy/llm-gateway.yaml';
 
-/** Groups that several services share. All other flags stand under the first service that declares them. */
+/**
+ * Groups that several services share. All other flags stand under the first service that declares
+ * them.
+ */
 const sharedGroups: readonly { readonly title: string; readonly group: OptionGroup }[] = [
   { title: 'Routing', group: routeOptions },
   { title: 'Choice of instances', group: { ...policyOptions, ...schedulingOptions } },

@@ -6,7 +6,10 @@ import { suite, test } from 'node:test';
 import { filesOf, root, textOf } from './repository.ts';
 
 const paths = filesOf('{*,.*,**/*,**/.*,.*/**}');
-/** What people and tools read as text; a file with a zero byte is none. This one spells what it looks for. */
+/**
+ * What people and tools read as text; a file with a zero byte is none. This one spells what it
+ * looks for.
+ */
 const texts = paths
   .filter((path) => path !== 'tools/repository.test.ts')
   .map((path) => ({ path, text: textOf(path) }))

@@ -49,7 +49,9 @@ export function workspaces(): Workspace[] {
   }));
 }
 
-/** The cells of the rows of every table in a page whose first cell is code, the code itself first. */
+/**
+ * The cells of the rows of every table in a page whose first cell is code, the code itself first.
+ */
 export function codeRows(page: string): string[][] {
   return page
     .split('\n')

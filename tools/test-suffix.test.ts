@@ -69,7 +69,9 @@ const usersOf = Map.groupBy(
   ({ file }) => file,
 );
 
-/** A file next to the tests that nothing but tests imports, directly or through others of its kind. */
+/**
+ * A file next to the tests that nothing but tests imports, directly or through others of its kind.
+ */
 function isOnlyForTests(file: string): boolean {
   const users = (usersOf.get(file) ?? []).map(({ user }) => user);
   return users.length > 0 && users.every((one) => one.endsWith('.test.ts') || isOnlyForTests(one));

@@ -67,7 +67,9 @@ export const fullPlan: Plan = {
   },
 };
 
-/** Enough for each figure, at the ends of each growth: for a look while working, not for a verdict. */
+/**
+ * Enough for each figure, at the ends of each growth: for a look while working, not for a verdict.
+ */
 export const quickPlan: Plan = {
   name: 'quick',
   warmUpSeconds: 1,

@@ -11,7 +11,10 @@ export function schedstatNs(text: string): number {
   return /^\d+ \d+ \d+\s*$/.test(text) ? Number(text.split(' ', 1)[0]) : Number.NaN;
 }
 
-/** User and kernel time of `/proc/<pid>/stat` in nanoseconds; the kernel counts it in ticks of 10 ms. */
+/**
+ * User and kernel time of `/proc/<pid>/stat` in nanoseconds; the kernel counts it in ticks of 10
+ * ms.
+ */
 export function statNs(text: string): number {
   // The name in parentheses may hold anything, blanks and parentheses too. Of what follows it,
   // utime and stime are fields 12 and 13.
@@ -52,7 +55,9 @@ export interface CpuUse {
   readonly micros: Readonly<Record<string, number>>;
   readonly totalMicros: number;
   readonly seconds: number;
-  /** The busiest process's share of one CPU. Near 1 it could not have done more, and answers late. */
+  /**
+   * The busiest process's share of one CPU. Near 1 it could not have done more, and answers late.
+   */
   readonly busiest: number;
 }
 

@@ -28,7 +28,9 @@ const resultsFolder = join(import.meta.dirname, '../results');
 /** Whatever hangs, a run ends. */
 const longestMs = 60 * 60_000;
 
-/** Measures, prints the report and writes it. Only a whole run becomes `latest`: it is what is kept. */
+/**
+ * Measures, prints the report and writes it. Only a whole run becomes `latest`: it is what is kept.
+ */
 export async function run(flags: Flags): Promise<void> {
   const plan = flags.quick ? quickPlan : fullPlan;
   const startedAtMs = performance.now();

@@ -162,7 +162,10 @@ function keyFlags(names: readonly string[]): string[] {
   return ['--client-keys', `@${file}`];
 }
 
-/** Asks at a steady rate until told to stop; some streams, some not, some for a model that nobody has. */
+/**
+ * Asks at a steady rate until told to stop; some streams, some not, some for a model that nobody
+ * has.
+ */
 async function ask(
   url: string,
   { rate, names, prompt, signal }: { rate: number; names: readonly string[]; prompt: string; signal: AbortSignal },

@@ -21,7 +21,10 @@ import {
 import { ask, begin } from './answer.ts';
 import { chat, type Gateway, post, startGateway } from './gateway.ts';
 
-/** Longer than this between two chunks would be cut; what is tested takes several times as long in all. */
+/**
+ * Longer than this between two chunks would be cut; what is tested takes several times as long in
+ * all.
+ */
 const silenceMs = 1000;
 
 describe('an external endpoint', { timeout: 120_000 }, () => {

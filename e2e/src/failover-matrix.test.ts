@@ -131,7 +131,9 @@ describe('the outcome table of docs/failover.md', { timeout: 240_000 }, () => {
     else assert.equal(attempts, calls, id);
   };
 
-  /** An instance that cannot be reached and a good one: asked until the former was the first choice. */
+  /**
+   * An instance that cannot be reached and a good one: asked until the former was the first choice.
+   */
   const walkUnreachable = async (row: Row, stream: boolean) => {
     await until(
       async () => {

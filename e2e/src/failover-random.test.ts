@@ -197,7 +197,9 @@ function internalUsedUp(did: readonly string[]): boolean {
   return did.length === 1 + retryMaxCount || did.includes('408') || did.includes('429');
 }
 
-/** Called, and after a 429 called again until the calls were used up or something else went wrong. */
+/**
+ * Called, and after a 429 called again until the calls were used up or something else went wrong.
+ */
 function endpointUsedUp(did: readonly string[]): boolean {
   return did.length > 0 && (did.at(-1) !== '429' || did.length === 1 + queueMaxCount);
 }

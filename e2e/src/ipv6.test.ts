@@ -24,7 +24,10 @@ interface Scene extends AsyncDisposable {
   readonly url: string;
 }
 
-/** A whole gateway on `::1` alone: nothing of it, and nothing that it needs, can be reached over IPv4. */
+/**
+ * A whole gateway on `::1` alone: nothing of it, and nothing that it needs, can be reached over
+ * IPv4.
+ */
 async function startScene(store: (stack: AsyncDisposableStack) => Promise<readonly string[]>): Promise<Scene> {
   await using stack = new AsyncDisposableStack();
   const answer = completion();

@@ -32,7 +32,10 @@ async function latencyOf(scene: MirrorScene): Promise<Latency> {
   return { p50: at(0.5), p99: at(0.99) };
 }
 
-/** Measures with mirroring off and then on, as `change` says, and returns how many requests were mirrored. */
+/**
+ * Measures with mirroring off and then on, as `change` says, and returns how many requests were
+ * mirrored.
+ */
 async function assertUnchanged(scene: MirrorScene, change: object): Promise<number> {
   const measured: object[] = [];
   while (measured.length < maxMeasurements) {
@@ -196,7 +199,10 @@ describe('whatever becomes of the copies, the clients do not feel it and the boo
 });
 
 describe('when the senders hang', { timeout: 120_000 }, () => {
-  /** As many bytes as NATS keeps for a consumer before it holds its producers back, several times over. */
+  /**
+   * As many bytes as NATS keeps for a consumer before it holds its producers back, several times
+   * over.
+   */
   const copies = { count: 600, bytes: 200_000 };
   /**
    * Longer than a busy machine takes for a decision, far shorter than what it waits behind copies

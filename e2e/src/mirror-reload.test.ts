@@ -6,7 +6,9 @@ import { until } from '@llm-gateway/testing';
 import { chat } from './gateway.ts';
 import { MirrorScene, refreshIntervalMs, repeat, send } from './mirror.ts';
 
-/** Reading the file and asking for the metrics come on top of the interval; so does a busy machine. */
+/**
+ * Reading the file and asking for the metrics come on top of the interval; so does a busy machine.
+ */
 const effectiveWithinMs = refreshIntervalMs + 2000;
 
 describe('the mirror config file', { timeout: 120_000 }, () => {

@@ -169,7 +169,10 @@ export function send(base: string, body: string | Buffer, options: Sending = {})
   });
 }
 
-/** POSTs a body whose last byte is sent `uploadMs` after its first, and returns the status of the answer. */
+/**
+ * POSTs a body whose last byte is sent `uploadMs` after its first, and returns the status of the
+ * answer.
+ */
 export async function sendSlowly(base: string, body: string, uploadMs: number): Promise<number> {
   const call = request(`${base}/v1/chat/completions`, { method: 'POST', headers: { 'content-length': body.length } });
   const answered = once(call, 'response');

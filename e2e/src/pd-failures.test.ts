@@ -57,7 +57,10 @@ for (const disaggregation of disaggregations) {
     let engines: Engine[];
     let fallback: Engine;
     let gateway: Gateway;
-    /** What the next calls of each half are answered, whichever engine they reach; then it goes well. */
+    /**
+     * What the next calls of each half are answered, whichever engine they reach; then it goes
+     * well.
+     */
     const next = { prefill: [] as Answer[], decode: [] as Answer[] };
     /** Names the prefill in what it hands over. */
     const prefilled = (request: EngineRequest) =>

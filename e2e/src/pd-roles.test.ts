@@ -30,7 +30,10 @@ for (const protocol of ['vllm-kvt', 'vllm-mooncake'] as const) {
     let gateway: Gateway;
     /** An ingress of the same flags, which has nowhere else to send requests. */
     let bare: Service;
-    /** Requests whose prompt names a gate wait there: a prefill before its answer, a decode within it. */
+    /**
+     * Requests whose prompt names a gate wait there: a prefill before its answer, a decode within
+     * it.
+     */
     const gates = new Map<string, PromiseWithResolvers<void>>();
     const gate = (name: string) => {
       const opened = Promise.withResolvers<void>();

@@ -8,7 +8,10 @@ export interface Pod extends AsyncDisposable {
   readonly registrar: Service;
   /** Requests of clients so far. */
   served(): number;
-  /** As Kubernetes ends a pod: the registrar is told first, the engine ends when nobody asks it any more. */
+  /**
+   * As Kubernetes ends a pod: the registrar is told first, the engine ends when nobody asks it any
+   * more.
+   */
   end(): Promise<void>;
 }
 

@@ -25,7 +25,9 @@ import { talk } from './raw-client.ts';
 
 /** Of silence that is meant; on a busy machine everything else takes its time as well. */
 const limits = ['connect', 'headers', 'idle'].flatMap((what) => [`--upstream-${what}-timeout-ms`, '3000']);
-/** Each decision is asked for, however long its answer takes, so that each trace has the same steps. */
+/**
+ * Each decision is asked for, however long its answer takes, so that each trace has the same steps.
+ */
 const asking = ['--no-decision-leases', '--decision-timeout-ms', '20000'];
 
 /** A client's own trace, which keeps what is done for it. */
@@ -96,7 +98,10 @@ describe('the trace of a request', { timeout: 120_000 }, () => {
       ...flags,
     ]);
 
-  /** The line in the log, the metrics and the trace of a request that met a fault name the same cause. */
+  /**
+   * The line in the log, the metrics and the trace of a request that met a fault name the same
+   * cause.
+   */
   const walk = async (row: Row) => {
     const client = new ClientSpan();
     const id = `trace-${row.fault}`.replaceAll(/[ ,]+/g, '-');

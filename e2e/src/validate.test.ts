@@ -111,7 +111,10 @@ async function corpus(): Promise<readonly Case[]> {
   ];
 }
 
-/** Files that a start goes on without, because they may be mended while it runs: `validate` refuses them. */
+/**
+ * Files that a start goes on without, because they may be mended while it runs: `validate` refuses
+ * them.
+ */
 function followedCorpus(): readonly { readonly text: string; readonly mistake: RegExp }[] {
   return [
     { text: '', mistake: /the file is empty$/ },

@@ -61,12 +61,17 @@ const interTokenMs = 30;
  * many times more.
  */
 const speedUp = 2;
-/** Cases that are to differ by 3 % at most are measured so often: one run differs by as much from the next. */
+/**
+ * Cases that are to differ by 3 % at most are measured so often: one run differs by as much from
+ * the next.
+ */
 const closeRounds = 3;
 /** A request of next to nothing, and how many of them are timed. */
 const leastTokens = 60;
 const leastRequests = 20;
-/** After a restart all is to be as before within so many seconds, of the clock and not of the trace. */
+/**
+ * After a restart all is to be as before within so many seconds, of the clock and not of the trace.
+ */
 const secondsAfter = 10;
 const resultsFolder = join(import.meta.dirname, '../../results');
 

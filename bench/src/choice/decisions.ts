@@ -36,7 +36,10 @@ function random(): number {
   return (mixed ^ (mixed >>> 14)) >>> 0;
 }
 
-/** A prompt that begins as one of so many others do: `shared` of its fingerprints are those of `topic`. */
+/**
+ * A prompt that begins as one of so many others do: `shared` of its fingerprints are those of
+ * `topic`.
+ */
 function promptOf(topic: number, shared: number): AskedPrompt {
   prints.count = 0;
   seed = topic;

@@ -27,7 +27,10 @@ export function isCaseId(name: string): name is CaseId {
 }
 
 export interface ChoiceFlags {
-  /** A trace in Mooncake's format, a JSON object or row on each line; undefined: generated conversations. */
+  /**
+   * A trace in Mooncake's format, a JSON object or row on each line; undefined: generated
+   * conversations.
+   */
   readonly trace: string | undefined;
   /** The cases to measure; those of the last report are kept. Undefined: all. */
   readonly cases: readonly CaseId[] | undefined;
@@ -60,7 +63,9 @@ export function percent(share: number): string {
   return `${(100 * share).toFixed(1)} %`;
 }
 
-/** What is asked of the choice, and whether it was reached. A case that is missing reaches nothing. */
+/**
+ * What is asked of the choice, and whether it was reached. A case that is missing reaches nothing.
+ */
 export function figuresOf(cases: ReadonlyMap<CaseId, Measured>, { restarted, floor }: Surroundings): Figure[] {
   const value = (id: CaseId, of: keyof Measured) => cases.get(id)?.[of] ?? Number.NaN;
   const ratio = (of: keyof Measured, id: CaseId, to: CaseId) => value(id, of) / value(to, of);

@@ -11,7 +11,10 @@ export interface DrainFigures {
   readonly drains: number;
   readonly streams: number;
   readonly requestsPerSecond: number;
-  /** When the last request came to the drained engine, after the answer to its order: median and highest. */
+  /**
+   * When the last request came to the drained engine, after the answer to its order: median and
+   * highest.
+   */
   readonly lastRequestMs: { readonly median: number; readonly high: number };
   readonly broken: number;
 }

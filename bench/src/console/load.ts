@@ -19,7 +19,10 @@ const ingressCount = 14;
 const perReport = 34;
 const reportMs = 250;
 const longFrameMs = 100;
-/** So long everything lives before it is measured: rings are filled, and what is garbage was collected. */
+/**
+ * So long everything lives before it is measured: rings are filled, and what is garbage was
+ * collected.
+ */
 const warmMs = 15_000;
 
 export interface ViewFigures {
@@ -27,7 +30,10 @@ export interface ViewFigures {
   readonly firstPaintMs: number;
   readonly frames: number;
   readonly longestFrameMs: number;
-  /** Frames that took longer than 100 ms, and of those the ones in which the page's thread was busy so long. */
+  /**
+   * Frames that took longer than 100 ms, and of those the ones in which the page's thread was busy
+   * so long.
+   */
   readonly longFrames: number;
   readonly longTasks: number;
   /** Of one core. */

@@ -108,7 +108,9 @@ function rounded(value: number): number {
   return Math.round(value * 1e4) / 1e4;
 }
 
-/** Asks so many times a second, whatever becomes of the earlier requests. Rejects when one failed. */
+/**
+ * Asks so many times a second, whatever becomes of the earlier requests. Rejects when one failed.
+ */
 async function pace(
   url: string,
   { body, perSecond, seconds }: { readonly body: string; readonly perSecond: number; readonly seconds: number },

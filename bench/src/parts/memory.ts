@@ -11,7 +11,10 @@ import type { Session } from '../session.ts';
 import { catalogue, startable, type TargetName } from '../targets/catalogue.ts';
 import type { Setting } from '../targets/target.ts';
 
-/** A fresh process each time: what it holds at rest, and what each open stream that is silent adds to it. */
+/**
+ * A fresh process each time: what it holds at rest, and what each open stream that is silent adds
+ * to it.
+ */
 export async function measureMemory(session: Session): Promise<Row[]> {
   const { setting, plan } = session;
   const cases = startable(plan.memory.targets, setting).map(

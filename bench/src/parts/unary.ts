@@ -7,7 +7,10 @@ import type { Session } from '../session.ts';
 import type { TargetName } from '../targets/catalogue.ts';
 import type { Setting, Target } from '../targets/target.ts';
 
-/** One answer after the other to 1, 8, 32, 128 clients: CPU per request, latency, messages on the bus. */
+/**
+ * One answer after the other to 1, 8, 32, 128 clients: CPU per request, latency, messages on the
+ * bus.
+ */
 export async function measureUnary(session: Session): Promise<Row[]> {
   const { setting, plan } = session;
   const { rounds, seconds, clients } = plan.unary;

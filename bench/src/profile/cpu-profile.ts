@@ -15,7 +15,10 @@ export interface CpuProfile {
 
 export interface Entry {
   readonly name: string;
-  /** File and line, or what it belongs to; empty for what is no function, such as the garbage collector. */
+  /**
+   * File and line, or what it belongs to; empty for what is no function, such as the garbage
+   * collector.
+   */
   readonly where: string;
   readonly micros: number;
 }
@@ -29,7 +32,10 @@ export interface Summary {
   readonly origins: readonly Entry[];
 }
 
-/** Self time between two moments: what came before the load, such as loading modules, is not the hot path. */
+/**
+ * Self time between two moments: what came before the load, such as loading modules, is not the hot
+ * path.
+ */
 export function summarize(
   profile: CpuProfile,
   { fromMicros, toMicros, root }: { fromMicros: number; toMicros: number; root: string },
@@ -71,7 +77,10 @@ function place(url: string, root: string): string {
   return path.startsWith(`${root}/`) ? path.slice(root.length + 1) : path;
 }
 
-/** The package of a file, whoever's it is. What V8 itself does has no file but a name in parentheses. */
+/**
+ * The package of a file, whoever's it is. What V8 itself does has no file but a name in
+ * parentheses.
+ */
 function origin(file: string, name: string): string {
   if (file === '') return name.startsWith('(') && name !== '(anonymous)' ? name : 'native functions of Node.js';
   if (file.startsWith('wasm:')) return 'WebAssembly (the HTTP parser of undici)';

@@ -19,7 +19,9 @@ const perSecond = Number(process.env.PER_SECOND ?? 500);
 const betweenMs = 400;
 /** As long without a change, to compare. */
 const quietMs = reloads * betweenMs;
-/** A machine that does not keep up is told of in the result, and its memory is not filled meanwhile. */
+/**
+ * A machine that does not keep up is told of in the result, and its memory is not filled meanwhile.
+ */
 const maxInFlight = 2000;
 
 interface Phase {

@@ -11,7 +11,10 @@ export interface Figure {
   readonly measured: Series | undefined;
 }
 
-/** Ratios are taken round by round, within one run on one machine: only they travel to other machines. */
+/**
+ * Ratios are taken round by round, within one run on one machine: only they travel to other
+ * machines.
+ */
 export function figures(rows: readonly Row[]): readonly Figure[] {
   const unaryCpu = (target: string, clients: number) => find(rows, ['unary', target, clients, 'cpuMicros']);
   const overNginx = (target: string, clients: number) =>

@@ -29,7 +29,9 @@ export interface Gateway extends Target {
   stop(): Promise<void>;
 }
 
-/** The gateway as an operator starts it: services over a real nats-server, at the default log level. */
+/**
+ * The gateway as an operator starts it: services over a real nats-server, at the default log level.
+ */
 export async function startGateway(setting: Setting, options: GatewayOptions = {}): Promise<Gateway> {
   const { name = 'services', instances = 1, ingresses = 1, mirrorConfig, clientKeys, profileFolder } = options;
   await using stack = new AsyncDisposableStack();
@@ -107,7 +109,10 @@ export async function standalone(setting: Setting, further: readonly string[] = 
   };
 }
 
-/** The same at a log level that leaves out the line of each request, and those that tell the addresses. */
+/**
+ * The same at a log level that leaves out the line of each request, and those that tell the
+ * addresses.
+ */
 export async function quietStandalone(setting: Setting): Promise<Target> {
   const [port, adminPort] = [await freePort(), await freePort()];
   const main = join(root, 'services/standalone/src/main.ts');

@@ -46,7 +46,9 @@ export async function nginx(setting: Setting): Promise<Target> {
   });
 }
 
-/** One thread, a line in the log for each request, connections to the engine shared by all clients. */
+/**
+ * One thread, a line in the log for each request, connections to the engine shared by all clients.
+ */
 export async function haproxy(setting: Setting): Promise<Target> {
   const config = (port: number) => `
     global

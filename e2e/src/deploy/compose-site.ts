@@ -74,7 +74,10 @@ export interface ComposeOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** A composed gateway as a place for the checks of the examples: etcd failover and both P/D protocols. */
+/**
+ * A composed gateway as a place for the checks of the examples: etcd failover and both P/D
+ * protocols.
+ */
 export function composeSite(compose: Compose, times: Partial<Site['times']> = {}): Site {
   /** Engines beside those of the file, each with its registrar. */
   const added: { readonly engine: string; readonly registrar: string; readonly name: string }[] = [];

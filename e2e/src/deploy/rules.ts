@@ -86,7 +86,9 @@ function ports(set: ManifestSet): string[] {
   return problems;
 }
 
-/** CPU of a pod above which there is one more of them. docs/operations.md sizes installations by it. */
+/**
+ * CPU of a pod above which there is one more of them. docs/operations.md sizes installations by it.
+ */
 const scaleOutCpu = '600m';
 
 function policies(set: ManifestSet): string[] {
@@ -268,7 +270,10 @@ function scrapes(set: ManifestSet): string[] {
   return problems;
 }
 
-/** A misspelt setting would be ignored by every service, and one in the wrong map by those that it is for. */
+/**
+ * A misspelt setting would be ignored by every service, and one in the wrong map by those that it
+ * is for.
+ */
 async function settings(set: ManifestSet): Promise<string[]> {
   const namesOf = async (service: string) =>
     new Set([...flagTable(await serviceOptions(service)).keys()].map(environmentName));
@@ -392,7 +397,9 @@ function announced(set: ManifestSet, workload: Workload, values: ReadonlyMap<str
   return problems;
 }
 
-/** The names that an engine answers to: of the simulator by its variable, of vLLM by its arguments. */
+/**
+ * The names that an engine answers to: of the simulator by its variable, of vLLM by its arguments.
+ */
 function servedModels(set: ManifestSet, workload: Workload, engine: IContainer): string[] {
   const environment = variables(set, workload, engine);
   if (serviceOf(engine)) return (environment.LLM_GATEWAY_MODEL ?? '').split(',');

@@ -14,7 +14,10 @@ export interface Site extends AsyncDisposable {
   engines(workload: string): Promise<readonly SimulatedEngine[]>;
   /** Resolves when as many run and are ready, or are gone. */
   scale(workload: string, replicas: number): Promise<void>;
-  /** Ends an engine in an orderly way; the place starts another for it. Resolves when that one is ready. */
+  /**
+   * Ends an engine in an orderly way; the place starts another for it. Resolves when that one is
+   * ready.
+   */
   replace(engine: SimulatedEngine): Promise<void>;
   /** The nodes of an etcd discovery. */
   readonly etcd?: EtcdNodes;
@@ -50,7 +53,9 @@ export interface RecordedRequest {
 }
 
 export interface EtcdNodes {
-  /** Ends the last nodes at once, so that this many are left, and keeps them down. Their data stays. */
+  /**
+   * Ends the last nodes at once, so that this many are left, and keeps them down. Their data stays.
+   */
   keep(count: number): Promise<void>;
   /** Ends all nodes and removes their data. */
   wipe(): Promise<void>;

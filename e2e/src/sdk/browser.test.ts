@@ -22,7 +22,9 @@ async function startPage() {
   };
 }
 
-/** Runs in the page: what the gateway answers to a streamed chat, and in how many pieces it came. */
+/**
+ * Runs in the page: what the gateway answers to a streamed chat, and in how many pieces it came.
+ */
 const streamChat = async (url: string) => {
   const response = await fetch(`${url}/v1/chat/completions`, {
     method: 'POST',

@@ -14,7 +14,10 @@ export interface RequestOptions {
   readonly signal?: AbortSignal | undefined;
   /** Ask this member of the group and no other. */
   readonly owner?: string | undefined;
-  /** A W3C `traceparent` for each trace that the question is a step of; the first `maxTraces` are sent. */
+  /**
+   * A W3C `traceparent` for each trace that the question is a step of; the first `maxTraces` are
+   * sent.
+   */
   readonly traces?: readonly string[] | undefined;
 }
 
@@ -68,7 +71,9 @@ export interface Bus extends AsyncDisposable {
    */
   send<P>(message: JobMessage<P>, payload: P, body?: Uint8Array): boolean;
   consume<P>(message: JobMessage<P>, handler: (payload: P, body: Uint8Array) => void): Subscription;
-  /** Milliseconds to the server and back, measured now; null without a connection. Never rejects. */
+  /**
+   * Milliseconds to the server and back, measured now; null without a connection. Never rejects.
+   */
   roundTripMs(): Promise<number | null>;
   /** Called for each change; `connected` is the current state. */
   onStatus(listener: (connected: boolean) => void): Subscription;

@@ -1,4 +1,6 @@
-/** What is repeated so that others see that this process lives, and how often it looks at itself. */
+/**
+ * What is repeated so that others see that this process lives, and how often it looks at itself.
+ */
 const periodMs = 1_000;
 
 const calls = new Set<() => void>();

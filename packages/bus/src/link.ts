@@ -14,7 +14,9 @@ import { InFlight } from './in-flight.ts';
 import { StallWatch } from './stall-watch.ts';
 
 const traceHeader = 'traceparent';
-/** How long the asker waits, in ms from when it asked: clocks of two machines cannot be compared. */
+/**
+ * How long the asker waits, in ms from when it asked: clocks of two machines cannot be compared.
+ */
 const timeoutHeader = 'Gateway-Timeout-Ms';
 /** The NATS services protocol (ADR-32) marks an answer that is an error with these two. */
 const errorHeader = 'Nats-Service-Error';
@@ -30,7 +32,9 @@ const maxUnconfirmedBytes = 16 * 1024 * 1024;
 const confirmAfterBytes = 256 * 1024;
 export const defaultMaxPayload = 1024 * 1024;
 const maxErrorLength = 1_000;
-/** More than the headers of any message here: an error of `maxErrorLength` characters, or a trace. */
+/**
+ * More than the headers of any message here: an error of `maxErrorLength` characters, or a trace.
+ */
 const maxHeaderBytes = 8 * 1024;
 /** More than the headers of a message that is no error: its timeout and `maxTraces` traces. */
 export const messageHeaderBytes = 2048;

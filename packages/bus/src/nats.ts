@@ -25,7 +25,10 @@ const defaultDrainTimeoutMs = 5_000;
 const noBytes = new Uint8Array(0);
 
 export interface NatsOptions {
-  /** The name in `nats micro ls` and in the server's list of connections: letters, digits, `-` and `_`. */
+  /**
+   * The name in `nats micro ls` and in the server's list of connections: letters, digits, `-` and
+   * `_`.
+   */
   readonly name: string;
   /** A semantic version. */
   readonly version?: string;

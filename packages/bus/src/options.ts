@@ -47,7 +47,9 @@ export const busOptions = {
 
 /** The values of `busOptions`, and of `--namespace`. */
 export interface BusSettings {
-  /** Stands before every subject, so that installations can share NATS servers; empty: nothing does. */
+  /**
+   * Stands before every subject, so that installations can share NATS servers; empty: nothing does.
+   */
   readonly namespace?: string;
   readonly natsServers: string;
   readonly natsUser?: string;

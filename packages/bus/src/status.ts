@@ -45,7 +45,10 @@ const maxFiles = 16;
 const maxMistakeLength = 500;
 
 export interface StatusTeller extends Disposable {
-  /** Something changed that is not to wait for the next question. Says nothing when nobody asked lately. */
+  /**
+   * Something changed that is not to wait for the next question. Says nothing when nobody asked
+   * lately.
+   */
   tell(): void;
 }
 

@@ -120,7 +120,10 @@ function figuresOf(
   return isEngineFigures(figures) ? figures : null;
 }
 
-/** Labels and value of a line after its name; null when it is none, or its value is no number from 0 on. */
+/**
+ * Labels and value of a line after its name; null when it is none, or its value is no number from 0
+ * on.
+ */
 function readSeries(rest: string): Series | null {
   const labels = new Map<string, string>();
   let at = 0;

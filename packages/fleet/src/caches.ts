@@ -15,7 +15,10 @@ const defaultMaxAgeMs = 60 * 60_000;
 const defaultCapacityBytes = 4 * 1024 * 1024;
 
 export interface CachesOptions {
-  /** Bytes of prompts that fit into the KV cache of one instance; left out: as many as its engine says. */
+  /**
+   * Bytes of prompts that fit into the KV cache of one instance; left out: as many as its engine
+   * says.
+   */
   readonly capacityBytes?: number;
   readonly maxEntries?: number;
   readonly maxAgeMs?: number;

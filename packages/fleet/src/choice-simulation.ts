@@ -67,7 +67,10 @@ function instanceOf(index: number): Instance {
   return { id: `i${String(index).padStart(4, '0')}`, roles: ['neutral'], ...address, dpRank: 0, dpSize: 1, model: '' };
 }
 
-/** Where prompts are cut: at each of the first blocks, then at ever longer distances, as the ingress does. */
+/**
+ * Where prompts are cut: at each of the first blocks, then at ever longer distances, as the ingress
+ * does.
+ */
 function fingerprintsOf(blocks: readonly number[], tokens: number): string {
   const prints = new Fingerprints();
   let hash = 0;

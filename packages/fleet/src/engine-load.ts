@@ -46,7 +46,9 @@ export class EngineLoad {
     if (inFlight > this.#mostInFlight) this.#mostInFlight = inFlight;
   }
 
-  /** Whether this reporter may speak for the engine: it is the one that did, or that one is silent. */
+  /**
+   * Whether this reporter may speak for the engine: it is the one that did, or that one is silent.
+   */
   accepts(reporter: string, now: number): boolean {
     return this.#last === null || this.#last.reporter === reporter || now >= this.expiryAt;
   }

@@ -29,17 +29,27 @@ import { countRole, type RoleCount, type Unwell, unwellOf } from './standing.ts'
 export interface FleetOptions {
   readonly mode: FleetMode;
   readonly policy: FleetPolicy;
-  /** What the instances have cached, for `cache-aware`; its creator feeds it reports of other routers. */
+  /**
+   * What the instances have cached, for `cache-aware`; its creator feeds it reports of other
+   * routers.
+   */
   readonly caches?: Caches;
   /** Prefills require an instance with a KV address. */
   readonly kvAddressNeeded?: boolean;
-  /** Hears of each instance that is left out of the prefills for it, once as long as it lives unchanged. */
+  /**
+   * Hears of each instance that is left out of the prefills for it, once as long as it lives
+   * unchanged.
+   */
   readonly onKvAddressMissing?: (instance: string) => void;
   /** The router id in its replies; empty in an ingress that decides for itself. */
   readonly self?: string;
-  /** How long a new or readmitted instance is ramped up unless in turn; 0, the default: not at all. */
+  /**
+   * How long a new or readmitted instance is ramped up unless in turn; 0, the default: not at all.
+   */
   readonly slowStartMs?: number;
-  /** Called for each instance that failed too often, with its ejection time. See `Health.spared`. */
+  /**
+   * Called for each instance that failed too often, with its ejection time. See `Health.spared`.
+   */
   readonly onEject?: (ejection: Ejection) => void;
 }
 
@@ -117,7 +127,9 @@ export class Fleet {
     this.#members.change(upserts, removals);
   }
 
-  /** What one ingress has in flight. Ingresses that stop reporting are forgotten after some seconds. */
+  /**
+   * What one ingress has in flight. Ingresses that stop reporting are forgotten after some seconds.
+   */
   report(report: LoadReport, now: number): void {
     if (this.#scores.traits.isCounted) this.#scores.ledger.report(report, now);
   }
@@ -197,7 +209,10 @@ export class Fleet {
     return this.#pools.keyOf(model);
   }
 
-  /** The name of the model that stands for all that the instances of this one serve; see `ModelGroups`. */
+  /**
+   * The name of the model that stands for all that the instances of this one serve; see
+   * `ModelGroups`.
+   */
   groupOf(model: string | null, now: number): string | null {
     this.#refresh(now);
     return this.#members.groupOf(this.#pools.keyOf(model));
@@ -226,7 +241,9 @@ export class Fleet {
     return rolesOf[this.#mode];
   }
 
-  /** The instance that a pick names, when it is known here at the same address and serves the pool. */
+  /**
+   * The instance that a pick names, when it is known here at the same address and serves the pool.
+   */
   candidate(given: InstanceAddress, { role, model }: Pick<LeaseWish, 'role' | 'model'>): Candidate | undefined {
     const member = this.#members.get(given.id);
     if (member === undefined || !isSameAddress(given, member.address)) return undefined;

@@ -22,7 +22,9 @@ export interface FollowerState {
   readonly applies: boolean;
   /** Whether the list held came from a replica that had its store. */
   readonly trusted: boolean;
-  /** Whether a list is held that is not merely empty for want of a store. Once true it stays true. */
+  /**
+   * Whether a list is held that is not merely empty for want of a store. Once true it stays true.
+   */
   readonly synced: boolean;
   /** What each replica said last, the followed one included. */
   readonly heard: ReadonlyMap<string, { readonly storeUp: boolean; readonly heardMs: number }>;
@@ -119,7 +121,10 @@ export function step(state: FollowerState, event: FollowerEvent, clock: Follower
   }
 }
 
-/** When the next `tick` is due if nothing comes before; null: the list that is asked for comes first. */
+/**
+ * When the next `tick` is due if nothing comes before; null: the list that is asked for comes
+ * first.
+ */
 export function tickDueMs(state: FollowerState, heartbeatMs: number): number | null {
   if (state.listing !== null) return null;
   return state.retryMs ?? state.heardMs + missedHeartbeats * heartbeatMs;

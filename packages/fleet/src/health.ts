@@ -6,9 +6,14 @@ type Outcome = Omit<OutcomeReport['outcomes'][number], 'instance'>;
 const failuresToEject = 3;
 const firstEjectionMs = 1000;
 const maxEjectionMs = 30_000;
-/** An instance that fails again within so many times its last ejection is ejected for twice as long, */
+/**
+ * An instance that fails again within so many times its last ejection is ejected for twice as long,
+ */
 const relapseFactor = 2;
-/** unless it served so many requests meanwhile: then it fails now and then, which the penalty is for. */
+/**
+ * unless it served so many requests meanwhile: then it fails now and then, which the penalty is
+ * for.
+ */
 const servedToTrust = 10;
 /**
  * A probe of which no failure is reported for so long went well: ingresses report a success only
@@ -19,7 +24,10 @@ const probeVerdictMs = 5000;
 const busyMs = 1000;
 /** What one call counts for in the share of calls that fail: about the last ten decide. */
 const callWeight = 0.1;
-/** Without calls the share halves in this time, so that an instance that is avoided for it is tried again. */
+/**
+ * Without calls the share halves in this time, so that an instance that is avoided for it is tried
+ * again.
+ */
 const shareHalfLifeMs = 10_000;
 /** A smaller share is chance. */
 const minShare = 0.05;
@@ -125,7 +133,10 @@ export class Health {
     }
   }
 
-  /** `random` in [0, 1): ±20 %, so that routers and instances do not fall into step. Answers for how long. */
+  /**
+   * `random` in [0, 1): ±20 %, so that routers and instances do not fall into step. Answers for how
+   * long.
+   */
   eject(now: number, { random, spared }: { random: () => number; spared: boolean }): number {
     const soon = now - this.#liveSince < relapseFactor * this.#ejectionMs && this.#servedSince < servedToTrust;
     const relapsed = this.state !== 'live' || soon;

@@ -14,7 +14,10 @@ const maxUnreportedReplies = 100_000;
  * are not counted until others are silent.
  */
 const maxIngresses = 2_000;
-/** So many counts of instances are kept over all ingresses; beyond, further ones of a report are left out. */
+/**
+ * So many counts of instances are kept over all ingresses; beyond, further ones of a report are
+ * left out.
+ */
 const maxCounts = 1_000_000;
 const maxNameLength = 1024;
 const none: ReadonlyMap<string, number> = new Map();

@@ -104,7 +104,10 @@ export class Membership {
     return joined;
   }
 
-  /** The name of the model that stands for all that the instances of this one serve; see `ModelGroups`. */
+  /**
+   * The name of the model that stands for all that the instances of this one serve; see
+   * `ModelGroups`.
+   */
   groupOf(model: string | null): string | null {
     this.#groups ??= new ModelGroups(this.sorted.map(({ instance }) => instance));
     return this.#groups.of(model);

@@ -38,7 +38,9 @@ const maxRemembered = 10_000;
 /** After a failure so many successes are reported: by then they have outweighed it. */
 const watchedSuccesses = 20;
 
-/** What an ingress saw at instances since its last report, in the form that `Fleet.outcomes` reads. */
+/**
+ * What an ingress saw at instances since its last report, in the form that `Fleet.outcomes` reads.
+ */
 export class OutcomeTally {
   readonly #ingress: string;
   readonly #refusals = new Refusals();

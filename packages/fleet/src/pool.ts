@@ -12,10 +12,16 @@ const maxProbes = 4;
  */
 const choicesPerProbe = 16;
 
-/** The instances that can take one role for one model, sorted by id, as slots of the fleet's score array. */
+/**
+ * The instances that can take one role for one model, sorted by id, as slots of the fleet's score
+ * array.
+ */
 export class Pool {
   readonly role: Role;
-  /** A model that some instance names or has named; empty: one that none ever did; null: any will do. */
+  /**
+   * A model that some instance names or has named; empty: one that none ever did; null: any will
+   * do.
+   */
   readonly model: string | null;
   #slots = new Int32Array(0);
   #ids: string[] = [];

@@ -147,7 +147,10 @@ export class PrefixIndex {
     return this.#cached[number] ?? 0;
   }
 
-  /** Finds who has the longest beginnings. The answer is in `holders` and `cached` until the next call. */
+  /**
+   * Finds who has the longest beginnings. The answer is in `holders` and `cached` until the next
+   * call.
+   */
   match({ count, keys, ends }: Fingerprints): void {
     for (const number of this.holders) this.#cached[number] = 0;
     this.holders.length = 0;

@@ -63,7 +63,9 @@ export class Scores {
   measured = 0;
   /** Members whose load counts for more than it is. */
   readonly weighted = new Set<Member>();
-  /** Slots whose scores are lowered for the prompt that is being decided, and their scores before. */
+  /**
+   * Slots whose scores are lowered for the prompt that is being decided, and their scores before.
+   */
   readonly #discounted: readonly [slots: number[], before: number[]] = [[], []];
   #meanPromptBytes = firstMeanPromptBytes;
 

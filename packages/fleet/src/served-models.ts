@@ -23,7 +23,10 @@ export class ServedModels {
     return this.#names.has(model);
   }
 
-  /** False when there have been instances and none of them served the model. Null asks for any model. */
+  /**
+   * False when there have been instances and none of them served the model. Null asks for any
+   * model.
+   */
   has(model: string | null): boolean {
     return this.#any || this.#names.size === 0 || model === null || this.#names.has(model);
   }

@@ -12,7 +12,10 @@ interface PdSettings {
 }
 
 interface StartOptions extends Omit<FleetOptions, 'mode' | 'kvAddressNeeded'> {
-  /** Whether loads and outcomes arrive over the bus, from all ingresses; otherwise the caller passes its own. */
+  /**
+   * Whether loads and outcomes arrive over the bus, from all ingresses; otherwise the caller passes
+   * its own.
+   */
   readonly hearsIngresses?: boolean;
   /** Called with the result of each engine report. */
   readonly onEngineReport?: (result: EngineReportResult) => void;

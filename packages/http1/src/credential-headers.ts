@@ -153,7 +153,9 @@ function placeOf(octet: number, text: string, from: number): number {
   return at;
 }
 
-/** Whether a field of this name, in any case, is a credential; remembered of the names seen last. */
+/**
+ * Whether a field of this name, in any case, is a credential; remembered of the names seen last.
+ */
 function isCredentialName(name: string): boolean {
   const known = knownNames.get(name);
   if (known !== undefined) return known;

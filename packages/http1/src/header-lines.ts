@@ -92,7 +92,10 @@ export function headerPairs(headers: readonly string[]): [string, string][] {
   ]);
 }
 
-/** The fields with one set: in its first place and spelling and without its repeats, else at the end. */
+/**
+ * The fields with one set: in its first place and spelling and without its repeats, else at the
+ * end.
+ */
 export function withHeader(headers: readonly string[], lowerName: string, value: string): FlatHeaders {
   const kept: FlatHeaders = [];
   let isSet = false;

@@ -88,7 +88,9 @@ export class FieldInterest {
     }
   }
 
-  /** What the name `text[start, end)` is to this reader; undefined for all others, which just go on. */
+  /**
+   * What the name `text[start, end)` is to this reader; undefined for all others, which just go on.
+   */
   find(text: string, start: number, end: number): FieldKind | undefined {
     if (end - start >= maxNameLength) return undefined;
     const kinds = this.#kinds[shapeOf(text, start, end)];

@@ -122,7 +122,10 @@ export const RouteQuery = Type.Object({
    * hold the same.
    */
   generation: Type.String(),
-  /** Not checked here, so that one ask that does not fit fails alone: the router asks `isAsk` of each. */
+  /**
+   * Not checked here, so that one ask that does not fit fails alone: the router asks `isAsk` of
+   * each.
+   */
   asks: Type.Array(Type.Unsafe<Ask>({})),
 });
 export type RouteQuery = Static<typeof RouteQuery>;

@@ -14,7 +14,10 @@ const maxBlockTokens = 65_536;
 /** One message is about so many engines at most. */
 export const maxReportedEngines = 256;
 
-/** After so long without a report nothing is known of an engine: not that it is full, nor that it is idle. */
+/**
+ * After so long without a report nothing is known of an engine: not that it is full, nor that it is
+ * idle.
+ */
 export const engineReportTtlMs = 3000;
 
 /** An engine takes about so many bytes of a prompt for one token. */

@@ -7,10 +7,16 @@ import { subjects } from './subjects.ts';
 
 /** The console and operators ask a router where a request would go. */
 
-/** So many candidates are told of, over all roles; of a reply that would be larger than a bus takes fewer. */
+/**
+ * So many candidates are told of, over all roles; of a reply that would be larger than a bus takes
+ * fewer.
+ */
 export const maxExplained = 1000;
 
-/** Asks a router where a request would go now, and why. Nothing is chosen, reserved or counted for it. */
+/**
+ * Asks a router where a request would go now, and why. Nothing is chosen, reserved or counted for
+ * it.
+ */
 export const ExplainQuery = Type.Object({
   /** Null: the request names none. */
   model: Type.Union([Type.String({ maxLength: 1024 }), Type.Null()]),

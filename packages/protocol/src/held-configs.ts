@@ -11,7 +11,10 @@ export const ConfigHeld = Type.Object({
   service: Type.String({ maxLength: 32, pattern: '^[a-z-]+$' }),
   /** The newest first. A router answers for each of them, a retry worker takes jobs of each. */
   generations: Type.Array(Type.String({ maxLength: 64 }), { maxItems: maxHeldGenerations }),
-  /** The one that new requests are decided by; of an ingress not the newest until a router holds that. */
+  /**
+   * The one that new requests are decided by; of an ingress not the newest until a router holds
+   * that.
+   */
   active: Type.String({ maxLength: 64 }),
 });
 export type ConfigHeld = Static<typeof ConfigHeld>;

@@ -20,7 +20,9 @@ export const Instance = Type.Object({
   roles: Type.Array(Type.Enum(roles)),
   host: Type.String({ minLength: 1 }),
   port: Port,
-  /** Where a decode engine fetches the KV cache of a prefill; empty and 0 when the record has none. */
+  /**
+   * Where a decode engine fetches the KV cache of a prefill; empty and 0 when the record has none.
+   */
   kvHost: Type.String(),
   kvPort: Port,
   dpRank: Type.Integer(),

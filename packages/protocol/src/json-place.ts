@@ -4,7 +4,10 @@ const number = '-?(?:0|[1-9]\\d*)(?:\\.\\d+)?(?:[eE][+-]?\\d+)?';
 const token = new RegExp(`(${brackets})|(${text})|(?:${number}|true|false|null)`, 'y');
 const blank = /[ \t\n\r]*/y;
 
-/** What may stand next. `first…` are those behind an opening bracket, where it may be closed as well. */
+/**
+ * What may stand next. `first…` are those behind an opening bracket, where it may be closed as
+ * well.
+ */
 type Awaited = 'value' | 'first value' | 'key' | 'first key' | 'colon' | 'comma' | 'end';
 
 /**

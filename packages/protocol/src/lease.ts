@@ -29,7 +29,10 @@ export const LeaseQuery = Type.Object({
 });
 export type LeaseQuery = Static<typeof LeaseQuery>;
 
-/** In the order of the pools. A generation that differs from the router's own is answered with no leases. */
+/**
+ * In the order of the pools. A generation that differs from the router's own is answered with no
+ * leases.
+ */
 export const LeaseReply = Type.Object({
   router: Type.String(),
   /** In one count with that of `RouteReply`. */

@@ -70,7 +70,10 @@ export const QuotaLease = Type.Object({
    * nobody can tell.
    */
   resetMs: Amounts,
-  /** Whether there is too little for grants in advance: what is not needed is to be given back at once. */
+  /**
+   * Whether there is too little for grants in advance: what is not needed is to be given back at
+   * once.
+   */
   tight: Type.Boolean(),
 });
 export type QuotaLease = Static<typeof QuotaLease>;
@@ -123,7 +126,10 @@ export const LimiterBeat = Type.Object({
 export type LimiterBeat = Static<typeof LimiterBeat>;
 export const limiterBeat = defineEvent(subjects.limiterBeat, LimiterBeat);
 
-/** An ingress that keeps limits says each second that it is there, and at once to a limiter that begins. */
+/**
+ * An ingress that keeps limits says each second that it is there, and at once to a limiter that
+ * begins.
+ */
 export const IngressBeat = Type.Object({
   ingress: ProcessName,
   /**

@@ -13,7 +13,10 @@ const RequestTotals = Type.Object({
   /** `_unknown` of models that nothing took, `_other` of those beyond the first hundred. */
   model: Type.String({ maxLength: 256 }),
   route: Word,
-  /** The instance or endpoint that answered last; empty where the way is not to a fallback or endpoint. */
+  /**
+   * The instance or endpoint that answered last; empty where the way is not to a fallback or
+   * endpoint.
+   */
   endpoint: Name,
   completed: Count,
   /** Answered with a status from 400 to 499. */
@@ -107,7 +110,10 @@ const RequestSummary = Type.Object({
   prefill: Type.Optional(Name),
   /** The name of its key. */
   client: Type.Optional(Name),
-  /** The process that chose its instance last; absent if none was chosen, or no console was watching. */
+  /**
+   * The process that chose its instance last; absent if none was chosen, or no console was
+   * watching.
+   */
   decided: Type.Optional(
     Type.Object({
       /** A router, or the ingress itself. */
@@ -161,7 +167,9 @@ const bucketsPerOctave = 8;
 const leastMs = 0.125;
 const maxBucket = 167;
 
-/** The bucket of a time: eight for each doubling, from an eighth of a millisecond to four minutes. */
+/**
+ * The bucket of a time: eight for each doubling, from an eighth of a millisecond to four minutes.
+ */
 export function latencyBucket(ms: number): number {
   if (!(ms > leastMs)) return 0;
   return Math.min(Math.round(bucketsPerOctave * Math.log2(ms / leastMs)), maxBucket);

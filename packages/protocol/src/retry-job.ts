@@ -60,7 +60,10 @@ export type JobResultKind = (typeof jobResultKinds)[number];
 export interface ReportedJobResult {
   readonly kind: JobResultKind;
   readonly calls: number;
-  /** Why there is no answer of the endpoint: a cause of `upstream`, or `none` when it was not called. */
+  /**
+   * Why there is no answer of the endpoint: a cause of `upstream`, or `none` when it was not
+   * called.
+   */
   readonly cause: string | null;
 }
 

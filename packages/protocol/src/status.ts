@@ -75,7 +75,9 @@ const Ingress = Type.Object({
     Type.Object({
       /** Keys in effect. */
       keys: Count,
-      /** Clients with limits that sent something in the last minute, the busiest first, at most 100. */
+      /**
+       * Clients with limits that sent something in the last minute, the busiest first, at most 100.
+       */
       limited: Type.Array(
         Type.Object({
           name: Type.String({ maxLength: 256 }),

@@ -45,7 +45,10 @@ export const subjects = {
   usageRecord: `${prefix}.usage.record`,
 } as const;
 
-/** The subject that only `owner` answers. Owners are ids made by this gateway: letters, digits and `-`. */
+/**
+ * The subject that only `owner` answers. Owners are ids made by this gateway: letters, digits and
+ * `-`.
+ */
 export function ownedSubject(subject: string, owner: string): string {
   return `${subject}.${owner}`;
 }

@@ -29,7 +29,9 @@ export const UsageRecord = Type.Object({
   startedAtMs: Type.Number(),
   durationMs: Type.Number({ minimum: 0 }),
   quality: Type.Enum(usageQualities),
-  /** Of the prompt, cached ones included; of the answer, reasoning included. 0 when they are absent. */
+  /**
+   * Of the prompt, cached ones included; of the answer, reasoning included. 0 when they are absent.
+   */
   promptTokens: Count,
   cachedTokens: Count,
   completionTokens: Count,

@@ -126,7 +126,10 @@ export class Ledger {
     this.#accounts.set(ingress, { ...newAccount(id, now), windows: before.windows, granted: [0, 0, inFlight] });
   }
 
-  /** As `recount`, of an ingress that was counted as `uncounted` before; false when it has another account by now. */
+  /**
+   * As `recount`, of an ingress that was counted as `uncounted` before; false when it has another
+   * account by now.
+   */
   recountLate(ingress: string, id: string, spent: QuotaRecountReply['clients'][number], now: number): boolean {
     const account = this.#accounts.get(ingress);
     if (account?.id !== id) return false;
@@ -140,7 +143,10 @@ export class Ledger {
     return true;
   }
 
-  /** The ingress is gone, and its requests with it: what it held of requests and tokens counts as spent. */
+  /**
+   * The ingress is gone, and its requests with it: what it held of requests and tokens counts as
+   * spent.
+   */
   lost(ingress: string, now: number): void {
     const account = this.#accounts.get(ingress);
     if (account === undefined) return;

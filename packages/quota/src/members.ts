@@ -7,7 +7,10 @@ const maxMembers = 1000;
 /** This process looks at its members each second: if it did not for so long, it was itself away. */
 const lateMs = 2000;
 
-/** The processes of one kind that say each second that they are there. Times are monotonic milliseconds. */
+/**
+ * The processes of one kind that say each second that they are there. Times are monotonic
+ * milliseconds.
+ */
 export class Members {
   readonly #heard = new Map<string, number>();
   #tickedAt: number | null = null;

@@ -29,7 +29,9 @@ export class Purse {
   #reported: { readonly spent: Amounts; readonly returned: Amounts } = { spent: [0, 0, 0], returned: [0, 0, 0] };
   #validUntil = 0;
   #tight = false;
-  /** The limiter's last word on what is left for all; null before it has said any in this account. */
+  /**
+   * The limiter's last word on what is left for all; null before it has said any in this account.
+   */
   #free: Amounts | null = null;
   #resetAt: Amounts = [0, 0, 0];
   /** Of this ingress alone, with an account or without. */
@@ -37,7 +39,9 @@ export class Purse {
   #apart = false;
   /** Since this ingress serves its share alone: what of it is left. */
   #shareLeft: Amounts | null = null;
-  /** Since the limiter is away: what was spent before, and the limiter's last word on what is left. */
+  /**
+   * Since the limiter is away: what was spent before, and the limiter's last word on what is left.
+   */
   #apartFrom: { readonly at: number; readonly spent: Amounts; readonly free: Amounts | null } | null = null;
   /** For `#pace`: requests let in, and their tokens, since then. */
   #paceFrom = 0;
@@ -72,7 +76,10 @@ export class Purse {
     return false;
   }
 
-  /** Whether others need what is not needed here, so that the limiter is to hear of everything at once. */
+  /**
+   * Whether others need what is not needed here, so that the limiter is to hear of everything at
+   * once.
+   */
   get isTight(): boolean {
     return this.#tight;
   }
@@ -135,12 +142,17 @@ export class Purse {
     return true;
   }
 
-  /** Whether it granted itself anything that the limiter had not heard of when it answered this ask. */
+  /**
+   * Whether it granted itself anything that the limiter had not heard of when it answered this ask.
+   */
   owes(ask: QuotaAsk, lease: QuotaLease): boolean {
     return each.some((at) => this.#granted[at] > Math.max(ask.granted[at], lease.granted[at]));
   }
 
-  /** A request that was let in has ended. @param reserved what it was let in with @param used its tokens */
+  /**
+   * A request that was let in has ended. @param reserved what it was let in with @param used its
+   * tokens
+   */
   ended(reserved: number, used: number, now: number): void {
     this.#inFlight--;
     this.#reserved -= reserved;
@@ -253,7 +265,10 @@ export class Purse {
     return null;
   }
 
-  /** What is to be asked for so that so many requests, which reserve so many tokens together, are let in. */
+  /**
+   * What is to be asked for so that so many requests, which reserve so many tokens together, are
+   * let in.
+   */
   wants(count: number, reserved: number): Amounts {
     const missing = (at: 0 | 1 | 2, all: number) =>
       this.limits[at] === null ? 0 : Math.max(0, all - Math.max(0, this.#inHand(at)));

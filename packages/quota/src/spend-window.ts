@@ -1,6 +1,9 @@
 /** Limits hold for what is spent within so long, wherever that begins. */
 export const windowMs = 60_000;
-/** What is spent within so long is one entry, which leaves the window when its end does: never too early. */
+/**
+ * What is spent within so long is one entry, which leaves the window when its end does: never too
+ * early.
+ */
 const grainMs = 250;
 /** The grain of a history that goes into a message. */
 const historyGrainMs = 1000;
@@ -46,7 +49,9 @@ export class SpendWindow {
     return Number.POSITIVE_INFINITY;
   }
 
-  /** For another process: how long ago each amount was spent, the oldest first, at most 61 of them. */
+  /**
+   * For another process: how long ago each amount was spent, the oldest first, at most 61 of them.
+   */
   history(now: number): [ageMs: number, amount: number][] {
     this.sum(now);
     const seconds = new Map<number, number>();

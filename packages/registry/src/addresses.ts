@@ -34,7 +34,10 @@ export function readHostPort(text: string, defaultPort: number): HostPort | { re
 
 const maxAddresses = 100;
 
-/** A comma-separated list of `host`, `host:port`, `[ipv6]` or `[ipv6]:port`, blanks trimmed, each once. */
+/**
+ * A comma-separated list of `host`, `host:port`, `[ipv6]` or `[ipv6]:port`, blanks trimmed, each
+ * once.
+ */
 export function readAddresses(
   list: string,
   defaultPort: number,

@@ -64,7 +64,10 @@ export function connectEtcd(
   });
 }
 
-/** The library takes certificates, but no way to check those of a server, so the channel is made here. */
+/**
+ * The library takes certificates, but no way to check those of a server, so the channel is made
+ * here.
+ */
 function secure(url: string, tls: TlsSettings): ClientOptions {
   const { ca = null, key = null, cert = null } = readTlsFiles(tls);
   const host = new URL(url).hostname.replace(/^\[(.*)\]$/, '$1');

@@ -11,9 +11,15 @@ import type { ReaderSink, StoreReader } from './store.ts';
  * lost them is silent.
  */
 const probeIntervalMs = 1000;
-/** Without a word for this long the store counts as lost, although a call may still wait for its answer. */
+/**
+ * Without a word for this long the store counts as lost, although a call may still wait for its
+ * answer.
+ */
 const silenceMs = 3000;
-/** Changes are gathered this long: hundreds a second must not each cost a look at thousands of records. */
+/**
+ * Changes are gathered this long: hundreds a second must not each cost a look at thousands of
+ * records.
+ */
 const gatherMs = 20;
 
 /**

@@ -50,7 +50,10 @@ const entriesPerRead = 500;
 export class EtcdConnection implements Disposable {
   readonly url: string;
   readonly #settings: EtcdSettings;
-  /** How to fail what is waited for: the library lets calls wait for their deadline after it was closed. */
+  /**
+   * How to fail what is waited for: the library lets calls wait for their deadline after it was
+   * closed.
+   */
   readonly #waiting = new Set<(error: Error) => void>();
   #client: Etcd3 | null = null;
   /** Resolves when logged in, or found that there is no need. */

@@ -11,7 +11,10 @@ export interface Renewal {
   renew(): Promise<boolean>;
 }
 
-/** One pod's place in one store. All of it rejects with `GatewayError`, each within a deadline of its own. */
+/**
+ * One pod's place in one store. All of it rejects with `GatewayError`, each within a deadline of
+ * its own.
+ */
 export interface RecordPlace extends Disposable {
   put(instances: readonly Instance[]): Promise<void>;
   /** No error when there is none. */

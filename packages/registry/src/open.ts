@@ -142,7 +142,10 @@ function etcdTls(values: StoreValues): TlsSettings {
   };
 }
 
-/** Mistakes across the flags of the chosen store, and files of theirs that cannot be read: a line each. */
+/**
+ * Mistakes across the flags of the chosen store, and files of theirs that cannot be read: a line
+ * each.
+ */
 export function storeMistakes(values: StoreValues): string[] {
   if (values.llmBackendDiscovery === 'etcd') {
     const secure = /^\s*https:/.test(values.discoveryEtcdEndpoints);

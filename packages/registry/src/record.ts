@@ -24,7 +24,10 @@ export const skipReasons = [
 ] as const;
 export type SkipReason = (typeof skipReasons)[number];
 
-/** Keys are the prefix and the pod's name; those of an installation that has a namespace begin with it. */
+/**
+ * Keys are the prefix and the pod's name; those of an installation that has a namespace begin with
+ * it.
+ */
 export function redisKeyPrefix(namespace = ''): string {
   return `${namespace && `${namespace}:`}llumnix:discovery:`;
 }

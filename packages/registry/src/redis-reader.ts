@@ -20,7 +20,9 @@ interface Known {
   readonly record: PodRecord | null;
 }
 
-/** Polls Redis. Nothing is ever written to it: records that expired are their writers' to remove. */
+/**
+ * Polls Redis. Nothing is ever written to it: records that expired are their writers' to remove.
+ */
 export class RedisReader implements StoreReader {
   readonly intervalMs: number;
   readonly ttlMs: number;
@@ -32,7 +34,10 @@ export class RedisReader implements StoreReader {
   readonly #pause = new Pause();
   readonly #finished: Promise<void>;
   #closed = false;
-  /** Values as last read. Most do not change from one poll to the next, and those are not decoded again. */
+  /**
+   * Values as last read. Most do not change from one poll to the next, and those are not decoded
+   * again.
+   */
   #known: ReadonlyMap<string, Known> = new Map();
   #away = false;
   /** Of the store, at the last poll that worked. */

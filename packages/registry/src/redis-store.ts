@@ -73,7 +73,9 @@ export class RedisStore implements Disposable {
     }
   }
 
-  /** Who together hold all keys: each master of a cluster, else the one server. All are connected. */
+  /**
+   * Who together hold all keys: each master of a cluster, else the one server. All are connected.
+   */
   async shards(): Promise<{ readonly isCluster: boolean; readonly links: readonly RedisLink[] }> {
     const { isCluster, isMaster, address } = await this.#home.connected();
     if (!isCluster && !this.#seemsCluster) return { isCluster: false, links: [this.#home] };

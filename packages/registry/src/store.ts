@@ -51,7 +51,10 @@ export interface ReaderSink {
   onFailure(error: GatewayError): void;
 }
 
-/** Reads until disposed; never gives up. While all is well it makes an event at least every `intervalMs`. */
+/**
+ * Reads until disposed; never gives up. While all is well it makes an event at least every
+ * `intervalMs`.
+ */
 export interface StoreReader extends AsyncDisposable {
   readonly intervalMs: number;
   /** A record lives this long after its timestamp. */
@@ -77,7 +80,10 @@ export interface RecordKeeper extends AsyncDisposable {
   readonly written: boolean;
   /** The store answers, even if with a refusal. */
   readonly storeUp: boolean;
-  /** Why the store that answers did not take the last write; null when it took it, or does not answer. */
+  /**
+   * Why the store that answers did not take the last write; null when it took it, or does not
+   * answer.
+   */
   readonly refusal: Refusal | null;
   /** Removes the record; resolves when it is gone, or false after `timeoutMs`. */
   remove(timeoutMs: number): Promise<boolean>;

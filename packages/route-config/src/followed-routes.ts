@@ -44,7 +44,10 @@ export interface FollowedRoutes extends Disposable {
 /** Each row may name a file for its key. */
 const maxConfigBytes = 4 * 1024 * 1024;
 
-/** The text of a route config, or of the file of a key. Throws when it cannot be read or is too large. */
+/**
+ * The text of a route config, or of the file of a key. Throws when it cannot be read or is too
+ * large.
+ */
 export function readRouteFile(path: string): string {
   return readRegularFile(path, maxConfigBytes);
 }

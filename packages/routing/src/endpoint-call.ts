@@ -79,7 +79,10 @@ export function hasOwnCredential(endpoint: Endpoint): boolean {
   return secretsOf(endpoint).length > 0;
 }
 
-/** What of a client's headers may go to the endpoint, also by way of a retry worker, which adds the key. */
+/**
+ * What of a client's headers may go to the endpoint, also by way of a retry worker, which adds the
+ * key.
+ */
 export function headersForEndpoint(headers: readonly string[], endpoint: Endpoint): string[] {
   return toThirdParty(headers, { forwardAuth: forwardsCredentials(endpoint) });
 }

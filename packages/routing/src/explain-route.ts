@@ -16,7 +16,10 @@ export interface Way {
   readonly upstreamModel?: string;
   /** The URLs that are tried when it fails, in order. */
   readonly fallbacks: readonly string[];
-  /** For each of those the name that takes the place of the model, empty for none; left out where all are. */
+  /**
+   * For each of those the name that takes the place of the model, empty for none; left out where
+   * all are.
+   */
   readonly fallbackModels?: readonly string[];
 }
 

@@ -33,7 +33,9 @@ describe('without a policy', () => {
 
 describe('the weight policy', () => {
   const draws = 10_000;
-  /** Upper bounds of chi-square that a true draw exceeds once in 1,000 times, by degrees of freedom. */
+  /**
+   * Upper bounds of chi-square that a true draw exceeds once in 1,000 times, by degrees of freedom.
+   */
   const bounds = [0, 10.83, 13.82, 16.27, 18.47, 20.52, 22.46, 24.32, 26.12, 27.88, 29.59];
   const weightSets = [
     [50, 50],

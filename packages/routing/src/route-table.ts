@@ -13,7 +13,10 @@ export interface RouteTable {
   readonly fallbacks: readonly number[];
   /** The base URLs of `endpoints` in a form that can be compared; empty for local ones. */
   readonly comparableUrls: readonly string[];
-  /** Whether instances know some model by another name than clients: a local row has an `upstreamModel`. */
+  /**
+   * Whether instances know some model by another name than clients: a local row has an
+   * `upstreamModel`.
+   */
   readonly renamesLocally: boolean;
   /**
    * Fingerprint of all that gives an index its meaning. Keys are not part of it: it travels and is

@@ -2,10 +2,16 @@ import { isCredentialParameter } from '@llm-gateway/http1';
 
 /** `/v1` as a whole path segment; not `/v1beta`. */
 const leadingVersion = /^\/v\d+(?=[/?#]|$)/;
-/** A version that ends the path of a base; the host in front keeps `http://v1` from looking like one. */
+/**
+ * A version that ends the path of a base; the host in front keeps `http://v1` from looking like
+ * one.
+ */
 const trailingVersion = /^[^:/?#]+:\/\/[^/]+(?:\/.*)?\/v\d+$/;
 
-/** Where other APIs have a door for OpenAI's clients that takes no version: Gemini, DeepInfra, Azure. */
+/**
+ * Where other APIs have a door for OpenAI's clients that takes no version: Gemini, DeepInfra,
+ * Azure.
+ */
 const unversionedDoor = /\/v\d+(?:alpha|beta)?\/openai$|\/openai\/deployments\/[^/]+$/;
 
 /**

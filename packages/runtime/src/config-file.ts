@@ -19,7 +19,10 @@ export interface ConfigLayer {
 }
 
 export const maxConfigBytes = 4 * 1024 * 1024;
-/** Anchors may be used; a file of nothing but references to each other is an attempt to fill the memory. */
+/**
+ * Anchors may be used; a file of nothing but references to each other is an attempt to fill the
+ * memory.
+ */
 const maxAliases = 100;
 
 /** Reads the file of `--config`. What cannot be read is a mistake. */
@@ -109,7 +112,10 @@ function unknown(source: string, key: string, table: ReadonlyMap<string, OptionS
   return `${source}: ${who}, ${near === undefined ? 'see --help' : `did you mean ${near}?`}`;
 }
 
-/** A number as it was written: `1e3` and `0x10` are refused as behind a flag. In rows it is the number. */
+/**
+ * A number as it was written: `1e3` and `0x10` are refused as behind a flag. In rows it is the
+ * number.
+ */
 class WrittenNumber {
   readonly #value: number;
   readonly source: string;

@@ -4,7 +4,9 @@ import { FileBooks } from './file-books.ts';
 import type { Metrics } from './metrics.ts';
 import { decodedText } from './regular-file.ts';
 
-/** What a look at a file found; `others` are the texts of the files that it names, by their paths. */
+/**
+ * What a look at a file found; `others` are the texts of the files that it names, by their paths.
+ */
 export type Finding =
   | { readonly text: string; readonly others?: ReadonlyMap<string, string> }
   | 'missing'
@@ -99,7 +101,10 @@ async function lookAtAll(
   return { text: found.text, others: texts };
 }
 
-/** Opened by its path each time: a symlink on the way may lead elsewhere by now, as in Kubernetes' mounts. */
+/**
+ * Opened by its path each time: a symlink on the way may lead elsewhere by now, as in Kubernetes'
+ * mounts.
+ */
 async function lookAt(path: string, maxBytes: number): Promise<Finding> {
   try {
     const stats = await stat(path);
@@ -136,7 +141,9 @@ export interface FollowedFileParts<Value> {
   readonly initial: Value;
   /** What `initial` was read from, when the file was read before. */
   readonly initialFinding?: Finding;
-  /** The paths of further files that a text names, whose texts are followed with it. Must not throw. */
+  /**
+   * The paths of further files that a text names, whose texts are followed with it. Must not throw.
+   */
   readonly others?: (text: string) => readonly string[];
   /**
    * They are one whole, written one after the other: a mistake counts once two looks in a row found

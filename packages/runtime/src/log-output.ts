@@ -15,7 +15,10 @@ const maxHeldChars = 8 * 1024 * 1024;
 /** A pipe that is full is tried again soon, because its reader may be fast, and then ever later. */
 const firstRetryMs = 2;
 const maxRetryMs = 500;
-/** After an error (disk full, no reader) what is held is dropped; what comes later is tried after this. */
+/**
+ * After an error (disk full, no reader) what is held is dropped; what comes later is tried after
+ * this.
+ */
 const errorPauseMs = 1000;
 /** Longest wait for the reader when the process ends. */
 const endTimeoutMs = 1000;
@@ -24,7 +27,10 @@ const endRetryMs = 5;
 
 const newline = 0x0a;
 
-/** Lines that were not written, and why: the code of the error, or `blocked` when the reader was too slow. */
+/**
+ * Lines that were not written, and why: the code of the error, or `blocked` when the reader was too
+ * slow.
+ */
 export interface Dropped {
   readonly lines: number;
   readonly cause: string;

@@ -19,7 +19,10 @@ export interface Histogram {
   observe(value: number, traceId?: string): void;
 }
 
-/** A metric with labels: one series for each set of their values. A series may be kept and used for ever. */
+/**
+ * A metric with labels: one series for each set of their values. A series may be kept and used for
+ * ever.
+ */
 export interface Labelled<Label extends string, Series> {
   labels(values: Readonly<Record<Label, string>>): Series;
 }
@@ -29,7 +32,10 @@ export type CollectSeries<Label extends string> = (
   set: (values: Readonly<Record<Label, string>>, value: number) => void,
 ) => void;
 
-/** Labels come from closed sets; should their product ever not be one, memory and scrapes stay bounded. */
+/**
+ * Labels come from closed sets; should their product ever not be one, memory and scrapes stay
+ * bounded.
+ */
 const maxSeries = 10_000;
 
 /** An observation with a trace id, as prom-client formats it. */
@@ -51,7 +57,9 @@ export interface Series {
   samples(name: string, labels: Readonly<Record<string, string>>): Sample[];
 }
 
-/** One node of the tree of label values: a lookup costs one hash of an interned string per label. */
+/**
+ * One node of the tree of label values: a lookup costs one hash of an interned string per label.
+ */
 interface Branch<S> {
   readonly next: Map<string, Branch<S>>;
   series: S | undefined;

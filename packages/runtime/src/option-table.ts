@@ -83,7 +83,10 @@ interface BooleanOption extends Described {
 export type OptionSpec = StringOption | NumericOption | BooleanOption;
 export type OptionValue = string | number | boolean;
 
-/** Flags by name (kebab-case, without `--`). Declare it `as const`: the types of the values come from it. */
+/**
+ * Flags by name (kebab-case, without `--`). Declare it `as const`: the types of the values come
+ * from it.
+ */
 export type OptionGroup = Readonly<Record<string, OptionSpec>>;
 
 type CamelCase<S extends string> = S extends `${infer Head}-${infer Tail}`
@@ -210,9 +213,13 @@ export interface ServiceFlags {
   readonly main?: readonly string[];
   /** Whether it calls third parties, for which the environment may name proxies. */
   readonly usesProxies?: boolean;
-  /** A command ends by itself: it has none of the flags of `runtimeOptions`, and may take operands. */
+  /**
+   * A command ends by itself: it has none of the flags of `runtimeOptions`, and may take operands.
+   */
   readonly command?: {
-    /** As help shows them, in order: `['OLD', 'NEW']`. One in brackets, `[FILE]`, may be left out. */
+    /**
+     * As help shows them, in order: `['OLD', 'NEW']`. One in brackets, `[FILE]`, may be left out.
+     */
     readonly operands: readonly string[];
     /**
      * How help calls the words that the command does not know, which it gets in their order: `FLAG

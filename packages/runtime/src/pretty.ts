@@ -1,7 +1,10 @@
 /** Makes of a JSON line of the log what is written. */
 export type LineFormat = (line: string) => string;
 
-/** How lines are written; null: as they are. What makes them pretty is loaded only where it is wanted. */
+/**
+ * How lines are written; null: as they are. What makes them pretty is loaded only where it is
+ * wanted.
+ */
 export async function lineFormat(wanted: 'auto' | 'json' | 'pretty'): Promise<LineFormat | null> {
   const isPretty = wanted === 'pretty' || (wanted === 'auto' && process.stdout.isTTY === true);
   if (!isPretty) return null;

@@ -30,7 +30,9 @@ import type { SecretReader, Secrets } from './secrets.ts';
 import { type Describe, describeSelf } from './self-description.ts';
 import { environmentSecrets } from './url-secrets.ts';
 
-/** A service that has started. Disposing it cuts whatever is still in flight and frees all it holds. */
+/**
+ * A service that has started. Disposing it cuts whatever is still in flight and frees all it holds.
+ */
 export interface Running extends AsyncDisposable {
   /** What it listens on, by name: `{ http: 'http://10.0.0.7:8089' }`. */
   readonly addresses: Readonly<Record<string, string>>;
@@ -71,7 +73,9 @@ export interface Parts {
   readiness(): Readiness;
   /** What the process says of itself to people who look. */
   readonly describe: Describe;
-  /** Keeps what the service only uses, such as its bus: disposed after the service, last kept first. */
+  /**
+   * Keeps what the service only uses, such as its bus: disposed after the service, last kept first.
+   */
   own<Resource extends AsyncDisposable>(resource: Resource): Resource;
 }
 
@@ -335,7 +339,9 @@ function shownOptions(service: ServiceFlags, values: object): Record<string, Opt
   return Object.fromEntries(shown);
 }
 
-/** Where each value came from that was given: `--port`, `LLM_GATEWAY_PORT`, or the file and its key. */
+/**
+ * Where each value came from that was given: `--port`, `LLM_GATEWAY_PORT`, or the file and its key.
+ */
 function shownSources(service: ServiceFlags, given: ReadonlyMap<string, Written>): Record<string, string> {
   return Object.fromEntries(
     [...flagTable(service).keys()].flatMap((flag) => {

@@ -1,6 +1,8 @@
 import { readRegularFile } from './regular-file.ts';
 
-/** The value of a secret option that is read anew: from its file as it is now, or as it was given. */
+/**
+ * The value of a secret option that is read anew: from its file as it is now, or as it was given.
+ */
 export type SecretReader = () => string;
 
 /** A route config with keys is the largest of them. */

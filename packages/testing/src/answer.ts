@@ -41,7 +41,10 @@ export function refuse(
   );
 }
 
-/** A chunked stream of the given pieces, each flushed by itself, `gapMs` apart; `firstMs` before the head. */
+/**
+ * A chunked stream of the given pieces, each flushed by itself, `gapMs` apart; `firstMs` before the
+ * head.
+ */
 export function stream(
   chunks: Iterable<string | Uint8Array>,
   options: { gapMs?: number; firstMs?: number; status?: number; headers?: AnswerHeaders } = {},
@@ -97,7 +100,9 @@ export function completion(
   };
 }
 
-/** Where an answer goes wrong: before its head, right after it, or after so many bytes of the body. */
+/**
+ * Where an answer goes wrong: before its head, right after it, or after so many bytes of the body.
+ */
 export type Breakpoint = 'before-head' | 'after-head' | { readonly afterBytes: number };
 
 interface BrokenAnswer {

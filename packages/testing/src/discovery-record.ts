@@ -22,7 +22,10 @@ export interface DiscoveryRecord {
   readonly unknownFields?: boolean;
 }
 
-/** A discovery record as an encoder writes it that is not the product's: by hand, zero fields absent. */
+/**
+ * A discovery record as an encoder writes it that is not the product's: by hand, zero fields
+ * absent.
+ */
 export function discoveryRecord(record: DiscoveryRecord): Buffer {
   const { podName = '', timestampMs = 0, instances = [], unknownFields = false } = record;
   const unknown = unknownFields ? Buffer.concat([bytes(200, 'from a later version'), varint(201, 7)]) : Buffer.alloc(0);

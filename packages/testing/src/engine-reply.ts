@@ -1,7 +1,10 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 
-/** What an engine received, and how it ended. Times are of `performance.now()`; null until it happened. */
+/**
+ * What an engine received, and how it ended. Times are of `performance.now()`; null until it
+ * happened.
+ */
 export interface EngineRequest {
   /** Counts from 0 over the engine's life. */
   readonly index: number;
@@ -14,7 +17,10 @@ export interface EngineRequest {
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   /** Empty until it was received whole. */
   readonly body: Buffer;
-  /** Which of the engine's connections it came on, from 0: equal numbers mean a connection was reused. */
+  /**
+   * Which of the engine's connections it came on, from 0: equal numbers mean a connection was
+   * reused.
+   */
   readonly connection: number;
   readonly receivedAt: number;
   /** When the answer was handed to the kernel to its end. */

@@ -18,7 +18,10 @@ export interface EngineOptions {
   readonly keepAliveTimeoutMs?: number;
 }
 
-/** Starts an engine that answers as scripted; without a script, every request with a chat completion. */
+/**
+ * Starts an engine that answers as scripted; without a script, every request with a chat
+ * completion.
+ */
 export async function startEngine(script: Script = () => completion(), options: EngineOptions = {}): Promise<Engine> {
   const engine = new Engine(await freePort(), script, options);
   await engine.start();

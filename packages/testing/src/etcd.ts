@@ -37,7 +37,10 @@ export interface EtcdCluster extends AsyncDisposable {
   start(): Promise<void>;
   /** Kills every node that runs. */
   kill(): Promise<void>;
-  /** Kills every node and removes all data. Started again, it is an empty cluster at the same addresses. */
+  /**
+   * Kills every node and removes all data. Started again, it is an empty cluster at the same
+   * addresses.
+   */
   wipe(): Promise<void>;
 }
 
@@ -176,7 +179,10 @@ function flags(member: Member, members: readonly Member[]): string[] {
   ];
 }
 
-/** Healthy means that it has a leader and that a quorum confirms a read. Gives up when `ended` says so. */
+/**
+ * Healthy means that it has a leader and that a quorum confirms a read. Gives up when `ended` says
+ * so.
+ */
 async function untilHealthy(url: string, ended = () => false): Promise<void> {
   const healthy = async () => {
     const response = await fetch(`${url}/health`, { signal: AbortSignal.timeout(2000) });

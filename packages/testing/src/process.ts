@@ -86,7 +86,10 @@ export class Process implements AsyncDisposable {
     }
   }
 
-  /** Signals the process and its children; resolves when it has ended, for SIGSTOP and SIGCONT at once. */
+  /**
+   * Signals the process and its children; resolves when it has ended, for SIGSTOP and SIGCONT at
+   * once.
+   */
   async kill(name: NodeJS.Signals = 'SIGKILL'): Promise<Exit | undefined> {
     signal(this.#child, name);
     return name === 'SIGKILL' || name === 'SIGTERM' || name === 'SIGINT' ? await this.exited : undefined;

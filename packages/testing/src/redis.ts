@@ -26,11 +26,16 @@ export interface RedisOptions {
 export interface RedisServer extends Server {
   readonly host: string;
   readonly url: string;
-  /** Runs redis-cli as the default user, e.g. `command('SET', 'k', 'v')`, and returns what it printed. */
+  /**
+   * Runs redis-cli as the default user, e.g. `command('SET', 'k', 'v')`, and returns what it
+   * printed.
+   */
   command(...args: string[]): Promise<string>;
 }
 
-/** A real redis-server. What it acknowledged survives SIGKILL, unless it is restarted with `wipe`. */
+/**
+ * A real redis-server. What it acknowledged survives SIGKILL, unless it is restarted with `wipe`.
+ */
 export async function startRedis(options: RedisOptions = {}): Promise<RedisServer> {
   const { host = '127.0.0.1' } = options;
   const [command, cli, port] = await Promise.all([findBinary('redis-server'), findBinary('redis-cli'), freePort()]);

@@ -55,7 +55,9 @@ export class Server implements AsyncDisposable {
     await ready();
   }
 
-  /** SIGKILL unless another signal is named; resolves when it is gone (SIGSTOP, SIGCONT: at once). */
+  /**
+   * SIGKILL unless another signal is named; resolves when it is gone (SIGSTOP, SIGCONT: at once).
+   */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     await this.#process?.kill(signal);
     this.#forget();

@@ -14,7 +14,9 @@ const listeners = new Set(['ingress', 'standalone', 'engine-simulator']);
 
 export interface ServiceOptions {
   readonly env?: Readonly<Record<string, string>>;
-  /** What to wait for: `/readyz` answers 200 (the default), the admin listener is bound, or nothing. */
+  /**
+   * What to wait for: `/readyz` answers 200 (the default), the admin listener is bound, or nothing.
+   */
   readonly until?: 'ready' | 'listening' | 'spawned';
   readonly timeoutMs?: number;
   /** Most file descriptors that the process may have; as many as this one by default. */

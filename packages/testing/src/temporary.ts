@@ -6,7 +6,10 @@ const root = join(tmpdir(), 'llm-gateway-testing');
 const prefix = `${process.pid}-`;
 let swept = false;
 
-/** A new empty folder; removed when this process ends, or by a later test process if this one is killed. */
+/**
+ * A new empty folder; removed when this process ends, or by a later test process if this one is
+ * killed.
+ */
 export function temporaryFolder(): string {
   if (!swept) sweep();
   return mkdtempSync(join(root, prefix));

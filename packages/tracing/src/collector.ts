@@ -16,7 +16,9 @@ export const sendFailures = [
   'busy',
   /** It answered with another status that is no 2xx. */
   'status',
-  /** Its answer was a success in form, but none of OTLP: most likely another server stands there. */
+  /**
+   * Its answer was a success in form, but none of OTLP: most likely another server stands there.
+   */
   'not_otlp',
   /** Its answer is longer than 4 MB. */
   'answer_too_long',

@@ -32,7 +32,10 @@ const knownSamplers: ReadonlySet<string> = new Set([
 
 type Remark = { readonly mistake: string } | { readonly warning: string };
 
-/** Reads and checks them as the official exporter does, which says nothing about those that it ignores. */
+/**
+ * Reads and checks them as the official exporter does, which says nothing about those that it
+ * ignores.
+ */
 export function readCollectorSettings(env: Environment, endpoint: string): CollectorSettings {
   const remarks = [
     ...ofProtocol(env),

@@ -10,10 +10,16 @@ export interface SpanEvent {
   readonly atMs: number;
 }
 
-/** A retried request must not fill the queue alone; what a trace has beyond it is counted in its root. */
+/**
+ * A retried request must not fill the queue alone; what a trace has beyond it is counted in its
+ * root.
+ */
 const maxSpans = 64;
 
-/** One step of a request, on the clock of `performance.now()`. It costs an object until its trace is kept. */
+/**
+ * One step of a request, on the clock of `performance.now()`. It costs an object until its trace is
+ * kept.
+ */
 export class Span {
   readonly name: string;
   readonly kind: SpanKind;

@@ -31,7 +31,10 @@ export class Tracing {
     this.#sink = sink;
   }
 
-  /** A trace whose root is called `name`. A parent decides whether it is kept, without one the ratio does. */
+  /**
+   * A trace whose root is called `name`. A parent decides whether it is kept, without one the ratio
+   * does.
+   */
   begin(name: string, options: BeginOptions): Trace {
     const { kind, relation = 'child', startedAtMs = performance.now(), attributes = {} } = options;
     const given = parseTraceparent(options.parent);

@@ -27,7 +27,10 @@ const limits: UpstreamLimits = {
   upstreamMaxConnections: 0,
 };
 
-/** llhttp's code for octets behind an answer that is the last one of its connection. That answer is whole. */
+/**
+ * llhttp's code for octets behind an answer that is the last one of its connection. That answer is
+ * whole.
+ */
 const closedConnection = 5;
 
 const nextAnswer = 'HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmine';

@@ -110,7 +110,10 @@ export class AnswerReader {
     return this.#mode === Mode.untilClose;
   }
 
-  /** Reads `bytes[0, length)`. Bytes that follow the answer make its connection one that is not reusable. */
+  /**
+   * Reads `bytes[0, length)`. Bytes that follow the answer make its connection one that is not
+   * reusable.
+   */
   read(bytes: Buffer, length: number, target: AnswerTarget): Reading {
     this.begun = true;
     if (this.#mode !== Mode.head) return this.#readBody({ bytes, from: 0, to: length, target });

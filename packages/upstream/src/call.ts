@@ -23,11 +23,16 @@ export interface UpstreamRequest {
    * request allows this for one of them.
    */
   readonly once?: boolean;
-  /** Whether it is a call of an endpoint outside, which may go through a proxy; never so for an instance. */
+  /**
+   * Whether it is a call of an endpoint outside, which may go through a proxy; never so for an
+   * instance.
+   */
   readonly outside?: boolean;
 }
 
-/** The proxies for calls outside, as the usual variables of the environment name them; empty: none. */
+/**
+ * The proxies for calls outside, as the usual variables of the environment name them; empty: none.
+ */
 export interface ProxySettings {
   readonly httpProxy: string;
   readonly httpsProxy: string;

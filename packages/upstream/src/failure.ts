@@ -31,7 +31,10 @@ export type FailureCause =
 
 export interface UpstreamFailure {
   readonly cause: FailureCause;
-  /** `upstream_failed` or `upstream_timeout`; its message names no address, `details` and `cause` do. */
+  /**
+   * `upstream_failed` or `upstream_timeout`; its message names no address, `details` and `cause`
+   * do.
+   */
   readonly error: GatewayError;
 }
 

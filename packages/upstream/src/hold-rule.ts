@@ -18,7 +18,9 @@ const apis: ReadonlyMap<string, StreamApi> = new Map([
   ['/v1/responses', 'responses'],
 ]);
 
-/** Whether a path answers with the events of an API that is understood, when a stream is asked for. */
+/**
+ * Whether a path answers with the events of an API that is understood, when a stream is asked for.
+ */
 export function hasKnownEvents(path: string): boolean {
   return apis.has(path);
 }

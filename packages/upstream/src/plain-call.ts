@@ -15,7 +15,9 @@ export interface PlainRequest {
   readonly once: boolean;
 }
 
-/** One call over a connection of a pool; passes the answer to its sink until it ends or is aborted. */
+/**
+ * One call over a connection of a pool; passes the answer to its sink until it ends or is aborted.
+ */
 export class PlainCall implements UpstreamCall, PoolUser {
   readonly #pool: ConnectionPool;
   readonly #sink: ResponseSink;

@@ -14,7 +14,10 @@ export interface Carried extends AnswerTarget {
   readonly idleTimeoutMs: number;
   /** The answer is whole. */
   onWhole(): void;
-  /** @param stale whether the connection was most likely being closed when the request was written to it */
+  /**
+   * @param stale whether the connection was most likely being closed when the request was written
+   * to it
+   */
   onLost(failure: UpstreamFailure, stale: boolean): void;
 }
 
@@ -47,7 +50,9 @@ const staleConnectionMs = 100;
 /** A server that says how long it keeps an idle connection begins to count before us. */
 const keepAliveMarginMs = 1000;
 
-/** One connection to an HTTP/1.1 server, without TLS: one request at a time, kept open between them. */
+/**
+ * One connection to an HTTP/1.1 server, without TLS: one request at a time, kept open between them.
+ */
 export class PlainConnection {
   readonly #holder: ConnectionHolder;
   readonly #socket: Socket;
@@ -255,7 +260,10 @@ function bufferOf(bytes: Uint8Array): Buffer {
 
 let due: PlainConnection[] = [];
 
-/** Requests of one turn are written one after the other: their engines are woken once, and stay awake. */
+/**
+ * Requests of one turn are written one after the other: their engines are woken once, and stay
+ * awake.
+ */
 function writeAtEndOfTurn(connection: PlainConnection): void {
   if (due.length === 0) setImmediate(writeAll);
   due.push(connection);

@@ -31,7 +31,10 @@ export type RelayResult =
   | { readonly kind: 'broken'; readonly failure: UpstreamFailure }
   | { readonly kind: 'cancelled' };
 
-/** What a relay needs of an `AbortSignal`, which is one; a lighter one does for a request of a client. */
+/**
+ * What a relay needs of an `AbortSignal`, which is one; a lighter one does for a request of a
+ * client.
+ */
 export interface CancelSignal {
   readonly aborted: boolean;
   addEventListener(type: 'abort', listener: () => void): void;

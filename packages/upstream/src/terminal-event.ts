@@ -66,7 +66,10 @@ export class TerminalEvent {
   }
 }
 
-/** Whether an answer with these headers is an event stream that can be read as it is: not an encoded one. */
+/**
+ * Whether an answer with these headers is an event stream that can be read as it is: not an encoded
+ * one.
+ */
 export function isEventStream(headers: HeaderLines): boolean {
   const type = headers.value('content-type');
   if (type === undefined || (type.charCodeAt(0) | 0x20) !== T) return false;

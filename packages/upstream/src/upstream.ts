@@ -9,7 +9,9 @@ import type {
 import { PlainClient } from './plain-client.ts';
 import { UndiciClient } from './undici-client.ts';
 
-/** The connections of one process to engines and endpoints, kept alive and shared by all its calls. */
+/**
+ * The connections of one process to engines and endpoints, kept alive and shared by all its calls.
+ */
 export class Upstream implements UpstreamClient {
   readonly #plain: PlainClient;
   readonly #undici: UndiciClient;

@@ -97,7 +97,10 @@ function neutral(podName: string, port = 8000) {
   return { podName, instances: [{ port }] };
 }
 
-/** Writes the records of pods again and again, as their registrars do, whether or not Redis is there. */
+/**
+ * Writes the records of pods again and again, as their registrars do, whether or not Redis is
+ * there.
+ */
 function beating(redis: RedisServer, ...names: string[]): Disposable & { names: string[] } {
   const beats = { names, [Symbol.dispose]: () => clearInterval(timer) };
   const beat = () => put(redis, ...beats.names.map((name) => neutral(name))).catch(() => undefined);

@@ -150,7 +150,10 @@ export function sharedNames(state: Liveness): string[] {
   return [...state.pods].flatMap(([name, { moves }]) => (moves.sharedUntilMs > state.storeTimeMs ? [name] : []));
 }
 
-/** Store time since the last event. None after an outage; little after this process itself did not run. */
+/**
+ * Store time since the last event. None after an outage; little after this process itself did not
+ * run.
+ */
 function elapsed(state: Liveness, now: Now, pace: Pace): number {
   if (state.seenAtMs === null || !state.storeUp) return 0;
   return Math.min(now.monotonicMs - state.seenAtMs, Math.max(pace.ttlMs / 4, 2 * pace.intervalMs));

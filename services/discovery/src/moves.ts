@@ -33,7 +33,10 @@ export function moved(
   return { from: before, atMs, sharedUntilMs: back ? atMs + windowMs : moves.sharedUntilMs };
 }
 
-/** Whether an instance of one is at another address in the other. Ranks that come and go are no move. */
+/**
+ * Whether an instance of one is at another address in the other. Ranks that come and go are no
+ * move.
+ */
 function isElsewhere(some: readonly Instance[], others: readonly Instance[]): boolean {
   if (some === others) return false;
   const known = new Map(some.map((instance) => [instance.id, instance]));

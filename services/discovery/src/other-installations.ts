@@ -6,7 +6,10 @@ import type { Settings } from './options.ts';
 
 /** Replicas beat each second: one that was silent for so long has ended. */
 const silentMs = 10_000;
-/** A rollout that changes what discovery reads has replicas of both kinds at a time, but not for so long. */
+/**
+ * A rollout that changes what discovery reads has replicas of both kinds at a time, but not for so
+ * long.
+ */
 const rolloutMs = 180_000;
 /** Further ones change nothing. */
 const maxSources = 20;

@@ -128,7 +128,9 @@ export function mooncakeAnswer({ engineId, requestId, firstBlock, host, port }: 
   };
 }
 
-/** What cannot be split over two engines: a prefill's cache is that of one prompt, for one answer. */
+/**
+ * What cannot be split over two engines: a prefill's cache is that of one prompt, for one answer.
+ */
 function isWhole({ prompts, choices, body }: Generation): boolean {
   return (
     prompts.length > 1 ||

@@ -147,7 +147,9 @@ async function answer(request: IncomingMessage, response: ServerResponse, table:
   }
 }
 
-/** A stream reports its failures itself; a failure after the head of another answer breaks it off. */
+/**
+ * A stream reports its failures itself; a failure after the head of another answer breaks it off.
+ */
 function answerError(
   error: unknown,
   { response, isMessages }: { response: ServerResponse; isMessages: boolean },

@@ -4,7 +4,9 @@ import type { StepResult } from './failover/failover.ts';
 import { responseIdOf } from './http/surface.ts';
 import type { FallbackResult } from './observe/observer.ts';
 
-/** The fallbacks of a request, in their order. No endpoint has a response that an instance keeps. */
+/**
+ * The fallbacks of a request, in their order. No endpoint has a response that an instance keeps.
+ */
 export function fallbacksOf({ request, table }: Exchange, primary: number | null): readonly number[] {
   if (request.isFallback || responseIdOf(request.place) !== null) return [];
   return fallbacksAfter(table, primary, request.target);

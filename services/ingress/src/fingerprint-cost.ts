@@ -63,7 +63,10 @@ const works: readonly ((body: Buffer) => void)[] = [
   (body) => void crc32(body),
 ];
 
-/** Microseconds for each kilobyte (1,024 bytes), by each of `works`: medians of rounds that take turns. */
+/**
+ * Microseconds for each kilobyte (1,024 bytes), by each of `works`: medians of rounds that take
+ * turns.
+ */
 function measure(body: Buffer): number[] {
   const times = Math.max(1, Math.round(roundBytes / body.length / works.length));
   const taken = works.map((): number[] => []);

@@ -5,7 +5,9 @@ import type { Exchange } from './exchange/exchange.ts';
 import type { StepResult } from './failover/failover.ts';
 import type { Gateway } from './gateway.ts';
 
-/** One internal attempt, on the instances that `decision` chose. Null when nothing is left to do. */
+/**
+ * One internal attempt, on the instances that `decision` chose. Null when nothing is left to do.
+ */
 export async function callInstances(
   decision: Decision,
   context: { exchange: Exchange; gateway: Gateway; excluded: readonly string[] },

@@ -83,7 +83,9 @@ type Entrance = Pick<Gateway, 'clients' | 'quota' | 'admission'>;
  */
 const instancesGraceMs = 2000;
 
-/** Starts an ingress: bound when the promise resolves, ready once it knows where requests can go. */
+/**
+ * Starts an ingress: bound when the promise resolves, ready once it knows where requests can go.
+ */
 export async function start(options: Settings, deps: IngressParts): Promise<Running> {
   await using parts = new AsyncDisposableStack();
   const wiring: Wiring = {

@@ -18,7 +18,10 @@ function isOrigin(entry: string): boolean {
   return url !== null && isBare;
 }
 
-/** Whether a copy may go to a URL: its scheme, host and port are one of the list's, or the list is empty. */
+/**
+ * Whether a copy may go to a URL: its scheme, host and port are one of the list's, or the list is
+ * empty.
+ */
 export function allowedTargets(list: string): (url: string) => boolean {
   const origins = new Set(entriesOf(list).map((entry) => new URL(entry).origin));
   return (url) => origins.size === 0 || origins.has(URL.parse(url)?.origin ?? '');

@@ -30,7 +30,10 @@ export type CopyCause =
   | 'queue_full'
   /** It is for a target that `--mirror-allowed-targets` does not list. */
   | 'target_refused'
-  /** Its body is not at an address that its ingress announced, or what answered there is not its ingress. */
+  /**
+   * Its body is not at an address that its ingress announced, or what answered there is not its
+   * ingress.
+   */
   | 'claim_refused'
   /** Its body is not at the ingress any more. */
   | 'claim_gone'

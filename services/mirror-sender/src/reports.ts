@@ -19,7 +19,10 @@ interface Account {
   ended: MirrorReport['ended'][number][];
 }
 
-/** Tells each ingress which of its copies are here and which have ended, so that it can count all of them. */
+/**
+ * Tells each ingress which of its copies are here and which have ended, so that it can count all of
+ * them.
+ */
 export class Reports implements Disposable {
   readonly #bus: Bus;
   readonly #sender: string;

@@ -3,7 +3,10 @@ export interface BackoffRules {
   readonly maxDelayMs: number;
 }
 
-/** Delays are spread over ± this share, so that jobs that were refused together do not come back together. */
+/**
+ * Delays are spread over ± this share, so that jobs that were refused together do not come back
+ * together.
+ */
 const jitter = 0.1;
 /** Beyond every maximum; without it 0 · 2^calls is not a number at last. */
 const maxDoublings = 50;

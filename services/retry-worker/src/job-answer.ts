@@ -41,7 +41,10 @@ export class JobAnswer {
     this.#head = { status, headers: [...withoutJobHeaders(headers.list), ...encodeJobResult(result)] };
   }
 
-  /** False when the ingress takes it slower than it comes: `onDrain` is called once when it has caught up. */
+  /**
+   * False when the ingress takes it slower than it comes: `onDrain` is called once when it has
+   * caught up.
+   */
   write(chunk: Buffer, onDrain: () => void): boolean {
     this.#commit();
     // It is only lent, and the socket may keep it.

@@ -1,7 +1,10 @@
 import type { Metrics, WorkQueue } from '@llm-gateway/runtime';
 import type { RelayResult } from '@llm-gateway/upstream';
 
-/** How a job ended, as metrics and the log name it. `expired`: the ingress did not come with the request. */
+/**
+ * How a job ended, as metrics and the log name it. `expired`: the ingress did not come with the
+ * request.
+ */
 export type JobLabel =
   | 'answered'
   | 'broken'

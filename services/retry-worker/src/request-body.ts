@@ -1,6 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 
-/** A request's whole body; null when the sender left before its end, or sent more than `maxBytes`. */
+/**
+ * A request's whole body; null when the sender left before its end, or sent more than `maxBytes`.
+ */
 export async function readBody(request: IncomingMessage, maxBytes: number): Promise<Buffer | null> {
   const chunks: Buffer[] = [];
   let bytes = 0;

@@ -61,7 +61,10 @@ export class Answering implements Disposable {
     return this.#begun;
   }
 
-  /** Begins once it knows what another router knows: whoever owns a pool has to, from its first beat on. */
+  /**
+   * Begins once it knows what another router knows: whoever owns a pool has to, from its first beat
+   * on.
+   */
   async warmUp(): Promise<void> {
     const { bus, caches } = this.#parts;
     if (caches !== undefined) {

@@ -19,7 +19,9 @@ const names = ['simulator-1', 'simulator-2'];
 const firstDisaggregatedPort = 18_091;
 const portsTried = 1000;
 
-/** Two engines without a GPU, on the loopback interface; under a P/D protocol each plays both sides. */
+/**
+ * Two engines without a GPU, on the loopback interface; under a P/D protocol each plays both sides.
+ */
 export async function startSimulators(values: Options, parts: Parts): Promise<Simulators> {
   await using stack = new AsyncDisposableStack();
   const addresses: Record<string, string> = {};

@@ -40,7 +40,10 @@ export async function checkLoadBalance(site: Site): Promise<void> {
   await checkReplacement(site);
 }
 
-/** An engine's pod is replaced under load: no request fails, and the change is seen within a heartbeat. */
+/**
+ * An engine's pod is replaced under load: no request fails, and the change is seen within a
+ * heartbeat.
+ */
 export async function checkReplacement(site: Site): Promise<void> {
   const [engine] = await site.engines('neutral');
   assert.ok(engine);

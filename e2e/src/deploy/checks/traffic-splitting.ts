@@ -19,7 +19,10 @@ const draws = 400;
 /** A draw outside this many standard deviations comes once in millions of runs. */
 const deviations = 5;
 
-/** Which backend served each request, by the prefix of its model; and the fallback when the fleet is gone. */
+/**
+ * Which backend served each request, by the prefix of its model; and the fallback when the fleet is
+ * gone.
+ */
 export async function checkPrefixSplitting(site: Site): Promise<void> {
   await servedByAll(site, 'neutral');
   await expectServedBy(site, 'neutral', { model: site.model, tag: newTag(), route: 'internal' });

@@ -39,7 +39,9 @@ const allowanceMs = 50;
 const minPartBytes = 8 * 1024;
 const poolBytes = 96;
 const envelopeBytes = 1024;
-/** As `TokenEstimate`: about four bytes of prose and code are a token, and an answer takes so many. */
+/**
+ * As `TokenEstimate`: about four bytes of prose and code are a token, and an answer takes so many.
+ */
 const bytesPerToken = 4;
 const answerTokens = 256;
 const minRetryMs = 1000;
@@ -418,7 +420,9 @@ export class Admission implements Disposable {
     this.#lookAtAll();
   }
 
-  /** Allowances last on: they are made anew often enough, and of many engines one always reports. */
+  /**
+   * Allowances last on: they are made anew often enough, and of many engines one always reports.
+   */
   #hearEngines(report: EngineReport): void {
     const { fleet } = this.#parts;
     this.#engines.take(report, performance.now(), (instance) => fleet.address(instance) !== undefined);

@@ -273,7 +273,10 @@ export class FairQueue<T> {
     if (client.tokens === 0 && client.lanes.every((one) => one === null)) this.#clients.delete(client.name);
   }
 
-  /** Forgets one that was quiet long. One that waits is kept, and looked at again only after all others. */
+  /**
+   * Forgets one that was quiet long. One that waits is kept, and looked at again only after all
+   * others.
+   */
   #forget(): void {
     const quiet = this.#clients.values();
     for (let looked = 0; looked < maxForgetLooks; looked++) {

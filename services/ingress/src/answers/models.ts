@@ -62,7 +62,10 @@ export class Models {
     this.#sources = sources;
   }
 
-  /** Answers the request. Throws `GatewayError` `overloaded`, or `no_instance` when no instance has an answer. */
+  /**
+   * Answers the request. Throws `GatewayError` `overloaded`, or `no_instance` when no instance has
+   * an answer.
+   */
   async answer(exchange: Exchange): Promise<void> {
     const listing = await this.#listing(this.credentialsFor(exchange));
     if ('denied' in listing) return this.#deny(exchange, listing.denied);
@@ -151,7 +154,10 @@ export class Models {
     return { list: listOf(sorted), cards: sorted };
   }
 
-  /** The cards of an instance, its refusal of the credentials, or null when it has no answer in time. */
+  /**
+   * The cards of an instance, its refusal of the credentials, or null when it has no answer in
+   * time.
+   */
   async #ask(instance: Instance, headers: HeaderLines): Promise<ModelCard[] | WholeResponse | null> {
     try {
       const answer = await readWhole(

@@ -18,7 +18,10 @@ export class BodyBudget {
 
 const tightShare = 0.9;
 
-/** What one request holds of the budget. Whatever happens to the request, `freeAll` gives it all back. */
+/**
+ * What one request holds of the budget. Whatever happens to the request, `freeAll` gives it all
+ * back.
+ */
 export class Holding {
   readonly #budget: BodyBudget;
   #bytes = 0;

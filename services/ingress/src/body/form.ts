@@ -73,7 +73,9 @@ export function readForm(body: Buffer, contentType: string): FormFields {
   return model === undefined ? { stream, modelSpans } : { model, stream, modelSpans };
 }
 
-/** The form with another model, and every other byte as it was. `model` must have no line end in it. */
+/**
+ * The form with another model, and every other byte as it was. `model` must have no line end in it.
+ */
 export function changeFormModel(body: Buffer, modelSpans: readonly ModelSpan[], model: string): Buffer {
   const name = Buffer.from(model);
   const length = Buffer.from(String(name.length));
@@ -102,7 +104,10 @@ function boundaryOf(contentType: string): string {
   return boundary;
 }
 
-/** A name, and a quoted or a plain value. A backslash before a quote ends the value for some parsers only. */
+/**
+ * A name, and a quoted or a plain value. A backslash before a quote ends the value for some parsers
+ * only.
+ */
 const parameter = /[ \t]*;[ \t]*([!#-'*+.^_`|~\w-]+)=(?:"((?:[\t !#-[\]-~\u0080-\u00ff]|\\(?!"))*)"|([!#-:<-[\]-~]+))/y;
 
 /**

@@ -17,7 +17,9 @@ export interface Member {
   readonly elementEnds: readonly number[];
 }
 
-/** Of which members the ends of elements are noted, and how many: the first ones and the last ones. */
+/**
+ * Of which members the ends of elements are noted, and how many: the first ones and the last ones.
+ */
 export interface ElementMarks {
   /** They are wanted of bodies that have so many bytes. */
   readonly fromBytes: number;
@@ -222,7 +224,9 @@ function skipString(quotes: Quotes, from: number): number {
   return skipLongString(quotes, from, at);
 }
 
-/** The same from `at` on, which is behind an escape or none, for the string that begins at `from`. */
+/**
+ * The same from `at` on, which is behind an escape or none, for the string that begins at `from`.
+ */
 function skipLongString(quotes: Quotes, from: number, start: number): number {
   const { bytes } = quotes;
   let at = start;

@@ -69,7 +69,9 @@ export class RequestContent {
     return this.#body;
   }
 
-  /** Where all fields lie in the body, read once; null when it is no JSON object that can be read. */
+  /**
+   * Where all fields lie in the body, read once; null when it is no JSON object that can be read.
+   */
   get members(): readonly Member[] | null {
     if (this.#members === undefined) this.#members = scanMembers(this.#body, this.#marks);
     return this.#members;
@@ -132,7 +134,10 @@ function namesNoModel(message: string): GatewayError {
   return new GatewayError('model_not_found', message, { details: { param: 'model' } });
 }
 
-/** Of a request for a response that there is already: its body, if it has one, is the engine's to read. */
+/**
+ * Of a request for a response that there is already: its body, if it has one, is the engine's to
+ * read.
+ */
 export function readNothing(body: Buffer): RequestContent {
   return new RequestContent(body, { model: null, stream: false, members: null });
 }

@@ -30,7 +30,9 @@ export interface AttemptGateway {
   readonly upstream: Upstream;
   readonly observer: Observer;
   readonly exposeRouteHeaders: boolean;
-  /** By path, the rule for holding event streams until their first content; absent: nothing is held. */
+  /**
+   * By path, the rule for holding event streams until their first content; absent: nothing is held.
+   */
   readonly holdRules?: ReadonlyMap<string, HoldRule>;
   /** Keeps which instance made a response; left out: nobody asks for it. */
   readonly responses?: StoredResponses;

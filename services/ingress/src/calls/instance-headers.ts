@@ -1,7 +1,10 @@
 import { HeaderLines, withoutCredentials } from '@llm-gateway/http1';
 import type { Exchange } from '../exchange/exchange.ts';
 
-/** What an instance gets to see of a request's head: see `--instance-api-key` and `forward` of a key. */
+/**
+ * What an instance gets to see of a request's head: see `--instance-api-key` and `forward` of a
+ * key.
+ */
 export class InstanceHeaders {
   /** The line with the instances' own key; empty without one. */
   readonly #ownKey: string;
@@ -41,5 +44,8 @@ function shown({ request }: Exchange): string[] {
   });
 }
 
-/** Credentials read from a request's head: keys, and headers by which an engine may distinguish users. */
+/**
+ * Credentials read from a request's head: keys, and headers by which an engine may distinguish
+ * users.
+ */
 const notedCredentials = ['authorization', 'x-api-key', 'api-key', 'cookie'] as const;

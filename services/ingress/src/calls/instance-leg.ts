@@ -73,7 +73,9 @@ export class InstanceLeg implements AnswerFollower, Disposable {
     this.outcome = this.#isStranger(status) ? undefined : judge(end);
   }
 
-  /** It does not have the model, and had not said so: somebody else may, and that is no fault of it. */
+  /**
+   * It does not have the model, and had not said so: somebody else may, and that is no fault of it.
+   */
   #isStranger(status: number): boolean {
     return status === 404 && !this.#instancesName(this.#model);
   }

@@ -7,7 +7,9 @@ import { type Client, digestOf, KeyTable, maxKeyFileBytes, readKeyFile, tokenNam
 import { type ClientKeySettings, showsClients } from './options.ts';
 import { ClientTokens, clientTokenMistakes } from './tokens.ts';
 
-/** The key that was shown last on a connection, and whose it is: its next request shows the same. */
+/**
+ * The key that was shown last on a connection, and whose it is: its next request shows the same.
+ */
 interface ShownKey extends SeenHeaders {
   /** Its header, a place in `keyHeaders`, and that header's value. */
   readonly at: number;
@@ -132,7 +134,10 @@ export class Clients implements Disposable {
     throw this.#refuse('missing', 'an API key is required: send `Authorization: Bearer`, `x-api-key` or `api-key`');
   }
 
-  /** Throws `GatewayError` `invalid_api_key` when the key of a client that was let in is not valid by now. */
+  /**
+   * Throws `GatewayError` `invalid_api_key` when the key of a client that was let in is not valid
+   * by now.
+   */
   checkAgain(client: Client): void {
     const isOfFile = this.#file !== null && !client.name.startsWith(tokenNamePrefix);
     const current = isOfFile ? this.#file?.value.named(client.name) : client;

@@ -13,7 +13,10 @@ export interface Waiter {
   refuse(error: GatewayError): void;
 }
 
-/** What this ingress holds of one client's limits, who waits for it, and what clients are told of it. */
+/**
+ * What this ingress holds of one client's limits, who waits for it, and what clients are told of
+ * it.
+ */
 export class Desk {
   readonly purse: Purse;
   readonly waiters: Waiter[] = [];

@@ -137,7 +137,10 @@ export class ModelPatterns {
   }
 }
 
-/** The keys that a file's text holds, or every mistake in it, a line each. No mistake repeats a value. */
+/**
+ * The keys that a file's text holds, or every mistake in it, a line each. No mistake repeats a
+ * value.
+ */
 export function readKeyFile(text: string): { readonly keys: KeyTable } | { readonly mistakes: readonly string[] } {
   let value: unknown;
   try {
@@ -214,7 +217,10 @@ function placeOf(path: string, value: unknown): string {
   return `${list}[${index}]${field}${whose}`;
 }
 
-/** Of a field that is not known. It is named where it is near to a known one: any other might be a secret. */
+/**
+ * Of a field that is not known. It is named where it is near to a known one: any other might be a
+ * secret.
+ */
 function suggestion(error: TLocalizedValidationError): string {
   if (error.keyword !== 'additionalProperties') return '';
   const known = Object.keys((error.instancePath === '' ? ClientKeyFile : KeyRow).properties);

@@ -49,7 +49,9 @@ const maxModels = 1000;
 const claimNames = ['name', 'models', 'rpm', 'tpm', 'concurrent', 'class'] as const;
 type Claims = Readonly<Record<(typeof claimNames)[number], string>>;
 
-/** Lets in the requests that show a signed token (RFC 7519), and reads their limits from its claims. */
+/**
+ * Lets in the requests that show a signed token (RFC 7519), and reads their limits from its claims.
+ */
 export class ClientTokens implements Disposable {
   readonly #settings: ClientTokenSettings;
   readonly #claims: Claims;

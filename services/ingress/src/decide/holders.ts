@@ -3,7 +3,9 @@ const silentMs = 3500;
 /** Who may publish may invent names; beyond so many, new ones are not taken. */
 const maxHolders = 100;
 
-/** Which of the processes that live hold a generation. `unknown`: none lives, as far as is known. */
+/**
+ * Which of the processes that live hold a generation. `unknown`: none lives, as far as is known.
+ */
 export type Holding = 'all' | 'some' | 'none' | 'unknown';
 
 /** The processes of one service, and which generations of the route config each of them holds. */

@@ -64,7 +64,10 @@ export class Leases implements Disposable {
     parts.load.countLeased(() => this.unused());
   }
 
-  /** A decision for a request of this model that the routing policy keeps internal; undefined: ask for it. */
+  /**
+   * A decision for a request of this model that the routing policy keeps internal; undefined: ask
+   * for it.
+   */
   take(model: string | null): Decision | undefined {
     const now = performance.now();
     const { fleet } = this.#parts;

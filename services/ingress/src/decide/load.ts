@@ -46,7 +46,9 @@ export class Load implements Disposable {
     return this.#inFlight;
   }
 
-  /** @param waiting bytes of its prompt that the instance has to compute; `began` gives them back */
+  /**
+   * @param waiting bytes of its prompt that the instance has to compute; `began` gives them back
+   */
   acquire(instance: string, waiting = 0): void {
     this.#inFlight.set(instance, (this.#inFlight.get(instance) ?? 0) + 1);
     if (waiting > 0) this.#waiting.set(instance, (this.#waiting.get(instance) ?? 0) + waiting);

@@ -53,7 +53,10 @@ interface Piece {
   readonly cuts: readonly number[];
 }
 
-/** Describes prompts to the routers, as sizes and fingerprints, without a byte that could be read back. */
+/**
+ * Describes prompts to the routers, as sizes and fingerprints, without a byte that could be read
+ * back.
+ */
 export class Prompts {
   /** What is to be noted of a body as it is read; null: nothing. */
   readonly marks: ElementMarks | null;
@@ -74,7 +77,10 @@ export class Prompts {
     this.#mix = new KeyedMix(salt.readUInt32LE(0), salt.readUInt32LE(4));
   }
 
-  /** Whether a request of this prompt is worth asking for, or any instance with little to do will do. */
+  /**
+   * Whether a request of this prompt is worth asking for, or any instance with little to do will
+   * do.
+   */
   matters({ bytes, fingerprints, affinity }: AskedPrompt): boolean {
     return bytes >= this.#minBytes || fingerprints !== undefined || affinity !== undefined;
   }

@@ -58,7 +58,9 @@ export class Rehearsal implements Disposable {
   }
 }
 
-/** Where a route leads: the origin and path of an endpoint, without its query, which may hold a key. */
+/**
+ * Where a route leads: the origin and path of an endpoint, without its query, which may hold a key.
+ */
 function nameOf({ endpoints }: RouteTable, route: Route): string {
   if (route.route !== 'external') return route.route;
   return (endpoints[route.endpoint]?.baseUrl ?? 'unknown').split('?', 1)[0] ?? 'unknown';

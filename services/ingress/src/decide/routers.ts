@@ -3,7 +3,10 @@ import { ownerOf } from '@llm-gateway/fleet';
 import { type ConfigHeld, configHeld, GatewayError, routerBeat } from '@llm-gateway/protocol';
 import { Holders, type Holding } from './holders.ts';
 
-/** The routers that are heard, which route configs each of them holds, and which of them owns a pool. */
+/**
+ * The routers that are heard, which route configs each of them holds, and which of them owns a
+ * pool.
+ */
 export class Routers implements Disposable {
   readonly #holders = new Holders();
   /** Did not answer since they were heard last. */

@@ -45,7 +45,9 @@ export interface Deciding {
   readonly notes: DecisionNotes;
 }
 
-/** Starts to follow the route config, the routers and who has which config, and to decide by them. */
+/**
+ * Starts to follow the route config, the routers and who has which config, and to decide by them.
+ */
 export function startDeciding(options: DecidingSettings, given: DecidingParts): Deciding {
   const { ingress, bus, fleet, load, observer, parts } = given;
   const { routes, routers } = startRoutes(options, given);

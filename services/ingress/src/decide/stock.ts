@@ -7,7 +7,10 @@ import { type Decision, maxLeasedPicks } from '@llm-gateway/protocol';
  */
 export type PickResult = 'taken' | 'expired' | 'skipped';
 
-/** Fewer requests in the time of a lease, and each is asked for as it comes: most picks would expire. */
+/**
+ * Fewer requests in the time of a lease, and each is asked for as it comes: most picks would
+ * expire.
+ */
 const minUse = 4;
 /** How long a pool is left alone that was given nothing. */
 const pauseMs = leaseMs / 2;

@@ -8,7 +8,10 @@ import type { SplitApi } from './split-paths.ts';
  * turn and what follows a failure is the same for all, in `pair-call.ts`.
  */
 export interface PdProtocol {
-  /** The prefill's body. Null: the prefill instance is chosen, but the decode engine calls it itself. */
+  /**
+   * The prefill's body. Null: the prefill instance is chosen, but the decode engine calls it
+   * itself.
+   */
   readonly prefill: ((body: JsonObject, api: SplitApi) => Changes) | null;
   /**
    * What the decode needs from the whole answer of the prefill, as JSON text; null when the answer
@@ -27,5 +30,8 @@ export interface Prefilled {
   readonly taken: Buffer | null;
 }
 
-/** `batched`: both instances are chosen at once. `staged`: the decode instance when the prefill has ended. */
+/**
+ * `batched`: both instances are chosen at once. `staged`: the decode instance when the prefill has
+ * ended.
+ */
 export type PdMode = 'batched' | 'staged';

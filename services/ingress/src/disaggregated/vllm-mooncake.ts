@@ -28,7 +28,10 @@ export const vllmMooncake: PdProtocol = {
 const maxParamsBytes = 1024 * 1024;
 const maxParamsDepth = 16;
 
-/** The bytes as they came: block and engine ids may be integers that a JavaScript number cannot hold. */
+/**
+ * The bytes as they came: block and engine ids may be integers that a JavaScript number cannot
+ * hold.
+ */
 function paramsOf(answer: Buffer): Buffer | null {
   const object = readObject(answer);
   const params = object && lastValue(object, 'kv_transfer_params');

@@ -33,13 +33,18 @@ function isMoreThanOne(json: Buffer | undefined): boolean {
 
 const noWords: ReadonlySet<string> = new Set(['', '0', 'f', 'false', 'n', 'no', 'off']);
 
-/** Engines take several words for a boolean; what means nothing to them they refuse, split or not. */
+/**
+ * Engines take several words for a boolean; what means nothing to them they refuse, split or not.
+ */
 function isYes(json: Buffer | undefined): boolean {
   const value = scalar(json);
   return typeof value === 'string' ? !noWords.has(value.toLowerCase()) : value === true || value === 1;
 }
 
-/** Whether it is a list of two or more texts or lists of tokens; a list of tokens alone is one prompt. */
+/**
+ * Whether it is a list of two or more texts or lists of tokens; a list of tokens alone is one
+ * prompt.
+ */
 function isSeveral(json: Buffer | undefined): boolean {
   if (json?.[0] !== OPEN_BRACKET) return false;
   const first = skipBlanks(json, 1);

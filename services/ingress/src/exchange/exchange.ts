@@ -96,7 +96,9 @@ export class Exchange implements AnswerWatcher {
   /** Whether the request concerns only the gateway itself: a health check or a preflight. */
   isProbe = false;
   #table: RouteTable | undefined;
-  /** The id by which the third party that was called last knows the request, once it has answered. */
+  /**
+   * The id by which the third party that was called last knows the request, once it has answered.
+   */
   upstreamRequestId: string | undefined;
   /** How the answer streams; null until the first chunk of a stream. */
   stream: StreamProgress | null = null;
@@ -112,7 +114,9 @@ export class Exchange implements AnswerWatcher {
   permit: Permit | null = null;
   /** Its place at instances, where those have a limit; null: it has none, or needs none. */
   place: Place | null = null;
-  /** When the request was whole, in monotonic milliseconds; 0: not noted, because nobody watches. */
+  /**
+   * When the request was whole, in monotonic milliseconds; 0: not noted, because nobody watches.
+   */
   receivedAtMs = 0;
   /** What routers are told of the prompt; undefined when the policy needs nothing of it. */
   prompt: AskedPrompt | undefined;
@@ -148,7 +152,9 @@ export class Exchange implements AnswerWatcher {
     return this.request.givenId;
   }
 
-  /** The request's body and its parsed fields. Throws before it was received and after its release. */
+  /**
+   * The request's body and its parsed fields. Throws before it was received and after its release.
+   */
   get content(): RequestContent {
     if (this.#content === undefined) throw new Error('the body of this request is not held');
     return this.#content;
@@ -243,7 +249,9 @@ export class Exchange implements AnswerWatcher {
     return this.#errorCode;
   }
 
-  /** What the last choice of an instance was made for; undefined when nothing was asked of caches. */
+  /**
+   * What the last choice of an instance was made for; undefined when nothing was asked of caches.
+   */
   get expected(): Expectation | undefined {
     return this.#expected;
   }

@@ -13,7 +13,9 @@ import { templateOf } from '../http/surface.ts';
 import type { AttemptRecord, Phase, RequestResult, RouteLabel, StreamProgress, TargetKind } from './request-record.ts';
 
 const contextHeader = 'traceparent';
-/** What a client's tracing says of itself, in the same words: not of a trace that is not its own. */
+/**
+ * What a client's tracing says of itself, in the same words: not of a trace that is not its own.
+ */
 const vendorHeader = 'tracestate';
 const vendorHeaders: ReadonlySet<string> = new Set([vendorHeader]);
 
@@ -214,7 +216,10 @@ function causeOf(request: TracedRequest, status: number): string {
   return request.brokenBy ?? last?.cause ?? request.errorCode ?? `status_${status}`;
 }
 
-/** The client's own trace. Of several `traceparent`s none is known to be the right one, so it has none. */
+/**
+ * The client's own trace. Of several `traceparent`s none is known to be the right one, so it has
+ * none.
+ */
 function contextOf({ head }: ClientRequest): {
   readonly parent: string | undefined;
   readonly state: string | undefined;

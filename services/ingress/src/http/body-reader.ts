@@ -2,7 +2,10 @@ import { ChunkWalk } from '@llm-gateway/http1';
 import { GatewayError } from '@llm-gateway/protocol';
 import type { Holding } from '../body/body-budget.ts';
 
-/** The first buffer of a body that comes in several pieces; it grows by this factor until it holds all. */
+/**
+ * The first buffer of a body that comes in several pieces; it grows by this factor until it holds
+ * all.
+ */
 const firstBytes = 65_536;
 const growth = 4;
 /** A body is copied into a buffer of its size when more than this part of its buffer is empty. */

@@ -19,7 +19,9 @@ import type { ErrorShape } from './surface.ts';
 import { ToldAnswer } from './told-answer.ts';
 import { type Flushable, flushAtEndOfTurn } from './turn.ts';
 
-/** A reset discards data in transit, so the error event of a broken stream has this long to arrive. */
+/**
+ * A reset discards data in transit, so the error event of a broken stream has this long to arrive.
+ */
 const resetDelayMs = 2000;
 /** Larger chunks are written alone: copying them into the turn's write costs more than it saves. */
 const joinedBytes = 16_384;
@@ -98,13 +100,19 @@ export class ClientResponse implements Flushable, ConnectionUser {
     connection.use(this);
   }
 
-  /** Calls back once when the answer is over: the last byte is with the kernel, or the client is gone. */
+  /**
+   * Calls back once when the answer is over: the last byte is with the kernel, or the client is
+   * gone.
+   */
   whenOver(callback: () => void): void {
     if (this.#over) callback();
     else this.#onOver.push(callback);
   }
 
-  /** Takes the head of the answer that is about to be relayed; replaces one that was never committed. */
+  /**
+   * Takes the head of the answer that is about to be relayed; replaces one that was never
+   * committed.
+   */
   prepare(status: number, own: HeaderLines, headers: HeaderLines): void {
     if (this.#opened) {
       const isStream = status < 300 && isEventStream(headers);
@@ -190,7 +198,10 @@ export class ClientResponse implements Flushable, ConnectionUser {
     return this.#chunked && this.finishReason === undefined && this.#told === undefined;
   }
 
-  /** As `write`, for whole chunks in the framing that they came in. `last`: the last chunk is among them. */
+  /**
+   * As `write`, for whole chunks in the framing that they came in. `last`: the last chunk is among
+   * them.
+   */
   writeFramed(
     bytes: Buffer,
     { payloadBytes, last }: { payloadBytes: number; last: boolean },

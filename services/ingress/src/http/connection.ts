@@ -395,7 +395,10 @@ export class ClientConnection {
     if (!this.#inputEnded) this.#ahead.resume();
   }
 
-  /** The client sends no more. It may have left, or wait for its answer: from here the two look the same. */
+  /**
+   * The client sends no more. It may have left, or wait for its answer: from here the two look the
+   * same.
+   */
   #onEnd(): void {
     this.#inputEnded = true;
     if (this.#reading === 'head' || this.#reading === 'lingering') {

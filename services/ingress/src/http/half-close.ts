@@ -1,6 +1,9 @@
 import type { ConnectionOutput } from './connection-output.ts';
 
-/** A client that closes its side this soon after its request waits for the answer (RFC 9112 section 9.6). */
+/**
+ * A client that closes its side this soon after its request waits for the answer (RFC 9112 section
+ * 9.6).
+ */
 const halfCloseMs = 5;
 /**
  * When a client that has closed its side with its request is probed, and the second time: fast

@@ -1,7 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { GatewayError } from '@llm-gateway/protocol';
 
-/** Names the gateways that a request has passed, as `Via` of RFC 9110 section 7.6.3 does for proxies. */
+/**
+ * Names the gateways that a request has passed, as `Via` of RFC 9110 section 7.6.3 does for
+ * proxies.
+ */
 export const hopsHeader = 'x-gateway-hops';
 
 /** Maximum gateways in a chain. */

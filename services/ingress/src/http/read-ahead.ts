@@ -1,9 +1,13 @@
 import type { Socket } from 'node:net';
 
-/** Octets of further requests that are taken in while one is served; then the client has to wait. */
+/**
+ * Octets of further requests that are taken in while one is served; then the client has to wait.
+ */
 const maxAheadBytes = 65_536;
 
-/** What was read from a client and is not used yet: the beginning of a head, or what follows one. */
+/**
+ * What was read from a client and is not used yet: the beginning of a head, or what follows one.
+ */
 export class ReadAhead {
   readonly #socket: Socket;
   #paused = false;

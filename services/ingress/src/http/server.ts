@@ -13,7 +13,10 @@ const sweepMs = 500;
 const drainPollMs = 50;
 /** Descriptors for everything but clients and their engines: listeners, NATS, files. */
 const reservedDescriptors = 64;
-/** TCP keep-alive probes begin after so long: a middle box forgets a silent connection after some minutes. */
+/**
+ * TCP keep-alive probes begin after so long: a middle box forgets a silent connection after some
+ * minutes.
+ */
 const keepAliveProbeMs = 60_000;
 
 export interface ServerParts {
@@ -100,7 +103,9 @@ export class ClientServer implements ConnectionHost, AsyncDisposable {
     });
   }
 
-  /** Listens when it resolves. Rejects with the error of the system when the address cannot be had. */
+  /**
+   * Listens when it resolves. Rejects with the error of the system when the address cannot be had.
+   */
   static async listen(parts: ServerParts): Promise<ClientServer> {
     const server = new ClientServer(parts);
     const { url } = await listen(server.#server, parts.settings);
@@ -249,7 +254,10 @@ function connectionsByDescriptors(): number {
   return Math.max(1, Math.floor((limit - reservedDescriptors) / 2));
 }
 
-/** Node raises the soft limit to the hard one when it starts. Infinity where the system does not say. */
+/**
+ * Node raises the soft limit to the hard one when it starts. Infinity where the system does not
+ * say.
+ */
 function maxDescriptors(): number {
   try {
     const limits = readFileSync('/proc/self/limits', 'utf8');

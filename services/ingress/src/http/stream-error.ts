@@ -33,7 +33,10 @@ export function eventOfAnswer(status: number, body: Buffer, shape: ErrorShape): 
 /** What an answer tells of its error. */
 interface Told {
   readonly message: string | null;
-  /** The members that it has in an object named `error`, where clients of all these APIs look for them. */
+  /**
+   * The members that it has in an object named `error`, where clients of all these APIs look for
+   * them.
+   */
   readonly members: Readonly<Record<string, unknown>>;
   /** Whether the answer calls it an error. */
   readonly named: boolean;

@@ -140,7 +140,10 @@ export function computesNothing({ path }: Place): boolean {
   return computingNothing.has(path) || storedIn(path) !== null;
 }
 
-/** The path with its ids left open, `/v1/responses/{id}`: one of a few. Undefined where nothing is served. */
+/**
+ * The path with its ids left open, `/v1/responses/{id}`: one of a few. Undefined where nothing is
+ * served.
+ */
 export function templateOf({ path }: Place): string | undefined {
   if (routes.has(path)) return path;
   if (path.startsWith(modelPrefix)) return `${modelPrefix}{id}`;
@@ -151,7 +154,10 @@ export function templateOf({ path }: Place): string | undefined {
 const modelPrefix = '/v1/models/';
 const slash = 0x2f;
 
-/** The name of a model as it stands in a path: it may have slashes in it. Empty when the path names none. */
+/**
+ * The name of a model as it stands in a path: it may have slashes in it. Empty when the path names
+ * none.
+ */
 function idInPath(path: string): string {
   let end = path.length;
   while (path.charCodeAt(end - 1) === slash) end--;

@@ -3,7 +3,10 @@ import { type CopyOutcome, mirrorReport } from '@llm-gateway/protocol';
 import { boundedLabel, type Logger, type Metrics } from '@llm-gateway/runtime';
 import { CopyLedger, type CopyOrigin } from './copy-ledger.ts';
 
-/** Why a copy never left this ingress, or was never heard of again. Senders have reasons of their own. */
+/**
+ * Why a copy never left this ingress, or was never heard of again. Senders have reasons of their
+ * own.
+ */
 export type DropReason =
   | 'bus_disconnected'
   /** Too large for it, or it does not read fast enough. */
@@ -32,7 +35,9 @@ interface BooksParts {
   onEnd(copy: number): void;
 }
 
-/** What became of this ingress's copies: sampled = sent + failed + dropped, as soon as none is open. */
+/**
+ * What became of this ingress's copies: sampled = sent + failed + dropped, as soon as none is open.
+ */
 export class Books implements Disposable {
   readonly #bus: Bus;
   readonly #log: Pick<Logger, 'info' | 'warn'>;

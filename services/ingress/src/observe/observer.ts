@@ -371,7 +371,9 @@ export class Observer {
 }
 
 const unknownModel = '_unknown';
-/** Causes are those of `upstream` and `status_` or `event_` with the statuses that count as failed. */
+/**
+ * Causes are those of `upstream` and `status_` or `event_` with the statuses that count as failed.
+ */
 const maxCauses = 200;
 
 function kindOf(exchange: Exchange): RequestResult['kind'] {

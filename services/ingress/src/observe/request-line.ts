@@ -129,7 +129,9 @@ function text(value: string): string {
   return plain.test(value) ? `"${value}"` : JSON.stringify(value);
 }
 
-/** To hundredths, as JSON: the text of a number that is none of the integers takes V8 much longer. */
+/**
+ * To hundredths, as JSON: the text of a number that is none of the integers takes V8 much longer.
+ */
 function rounded(milliseconds: number): string {
   const hundredths = Math.round(milliseconds * 100);
   const whole = Math.floor(hundredths / 100);

@@ -226,7 +226,10 @@ export class RequestReports implements Disposable {
     if (this.#models.size >= maxModels) this.#models = new Set();
   }
 
-  /** As much of the sample as there is room for beside the counts, every other one of it left out again and again. */
+  /**
+   * As much of the sample as there is room for beside the counts, every other one of it left out
+   * again and again.
+   */
   #fitting(countsBytes: number): { readonly every: number; readonly requests: RequestSummary[] } {
     const room = periodBytes - this.#debt - countsBytes;
     let every = this.#every;

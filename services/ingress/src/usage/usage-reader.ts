@@ -25,7 +25,10 @@ const framing = /\r\n[0-9a-f]+\r\n/gi;
  * around it, and does not match.
  */
 export class UsageReader {
-  /** The first and the last object: Messages streams tell the prompt in the first, the answer in the last. */
+  /**
+   * The first and the last object: Messages streams tell the prompt in the first, the answer in the
+   * last.
+   */
   #first: TokenCounts | null = null;
   #last: TokenCounts | null = null;
   /** How much of the key stood at the end of the bytes before. */

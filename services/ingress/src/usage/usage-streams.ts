@@ -23,7 +23,10 @@ interface Streaming {
 const paths: ReadonlySet<string> = new Set(['/v1/chat/completions', '/v1/completions']);
 const yes = 'true';
 
-/** Asks streams for their usage in place of clients that did not, from whom the event with it is withheld. */
+/**
+ * Asks streams for their usage in place of clients that did not, from whom the event with it is
+ * withheld.
+ */
 export class UsageStreams {
   readonly #isContinuous: boolean;
 
