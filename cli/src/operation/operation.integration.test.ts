@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { renameSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { after, before, describe, it, test } from 'node:test';
 import {
   completion,
   nodePath,
@@ -121,4 +123,19 @@ describe('the commands of operators, at the console of a standalone', () => {
     assert.equal(wrong.code, 64);
     assert.match(wrong.text, /--for.*allowed: 1s to 7d/);
   });
+});
+
+test('a command ends when NATS accepts the connection and never answers, and says why', {
+  timeout: 60_000,
+}, async () => {
+  const silent = createServer((socket) => socket.on('error', () => undefined).resume());
+  await once(silent.listen(0, '127.0.0.1'), 'listening');
+  try {
+    const url = `nats://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+    await using child = await startProcess(nodePath, [bin, 'status', '--nats-servers', url]);
+    assert.deepEqual(await child.exited, { code: 1, signal: null });
+    assert.match(child.output(), /cannot reach NATS at \S+ \(.*\): (?:no answer within 5 s|.*timeout)$/);
+  } finally {
+    silent.close();
+  }
 });

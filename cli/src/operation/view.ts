@@ -58,7 +58,8 @@ export async function openView(values: ViewValues, signal: AbortSignal): Promise
 
 async function listen(values: BusSettings, signal: AbortSignal): Promise<View> {
   await using stack = new AsyncDisposableStack();
-  let why = '';
+  // The first attempt may still be under way when the wait ends.
+  let why = `no answer within ${connectTimeoutMs / 1000} s`;
   const bus = stack.use(
     connectNats(values, {
       name: 'operator',

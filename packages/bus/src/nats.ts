@@ -275,7 +275,8 @@ class NatsBus implements Bus {
     try {
       return await this.#dialer.dial();
     } catch (cause) {
-      const why = cause instanceof Error ? cause.message : String(cause);
+      // The message of an AggregateError is empty.
+      const why = cause instanceof Error ? cause.message || cause.name : String(cause);
       this.#observer.connectFailed?.(new GatewayError('bus_unavailable', `cannot connect to NATS: ${why}`, { cause }));
       return undefined;
     }

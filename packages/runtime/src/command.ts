@@ -41,8 +41,8 @@ export interface CommandParts {
 /** A command: it does one thing, answers, and ends. */
 export interface Command<Groups extends readonly OptionGroup[]> extends CommandFlags<Groups> {
   /**
-   * What it throws becomes a line on stderr and `exitCodes.failed`. It closes all it opened: the
-   * process ends when nothing is left to do.
+   * What it throws becomes a line on stderr and `exitCodes.failed`. The process ends once its output
+   * is written, whatever is still open.
    */
   run(values: OptionValues<Groups>, parts: CommandParts): Promise<ExitCode>;
 }
@@ -56,8 +56,8 @@ export function defineCommand<const Groups extends readonly OptionGroup[]>(
 }
 
 /**
- * Runs a command with its arguments and sets the exit code of the process: 0 after `--help` too, 64
- * for wrong flags or operands, a line each on stderr.
+ * Runs a command with its arguments and ends the process: with 0 after `--help` too, with 64 for
+ * wrong flags or operands, a line each on stderr.
  */
 export async function runCommand<const Groups extends readonly OptionGroup[]>(
   command: Command<Groups>,
@@ -98,4 +98,13 @@ export async function runCommand<const Groups extends readonly OptionGroup[]>(
       for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, end);
     }
   }
+  // The NATS client keeps the socket of a server that accepts connections and never answers.
+  await Promise.all([written(process.stdout), written(process.stderr)]);
+  process.exit();
+}
+
+/** Resolves when everything written to the stream so far has left the process, or cannot. */
+function written(stream: NodeJS.WriteStream): Promise<void> {
+  if (stream.writableLength === 0) return Promise.resolve();
+  return new Promise((resolve) => stream.write('', () => resolve()));
 }
