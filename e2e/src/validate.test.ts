@@ -212,6 +212,19 @@ describe('llm-gateway validate', { concurrency: 2, timeout: 300_000 }, () => {
     }
   });
 
+  it('says of manifests that cannot be parsed only that, and of others when no service is in them', async () => {
+    const broken = file('broken.yaml', 'kind: [');
+    const { code, output } = await run(['validate', '-f', broken]);
+    assert.equal(code, 64);
+    const lines = output.split('\n');
+    assert.ok(lines.length > 0 && lines.every((line) => line.startsWith(`${broken}: at character `)), output);
+    const other = file('other.yaml', 'kind: Service');
+    assert.equal(
+      (await run(['validate', '-f', other])).output,
+      `${other}: no container in it runs a service of the gateway`,
+    );
+  });
+
   it('checks the containers of manifests, with the files that they mount', async () => {
     const manifests = (routes: string, flag: string, mirror = '{"Enabled":true}') =>
       file(

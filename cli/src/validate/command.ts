@@ -98,7 +98,7 @@ export const command = defineCommand({
         await checkOne({ ...container, argv: [...container.argv, ...rest] });
         findings.push(...(await strayVariables(container)));
       }
-      if (found.containers.length === 0) {
+      if (found.containers.length === 0 && found.mistakes.length === 0) {
         findings.push({ place: values.manifests, mistake: 'no container in it runs a service of the gateway' });
       }
     } else {
