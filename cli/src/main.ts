@@ -1,7 +1,7 @@
 import { type Command, exitCodes, type OptionGroup, runCommand } from '@llm-gateway/runtime';
 import manifest from '../package.json' with { type: 'json' };
 import { commands } from './commands.ts';
-import { overview } from './overview.ts';
+import { overview, overviewOf } from './overview.ts';
 import { services } from './services.ts';
 
 /**
@@ -18,9 +18,11 @@ export async function main(argv: readonly string[]): Promise<void> {
   } else if (command) {
     const loaded: { command: Command<readonly OptionGroup[]> } = await command.load();
     await runCommand(loaded.command, argv.slice(loaded.command.name.split(' ').length));
-  } else if (['', 'help', '--help', '-h'].includes(first)) {
+  } else if (first === '' || isQuestion(first)) {
     process.stdout.write(overview());
     process.exitCode = first === '' ? exitCodes.usage : exitCodes.done;
+  } else if (isQuestion(second) && secondWords(first).length > 0) {
+    process.stdout.write(overviewOf(first));
   } else if (first === '--version') {
     process.stdout.write(`llm-gateway ${manifest.version}\n`);
   } else {
@@ -29,9 +31,18 @@ export async function main(argv: readonly string[]): Promise<void> {
   }
 }
 
+function isQuestion(word: string): boolean {
+  return ['help', '--help', '-h'].includes(word);
+}
+
+/** What follows the first word of commands that have two. */
+function secondWords(first: string): string[] {
+  return [...commands.keys()].flatMap((name) => (name.startsWith(`${first} `) ? [name.slice(first.length + 1)] : []));
+}
+
 function unknown(first: string, second: string): string {
   const quoted = (word: string) => JSON.stringify(word.slice(0, 80));
-  const seconds = [...commands.keys()].flatMap((name) => (name.startsWith(`${first} `) ? [name.split(' ')[1]] : []));
+  const seconds = secondWords(first);
   if (seconds.length === 0) return `no service or command named ${quoted(first)}`;
   const read = second === '' ? 'nothing' : quoted(second);
   return `${first}: read ${read}, allowed: ${seconds.join(' or ')}`;

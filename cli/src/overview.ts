@@ -25,3 +25,17 @@ export function overview(): string {
     '',
   ].join('\n');
 }
+
+/** What `llm-gateway keys --help` prints: the commands whose first word is `first`. */
+export function overviewOf(first: string): string {
+  const own = [...commands].filter(([name]) => name.startsWith(`${first} `));
+  const width = Math.max(...own.map(([name]) => name.length)) + 2;
+  return [
+    `llm-gateway ${first} COMMAND [OPERAND...] [FLAG...]`,
+    '',
+    ...own.map(([name, { summary }]) => `  ${name.padEnd(width)}${summary}`),
+    '',
+    `llm-gateway ${first} COMMAND --help has an example and explains its flags.`,
+    '',
+  ].join('\n');
+}

@@ -21,7 +21,8 @@ export const command = defineCommand({
 
 function readKeyFileAt(path: string): ReturnType<typeof readKeyFile> {
   try {
-    return readKeyFile(readRegularFile(path, maxKeyFileBytes));
+    const read = readKeyFile(readRegularFile(path, maxKeyFileBytes));
+    return 'mistakes' in read ? { mistakes: read.mistakes.map((mistake) => `${path}: ${mistake}`) } : read;
   } catch (error) {
     return { mistakes: [`${path} cannot be read: ${error instanceof Error ? error.message : error}`] };
   }

@@ -45,6 +45,15 @@ describe('llm-gateway keys', { concurrency: 2 }, () => {
     assert.equal(code, 64);
     assert.match(lines.join('\n'), /keys\[0\]\.hash \(a\).*keys\[0\]\.rpm \(a\)/s);
     assert.equal((await keys('new', '--name', 'a b')).code, 64);
+    writeFileSync(file, '{\n}}');
+    for (const words of [
+      ['check', file],
+      ['new', '--name', 'a', '--file', file],
+    ]) {
+      const { code, lines } = await keys(...words);
+      assert.equal(code, 64);
+      assert.deepEqual(lines, [`llm-gateway keys ${words[0]}: ${file}: it is not valid JSON at line 2, column 2`]);
+    }
     assert.equal((await keys('check', `${file}.gone`)).code, 64);
   });
 });

@@ -39,7 +39,7 @@ export const command = defineCommand({
       ...(concurrent > 0 && { concurrent }),
       ...(expires !== '' && { expires }),
     };
-    const rows = file !== '' && existsSync(file) ? rowsOf(readRegularFile(file, maxKeyFileBytes)) : { keys: [] };
+    const rows = file !== '' && existsSync(file) ? rowsOf(file) : { keys: [] };
     const read = 'mistakes' in rows ? rows : readKeyFile(JSON.stringify({ keys: [...rows.keys, row] }));
     if ('mistakes' in read) {
       for (const mistake of read.mistakes) tell(mistake);
@@ -56,7 +56,9 @@ export const command = defineCommand({
 });
 
 /** The rows of a file as they are written there, or its mistakes. */
-function rowsOf(text: string): { readonly keys: readonly unknown[] } | { readonly mistakes: readonly string[] } {
+function rowsOf(path: string): { readonly keys: readonly unknown[] } | { readonly mistakes: readonly string[] } {
+  const text = readRegularFile(path, maxKeyFileBytes);
   const read = readKeyFile(text);
-  return 'mistakes' in read ? read : (JSON.parse(text) as { keys: unknown[] });
+  if ('mistakes' in read) return { mistakes: read.mistakes.map((mistake) => `${path}: ${mistake}`) };
+  return JSON.parse(text) as { keys: unknown[] };
 }
