@@ -66,6 +66,24 @@ describe('llm-gateway', { concurrency: 2 }, () => {
     }
   });
 
+  it('lists the commands behind a first word, as an answer to --help', async () => {
+    const [keys, mirror] = await Promise.all([run('keys', '--help'), run('mirror', '-h')]);
+    assert.deepEqual([keys.code, mirror.code], [0, 0]);
+    assert.match(keys.output, /^llm-gateway keys COMMAND .*^ {2}keys new {4}makes .*^ {2}keys check {2}checks /ms);
+    assert.match(mirror.output, /^ {2}mirror pause {3}stops .*^ {2}mirror resume {2}ends /ms);
+    assert.doesNotMatch(mirror.output, /keys/);
+  });
+
+  it('names an argument too many, and the usage', async () => {
+    const [status, drain] = await Promise.all([run('status', 'extra'), run('drain', 'a', 'b', '--forse')]);
+    assert.deepEqual([status.code, drain.code], [64, 64]);
+    assert.equal(status.output, 'llm-gateway status: unexpected argument: extra, usage: llm-gateway status [FLAG...]');
+    assert.deepEqual(drain.output.split('\n'), [
+      'llm-gateway drain: unexpected argument: b, usage: llm-gateway drain INSTANCE [FLAG...]',
+      'llm-gateway drain: --forse: not a flag of this command, did you mean --force?',
+    ]);
+  });
+
   it('refuses a name that it does not know', async () => {
     const { code, output } = await run('rooter');
     assert.equal(code, 64);

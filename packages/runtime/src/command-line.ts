@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 import type { Written } from './config-file.ts';
+import { usage } from './help.ts';
 import { nearest } from './nearest.ts';
 import { allowedValues, type OptionSpec, type ServiceFlags } from './option-table.ts';
 
@@ -20,8 +21,9 @@ export interface CommandLine {
 export function readArguments(
   table: ReadonlyMap<string, OptionSpec>,
   argv: readonly string[],
-  command: ServiceFlags['command'],
+  service: ServiceFlags,
 ): CommandLine {
+  const { command } = service;
   const maxOperands = command?.operands.length ?? 0;
   const line: CommandLine = { written: new Map(), operands: [], rest: [], mistakes: [] };
   const shorts = shortsOf(table);
@@ -49,13 +51,15 @@ export function readArguments(
       line.operands.push(word.name);
     } else if (command?.rest !== undefined) {
       line.rest.push(argv[at] ?? '');
+    } else if (command !== undefined && word.kind === 'stray' && hide === 'nothing') {
+      line.mistakes.push(`unexpected argument: ${shortened(word.name)}, usage: ${usage(service.name, command)}`);
     } else {
       const unknown = word.kind === 'unknown';
       const hidden = hide === 'anything' || (hide === 'words' && !word.name.startsWith('--'));
       const shown = hidden ? `argument ${at + 1} (not shown, it may be part of a secret)` : shortened(word.name);
       const near = unknown && !hidden ? nearest(plainName(word.name), table.keys()) : undefined;
       const advice = near === undefined ? 'see --help' : `did you mean --${near}?`;
-      line.mistakes.push(`${shown}: not a flag of this service, ${advice}`);
+      line.mistakes.push(`${shown}: not a flag of this ${command ? 'command' : 'service'}, ${advice}`);
       if (unknown) hide = 'words';
       // Its value, most likely.
       if (unknown && word.inline === undefined && next !== undefined && next !== '-h' && !next.startsWith('--')) at++;

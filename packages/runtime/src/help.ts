@@ -9,12 +9,7 @@ export function helpText(service: ServiceFlags, { all = false }: { readonly all?
   const rest = explained === undefined ? [] : [...table.keys()].filter((flag) => !explained.includes(flag));
   const flags = [...table].filter(([flag]) => !rest.includes(flag)).map(([flag, spec]) => flagHelp(flag, spec));
   return [
-    ...(service.command
-      ? [
-          `llm-gateway ${[service.name, ...service.command.operands, ...(service.command.rest ? [`[${service.command.rest}...]`] : [])].join(' ')} [FLAG...]`,
-          '',
-        ]
-      : []),
+    ...(service.command ? [usage(service.name, service.command), ''] : []),
     ...wrapped(`${service.name}: ${service.description}`, ''),
     '',
     ...(service.example === undefined ? [] : ['For example:', `  ${service.example}`, '']),
@@ -26,6 +21,11 @@ export function helpText(service: ServiceFlags, { all = false }: { readonly all?
     ...(rest.length === 0 ? [] : ['', 'Further flags, which --help all explains:', ...clustered(rest)]),
     '',
   ].join('\n');
+}
+
+/** How a command is called: `llm-gateway drain INSTANCE [FLAG...]`. */
+export function usage(name: string, { operands, rest }: NonNullable<ServiceFlags['command']>): string {
+  return ['llm-gateway', name, ...operands, ...(rest === undefined ? [] : [`[${rest}...]`]), '[FLAG...]'].join(' ');
 }
 
 /** Flags whose names begin with the same word in a row of their own. */

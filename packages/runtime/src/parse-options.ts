@@ -70,7 +70,7 @@ export async function readOptions<Values>(
   { secrets = new Secrets(), thorough = false }: { secrets?: Secrets; thorough?: boolean } = {},
 ): Promise<Parsed<Values>> {
   const table = flagTable(service);
-  const { written, asked } = readArguments(table, argv, service.command);
+  const { written, asked } = readArguments(table, argv, service);
   const path = table.has('config') ? (written.get('config') ?? fromEnvironment('config', env))?.text : undefined;
   if (!path || asked !== undefined) return parse(service, argv, env, { secrets, thorough });
   // What reads YAML is loaded by those alone that have a file.
@@ -95,7 +95,7 @@ export function parse<Values>(
   }: { secrets?: Secrets; layer?: ConfigLayer; thorough?: boolean } = {},
 ): Parsed<Values> {
   const table = flagTable(service);
-  const line = readArguments(table, argv, service.command);
+  const line = readArguments(table, argv, service);
   if (line.asked === 'help' || line.asked === 'help all') {
     return { help: helpText(service, { all: line.asked === 'help all' }) };
   }
