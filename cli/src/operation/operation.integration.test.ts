@@ -9,6 +9,7 @@ import {
   nodePath,
   type Service,
   startEngine,
+  startNats,
   startProcess,
   startService,
   temporaryFolder,
@@ -138,4 +139,26 @@ test('a command ends when NATS accepts the connection and never answers, and say
   } finally {
     silent.close();
   }
+});
+
+describe('`status` of a gateway without discovery', () => {
+  it('ends with 1 and says that every request gets 503', async () => {
+    await using nats = await startNats();
+    const bus = ['--nats-servers', nats.url];
+    await using ingress = await startService('ingress', bus, { until: 'listening' });
+    let said = '';
+    await until(
+      async () => {
+        await using child = await startProcess(nodePath, [bin, 'status', ...bus]);
+        const { code } = await child.exited;
+        said = child.output();
+        return code === 1;
+      },
+      { what: 'it is critical', timeoutMs: 30_000 },
+    );
+    assert.match(said, /^No discovery answers; no ingress is ready: every request gets 503\.$/m);
+    const body = JSON.stringify({ model: 'm', messages: [] });
+    const answer = await fetch(`${ingress.url}/v1/chat/completions`, { method: 'POST', body });
+    assert.equal(answer.status, 503);
+  });
 });

@@ -16,6 +16,8 @@ export interface Seen {
   readonly connected: boolean;
   /** When the bus was last there. */
   readonly connectedMs: number;
+  /** When the watch began. */
+  readonly startedMs: number;
   readonly instances: readonly InstanceRow[];
   readonly processes: readonly ProcessRow[];
   /** Since when nobody of a service is there; null: somebody is; undefined: there never was one. */
@@ -34,12 +36,17 @@ interface Finding {
 /** Of more pools than so many that are not well only the worst are named. */
 const maxNamed = 5;
 const maxMistakeLength = 300;
+/** Every process is asked twice a second: one that has not answered for so long is absent. */
+const answerMs = 1000;
+/** An ingress that runs for less than this is starting, and so is what it waits for. */
+const startMs = 5000;
 const order: readonly Level[] = ['critical', 'warning', 'notice', 'well'];
 
 /** The verdict as an operator would word it. */
 export function verdict(seen: Seen): Verdict {
   const findings = [
     ...ofBus(seen),
+    ...ofServing(seen),
     ...ofProcesses(seen),
     ...ofInstances(seen),
     ...ofConfig(seen),
@@ -61,6 +68,54 @@ function* ofBus({ connected, connectedMs }: Seen): Generator<Finding> {
   };
 }
 
+/** Why no request can be served, in one sentence with all of its causes. */
+function* ofServing(seen: Seen): Generator<Finding> {
+  const causes = causesOfNoService(seen);
+  if (causes.length === 0) return;
+  const answered = seen.awaySince('ingress') === null ? ': every request gets 503' : '';
+  yield { level: 'critical', text: `${capital(causes.join('; '))}${answered}.` };
+}
+
+/** Empty while requests can be served, and while the gateway or the watch starts. */
+function causesOfNoService(seen: Seen): string[] {
+  if (!seen.connected || !isSettled(seen)) return [];
+  const discovery = seen.awaySince('discovery');
+  const isWithoutEngines = !hasEngines(seen) && !hasEndpoints(seen);
+  const isWithoutIngress = hasNoReadyIngress(seen);
+  if (!isWithoutEngines && !isWithoutIngress) return [];
+  const causes: string[] = [];
+  if (discovery === undefined) causes.push('no discovery answers');
+  else if (discovery !== null) causes.push(`no discovery is there since ${clock(discovery)}`);
+  else if (isWithoutEngines) causes.push('no engines are registered');
+  if (isWithoutIngress) causes.push('no ingress is ready');
+  return causes;
+}
+
+/** Whether who is absent had the time to start and to answer. */
+function isSettled({ nowMs, startedMs, connectedMs, processes }: Seen): boolean {
+  if (nowMs - Math.max(startedMs, connectedMs) < answerMs) return false;
+  const there = processes.filter(isThere);
+  const ingresses = there.filter(({ service }) => service === 'ingress');
+  const elders = ingresses.length > 0 ? ingresses : there;
+  return elders.length === 0 || elders.some(({ upMs, heardMs }) => upMs + nowMs - heardMs >= startMs);
+}
+
+/** A draining ingress still serves for a while; its end is a finding of its own. */
+function hasNoReadyIngress({ processes }: Seen): boolean {
+  const states = processes.filter((row) => row.service === 'ingress' && isThere(row)).map(({ state }) => state);
+  return states.some((state) => state !== 'draining') && !states.includes('ready');
+}
+
+/** Ingresses keep their list of engines while no discovery answers the watch. */
+function hasEngines({ instances, processes }: Seen): boolean {
+  return instances.length > 0 || processes.some((row) => isThere(row) && (row.ingress?.instances ?? 0) > 0);
+}
+
+/** Whether the route config names other endpoints than the engines. */
+function hasEndpoints({ processes }: Seen): boolean {
+  return processes.some((row) => isThere(row) && row.ingress?.routes.some(({ target }) => target !== 'local'));
+}
+
 function* ofProcesses(seen: Seen): Generator<Finding> {
   if (!seen.connected) return;
   const away = (service: string) => seen.awaySince(service);
@@ -75,11 +130,10 @@ function* ofProcesses(seen: Seen): Generator<Finding> {
       text: `No router is there since ${clock(router)}: ingresses choose engines themselves, in turn. Clients are served.`,
     };
   const discovery = away('discovery');
-  if (discovery !== null && discovery !== undefined)
-    yield {
-      level: 'warning',
-      text: `No discovery is there since ${clock(discovery)}: the last list of engines is kept. Clients are served.`,
-    };
+  if (discovery !== null && (discovery !== undefined || isSettled(seen)) && causesOfNoService(seen).length === 0) {
+    const text = discovery === undefined ? 'No discovery answers' : `No discovery is there since ${clock(discovery)}`;
+    yield { level: 'warning', text: `${text}: the last list of engines is kept. Clients are served.` };
+  }
   const stores = seen.processes.filter((row) => row.discovery !== undefined && isThere(row));
   const lost = stores.filter((row) => row.discovery?.storeUp === false);
   if (lost.length > 0) {
@@ -99,7 +153,8 @@ function* ofProcesses(seen: Seen): Generator<Finding> {
 
 function* ofInstances(seen: Seen): Generator<Finding> {
   if (seen.instances.length === 0) {
-    if (seen.awaySince('discovery') === null) yield { level: 'warning', text: 'No engine is listed.' };
+    const isSaid = causesOfNoService(seen).length > 0;
+    if (seen.awaySince('discovery') === null && !isSaid) yield { level: 'warning', text: 'No engine is listed.' };
     return;
   }
   const pools = Map.groupBy(seen.instances, ({ model }) => model);

@@ -251,6 +251,7 @@ export class Watch implements Disposable {
         nowMs,
         connected: this.#bus.connected,
         connectedMs: this.#connectionMs,
+        startedMs: this.#startedMs,
         instances,
         processes,
         awaySince: (service) => this.processes.awaySince(service),
