@@ -97,7 +97,9 @@ export function useStore(): typeof store {
 export async function getJson<T>(path: string): Promise<T | null> {
   try {
     const answer = await fetch(path);
-    if (answer.status === 401) location.assign('/login');
+    if (answer.status === 401) {
+      location.assign(`/login?${new URLSearchParams({ next: location.pathname + location.search })}`);
+    }
     return answer.ok ? ((await answer.json()) as T) : null;
   } catch {
     return null;

@@ -110,6 +110,36 @@ describe('who may see the console', { concurrency: true }, () => {
     assert.equal((await fetch(`${scene.url}/api/state`, { headers: session })).status, 401);
   });
 
+  it('is led back to the page that was opened before the password, and nowhere else', async () => {
+    await using scene = await running('--console-password', 'open sesame');
+    const goTo = async (path: string) =>
+      (await fetch(scene.url + path, { redirect: 'manual' })).headers.get('location') ?? '';
+    const enter = async (path: string, password = 'open sesame') => {
+      const body = new URLSearchParams({ password });
+      const answer = await fetch(scene.url + path, { method: 'POST', body, redirect: 'manual' });
+      return answer.headers.get('location') ?? '';
+    };
+    assert.match(await (await fetch(`${scene.url}/login`)).text(), /<form method="post">/);
+    for (const path of ['/engines', '/requests?id=abc&q=a+b%2F%3F']) {
+      const login = await goTo(path);
+      assert.equal(login, `/login?next=${encodeURIComponent(path)}`);
+      assert.equal(await enter(login), path);
+    }
+    const wrong = await enter(await goTo('/requests?id=abc'), 'guess');
+    assert.match(wrong, /^\/login\?wrong&next=/);
+    let back = wrong;
+    // After a wrong guess the next one has to wait.
+    while (back.startsWith('/login')) back = await enter(back);
+    assert.equal(back, '/requests?id=abc');
+    assert.equal(await goTo(`/requests?q=${'x'.repeat(3000)}`), '/login');
+    for (const next of [
+      ...['//elsewhere.example', '/\\elsewhere.example', '/\t/elsewhere.example', 'https://elsewhere.example'],
+      ...['/a\r\nset-cookie: b', 'engines', '', '/login?next=/', '/ä', `/${'x'.repeat(3000)}`],
+    ]) {
+      assert.equal(await enter(`/login?next=${encodeURIComponent(next)}`), '/', next);
+    }
+  });
+
   it('is whom the proxy names, where a header says so', async () => {
     await using scene = await running('--console-identity-header', 'x-user', '--console-actions');
     assert.equal((await fetch(`${scene.url}/api/state`)).status, 403);

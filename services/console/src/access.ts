@@ -17,6 +17,7 @@ const maxSessions = 1000;
 const maxWho = 100;
 /** After a wrong password the next try counts only so much later. */
 const triesPauseMs = 500;
+const maxReturnPath = 2048;
 const maxWaitingTries = 20;
 
 /** Who may see the page, and who may act. */
@@ -108,6 +109,22 @@ export function isOwnAction({ headers }: IncomingMessage): boolean {
 export function isOtherPage({ headers }: IncomingMessage): boolean {
   const site = headers['sec-fetch-site'];
   return site === 'cross-site' || site === 'same-site';
+}
+
+/** The address of the page that asks for the password, and then returns to `path`. */
+export function loginPath(path: string, outcome: '' | 'wrong' | 'later' = ''): string {
+  const back = returnPath(path);
+  const query = [outcome, back === '/' ? '' : `next=${encodeURIComponent(back)}`].filter((part) => part !== '');
+  return query.length === 0 ? '/login' : `/login?${query.join('&')}`;
+}
+
+/**
+ * Where somebody goes who gave the password: `path` if it is one of this console, otherwise `/`. A
+ * browser takes `//` and `/\` for the start of another host, and leaves out tabs and line ends.
+ */
+export function returnPath(path: string | null): string {
+  if (path === null || path.length > maxReturnPath || !/^\/(?![/\\])[\x21-\x7e]*$/.test(path)) return '/';
+  return path.split('?', 1)[0] === '/login' ? '/' : path;
 }
 
 /** Whether a listener at this host, or a URL with it, stays on this machine. */

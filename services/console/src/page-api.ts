@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { ExplainQuery } from '@llm-gateway/protocol';
 import type { Describe, InternalServerOptions, Logger } from '@llm-gateway/runtime';
 import type { Watch } from '@llm-gateway/watch';
-import { type Access, isOtherPage, isOwnAction } from './access.ts';
+import { type Access, isOtherPage, isOwnAction, loginPath, returnPath } from './access.ts';
 import { act } from './actions.ts';
 import { type Asset, contentSecurityPolicy } from './assets.ts';
 import { type Live, type Topic, topics } from './live.ts';
@@ -57,7 +57,7 @@ export function routes(app: App, parts: RouteParts): void {
     else if (!open.has(path)) {
       return path.startsWith('/api/') || request.method !== 'GET'
         ? reply.code(401).send({ status: 'unauthorized' })
-        : reply.code(303).header('location', '/login').send();
+        : reply.code(303).header('location', loginPath(request.url)).send();
     }
     return undefined;
   });
@@ -159,14 +159,16 @@ export function routes(app: App, parts: RouteParts): void {
 
   app.post('/login', async (request, reply) => {
     const form = new URLSearchParams((await readText(request.raw)) ?? '');
+    // The form posts to the address of its page.
+    const next = returnPath(new URLSearchParams(request.url.split('?', 2)[1] ?? '').get('next'));
     const cookie = access.login(form.get('password') ?? '', performance.now());
     if (cookie === null || cookie === 'later') {
       return reply
         .code(303)
-        .header('location', `/login?${cookie === 'later' ? 'later' : 'wrong'}`)
+        .header('location', loginPath(next, cookie ?? 'wrong'))
         .send();
     }
-    return reply.code(303).header('set-cookie', cookie).header('location', '/').send();
+    return reply.code(303).header('set-cookie', cookie).header('location', next).send();
   });
   app.post('/logout', (request, reply) =>
     isOwnAction(request.raw)
