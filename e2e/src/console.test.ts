@@ -114,6 +114,11 @@ describe('the console, in a browser over real processes', () => {
     const { searchParams } = new URL(page.url());
     const again = await scene.open(`/requests?id=${searchParams.get('id')}`);
     await again.waitForSelector('.receipt');
+    await again.setViewportSize({ width: 390, height: 800 });
+    const { x = -1, width = 0 } = (await again.locator('.receipt').boundingBox()) ?? {};
+    assert.ok(x >= 0 && width > 300 && x + width <= 390, `${width} px from ${x}`);
+    const beyond = await again.locator('.receipt').evaluate((node) => node.scrollWidth - node.clientWidth);
+    assert.ok(beyond <= 0, `${beyond} px are cut off`);
     await page.context().close();
     await again.context().close();
   });
@@ -257,6 +262,13 @@ describe('a console that only shows', () => {
     };
     const row = clients.rows.find(({ name }) => name === 'search-team');
     assert.ok(row !== undefined && row.requests > 0 && (row.used[0] ?? 0) > 0, JSON.stringify(row));
+    await page.context().close();
+  });
+
+  it('shows no share of cache hits where no engine reports any', async () => {
+    const page = await scene.open('/');
+    const tile = page.locator('.tile', { hasText: 'Cache hits' });
+    await tile.filter({ hasText: /–\s*engines report none, \d+(\.\d+)? % expected/ }).waitFor();
     await page.context().close();
   });
 

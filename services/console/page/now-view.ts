@@ -147,8 +147,12 @@ function Tiles() {
       ? [
           [
             'Cache hits',
-            promptTokens > 0 ? percent(cachedTokens / promptTokens) : '–',
-            comparedBytes > 0 ? `${percent(expectedBytes / comparedBytes)} were expected` : 'of prompt tokens',
+            // An engine that reports no hits and one that reports nothing of its cache count the same.
+            cachedTokens > 0 ? percent(cachedTokens / promptTokens) : '–',
+            [
+              cachedTokens > 0 ? 'of prompt tokens' : 'engines report none',
+              ...(comparedBytes > 0 ? [`${percent(expectedBytes / comparedBytes)} expected`] : []),
+            ].join(', '),
           ] as const,
         ]
       : []),
