@@ -140,7 +140,8 @@ describe('the console, in a browser over real processes', () => {
     put([inside, { base_url: 'https://elsewhere.example', api_key: 'sk-of-nobody-else', weight: -1 }]);
     await waitForText(page, /router-\w+[\s\S]*route config refused since \d\d:\d\d: .*\[1\]\.weight: read -1, allowed/);
     await waitForText(page, /ingress-\w+[\s\S]*route config refused since/);
-    assert.match(await verdictOf(page), /2 processes keep their last good route config since .*\[1\]\.weight/);
+    const verdict = /2 processes keep their last good route config since .*\[1\]\.weight/;
+    await until(async () => verdict.test(await verdictOf(page)));
     assert.ok(!(await page.content()).includes('sk-of-nobody-else'));
     put([{ ...inside, weight: 2 }]);
     await until(async () => !(await page.content()).includes('refused since'));
