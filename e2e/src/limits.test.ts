@@ -113,7 +113,7 @@ describe('limits over four ingresses', { timeout: 120_000 }, () => {
     const before = await asks();
     await clients(50);
     const made = (await asks()) - before;
-    assert.ok(made <= 40, `${made} asks`);
+    assert.ok(made <= 100, `${made} asks for 400 requests`);
   });
 
   it('never let an eleventh request at once reach the engines, also while a limiter is killed', async () => {
