@@ -19,7 +19,7 @@ function scene(limits: { tpm?: number; concurrent?: number }) {
   const owned = new DisposableStack();
   const ledger = new Ledger();
   ledger.counted = true;
-  const answers = { afterMs: 0 };
+  const answers = { afterMs: 0, validMs: leaseMs };
   owned.use(
     bus.respond(
       quotaLease,
@@ -27,7 +27,7 @@ function scene(limits: { tpm?: number; concurrent?: number }) {
         const context = { now: performance.now(), ingresses: 2, sequence, newId: () => `${limiter}.${ingress}` };
         const leases = asks.map((ask) => ledger.answer(ingress, ask, context));
         if (answers.afterMs > 0) await delay(answers.afterMs);
-        return { limiter, validMs: leaseMs, leases };
+        return { limiter, validMs: answers.validMs, leases };
       },
       { owner: limiter },
     ),
@@ -36,9 +36,9 @@ function scene(limits: { tpm?: number; concurrent?: number }) {
     ...{ name: 'client', class: 'default', models: null, disabled: false, forward: 'none', expiresAtMs: 1e15 },
     ...{ requestsPerMinute: null, tokensPerMinute: limits.tpm ?? null, concurrentRequests: limits.concurrent ?? null },
   };
-  const make = async (ingress: string) => {
+  const make = async (ingress: string, timeoutMs = 20) => {
     const metrics = new Metrics();
-    const quota = owned.use(new Quota({ ingress, bus, metrics, timeoutMs: 20 }));
+    const quota = owned.use(new Quota({ ingress, bus, metrics, timeoutMs }));
     bus.publish(limiterBeat, { limiter, answering: true });
     await until(() => !quota.degraded);
     return { quota, metrics };
@@ -83,6 +83,23 @@ describe('limits at an ingress', () => {
     using made = scene({ tpm: 0 });
     const { quota } = await made.make('ingress-a');
     assert.equal((await made.admit(quota, 1)).passed, 0);
+  });
+
+  it('let requests in that asked when a lease had just ended, though others end before the answer', async () => {
+    using made = scene({ concurrent: 1000 });
+    const { quota } = await made.make('ingress-a', 10_000);
+    made.answers.validMs = 200;
+    const first = await made.admit(quota, 8);
+    const end = (requests: typeof first.requests) => {
+      for (const { permit } of requests) if (permit !== null) quota.ended(permit, null, true);
+    };
+    end(first.requests.slice(0, 4));
+    await delay(210);
+    made.answers.afterMs = 30;
+    const next = made.admit(quota, 2);
+    await delay(5);
+    end(first.requests.slice(4));
+    assert.equal((await next).passed, 2);
   });
 
   it('are a share of them while the limiter answers too late, which comes out of the whole', async () => {

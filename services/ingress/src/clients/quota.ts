@@ -207,7 +207,8 @@ export class Quota implements Disposable {
     const used = isFree ? 0 : known;
     desk.purse.ended(reserved, used, now);
     if (desk.waiters.length > 0) this.#serve(desk, now);
-    desk.purse.giveBack(now);
+    // Requests that wait for an answer asked only for what was not in hand: it stays there for them.
+    if (desk.waiters.length === 0) desk.purse.giveBack(now);
     if (desk.purse.isTight && desk.purse.isUnreported) this.#want(desk);
     else this.#watch(desk);
   }
@@ -296,6 +297,8 @@ export class Quota implements Disposable {
     const { bus, ingress, timeoutMs } = this.#parts;
     const askedAt = performance.now();
     const asks = desks.map((desk) => {
+      // What is out of time is no longer in hand: all of what is needed is asked for.
+      if (desk.purse.isOver(askedAt)) desk.purse.giveBack(askedAt);
       for (const waiter of desk.waiters) waiter.asked = true;
       return desk.purse.ask(desk.purse.wants(desk.waiters.length, desk.reserved), askedAt);
     });
@@ -440,7 +443,7 @@ export class Quota implements Disposable {
     const now = performance.now();
     for (const desk of this.#open) {
       const { purse } = desk;
-      if (!purse.isOver(now)) continue;
+      if (!purse.isOver(now) || desk.waiters.length > 0) continue;
       purse.giveBack(now);
       if (!purse.isUnreported) this.#open.delete(desk);
       else if (this.#ownerOf(desk, now) !== undefined) this.#want(desk);
