@@ -208,8 +208,13 @@ export class Purse {
   /**
    * Takes what was granted; false when the account is another by now.
    * @param times.askedAt when it was asked for; a reply that is older than its lease must not be given here
+   * @param want what was asked for; left out: everything
    */
-  receive(lease: QuotaLease, { askedAt, validMs, now }: { askedAt: number; validMs: number; now: number }): boolean {
+  receive(
+    lease: QuotaLease,
+    { askedAt, validMs, now }: { askedAt: number; validMs: number; now: number },
+    want?: readonly number[],
+  ): boolean {
     // Of an account that a recount has ended meanwhile.
     if (this.#account !== null && lease.account !== this.#account) return false;
     this.#account = lease.account;
@@ -218,7 +223,9 @@ export class Purse {
         this.#granted[at] = lease.granted[at];
         this.#validUntil = Math.max(this.#validUntil, askedAt + validMs);
       }
-      this.#resetAt[at] = now + lease.resetMs[at];
+      // Where nothing was wanted the limiter says when one is free, not what a refused request needs.
+      const wasWanted = want === undefined || (want[at] ?? 0) > 0;
+      this.#resetAt[at] = Math.max(now + lease.resetMs[at], wasWanted ? 0 : this.#resetAt[at]);
     }
     this.#free = [...lease.free];
     this.#shareLeft = null;

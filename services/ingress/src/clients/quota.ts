@@ -327,7 +327,7 @@ export class Quota implements Disposable {
         const ask = asks[at] as QuotaAsk;
         const isFresh = lease !== undefined && now - askedAt <= reply.validMs;
         desk.purse.reported(ask);
-        if (isFresh && desk.purse.receive(lease, { askedAt, validMs: reply.validMs, now })) {
+        if (isFresh && desk.purse.receive(lease, { askedAt, validMs: reply.validMs, now }, ask.want)) {
           this.#answered(desk, now);
           if (desk.purse.owes(ask, lease)) this.#want(desk);
         } else this.#again(desk);
