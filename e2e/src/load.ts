@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { atRate } from '@llm-gateway/testing';
 import { chat, post } from './gateway.ts';
 
 /** What became of the requests of a load; they balance when `sent` = `completed` + the failures. */
@@ -45,17 +45,15 @@ export function steadyLoad(
       failures.push(String(error instanceof Error ? (error.cause ?? error) : error));
     }
   };
-  const pace = (async () => {
-    const startedAt = performance.now();
-    while (!stopped) {
-      const due = Math.floor(((performance.now() - startedAt) / 1000) * perSecond);
-      for (; sent < due; sent++) {
-        const request = one(streams && sent % 2 === 1).finally(() => running.delete(request));
-        running.add(request);
-      }
-      await sleep(5);
-    }
-  })();
+  const pace = atRate(
+    perSecond,
+    () => stopped,
+    () => {
+      const request = one(streams && sent % 2 === 1).finally(() => running.delete(request));
+      running.add(request);
+      sent++;
+    },
+  );
   return {
     async stop() {
       stopped = true;

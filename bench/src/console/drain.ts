@@ -1,7 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { connectNats } from '@llm-gateway/bus';
 import { instanceOrder } from '@llm-gateway/protocol';
-import { completion, type EngineReply, event, startEngine, startNats, startService, until } from '@llm-gateway/testing';
+import {
+  atRate,
+  completion,
+  type EngineReply,
+  event,
+  startEngine,
+  startNats,
+  startService,
+  until,
+} from '@llm-gateway/testing';
 import { series } from '../series.ts';
 
 const streams = 200;
@@ -60,12 +69,11 @@ export async function measureDrains({ drains }: { readonly drains: number }): Pr
     await delay(2);
   }
   const asked: Promise<string>[] = [];
-  const load = (async () => {
-    for (let at = 0; !isOver; at++) {
-      asked.push(ask(at, false));
-      await delay(1000 / perSecond);
-    }
-  })();
+  const load = atRate(
+    perSecond,
+    () => isOver,
+    () => asked.push(ask(asked.length, false)),
+  );
   const order = (kind: 'drain' | 'undrain') =>
     bus.request(
       instanceOrder,

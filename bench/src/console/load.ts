@@ -9,7 +9,7 @@ import {
   statusQuery,
   statusReport,
 } from '@llm-gateway/protocol';
-import { findBinary, startNats, startService } from '@llm-gateway/testing';
+import { findBinary, startNats, startService, until } from '@llm-gateway/testing';
 import { chromium } from 'playwright-core';
 import { rssBytes, watchCpu } from '../processes.ts';
 
@@ -57,7 +57,7 @@ export interface LoadFigures {
 export async function measureLoad({ watchMs }: { readonly watchMs: number }): Promise<LoadFigures> {
   await using nats = await startNats();
   await using bus = connectNats({ natsServers: nats.url }, { name: 'load' });
-  while (!bus.connected) await delay(20);
+  await until(() => bus.connected);
   const listed = instances();
   bus.respond(instancesList, ({ after }) => {
     const from = after === undefined ? 0 : listed.findIndex(({ id }) => id > after);

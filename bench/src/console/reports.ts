@@ -2,6 +2,7 @@ import { Agent, request as httpRequest } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connectNats } from '@llm-gateway/bus';
 import { requestReport, statusQuery, statusReport } from '@llm-gateway/protocol';
+import { atRate, until } from '@llm-gateway/testing';
 import { chatBody } from '../bodies.ts';
 import { startEngine } from '../engine-process.ts';
 import { drive } from '../load.ts';
@@ -44,7 +45,7 @@ export async function measureReports({
   const engine = stack.use(await startEngine(place));
   const gateway = stack.use(await startGateway({ place, engine, others: {} }, { instances: 8 }));
   const bus = stack.use(connectNats({ natsServers: gateway.natsUrl }, { name: 'look' }));
-  while (!bus.connected) await delay(20);
+  await until(() => bus.connected);
   let bytes = 0;
   const note = (message: object) => {
     bytes += JSON.stringify(message).length;
@@ -128,16 +129,16 @@ async function pace(
       });
       request.on('error', reject).end(body);
     });
-  const startedAt = performance.now();
   let sent = 0;
-  while (sent < perSecond * seconds) {
-    const due = Math.min(perSecond * seconds, Math.floor(((performance.now() - startedAt) / 1000) * perSecond));
-    for (; sent < due; sent++) {
+  await atRate(
+    perSecond,
+    () => sent >= perSecond * seconds,
+    () => {
+      sent++;
       const asked = ask().finally(() => open.delete(asked));
       open.add(asked);
-    }
-    await delay(4);
-  }
+    },
+  );
   await Promise.all(open);
   agent.destroy();
 }

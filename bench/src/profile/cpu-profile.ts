@@ -78,7 +78,7 @@ function place(url: string, root: string): string {
 }
 
 /**
- * The package of a file, whoever's it is. What V8 itself does has no file but a name in
+ * The package of a file, ours or another one. Work of V8 itself has no file, but a name in
  * parentheses.
  */
 function origin(file: string, name: string): string {

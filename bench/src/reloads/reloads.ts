@@ -10,7 +10,7 @@ import { Agent, request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { type Service, startNats, startService, temporaryFolder, until } from '@llm-gateway/testing';
+import { atRate, type Service, startNats, startService, temporaryFolder, until } from '@llm-gateway/testing';
 import { commit, watchMachine } from '../machine.ts';
 import type { UpstreamBooks } from './upstream.ts';
 
@@ -117,15 +117,14 @@ async function load(done: () => Promise<void>): Promise<Phase & { readonly secon
   const over = done().finally(() => {
     isOver = true;
   });
-  let due = 0;
-  while (!isOver) {
-    const dueNow = Math.floor(((performance.now() - startedAt) / 1000) * perSecond);
-    for (; due < dueNow; due++) {
+  await atRate(
+    perSecond,
+    () => isOver,
+    () => {
       if (inFlight < maxInFlight) void ask(phase);
       else phase.late++;
-    }
-    await delay(4);
-  }
+    },
+  );
   await over;
   const seconds = (performance.now() - startedAt) / 1000;
   await until(() => inFlight === 0, { timeoutMs: 120_000, what: 'all have their answers' });

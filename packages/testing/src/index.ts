@@ -1,4 +1,5 @@
 export { type Breakpoint, completion, cut, event, raw, refuse, respond, stall, stream } from './answer.ts';
+export { atRate } from './at-rate.ts';
 export { type Binary, findBinary, findExecutable } from './binary.ts';
 export { type BlackHole, startBlackHole } from './black-hole.ts';
 export { type Certificates, createCertificates, type KeyPair } from './certificate.ts';
