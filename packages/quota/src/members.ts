@@ -49,7 +49,9 @@ export class Members {
   }
 
   has(name: string, now: number): boolean {
-    return this.names(now).includes(name);
+    this.wasAway(now);
+    const heardAt = this.#heard.get(name);
+    return heardAt !== undefined && now - heardAt < silentMs;
   }
 
   /** Those that are there, in the same order for everybody. */

@@ -21,7 +21,6 @@ export class Desk {
   readonly purse: Purse;
   readonly waiters: Waiter[] = [];
   readonly estimate = new TokenEstimate();
-  asking = false;
   refusedUntil = 0;
   pinned: { readonly limiter: string; readonly until: number } | null = null;
   #client: Client;
@@ -45,16 +44,12 @@ export class Desk {
 
 /** A request that was let in: it holds a slot, and tokens that are reserved, until it has ended. */
 export class Permit {
-  readonly #desk: Desk;
+  readonly desk: Desk;
   readonly reserved: number;
 
   constructor(desk: Desk, reserved: number) {
-    this.#desk = desk;
+    this.desk = desk;
     this.reserved = reserved;
-  }
-
-  get desk(): Desk {
-    return this.#desk;
   }
 }
 
